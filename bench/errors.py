@@ -1,0 +1,43 @@
+"""Errors that a user can act on: one line, what was asked, what is wrong, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class BenchError(Exception):
+    """A user's mistake or an unusable input; the CLI prints its one line and exits with 2."""
+
+
+class ConfigError(BenchError):
+    """A value of the configuration is unknown, out of range, or clashes with another."""
+
+
+class DataError(BenchError):
+    """A data set is missing, damaged, or not what its specification says."""
+
+
+class CheckpointError(BenchError):
+    """Weights or a resumable state cannot be used."""
+
+
+class RecordError(BenchError):
+    """A results folder or a record in it cannot be read or written."""
+
+
+class NonFiniteLoss(Exception):
+    """Training met a loss that is NaN or infinite; recorded as a failed run, others go on."""
+
+    def __init__(self, epoch: int, step: int) -> None:
+        super().__init__(f"the loss is not finite at epoch {epoch}, step {step}")
+        self.epoch = epoch
+        self.step = step
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:
+    """The error for a name that no registry holds, with the nearest known one."""
+    names = sorted(known)
+    close = get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    return ConfigError(f"unknown {kind} '{name}'.{hint} Known: {', '.join(names)}")

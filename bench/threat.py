@@ -1,0 +1,80 @@
+"""The threat model: which images an adversary may put in place of x.
+
+Shapes: B batch, C H W image. Pixels are in [0, 1], and so is eps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from bench.errors import ConfigError
+
+REFERENCE_EPS = 8 / 255
+"""The eps at which every length among a method's parameters is stated."""
+
+
+def parse_eps(text: str) -> float:
+    """`"8/255"` or `"0.03"` as a float; raises ConfigError for anything else."""
+    try:
+        return float(Fraction(text.strip()))
+    except (ValueError, ZeroDivisionError):
+        raise ConfigError(f"eps '{text}' is not a number; write 8/255 or 0.03") from None
+
+
+def per_example(value: float | Tensor, like: Tensor) -> float | Tensor:
+    """A float as it is; a (B,) tensor reshaped to broadcast over `like` (B, ...)."""
+    if isinstance(value, Tensor) and value.ndim == 1:
+        return value.view(-1, *([1] * (like.ndim - 1)))
+    return value
+
+
+@dataclass(frozen=True)
+class Threat:
+    """A ball of radius `eps` around each image, cut to the pixel range [0, 1]."""
+
+    norm: str = "linf"
+    """Only `linf`: everything that this benchmark compares is defined for it."""
+    eps: float = REFERENCE_EPS
+    """Radius, in pixels of [0, 1]."""
+
+    def __post_init__(self) -> None:
+        if self.norm != "linf":
+            raise ConfigError(f"norm '{self.norm}' is not supported; use 'linf'")
+        if self.eps > 1:
+            shown = f"{self.eps:g}"
+            raise ConfigError(f"eps {shown}: pixels are in [0, 1]; did you mean {shown}/255?")
+        if not self.eps >= 0:
+            raise ConfigError(f"eps {self.eps:g}: must be a number in [0, 1], such as 8/255")
+
+    def scale(self, length: float) -> float:
+        """A length that is stated at eps = 8/255, at this eps."""
+        return length * self.eps / REFERENCE_EPS
+
+    def project(self, x_adv: Tensor, x: Tensor, radius: float | Tensor | None = None) -> Tensor:
+        """The nearest image to `x_adv` within `radius` of `x` (default eps) and in [0, 1].
+
+        radius: a float or (B,). The ball first, then the box: x is in the box, so the second
+        step never leaves the ball.
+        """
+        r = per_example(self.eps if radius is None else radius, x)
+        return torch.minimum(torch.maximum(x_adv, x - r), x + r).clamp(0.0, 1.0)
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """The direction of steepest ascent of unit length: the sign, for linf."""
+        return gradient.sign()
+
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """(B, ...), (B, ...) -> (B,): how far each image was moved, in the units of eps."""
+        return (x_adv - x).abs().flatten(1).amax(1)
+
+    def dual_norm(self, gradient: Tensor) -> Tensor:
+        """(B, ...) -> (B,): the largest first-order gain over a ball of radius 1 (L1 for linf)."""
+        return gradient.abs().flatten(1).sum(1)
+
+    def uniform(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Noise of x's shape, uniform in the ball of radius 1; the caller scales it."""
+        return torch.empty_like(x).uniform_(-1.0, 1.0, generator=generator)
