@@ -1,12 +1,333 @@
 """What a run leaves on disk, and how it is read back. Without torch.
 
-    results/<run_id>/spec.json       resolved specification, provenance, method card
+    results/<run_id>/spec.json       specification, provenance, method card
     results/<run_id>/train.json      summary, cost, status, warnings, error
     results/<run_id>/history.jsonl   one line an epoch
     results/<run_id>/evaluations/<eval_id>/eval.json          what is asked: attack, eps, images
-    results/<run_id>/evaluations/<eval_id>/<chunk>.json .npz  the outcome of every image
+    results/<run_id>/evaluations/<eval_id>/<chunk>.npz .json  the outcome of every image
     results/<run_id>/best.safetensors last.safetensors        weights, ignored by git
 
-One fact, one file; written beside and renamed; never changed. So two processes may share a
-folder, and a kill leaves nothing half-written.
+One fact, one file; written beside and renamed. So two processes may share a folder, and a kill
+leaves nothing half-written. Reading changes nothing: what is damaged is listed.
 """
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from bench.errors import RecordError
+from bench.spec import EvalSpec
+from bench.storage import read_json, sha256
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = 1
+"""Version of the files' layout, in every spec.json."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The outcome of one attack on one chunk of images."""
+
+    index: np.ndarray
+    """(n,) dataset indices."""
+    clean: np.ndarray
+    """(n,) bool: correct without an attack."""
+    survived: np.ndarray
+    """(n,) bool: correct without and under the attack."""
+    broken_by: np.ndarray
+    """(n,) int8: which part broke it, an index into `parts`; -1 where none did."""
+    parts: tuple[str, ...]
+    """Names of the attack's parts, in the order in which they ran."""
+    seconds: float
+    warnings: tuple[str, ...] = ()
+    info: Mapping[str, Any] = field(default_factory=dict)
+    """Versions and hardware."""
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """One attack on one checkpoint: what was asked, and the chunks that are there."""
+
+    eval_id: str
+    spec: EvalSpec
+    chunks: tuple[Chunk, ...]
+
+    @cached_property
+    def index(self) -> np.ndarray:
+        """(n,) dataset indices that have an outcome, ascending."""
+        return self._joined("index", np.int64)
+
+    @cached_property
+    def clean(self) -> np.ndarray:
+        """(n,) bool, aligned with `index`."""
+        return self._joined("clean", np.bool_)
+
+    @cached_property
+    def survived(self) -> np.ndarray:
+        """(n,) bool, aligned with `index`."""
+        return self._joined("survived", np.bool_)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image that was asked for has an outcome."""
+        return len(self.index) == self.spec.n_examples
+
+    @property
+    def n_examples(self) -> int:
+        """Images with an outcome."""
+        return len(self.index)
+
+    @property
+    def n_correct(self) -> int:
+        """Images that are correct under the attack."""
+        return int(self.survived.sum())
+
+    @property
+    def seconds(self) -> float:
+        """Time of the attack over all chunks."""
+        return sum(chunk.seconds for chunk in self.chunks)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Each distinct warning once."""
+        return tuple(dict.fromkeys(w for chunk in self.chunks for w in chunk.warnings))
+
+    def broken_by(self) -> dict[str, int]:
+        """Images that each part of the attack broke."""
+        counts: dict[str, int] = {}
+        for chunk in self.chunks:
+            for number, part in enumerate(chunk.parts):
+                counts[part] = counts.get(part, 0) + int((chunk.broken_by == number).sum())
+        return counts
+
+    def _joined(self, name: str, dtype: type) -> np.ndarray:
+        arrays = [getattr(chunk, name) for chunk in self.chunks]
+        return np.concatenate(arrays) if arrays else np.zeros(0, dtype)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One model: how it was made, how that went, and every attack on it."""
+
+    run_id: str
+    path: Path
+    kind: str
+    """train, or model for one that was not trained here."""
+    spec: Mapping[str, Any]
+    card: Mapping[str, Any]
+    """The method's title, paper, equation and parameters; empty for a model from outside."""
+    provenance: Mapping[str, Any]
+    """Versions, hardware, thread count, command; nothing that the id depends on."""
+    train: Mapping[str, Any] | None
+    """Content of train.json; None while the training is unfinished."""
+    history: tuple[Mapping[str, Any], ...]
+    evaluations: tuple[EvaluationRecord, ...]
+
+    @property
+    def status(self) -> str:
+        """done, failed, or unfinished."""
+        if self.kind == "model":
+            return "done"
+        return str(self.train["status"]) if self.train else "unfinished"
+
+    @property
+    def method(self) -> str:
+        """The method's name, or the model's reference."""
+        return str(self.spec.get("method") or self.spec["model"])
+
+    @property
+    def arch(self) -> str:
+        """The arch's name; empty for a model from outside."""
+        return str(self.spec.get("arch", ""))
+
+    @property
+    def dataset(self) -> str:
+        """The data variant's label."""
+        return str(self.spec["dataset"])
+
+    @property
+    def seed(self) -> int | None:
+        """The training seed; None for a model from outside."""
+        seed = self.spec.get("seed")
+        return None if seed is None else int(seed)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file that cannot be used, and why."""
+
+    path: Path
+    reason: str
+
+
+class Records(Sequence[RunRecord]):
+    """The runs of a results folder, ordered by run id, and what in it is damaged."""
+
+    def __init__(self, runs: Sequence[RunRecord], damaged: Sequence[Damage] = ()) -> None:
+        self._runs = tuple(runs)
+        self.damaged = tuple(damaged)
+
+    @overload
+    def __getitem__(self, index: int) -> RunRecord: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[RunRecord]: ...
+    def __getitem__(self, index: int | slice) -> RunRecord | Sequence[RunRecord]:
+        return self._runs[index]
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an evaluation; one row with an empty attack for a run that has none."""
+        import pandas as pd
+
+        return pd.DataFrame([row for run in self for row in _rows(run)], columns=list(COLUMNS))
+
+
+COLUMNS = (
+    "run_id method arch dataset recipe train_seed train_eps precision run_status checkpoint attack "
+    "eps split n_examples n_expected n_clean n_correct seconds status"
+).split()
+
+
+def _rows(run: RunRecord) -> Iterator[dict[str, Any]]:
+    head = {
+        "run_id": run.run_id,
+        "method": run.method,
+        "arch": run.arch,
+        "dataset": run.dataset,
+        "recipe": run.spec.get("recipe_name", ""),
+        "train_seed": run.seed,
+        "train_eps": run.spec.get("eps"),
+        "precision": run.spec.get("precision", ""),
+        "run_status": run.status,
+    }
+    if not run.evaluations:
+        yield head | {"checkpoint": "", "attack": "", "n_examples": 0, "status": run.status}
+    for evaluation in run.evaluations:
+        yield head | {
+            "checkpoint": evaluation.spec.checkpoint,
+            "attack": evaluation.spec.attack,
+            "eps": evaluation.spec.eps,
+            "split": evaluation.spec.split,
+            "n_examples": evaluation.n_examples,
+            "n_expected": evaluation.spec.n_examples,
+            "n_clean": int(evaluation.clean.sum()),
+            "n_correct": evaluation.n_correct,
+            "seconds": evaluation.seconds,
+            "status": "done" if evaluation.complete else "unfinished",
+        }
+
+
+def load_records(results: str | Path) -> Records:
+    """Everything under `results`; an empty sequence where there is nothing.
+
+    A damaged file is left out and listed in `.damaged`; the rest stays usable.
+    """
+    damaged: list[Damage] = []
+    runs = [
+        run
+        for spec in sorted(Path(results).glob("*/spec.json"))
+        if (run := _load_run(spec.parent, damaged)) is not None
+    ]
+    return Records(runs, damaged)
+
+
+def _load_run(folder: Path, damaged: list[Damage]) -> RunRecord | None:
+    try:
+        head = read_json(folder / "spec.json")
+        fields = {name: head[name] for name in ("run_id", "kind", "spec", "card", "provenance")}
+    except (RecordError, KeyError, TypeError) as error:
+        damaged.append(Damage(folder / "spec.json", _reason(error)))
+        return None
+    train = history = None
+    try:
+        train = read_json(folder / "train.json") if (folder / "train.json").exists() else None
+    except RecordError as error:
+        damaged.append(Damage(folder / "train.json", _reason(error)))
+    try:
+        history = load_history(folder)
+    except RecordError as error:
+        damaged.append(Damage(folder / "history.jsonl", _reason(error)))
+    evaluations = [
+        evaluation
+        for path in sorted(folder.glob("evaluations/*/eval.json"))
+        if (evaluation := _load_evaluation(path.parent, damaged)) is not None
+    ]
+    return RunRecord(
+        **fields,
+        path=folder,
+        train=train,
+        history=tuple(history or ()),
+        evaluations=tuple(evaluations),
+    )
+
+
+def load_history(folder: Path) -> list[dict[str, Any]]:
+    """The epochs of a run; empty where it has none. Raises RecordError where it is damaged."""
+    path = folder / "history.jsonl"
+    if not path.exists():
+        return []
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path} is damaged or unreadable: {error}") from None
+
+
+def _load_evaluation(folder: Path, damaged: list[Damage]) -> EvaluationRecord | None:
+    try:
+        spec = EvalSpec(**read_json(folder / "eval.json"))
+    except (RecordError, TypeError) as error:
+        damaged.append(Damage(folder / "eval.json", _reason(error)))
+        return None
+    chunks = []
+    for number in range(len(spec.chunks())):
+        path = folder / f"{number}.json"
+        if not path.exists():
+            continue
+        try:
+            chunks.append(load_chunk(path))
+        except RecordError as error:
+            damaged.append(Damage(path, _reason(error)))
+    return EvaluationRecord(eval_id=folder.name, spec=spec, chunks=tuple(chunks))
+
+
+def load_chunk(path: Path) -> Chunk:
+    """The chunk whose facts are in `path` (JSON) and whose flags are in the .npz beside it.
+
+    Raises RecordError where either is missing, damaged, or does not match the other.
+    """
+    facts = read_json(path)
+    arrays_path = path.with_suffix(".npz")
+    try:
+        content = arrays_path.read_bytes()
+        if sha256(content) != facts["npz_sha256"]:
+            raise RecordError(f"{arrays_path} does not match its checksum in {path.name}")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return Chunk(
+                index=arrays["index"],
+                clean=arrays["clean"],
+                survived=arrays["survived"],
+                broken_by=arrays["broken_by"],
+                parts=tuple(facts["parts"]),
+                seconds=float(facts["seconds"]),
+                warnings=tuple(facts["warnings"]),
+                info=facts["info"],
+            )
+    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise RecordError(f"{path} is damaged: {error!r}") from None
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, RecordError) else f"damaged: {error!r}"

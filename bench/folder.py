@@ -1,0 +1,156 @@
+"""The folder of one run, for the process that writes it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.errors import RecordError
+from bench.records import SCHEMA, Chunk, load_chunk
+from bench.spec import EvalSpec, ModelSpec, TrainSpec
+from bench.storage import keep_aside, npz_bytes, read_json, sha256, write_atomic, write_json
+
+
+class RunFolder:
+    """Paths and writes below results/<run_id>; the layout is in bench/records.py."""
+
+    def __init__(self, results: Path, run_id: str) -> None:
+        self.run_id = run_id
+        self.path = results / run_id
+
+    @property
+    def train_file(self) -> Path:
+        """Summary of the training; it is there once the training has ended."""
+        return self.path / "train.json"
+
+    def weights(self, checkpoint: str) -> Path:
+        """Weights of the best or the last checkpoint."""
+        return self.path / f"{checkpoint}.safetensors"
+
+    @property
+    def state(self) -> Path:
+        """The resumable state of an unfinished training."""
+        return self.path / "state.pt"
+
+    @contextmanager
+    def claimed(self) -> Iterator[bool]:
+        """Whether this process may write here now; the claim ends with the process or the block.
+
+        The lock is the operating system's, so a kill releases it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise RecordError(
+                f"cannot write the results folder {self.path.parent}: {error.strerror}; "
+                "name another with --results"
+            ) from None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+    def write_spec(
+        self,
+        spec: TrainSpec | ModelSpec,
+        card: Mapping[str, Any],
+        provenance: Mapping[str, Any],
+    ) -> None:
+        """What is asked and on which machine, once; a damaged file is kept aside and redone."""
+        path = self.path / "spec.json"
+        if usable(path):
+            return
+        head = {
+            "schema": SCHEMA,
+            "run_id": self.run_id,
+            "kind": "train" if isinstance(spec, TrainSpec) else "model",
+            "spec": spec.to_dict(),
+            "card": card,
+            "provenance": provenance,
+        }
+        write_json(path, head)
+
+    def train_summary(self) -> dict[str, Any] | None:
+        """Content of train.json; None where the training has not ended, or the file is damaged."""
+        if not usable(self.train_file):
+            return None
+        summary: dict[str, Any] = read_json(self.train_file)
+        return summary
+
+    def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """All epochs so far."""
+        lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+        write_atomic(self.path / "history.jsonl", lines.encode())
+
+    def evaluation(self, spec: EvalSpec) -> EvaluationFolder:
+        """The folder of one evaluation."""
+        return EvaluationFolder(self.path / "evaluations" / spec.eval_id, spec)
+
+
+class EvaluationFolder:
+    """Paths and writes below results/<run_id>/evaluations/<eval_id>."""
+
+    def __init__(self, path: Path, spec: EvalSpec) -> None:
+        self.path = path
+        self.spec = spec
+
+    def missing(self) -> list[int]:
+        """Numbers of the chunks that have no outcome; damaged ones are kept aside."""
+        return [c for c in range(len(self.spec.chunks())) if self._chunk(c) is None]
+
+    def write_chunk(self, number: int, chunk: Chunk) -> None:
+        """The flags first: the .json beside them says that the chunk is there."""
+        if not usable(self.path / "eval.json"):
+            write_json(self.path / "eval.json", self.spec.to_dict())
+        flags = npz_bytes(
+            {
+                "index": chunk.index,
+                "clean": chunk.clean,
+                "survived": chunk.survived,
+                "broken_by": chunk.broken_by,
+            }
+        )
+        facts = {
+            "n_examples": len(chunk.index),
+            "n_clean": int(chunk.clean.sum()),
+            "n_correct": int(chunk.survived.sum()),
+            "parts": list(chunk.parts),
+            "seconds": chunk.seconds,
+            "warnings": list(chunk.warnings),
+            "info": dict(chunk.info),
+            "npz_sha256": sha256(flags),
+        }
+        write_atomic(self.path / f"{number}.npz", flags)
+        write_json(self.path / f"{number}.json", facts)
+
+    def _chunk(self, number: int) -> Chunk | None:
+        path = self.path / f"{number}.json"
+        if not path.exists():
+            return None
+        try:
+            return load_chunk(path)
+        except RecordError:
+            for damaged in (path, path.with_suffix(".npz")):
+                if damaged.exists():
+                    keep_aside(damaged)
+            return None
+
+
+def usable(path: Path) -> bool:
+    """Whether a JSON file is there and whole; a damaged one is kept aside."""
+    if not path.exists():
+        return False
+    try:
+        read_json(path)
+    except RecordError:
+        keep_aside(path)
+        return False
+    return True

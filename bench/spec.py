@@ -1,0 +1,161 @@
+"""What is asked: a training, or an evaluation of its outcome. Frozen, validated, with an id.
+
+A training's id hashes what can change the weights and nothing else, so that another attack,
+another folder or another name never trains a model again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from bench.errors import ConfigError
+from bench.recipe import Recipe
+
+PRECISIONS = ("fp32", "bf16")
+CHECKPOINTS = ("best", "last")
+SPLITS = ("train", "val", "test")
+CHUNK = 256
+"""Images of one evaluation chunk: chunk c holds those of the indices [256 c, 256 c + 256)."""
+
+
+def digest(value: Any, length: int) -> str:
+    """The first hex digits of the SHA-256 of `value` as canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def slug(text: str) -> str:
+    """`text` as a part of a file name."""
+    return re.sub(r"[^A-Za-z0-9.+_-]+", "-", text).strip("-.") or "x"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSpec:
+    """One training run. Fields marked `label` name things and do not enter the id."""
+
+    method: str
+    params: Mapping[str, Any]
+    """Every hyper-parameter of the method, defaults included."""
+    method_sha256: str | None = None
+    """Of the method's file, where that is not part of an installed package."""
+    arch: str
+    num_classes: int
+    in_channels: int
+    image_size: int
+    """Pixels a side."""
+    mean: tuple[float, ...] | None = None
+    """Normalisation inside the model, a value per channel; None is the identity."""
+    std: tuple[float, ...] | None = None
+    dataset: str = field(metadata={"label": True})
+    """The data variant's name in every table."""
+    data_sha256: str
+    """Of the training and validation images and labels."""
+    n_train: int
+    n_val: int
+    norm: str = "linf"
+    eps: float
+    seed: int
+    precision: str = "fp32"
+    recipe: Recipe
+    recipe_name: str = field(metadata={"label": True})
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ConfigError(
+                f"precision '{self.precision}' is unknown; use {' or '.join(PRECISIONS)}"
+            )
+
+    @property
+    def run_id(self) -> str:
+        """Readable head, hashed tail."""
+        hashed = {
+            f.name: getattr(self, f.name) for f in fields(self) if not f.metadata.get("label")
+        }
+        hashed["recipe"] = asdict(self.recipe)
+        head = f"{slug(self.method)}-{self.arch}-{slug(self.dataset)}-s{self.seed}"
+        return f"{head}-{digest(hashed, 10)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; `from_dict` is the inverse."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainSpec:
+        """The specification that `to_dict` wrote."""
+        recipe = {k: tuple(v) if isinstance(v, list) else v for k, v in values["recipe"].items()}
+        rest = {k: tuple(v) if k in ("mean", "std") and v else v for k, v in values.items()}
+        return cls(**{**rest, "recipe": Recipe(**recipe)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A model that was not trained here."""
+
+    model: str
+    """Where it comes from: FILE.py:FACTORY."""
+    weights_sha256: str | None
+    """Of the weights' file; None where the factory brings its own."""
+    source_sha256: str | None
+    """Of the factory's file."""
+    num_classes: int
+    dataset: str = field(metadata={"label": True})
+
+    @property
+    def run_id(self) -> str:
+        """Readable head, hashed tail."""
+        hashed = (self.model, self.weights_sha256, self.source_sha256, self.num_classes)
+        return f"model-{slug(self.model.rpartition('/')[2])}-{digest(hashed, 10)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; `ModelSpec(**values)` is the inverse."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSpec:
+    """One attack on one checkpoint over one set of images."""
+
+    checkpoint: str
+    """best or last."""
+    attack: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """The attack's parameters, defaults included."""
+    norm: str = "linf"
+    eps: float
+    split: str = "test"
+    n_examples: int
+    """The images are the first n of the split."""
+    data_sha256: str
+    """Of those images and labels."""
+    seed: int = 0
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("checkpoint", self.checkpoint, CHECKPOINTS),
+            ("split", self.split, SPLITS),
+        ):
+            if value not in known:
+                raise ConfigError(f"{name} '{value}' is unknown; use {', '.join(known)}")
+
+    @property
+    def eval_id(self) -> str:
+        """Readable head, hashed tail."""
+        head = f"{slug(self.attack)}-{self.checkpoint}-{self.split}{self.n_examples}"
+        return f"{head}-eps{self.eps:.4f}-{digest(self.to_dict(), 8)}"
+
+    def chunks(self) -> list[list[int]]:
+        """The index lists of the chunks, in order; they are never merged or split."""
+        n = self.n_examples
+        return [list(range(c, min(c + CHUNK, n))) for c in range(0, n, CHUNK)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; `EvalSpec(**values)` is the inverse."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return values
