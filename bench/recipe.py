@@ -1,4 +1,4 @@
-"""Recipes: how a model is trained, apart from its method. Data (TOML), each value with its source."""
+"""Recipes: how a model is trained, apart from its method. TOML, each value with its source."""
 
 from __future__ import annotations
 
@@ -96,10 +96,8 @@ def load_recipe(
     own = dict(table.get("method", {}).get(method, {}))
     params = own.pop("params", {})
     values |= own
-    base = Recipe(
-        epochs=values.pop("epochs"), batch_size=values.pop("batch_size"), lr=values.pop("lr")
-    )
-    return base.replaced(values, f"recipe {name}"), params
+    required = {name: values.pop(name) for name in ("epochs", "batch_size", "lr")}
+    return Recipe(**required).replaced(values, f"recipe {name}"), params
 
 
 def _frozen(value: Any) -> Any:

@@ -196,9 +196,10 @@ class Records(Sequence[RunRecord]):
 
 
 COLUMNS = (
-    "run_id method arch dataset recipe train_seed train_eps precision run_status checkpoint attack "
-    "eps split n_examples n_expected n_clean n_correct seconds status"
-).split()
+    *("run_id", "method", "arch", "dataset", "recipe", "train_seed", "train_eps", "precision"),
+    *("run_status", "checkpoint", "attack", "eps", "split", "n_examples", "n_expected"),
+    *("n_clean", "n_correct", "seconds", "status"),
+)
 
 
 def _rows(run: RunRecord) -> Iterator[dict[str, Any]]:

@@ -88,9 +88,13 @@ class TrainSpec:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainSpec:
         """The specification that `to_dict` wrote."""
-        recipe = {k: tuple(v) if isinstance(v, list) else v for k, v in values["recipe"].items()}
-        rest = {k: tuple(v) if k in ("mean", "std") and v else v for k, v in values.items()}
-        return cls(**{**rest, "recipe": Recipe(**recipe)})
+        plain: dict[str, Any] = {name: _tuples(value) for name, value in values.items()}
+        recipe: dict[str, Any] = {k: _tuples(v) for k, v in values["recipe"].items()}
+        return cls(**(plain | {"recipe": Recipe(**recipe)}))
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ def write_atomic(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
-        os.replace(temporary, path)
+        Path(temporary).replace(path)
     except OSError as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
@@ -59,7 +59,8 @@ def read_json(path: Path) -> Any:
 def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
     """The content of a compressed .npz file."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: np.asarray(a) for name, a in arrays.items()})
+    plain: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
+    np.savez_compressed(buffer, **plain)
     return buffer.getvalue()
 
 
@@ -81,5 +82,5 @@ def keep_aside(path: Path) -> Path:
     while aside.exists():
         number += 1
         aside = path.with_name(f"{path.name}.damaged{number}")
-    os.replace(path, aside)
+    path.replace(aside)
     return aside
