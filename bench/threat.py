@@ -25,11 +25,14 @@ def parse_eps(text: str) -> float:
         raise ConfigError(f"eps '{text}' is not a number; write 8/255 or 0.03") from None
 
 
+def rowwise(value: Tensor, like: Tensor) -> Tensor:
+    """(B,) -> (B, 1, ...), to broadcast over `like` (B, ...)."""
+    return value.view(-1, *([1] * (like.ndim - 1)))
+
+
 def per_example(value: float | Tensor, like: Tensor) -> float | Tensor:
-    """A float as it is; a (B,) tensor reshaped to broadcast over `like` (B, ...)."""
-    if isinstance(value, Tensor) and value.ndim == 1:
-        return value.view(-1, *([1] * (like.ndim - 1)))
-    return value
+    """A float as it is, a (B,) tensor made to broadcast over `like` (B, ...)."""
+    return rowwise(value, like) if isinstance(value, Tensor) else value
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,164 @@
+"""AutoAttack (Croce and Hein, arXiv 2003.01690): the package's own attack code, part by part.
+
+`pyautoattack` draws from the global generator, seeded anew for each part and batch, so that its
+result depends on how images are batched. Here a call is one chunk and one seed, and the evaluator
+makes the chunks; the survivors are then those of the package, run on that chunk with that seed.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyautoattack
+import torch
+from torch import Tensor, nn
+
+from bench.attacks.maximise import attack_mode
+from bench.errors import ConfigError
+from bench.threat import Threat
+
+PARTS = {
+    "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
+    "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
+    "rand": ("apgd-ce", "apgd-dlr"),
+}
+N_TARGETS = 9
+"""Target classes of the targeted parts, where there are as many."""
+
+
+class AttackWarning(UserWarning):
+    """Something that an attack noticed about the model; the evaluator keeps it in the record."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoAttackPart:
+    """One attack of the package, with the settings of one of its versions."""
+
+    part: str
+    """apgd-ce, apgd-dlr, apgd-t, fab, fab-t or square."""
+    version: Literal["standard", "plus", "rand"] = "standard"
+    """Whose restarts, iterations and samples."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        *,
+        generator: torch.Generator | None = None,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """(B, C, H, W), (B,) -> x_adv; images that it did not break come back as they were.
+
+        The package takes a seed and no generator: it gets the one that `generator` began with.
+        `rows` has no effect: a call is a chunk.
+        """
+        seed = generator.initial_seed() if generator is not None else 0
+        x, y = x.detach().contiguous(), y.detach()
+        devices = [x.device] if x.device.type == "cuda" else []
+        with (
+            attack_mode(model, "eval"),
+            torch.random.fork_rng(devices=devices),
+            torch.no_grad(),
+            _notices(),
+        ):
+            attack = self._attack(model, threat, n_classes(model, x), seed, x.device)
+            x_adv: Tensor = attack.perturb(x.clone(), y.clone())
+        return x_adv.detach()
+
+    def _attack(
+        self, model: nn.Module, threat: Threat, n_class: int, seed: int, device: torch.device
+    ) -> Any:
+        suite = pyautoattack.AutoAttack(
+            model, eps=threat.eps, seed=seed, version=self.version, device=device
+        )
+        # the targeted parts sort the other classes and raise where there are fewer than asked for
+        suite.apgd_targeted.n_target_classes = min(N_TARGETS, n_class - 1)
+        suite.fab.n_target_classes = min(N_TARGETS, n_class - 1)
+        if self.part in ("apgd-ce", "apgd-dlr"):
+            suite.apgd.loss = self.part.removeprefix("apgd-")
+            return suite.apgd
+        if self.part == "fab-t":
+            suite.fab.targeted = True
+            suite.fab.n_restarts = 1
+        return {
+            "apgd-t": suite.apgd_targeted,
+            "fab": suite.fab,
+            "fab-t": suite.fab,
+            "square": suite.square,
+        }[self.part]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cascade:
+    """Attacks one after the other, each on the images that the earlier ones did not break."""
+
+    parts: tuple[AutoAttackPart, ...]
+    """In order. All draw from the one seed, as the package does."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        *,
+        generator: torch.Generator | None = None,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """(B, C, H, W), (B,) -> x_adv: for each image the part's result that broke it."""
+        x_adv = x.detach().clone()
+        left = torch.arange(len(x), device=x.device)
+        for part in self.parts:
+            if len(left) == 0:
+                break
+            x_adv[left] = part(model, x[left], y[left], threat, generator=generator)
+            with attack_mode(model, "eval"), torch.no_grad():
+                left = left[model(x_adv[left]).argmax(1) == y[left]]
+        return x_adv
+
+
+def cascade(version: Literal["standard", "plus", "rand"]) -> Cascade:
+    """A version of AutoAttack as the package defines it."""
+    return Cascade(parts=tuple(AutoAttackPart(part=p, version=version) for p in PARTS[version]))
+
+
+def n_classes(model: nn.Module, x: Tensor) -> int:
+    """Number of logits; raises ConfigError below 4, where the DLR loss is not defined."""
+    n = int(model(x[:1]).shape[1])
+    if n < 4:
+        raise ConfigError(
+            f"AutoAttack needs at least 4 classes and the model has {n}; use --attacks pgd-20,cw"
+        )
+    return n
+
+
+@contextmanager
+def _notices() -> Iterator[None]:
+    """The package's log messages as Python warnings, where a caller can collect them."""
+    logger = logging.getLogger("auto-attack")
+    handler = _Handler(logging.WARNING)
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+    for message in dict.fromkeys(handler.messages):
+        warnings.warn(AttackWarning(message), stacklevel=3)
+
+
+class _Handler(logging.Handler):
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())

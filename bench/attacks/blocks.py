@@ -1,0 +1,37 @@
+"""A model whose calls are cut into blocks, so that memory is bounded and no result moves."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+MIN_ROWS = 16
+"""Fewest rows of a call. Logits of 1 to 3 rows differ in their last bits from those of more."""
+
+
+class Blocked(nn.Module):
+    """Calls `model` on blocks of at most `batch_size` rows, the short ones padded to MIN_ROWS.
+
+    The padding repeats the last row; its logits are cut off and carry no gradient back.
+    """
+
+    def __init__(self, model: nn.Module, batch_size: int) -> None:
+        super().__init__()
+        self.model = model
+        self.batch_size = max(batch_size, MIN_ROWS)
+        self.train(model.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, K), a tensor of its own: Square writes into what it is given."""
+        blocks = [self._block(block) for block in torch.split(x, self.batch_size)]
+        return blocks[0].clone() if len(blocks) == 1 else torch.cat(blocks)
+
+    def _block(self, x: Tensor) -> Tensor:
+        lacking = MIN_ROWS - len(x)
+        if lacking <= 0:
+            return self._call(x)
+        return self._call(torch.cat([x, x[-1:].expand(lacking, *x.shape[1:])]))[: len(x)]
+
+    def _call(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        return logits

@@ -1,0 +1,206 @@
+"""Methods by name: those of the package, of other packages' entry points, and of single files.
+
+`bench` never imports `methods`: `discover` does, by name, when it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import MISSING, Field, fields, is_dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from bench.errors import BenchError, ConfigError, unknown_name
+from bench.method import Method
+from bench.storage import sha256_file
+
+ENTRY_POINTS = "atbench.methods"
+"""Group under which another package names modules that register methods."""
+
+_METHODS: dict[str, type[Method]] = {}
+_BROKEN: dict[str, str] = {}
+_FILES: dict[Path, str] = {}
+_discovered = False
+
+M = TypeVar("M", bound=type[Method])
+
+
+def register(name: str) -> Callable[[M], M]:
+    """Class decorator: makes a method known as `name`. A second class of that name is refused."""
+
+    def add(cls: M) -> M:
+        known = _METHODS.get(name)
+        if known is not None and (known.__module__, known.__qualname__) != (
+            cls.__module__,
+            cls.__qualname__,
+        ):
+            raise ConfigError(
+                f"two methods are called '{name}': {known.__module__} and {cls.__module__}; "
+                "rename one"
+            )
+        if not is_dataclass(cls):
+            raise ConfigError(f"method '{name}' must be a dataclass: @dataclass(frozen=True)")
+        _METHODS[name] = cls
+        return cls
+
+    return add
+
+
+def discover() -> None:
+    """Import every module of the package `methods` and of the entry points, once.
+
+    A module that does not import is listed by `broken_methods` and harms no other.
+    """
+    global _discovered
+    if _discovered:
+        return
+    _discovered = True
+    package = importlib.import_module("methods")
+    modules = [f"methods.{module.name}" for module in pkgutil.iter_modules(package.__path__)]
+    modules += [point.value for point in entry_points(group=ENTRY_POINTS)]
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # whatever a plug-in raises is its own fault, and is shown
+            _BROKEN[module] = f"{type(error).__name__}: {error}"
+
+
+def list_methods() -> list[str]:
+    """Names of all methods, sorted."""
+    discover()
+    return sorted(_METHODS)
+
+
+def broken_methods() -> dict[str, str]:
+    """Modules that did not import, and why."""
+    discover()
+    return dict(_BROKEN)
+
+
+def method_class(name: str) -> type[Method]:
+    """The class registered as `name`; `./mine.py` loads a file and takes the method in it."""
+    discover()
+    if name.endswith(".py"):
+        return _METHODS[_load_file(Path(name))]
+    if name not in _METHODS:
+        raise unknown_name("method", name, _METHODS)
+    return _METHODS[name]
+
+
+def get_method(name: str, /, **params: Any) -> Method:
+    """The method with these parameters, its paper's values for the rest.
+
+    Raises ConfigError for an unknown name, an unknown parameter, a value of the wrong kind or
+    out of range.
+    """
+    cls = method_class(name)
+    known = parameters(cls)
+    for key in params:
+        if key not in known:
+            raise unknown_name(f"parameter of {method_name(name)}", key, known)
+    kinds = get_type_hints(cls)
+    values = {key: _typed(name, key, kinds[key], value) for key, value in params.items()}
+    return cls(**values)
+
+
+def method_name(name: str) -> str:
+    """The registered name, for a name or a file."""
+    return _load_file(Path(name)) if name.endswith(".py") else name
+
+
+def method_sha256(name: str) -> str | None:
+    """Of the file's content, for a method that comes from a file; None for a registered one."""
+    return sha256_file(Path(name)) if name.endswith(".py") else None
+
+
+def parameters(cls: type[Method]) -> dict[str, Field[Any]]:
+    """The hyper-parameters of a method."""
+    return {f.name: f for f in fields(cls) if f.init}  # type: ignore[arg-type]
+
+
+def defaults(cls: type[Method]) -> dict[str, Any]:
+    """Parameter -> default, for those that have one."""
+    return {n: f.default for n, f in parameters(cls).items() if f.default is not MISSING}
+
+
+def _load_file(path: Path) -> str:
+    """Import a file and return the name of the one method in it."""
+    path = path.resolve()
+    if path in _FILES:
+        return _FILES[path]
+    if not path.is_file():
+        raise ConfigError(f"method file {path} does not exist; give the path of a .py file")
+    before = dict(_METHODS)
+    module_name = f"_method_{path.stem}_{abs(hash(path))}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        for name in set(_METHODS) - set(before):
+            del _METHODS[name]
+        if isinstance(error, BenchError):
+            raise
+        raise ConfigError(
+            f"method file {path} does not import: {type(error).__name__}: {error}"
+        ) from error
+    new = [name for name in _METHODS if name not in before]
+    if len(new) != 1:
+        found = f"registers {', '.join(new)}" if new else "registers none"
+        raise ConfigError(
+            f"method file {path} {found}; it must register exactly one, with @register('name')"
+        )
+    _FILES[path] = new[0]
+    return new[0]
+
+
+def _typed(method: str, name: str, kind: Any, value: Any) -> Any:
+    """`value` as the field's kind; text from a command line is read, anything else checked."""
+    if get_origin(kind) is Literal:
+        if value in get_args(kind):
+            return value
+        allowed = " or ".join(str(arg) for arg in get_args(kind))
+        raise ConfigError(f"{method}.{name} = {value}: use {allowed}")
+    kinds = [arg for arg in get_args(kind) if arg is not type(None)] or [kind]
+    if value is None and type(None) in get_args(kind):
+        return None
+    for one in kinds:
+        read = _read(one, value)
+        if read is not None:
+            return read
+    wanted = {bool: "true or false", int: "a whole number", float: "a number"}
+    raise ConfigError(f"{method}.{name} = {value}: must be {wanted.get(kinds[0], kinds[0])}")
+
+
+def _read(kind: Any, value: Any) -> Any:
+    """`value` as `kind`, or None where it is not one."""
+    if kind is bool:
+        named = {"true": True, "false": False}
+        return value if isinstance(value, bool) else named.get(str(value).lower())
+    if isinstance(value, bool):
+        return None
+    if kind in (int, float):
+        try:
+            number = float(value) if "/" not in str(value) else _fraction(str(value))
+        except (TypeError, ValueError):
+            return None
+        if not math.isfinite(number) or (kind is int and number != int(number)):
+            return None
+        return kind(number)
+    return value if isinstance(value, kind) else None
+
+
+def _fraction(text: str) -> float:
+    above, _, below = text.partition("/")
+    if float(below) == 0:
+        raise ValueError(text)
+    return float(above) / float(below)

@@ -1,0 +1,1 @@
+"""One paper, one file. The contract is in bench/method.py."""

@@ -1,0 +1,240 @@
+"""CAT: Cheng et al., "CAT: Customized Adversarial Training for Improved Robustness"
+(arXiv 2002.06789).
+
+    min_theta  mean  max_{|d| <= e_i} L(Z(x_i + d), q_i)                          (eq. 5)
+    q_i = (1 - c e_i) onehot(y_i) + c e_i v,   v ~ Dirichlet(1, ..., 1)           (eq. 4)
+    CAT-CE:   L = CE(Z, q)
+    CAT-MIX:  L = CE(Z, q) + max(max_{j != y} Z_j - Z_y, -kappa)                  (eq. 6)
+
+Every training image has a radius e_i, 0 at first, that grows by eta, up to eps_max, whenever the
+attack at the larger radius fails (Algorithm 1). The step, text-faithful:
+
+    e0 = e[i];  r = min(e0 + eta, eps_max);  q0 = label(e0);  d = 0
+    m times: d = clip(d + s sign(grad L(Z(x + d), q0)), -r, r), x + d in [0, 1]
+    e[i] = e1 = r if argmax Z(x + d) == y else e0;  q1 = label(e1);  update on L(Z(x + d), q1)
+
+Where the text is ambiguous, the reading that fits it best is the default and the other is a flag:
+labels by eq. 4 (Algorithm 1 as printed sums to 2 at e = 0); a fresh draw before and after the
+attack (`reuse_draw`); the cap before the attack (`cap_before=False`: as printed, where saturated
+images train at eps_max + eta); start at d = 0 (`start="uniform"`); s = 0.007, from the authors'
+code, since the text gives none (`step_rule="radius"`: 2.5 r / m); BatchNorm in eval mode in the
+attack and its success test, as the code does (`attack_bn`); success by the last iterate
+(`any_iterate`); one radius per image through augmentation (`per_view`: a radius belongs to the
+augmented view, which is drawn anew each epoch, and so starts at 0); all-ones Dirichlet
+(`dir_beta`). In CAT-MIX the attack ascends the unclamped margin (`mix_attack_clamp="paper"`: eq. 6
+as printed, whose gradient is 0 where the model leads by more than kappa; `"official"`: the code's
+opposite clamp), and both terms have weight 1 (`mix_weight="eps_sum"`: the code's, where the margin
+is weighted by e_i and summed over the batch). `adaptive=False` fixes every radius at eps_max.
+
+Differs from the authors' code: no released version follows Algorithm 1. The first trains on x + d
+only where that is still correct and resets the radius to 0 elsewhere; the later ones raise the
+radius where the attack succeeds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.api import (
+    REFERENCE_EPS,
+    Batch,
+    ConfigError,
+    Method,
+    Threat,
+    TrainState,
+    attack_mode,
+    losses,
+    maximise,
+    register,
+)
+
+
+@register("cat-ce")
+@dataclass(frozen=True, kw_only=True)
+class CatCE(Method):
+    """Cross entropy with a radius and a soft label per image."""
+
+    c: float = 10.0
+    """Label uncertainty per unit of radius, at eps = 8/255."""
+    eta: float = 0.005
+    """Growth of the radius per failed attack, at eps = 8/255."""
+    eps_max: float = REFERENCE_EPS
+    """Largest radius, at eps = 8/255."""
+    steps: int = 10
+    """Gradient steps of the attack, m."""
+    step_size: float = 0.007
+    """Length of a step, at eps = 8/255."""
+    step_rule: Literal["fixed", "radius"] = "fixed"
+    """fixed: step_size; radius: 2.5 r / m."""
+    start: Literal["zero", "uniform"] = "zero"
+    """Start of the attack."""
+    adaptive: bool = True
+    """Whether radii grow; if not, each is eps_max."""
+    reuse_draw: bool = False
+    """Whether the label after the attack keeps the draw of the label before."""
+    cap_before: bool = True
+    """Whether eps_max also bounds the radius of the attack."""
+    any_iterate: bool = False
+    """Whether an attack succeeds that misled the model at any iterate."""
+    per_view: bool = False
+    """Whether a radius belongs to the augmented view alone."""
+    attack_bn: Literal["eval", "train"] = "eval"
+    """Mode of BatchNorm in the attack and its success test."""
+    dir_beta: float = 1.0
+    """Concentration of the Dirichlet distribution."""
+
+    title = "CAT-CE"
+    paper = "arXiv 2002.06789"
+    objective = "CE(Z(x'), (1 - c e_i) y + c e_i Dirichlet)"
+    inner = "max CE(Z(x'), label) within e_i"
+
+    def __post_init__(self) -> None:
+        allowed = (
+            ("c", self.c >= 0, "at least 0"),
+            ("eta", self.eta >= 0, "at least 0"),
+            ("eps_max", 0 < self.eps_max <= REFERENCE_EPS, "above 0 and at most 8/255"),
+            ("steps", self.steps >= 1, "at least 1"),
+            ("step_size", self.step_size > 0, "above 0"),
+            ("dir_beta", self.dir_beta > 0, "above 0"),
+        )
+        for name, good, text in allowed:
+            if not good:
+                raise ConfigError(f"{name} = {getattr(self, name)} is out of range: {text}")
+        if self.c * self.eps_max > 1:
+            raise ConfigError(
+                f"c * eps_max = {self.c * self.eps_max:.3f} is above 1: no label is left; "
+                f"c may be at most {1 / self.eps_max:.2f}"
+            )
+
+    def example_state(self, n: int, threat: Threat) -> dict[str, Tensor]:
+        """The radius of every image, in pixels."""
+        first = 0.0 if self.adaptive else threat.scale(self.eps_max)
+        return {"radius": torch.full((n,), first)}
+
+    def perturb(self, state: TrainState, batch: Batch) -> Tensor:
+        """Algorithm 1 up to the update: attack, new radius, new label."""
+        before = state.examples["radius"][batch.index].to(batch.x.dtype)
+        if self.per_view and self.adaptive:
+            before = torch.zeros_like(before)
+        radius = self._attempted(before, state.threat)
+        draw = self._dirichlet(state, batch)
+        x_adv, failed = self._attack(state, batch, before, radius, draw)
+        after = before
+        if self.adaptive:
+            cap = state.threat.scale(self.eps_max)
+            after = torch.where(failed, radius, before).clamp(max=cap)
+        state.examples["radius"][batch.index] = after.to(state.examples["radius"].dtype)
+        if not self.reuse_draw:
+            draw = self._dirichlet(state, batch)
+        state.scratch["label"] = self._label(state, batch, after, draw)
+        state.scratch["radius"] = after
+        return x_adv
+
+    def loss(self, state: TrainState, batch: Batch, x_adv: Tensor) -> Tensor:
+        """Mean cross entropy with the new labels."""
+        logits = state.model(x_adv)
+        return losses.cross_entropy(logits, state.scratch["label"]).mean()
+
+    def _attempted(self, before: Tensor, threat: Threat) -> Tensor:
+        if not self.adaptive:
+            return before
+        radius = before + threat.scale(self.eta)
+        return radius.clamp(max=threat.scale(self.eps_max)) if self.cap_before else radius
+
+    def _attack(
+        self, state: TrainState, batch: Batch, before: Tensor, radius: Tensor, draw: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """x_adv, and (B,) whether the attack failed."""
+        model = state.attack_model(self.attack_bn)
+        right = torch.ones_like(batch.y, dtype=torch.bool)
+
+        def watch(step: int, x_adv: Tensor, logits: Tensor, gradient: Tensor) -> None:
+            right.logical_and_(logits.argmax(1) == batch.y)
+
+        step_size = state.threat.scale(self.step_size)
+        x_adv = maximise(
+            lambda logits, label, _: self._ascended(state, logits, label, batch.y, before),
+            model,
+            batch.x,
+            self._label(state, batch, before, draw),
+            threat=state.threat,
+            radius=radius,
+            steps=self.steps,
+            step_size=2.5 * radius / self.steps if self.step_rule == "radius" else step_size,
+            start=self.start,
+            on_step=watch if self.any_iterate else None,
+            generator=state.generator("start"),
+            model_mode=self.attack_bn,
+        )
+        with attack_mode(model, self.attack_bn), torch.no_grad():
+            right.logical_and_(model(x_adv).argmax(1) == batch.y)
+        return x_adv, right
+
+    def _ascended(
+        self, state: TrainState, logits: Tensor, label: Tensor, y: Tensor, radius: Tensor
+    ) -> Tensor:
+        """(B, K), ... -> (B,): what the attack increases."""
+        return losses.cross_entropy(logits, label)
+
+    def _label(self, state: TrainState, batch: Batch, radius: Tensor, draw: Tensor) -> Tensor:
+        """(B, K): eq. 4. c scales as 1/eps, so that c * eps_max is the same at every eps."""
+        # a radius is at most eps, so that it is 0 where eps is
+        share = self.c * REFERENCE_EPS * radius / max(state.threat.eps, 1e-30)
+        hard = F.one_hot(batch.y, state.num_classes).to(radius.dtype)
+        return torch.lerp(hard, draw.to(radius.dtype), share[:, None])
+
+    def _dirichlet(self, state: TrainState, batch: Batch) -> Tensor:
+        """(B, K) draws, as normalised gammas: torch's own Dirichlet takes no generator."""
+        beta = torch.full((len(batch.y), state.num_classes), self.dir_beta, device=state.device)
+        gamma = torch._standard_gamma(beta, generator=state.generator("labels"))
+        return gamma / gamma.sum(1, keepdim=True).clamp_min(1e-30)
+
+
+@register("cat-mix")
+@dataclass(frozen=True, kw_only=True)
+class CatMix(CatCE):
+    """CAT with the mixed loss of eq. 6."""
+
+    kappa: float = 10.0
+    """Lead of the true logit at which the margin term of the update ends."""
+    mix_attack_clamp: Literal["none", "paper", "official"] = "none"
+    """Clamp of the margin in the attack."""
+    mix_weight: Literal["mean", "eps_sum"] = "mean"
+    """Weight of the margin term: 1, or the code's B * e_i."""
+
+    title = "CAT-MIX"
+    objective = "CE(Z(x'), (1 - c e_i) y + c e_i Dirichlet) + max(margin(x'), -kappa)"
+    inner = "max CE(Z(x'), label) + margin(x') within e_i"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kappa < 0:
+            raise ConfigError(f"kappa = {self.kappa} is out of range: at least 0")
+
+    def loss(self, state: TrainState, batch: Batch, x_adv: Tensor) -> Tensor:
+        """Mean of the mixed loss."""
+        logits = state.model(x_adv)
+        ce = losses.cross_entropy(logits, state.scratch["label"])
+        hinge = losses.margin(logits, batch.y).clamp(min=-self.kappa)
+        return (ce + self._weight(state, state.scratch["radius"]) * hinge).mean()
+
+    def _ascended(
+        self, state: TrainState, logits: Tensor, label: Tensor, y: Tensor, radius: Tensor
+    ) -> Tensor:
+        margin = losses.margin(logits, y)
+        if self.mix_attack_clamp == "paper":
+            margin = margin.clamp(min=-self.kappa)
+        elif self.mix_attack_clamp == "official":
+            margin = margin.clamp(max=self.kappa)
+        return losses.cross_entropy(logits, label) + self._weight(state, radius) * margin
+
+    def _weight(self, state: TrainState, radius: Tensor) -> Tensor:
+        """(B,): B * e_i, with e_i as at eps = 8/255, makes a batch mean of the code's sum."""
+        if self.mix_weight == "mean":
+            return torch.ones_like(radius)
+        return len(radius) * REFERENCE_EPS * radius / max(state.threat.eps, 1e-30)

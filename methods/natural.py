@@ -1,0 +1,32 @@
+"""Natural training: no adversary.
+
+    min_theta  mean CE(Z(x), y)
+
+The reference row: its robust accuracy under any real attack is about 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from bench.api import Batch, Method, TrainState, losses, register
+
+
+@register("natural")
+@dataclass(frozen=True, kw_only=True)
+class Natural(Method):
+    """Cross entropy on the images as they are."""
+
+    title = "Natural"
+    objective = "CE(Z(x), y)"
+    inner = "none"
+
+    def perturb(self, state: TrainState, batch: Batch) -> Tensor:
+        """The images themselves."""
+        return batch.x
+
+    def loss(self, state: TrainState, batch: Batch, x_adv: Tensor) -> Tensor:
+        """Mean cross entropy."""
+        return losses.cross_entropy(state.model(x_adv), batch.y).mean()
