@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import pkgutil
 import math
+import pkgutil
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields, is_dataclass

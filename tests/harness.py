@@ -1,0 +1,92 @@
+"""A method's step without the engine: small networks, batches and the plainest stepper."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bench.attacks.maximise import ModelMode
+from bench.method import Batch, Method, TrainState
+from bench.threat import REFERENCE_EPS, Threat
+
+
+class PlainStepper:
+    """SGD and nothing else; with lr 0 the gradients stay for a test to read."""
+
+    def __init__(self, model: nn.Module, lr: float = 0.05) -> None:
+        self.model = model
+        self.lr = lr
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def step(self) -> None:
+        if self.lr == 0:
+            return
+        with torch.no_grad():
+            for parameter in self.model.parameters():
+                if parameter.grad is not None:
+                    parameter -= self.lr * parameter.grad
+                    parameter.grad = None
+
+    def attack_model(self, model: nn.Module, mode: ModelMode) -> nn.Module:
+        return model
+
+
+class SmallNet(nn.Module):
+    """A convolution, BatchNorm and a linear head; `stem` and `rest` as every arch has them."""
+
+    def __init__(self, num_classes: int = 4, channels: int = 2, size: int = 4) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 6, 3, padding=1)
+        self.bn = nn.BatchNorm2d(6)
+        self.fc = nn.Linear(6 * size * size, num_classes)
+
+    def stem(self, x: Tensor) -> Tensor:
+        h: Tensor = self.conv(x)
+        return h
+
+    def rest(self, h: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.bn(h).tanh().flatten(1))
+        return logits
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rest(self.stem(x))
+
+
+def small_net(seed: int = 0, dtype: torch.dtype = torch.float64, num_classes: int = 4) -> SmallNet:
+    torch.manual_seed(seed)
+    return SmallNet(num_classes).to(dtype).train()
+
+
+def small_batch(
+    n: int = 6, seed: int = 1, dtype: torch.dtype = torch.float64, num_classes: int = 4
+) -> Batch:
+    g = torch.Generator().manual_seed(seed)
+    x = torch.rand(n, 2, 4, 4, generator=g, dtype=torch.float64).to(dtype)
+    y = torch.randint(num_classes, (n,), generator=g)
+    return Batch(x=x, y=y, index=torch.arange(n))
+
+
+def make_state(
+    method: Method,
+    model: nn.Module,
+    *,
+    n: int = 16,
+    num_classes: int = 4,
+    eps: float = REFERENCE_EPS,
+    lr: float = 0.05,
+    seed: int = 0,
+    n_epochs: int = 10,
+) -> TrainState:
+    threat = Threat(eps=eps)
+    return TrainState(
+        model=model,
+        threat=threat,
+        num_classes=num_classes,
+        seed=seed,
+        n_epochs=n_epochs,
+        stepper=PlainStepper(model, lr),
+        device=torch.device("cpu"),
+        examples=method.example_state(n, threat),
+    )
