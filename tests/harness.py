@@ -26,7 +26,7 @@ class PlainStepper:
         with torch.no_grad():
             for parameter in self.model.parameters():
                 if parameter.grad is not None:
-                    parameter -= self.lr * parameter.grad
+                    parameter.sub_(parameter.grad, alpha=self.lr)
                     parameter.grad = None
 
     def attack_model(self, model: nn.Module, mode: ModelMode) -> nn.Module:
