@@ -1,0 +1,180 @@
+"""What a data set is once it is loaded, and how train, val and test are cut. Without torch.
+
+Shapes: N images, H W C image. Pixels are uint8; `scale` maps them to [0, 1].
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.errors import ConfigError, DataError
+
+MAX_VAL = 1000
+VAL_SEED = 0
+"""Fixed for good: another seed is another validation split, and records stop being comparable."""
+
+
+def reason(error: Exception) -> str:
+    """What a library's exception says, on one line, to be quoted in an error of ours."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def permutation(n: int, seed: int) -> NDArray[np.int64]:
+    """A random order of 0..n-1, (n,), that no version of numpy changes.
+
+    numpy keeps the raw stream of a bit generator for ever, but not what `Generator.permutation`
+    makes of it (NEP 19).
+    """
+    return np.argsort(np.random.PCG64(seed).random_raw(n), kind="stable")
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images and their labels, in a fixed order. Nobody writes to them."""
+
+    x: NDArray[np.uint8]
+    """(N, H, W, C), C contiguous."""
+    y: NDArray[np.int64]
+    """(N,), in [0, num_classes)."""
+
+    def __post_init__(self) -> None:
+        assert self.x.dtype == np.uint8
+        assert self.x.ndim == 4
+        assert self.x.flags.c_contiguous
+        assert self.y.dtype == np.int64
+        assert self.y.shape == self.x.shape[:1]
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex digest over the shape of x and the bytes of x and y; computed once."""
+        digest = hashlib.sha256(repr(self.x.shape).encode())
+        digest.update(self.x.data)
+        digest.update(np.ascontiguousarray(self.y).data)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A data set as its files hold it: all of train and test, and no val yet."""
+
+    name: str
+    """The label in every table and record."""
+    origin: str
+    """What an error message calls it, such as `npz data 'mine.npz'`."""
+    train: Split
+    test: Split
+    scale: float
+    pad: int
+    flip: bool
+    class_names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Three disjoint splits and what is needed to feed them to a model."""
+
+    name: str
+    """The label in every table and record, such as `digits` or `cifar10-q75`."""
+    num_classes: int
+    """Of the whole source: a small subset may lack some of them."""
+    train: Split
+    val: Split
+    """Cut from the training images; everything that is selected is selected on it."""
+    test: Split
+    """Opened by evaluation alone."""
+    scale: float
+    """uint8 pixel * scale is in [0, 1]."""
+    pad: int
+    """Default augmentation: pixels of padding on each side before the random crop; 0 is none."""
+    flip: bool
+    """Default augmentation: whether to mirror half of the images."""
+    class_names: tuple[str, ...] | None = None
+
+    @property
+    def in_channels(self) -> int:
+        """C: 1 or 3."""
+        return int(self.train.x.shape[3])
+
+    @property
+    def image_size(self) -> int:
+        """H, which is W."""
+        return int(self.train.x.shape[1])
+
+
+def cut(source: Source, *, train_size: int | None = None, test_size: int | None = None) -> Dataset:
+    """The first `train_size` and `test_size` images (None: all), with val cut from the former.
+
+    val is min(1000, n // 10) images, at least one, of the n chosen for training, by indices that
+    depend on n alone. Every split keeps the source's order.
+
+    Raises ConfigError for a size that is not there, DataError for classes without images.
+    """
+    num_classes = _count_classes(source)
+    n_train = _checked_size(source, "train", len(source.train), train_size)
+    n_test = _checked_size(source, "test", len(source.test), test_size)
+    is_val = np.zeros(n_train, dtype=bool)
+    is_val[permutation(n_train, VAL_SEED)[: max(1, min(MAX_VAL, n_train // 10))]] = True
+    train = _select(source.train, ~is_val)
+    n_present = len(np.unique(train.y))
+    if n_present < 2:
+        raise DataError(
+            f"{source.origin}: the first {n_train} training images leave {len(train)} image(s) of "
+            f"{n_present} class(es) after the cut for validation; training needs 2 classes, so "
+            "raise train_size, or shuffle the data if they are sorted by class"
+        )
+    return Dataset(
+        name=source.name,
+        num_classes=num_classes,
+        train=train,
+        val=_select(source.train, is_val),
+        test=source.test if n_test == len(source.test) else _first(source.test, n_test),
+        scale=source.scale,
+        pad=source.pad,
+        flip=source.flip,
+        class_names=source.class_names,
+    )
+
+
+def _count_classes(source: Source) -> int:
+    """Largest label + 1; DataError if a class below it has no training image."""
+    present = np.unique(source.train.y)
+    num_classes = int(max(present[-1], source.test.y.max())) + 1
+    if len(present) == num_classes:
+        return num_classes
+    # The labels are user data: one stray label of 10**9 must not become a list of 10**9 classes.
+    gaps = np.flatnonzero(present != np.arange(len(present)))
+    first = int(gaps[0]) if len(gaps) else len(present)
+    raise DataError(
+        f"{source.origin}: empty classes: the largest label is {num_classes - 1}, but "
+        f"{num_classes - len(present)} of the classes 0..{num_classes - 1} have no training image "
+        f"(the first is {first}); number the labels 0..K-1 and give each class training images"
+    )
+
+
+def _checked_size(source: Source, part: str, there: int, asked: int | None) -> int:
+    if asked is None:
+        return there
+    if not 0 < asked <= there:
+        raise ConfigError(
+            f"{part}_size {asked}: {source.origin} has {there} {part} images; "
+            f"give a number from 1 to {there}, or leave it out for all"
+        )
+    return asked
+
+
+def _select(split: Split, mask: NDArray[np.bool_]) -> Split:
+    n = len(mask)
+    return Split(split.x[:n][mask], split.y[:n][mask])
+
+
+def _first(split: Split, n: int) -> Split:
+    # A copy, because a view would keep all of the source in memory.
+    return Split(split.x[:n].copy(), split.y[:n].copy())

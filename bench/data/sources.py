@@ -1,0 +1,109 @@
+"""The data sets that can be named, and how each is found. Without torch until CIFAR is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench.data.cifar import load_cifar
+from bench.data.dataset import Dataset, Source, Split, cut, permutation
+from bench.data.npz import load_npz
+from bench.errors import ConfigError, unknown_name
+
+N_DIGITS_TEST = 360
+"""A fifth of the 1,797 digits."""
+DIGITS_SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a loader is told."""
+
+    argument: str
+    """The text after the colon of `npz:PATH`; empty for the others."""
+    data_root: Path
+    """Where downloads live."""
+    download: bool
+
+
+@dataclass(frozen=True)
+class Registered:
+    """One line of the registry."""
+
+    description: str
+    load: Callable[[Request], Source]
+
+
+def load_digits(request: Request) -> Source:
+    """scikit-learn's 8x8 handwritten digits, 0..16 grey levels kept; the last 360 are test.
+
+    They come ordered by writer, so they are shuffled once, by a permutation that is the same
+    for everybody.
+    """
+    from sklearn.datasets import load_digits as bundled
+
+    raw = bundled()
+    order = permutation(len(raw.target), DIGITS_SEED)
+    x = raw.images[order].astype(np.uint8)[..., None]
+    y = raw.target[order].astype(np.int64)
+    return Source(
+        name="digits",
+        origin="dataset 'digits'",
+        train=Split(x[:-N_DIGITS_TEST], y[:-N_DIGITS_TEST]),
+        test=Split(x[-N_DIGITS_TEST:], y[-N_DIGITS_TEST:]),
+        scale=1 / 16,
+        pad=0,
+        flip=False,
+        class_names=tuple(str(name) for name in raw.target_names),
+    )
+
+
+SOURCES: dict[str, Registered] = {
+    "digits": Registered(
+        "handwritten digits, 8x8 grey, 1,797 images, embedded in scikit-learn", load_digits
+    ),
+    "cifar10": Registered(
+        "CIFAR-10, 32x32 colour, 50,000 + 10,000 images, downloaded once",
+        lambda request: load_cifar("cifar10", request.data_root, download=request.download),
+    ),
+    "cifar100": Registered(
+        "CIFAR-100, 32x32 colour, 50,000 + 10,000 images, downloaded once",
+        lambda request: load_cifar("cifar100", request.data_root, download=request.download),
+    ),
+    "npz:PATH": Registered(
+        "your own .npz with x_train y_train x_test y_test, uint8 NHWC or NHW",
+        lambda request: load_npz(request.argument, reserved=tuple(SOURCES)),
+    ),
+}
+
+
+def list_datasets() -> list[tuple[str, str]]:
+    """(name, one-line description) of everything that `load_dataset` takes."""
+    return [(name, source.description) for name, source in SOURCES.items()]
+
+
+def load_dataset(
+    name: str,
+    *,
+    data_root: str | Path | None = None,
+    train_size: int | None = None,
+    test_size: int | None = None,
+    download: bool = True,
+) -> Dataset:
+    """The data set called `name`, cut into train, val and test.
+
+    data_root: the folder of downloads, default `data`. train_size, test_size: take the first so
+    many; val comes out of the former. Raises ConfigError for an unknown name or an impossible
+    size, DataError for data that are missing, damaged or malformed.
+    """
+    kind, colon, argument = name.partition(":")
+    key = f"{kind}:PATH" if colon else kind
+    if key not in SOURCES:
+        raise unknown_name("dataset", name, SOURCES)
+    if colon and not argument:
+        raise ConfigError(f"dataset '{name}' names no file; write {kind}:PATH")
+    request = Request(argument=argument, data_root=Path(data_root or "data"), download=download)
+    return cut(SOURCES[key].load(request), train_size=train_size, test_size=test_size)
