@@ -1,0 +1,63 @@
+"""The device that was asked for, and what is worth knowing of the machine beside a figure."""
+
+from __future__ import annotations
+
+import os
+import platform
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.errors import ConfigError
+
+PACKAGES = ("atbench", "torch", "torchvision", "pyautoattack", "numpy")
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` takes a GPU where there is one; a named device must be there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except Exception as error:  # torch raises many kinds; each says that the device is unusable
+        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise ConfigError(
+            f"device '{name}' cannot be used here ({type(error).__name__}); there is: "
+            f"{', '.join(there)}"
+        ) from None
+    return device
+
+
+def use_threads() -> None:
+    """As many threads as the process may use cores: more only wait for each other."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    torch.set_num_threads(min(torch.get_num_threads(), cores or 1))
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """Versions, processor, threads, device name: provenance of a record."""
+    return {
+        "packages": {name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+    }
+
+
+def _version(name: str) -> str:
+    with suppress(PackageNotFoundError):
+        return version(name)
+    return ""
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()

@@ -1,0 +1,121 @@
+"""Progress for people: bars with an ETA on a terminal, plain lines elsewhere, nothing if quiet."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+PLAIN_SECONDS = 15.0
+"""Time between two lines of one task where there is no terminal."""
+
+
+class Task:
+    """One thing that takes a while; advance it by the units that it was started with."""
+
+    def __init__(self, reporter: Reporter, title: str, total: int) -> None:
+        self.title = title
+        self.total = total
+        self.done = 0
+        self.detail = ""
+        self._reporter = reporter
+        self._bar = reporter.bars.add_task(title, total=total, detail="") if reporter.bars else None
+        self._start = self._said = time.monotonic()
+        self._done_at_start = 0
+
+    def begin_at(self, done: int) -> None:
+        """Count from `done`, for work that an earlier process did."""
+        self.done = self._done_at_start = done
+        self.advance(0)
+
+    def advance(self, n: int = 1, detail: str | None = None) -> None:
+        """`n` more units; `detail` is a few words that stay until replaced."""
+        self.done += n
+        self.detail = self.detail if detail is None else detail
+        bars = self._reporter.bars
+        if bars is not None and self._bar is not None:
+            bars.update(self._bar, completed=self.done, detail=self.detail)
+        elif time.monotonic() - self._said >= PLAIN_SECONDS:
+            self._said = time.monotonic()
+            self._reporter.say(f"{self.title}: {self.done}/{self.total}{self._eta()} {self.detail}")
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._reporter.bars is not None and self._bar is not None:
+            self._reporter.bars.remove_task(self._bar)
+
+    def _eta(self) -> str:
+        done = self.done - self._done_at_start
+        if done <= 0:
+            return ""
+        left = (time.monotonic() - self._start) / done * (self.total - self.done)
+        return f", {duration(left)} left"
+
+
+class Reporter:
+    """Where progress goes. Use it as a context manager."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.console = Console(stderr=True)
+        self.bars: Progress | None = None
+        if not quiet and self.console.is_terminal:
+            self.bars = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[detail]}"),
+                console=self.console,
+                transient=True,
+            )
+
+    def __enter__(self) -> Reporter:
+        if self.bars is not None:
+            self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bars is not None:
+            self.bars.stop()
+
+    def say(self, text: str) -> None:
+        """One line."""
+        if self.quiet:
+            return
+        if self.bars is not None:
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text.rstrip(), file=sys.stderr, flush=True)
+
+    @contextmanager
+    def task(self, title: str, total: int) -> Iterator[Task]:
+        """A task of `total` units, shown while the block runs."""
+        task = Task(self, title, total)
+        try:
+            yield task
+        finally:
+            task.close()
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min`, `2.5 h`, `4.1 days`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.1f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"

@@ -1,0 +1,1 @@
+"""Training: from a specification to the weights of a best and a last checkpoint."""

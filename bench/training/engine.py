@@ -1,0 +1,328 @@
+"""The training loop: everything that a method does not decide.
+
+A training is a function of its specification and of the data: every draw comes from a generator
+that is seeded by purpose and batch number, so that stopping anywhere and going on from the last
+saved state gives the weights of an uninterrupted run, bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.archs import build
+from bench.archs.arch import Arch
+from bench.archs.weights import save_weights
+from bench.attacks.maximise import ModelMode
+from bench.data.dataset import Dataset
+from bench.data.device import DeviceSplit, augment, batches, epoch_order
+from bench.errors import NonFiniteLoss
+from bench.folder import RunFolder
+from bench.method import Batch, Method, TrainState
+from bench.progress import Reporter, Task
+from bench.recipe import Recipe
+from bench.seeding import seed_for
+from bench.spec import TrainSpec
+from bench.storage import sha256_file
+from bench.threat import Threat
+from bench.training.checkpoint import load_state, remove_states, save_state
+from bench.training.cost import Cost
+from bench.training.precision import plain, with_precision
+from bench.training.schedule import learning_rate
+from bench.training.validation import Score, score
+
+SAVE_SECONDS = 120.0
+"""Time after which the state is saved in the middle of an epoch."""
+CHECK_BATCHES = 50
+"""Batches between two looks at whether the loss is finite; looking waits for the device."""
+QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+"""Of per-example state, in the history."""
+
+
+class Optimiser:
+    """SGD under the recipe; the engine's side of an update."""
+
+    def __init__(self, model: nn.Module, recipe: Recipe, n_batches: int) -> None:
+        self.recipe = recipe
+        self.n_batches = n_batches
+        self.model = model
+        self.sgd = torch.optim.SGD(
+            model.parameters(),
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            nesterov=recipe.nesterov,
+        )
+
+    def set_rate(self, batch_number: int) -> float:
+        """The rate for this batch."""
+        rate = learning_rate(self.recipe, batch_number, self.n_batches)
+        for group in self.sgd.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def backward(self, loss: Tensor) -> None:
+        """Add gradients."""
+        torch.autograd.backward(loss)
+
+    def step(self) -> None:
+        """Clip if asked, move, clear."""
+        if self.recipe.clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        self.sgd.step()
+        self.sgd.zero_grad(set_to_none=True)
+
+    def attack_model(self, model: nn.Module, mode: ModelMode) -> nn.Module:
+        """The model itself."""
+        return model
+
+
+@dataclass
+class Sums:
+    """Metrics of the epoch so far, on the device: reading them waits for it."""
+
+    values: dict[str, Tensor]
+    n: int = 0
+    first_bad: Tensor | None = None
+    """The first batch of the epoch whose loss is not finite; -1 if none."""
+
+    def add(self, metrics: Mapping[str, Tensor], n: int, step: int) -> None:
+        """Metrics of one batch of n images."""
+        for name, value in metrics.items():
+            self.values[name] = self.values.get(name, torch.zeros_like(value)) + value * n
+        self.n += n
+        loss = metrics["loss"]
+        if self.first_bad is None:
+            self.first_bad = torch.full((), -1, device=loss.device)
+        bad = (self.first_bad < 0) & ~loss.isfinite()
+        self.first_bad = torch.where(bad, step, self.first_bad)
+
+    def check(self, epoch: int) -> None:
+        """Raises NonFiniteLoss for the first batch whose loss was not finite."""
+        if self.first_bad is not None and int(self.first_bad) >= 0:
+            raise NonFiniteLoss(epoch, int(self.first_bad))
+
+
+class Trainer:
+    """One training run in its folder."""
+
+    def __init__(
+        self,
+        spec: TrainSpec,
+        method: Method,
+        dataset: Dataset,
+        folder: RunFolder,
+        device: torch.device,
+    ) -> None:
+        self.spec, self.method, self.folder, self.device = spec, method, folder, device
+        threat = Threat(spec.norm, spec.eps)
+        method.validate(threat, spec.num_classes)
+        self.data = DeviceSplit.of(dataset.train, dataset.scale, device)
+        self.val = DeviceSplit.of(dataset.val, dataset.scale, device)
+        self.pad = dataset.pad if spec.recipe.pad is None else spec.recipe.pad
+        self.flip = dataset.flip if spec.recipe.flip is None else spec.recipe.flip
+        self.batches_per_epoch = -(-len(self.data) // spec.recipe.batch_size)
+        self.n_batches = self.batches_per_epoch * spec.recipe.epochs
+        self.network = initial_model(spec).to(device)
+        model = with_precision(self.network, spec.precision)
+        self.cost = Cost()
+        self.cost.watch(model)
+        self.optimiser = Optimiser(model, spec.recipe, self.n_batches)
+        self.state = TrainState(
+            model=model,
+            threat=threat,
+            num_classes=spec.num_classes,
+            seed=spec.seed,
+            n_epochs=spec.recipe.epochs,
+            stepper=self.optimiser,
+            device=device,
+            examples={
+                name: value.to(device)
+                for name, value in method.example_state(len(self.data), threat).items()
+            },
+        )
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Any] | None = None
+        self.warnings: list[str] = []
+        self.sums = Sums({})
+        self.epoch_seconds = 0.0
+        self._saved = time.monotonic()
+
+    def run(self, reporter: Reporter) -> dict[str, Any]:
+        """Train to the end, from the saved state if there is one; returns the summary.
+
+        Raises NonFiniteLoss; what was saved before stays.
+        """
+        self._resume(reporter)
+        with reporter.task(self.folder.run_id, self.n_batches) as task:
+            task.begin_at(self.state.batch_number)
+            first = self.state.batch_number // self.batches_per_epoch
+            for epoch in range(first, self.spec.recipe.epochs):
+                self._epoch(epoch, task)
+        save_weights(plain(self.method.eval_model(self.state)), self.folder.weights("last"))
+        remove_states(self.folder.path)
+        return self._summary()
+
+    def _epoch(self, epoch: int, task: Task) -> None:
+        state = self.state
+        state.epoch = epoch
+        order = epoch_order(len(self.data), self.spec.seed, epoch, self.device)
+        parts = batches(order, self.spec.recipe.batch_size)
+        since = time.monotonic()
+        for step in range(state.batch_number % self.batches_per_epoch, len(parts)):
+            self._batch(parts[step], step)
+            task.advance()
+            if (step + 1) % CHECK_BATCHES == 0:
+                self.sums.check(epoch)
+            if step + 1 < len(parts) and time.monotonic() - self._saved > SAVE_SECONDS:
+                self.epoch_seconds += time.monotonic() - since
+                since = time.monotonic()
+                self._save()
+        self.sums.check(epoch)
+        self.epoch_seconds += time.monotonic() - since
+        self.method.end_epoch(state)
+        self._close_epoch(epoch, task)
+
+    def _batch(self, index: Tensor, step: int) -> None:
+        state = self.state
+        rate = self.optimiser.set_rate(state.batch_number)
+        x = augment(
+            self.data.images(index),
+            pad=self.pad,
+            flip=self.flip,
+            mode=self.spec.recipe.pad_mode,
+            generator=state.generator("augmentation"),
+        )
+        state.model.train()
+        with self.cost.counting():
+            metrics = self.method.train_step(state, Batch(x, self.data.labels(index), index))
+        self.sums.add(metrics, len(index), step)
+        self._rate = rate
+        state.next_batch()
+
+    def _close_epoch(self, epoch: int, task: Task) -> None:
+        model = plain(self.method.eval_model(self.state))
+        result = score(model, self.val, self.state.threat, self.spec.seed)
+        self.history.append(self._history_row(epoch, result))
+        if self.best is None or result.rank >= tuple(self.best["rank"]):
+            save_weights(model, self.folder.weights("best"))
+            self.best = {"epoch": epoch, "rank": list(result.rank)}
+        self.folder.write_history(self.history)
+        self.sums, self.epoch_seconds = Sums({}), 0.0
+        self._save()
+        task.advance(
+            0,
+            f"val clean {result.n_clean / result.n:.1%}, PGD-10 {result.n_robust / result.n:.1%}",
+        )
+
+    def _history_row(self, epoch: int, result: Score) -> dict[str, Any]:
+        sums = self.sums
+        row: dict[str, Any] = {
+            "epoch": epoch,
+            "lr": self._rate,
+            **{name: float(value) / sums.n for name, value in sums.values.items()},
+            "val_clean": result.n_clean / result.n,
+            "val_robust": result.n_robust / result.n,
+            "n_val": result.n,
+            "train_seconds": self.epoch_seconds,
+            "images_per_second": sums.n / max(self.epoch_seconds, 1e-9),
+        }
+        for name, value in self.state.examples.items():
+            if value.is_floating_point() and value.ndim == 1:
+                levels = torch.tensor(QUANTILES, device=value.device, dtype=value.dtype)
+                row[f"{name}_quantiles"] = torch.quantile(value, levels).tolist()
+                row[f"{name}_mean"] = float(value.mean())
+        return row
+
+    def _summary(self) -> dict[str, Any]:
+        assert self.best is not None
+        seconds = sum(row["train_seconds"] for row in self.history)
+        n_seen = len(self.data) * self.spec.recipe.epochs
+        by_epoch = {row["epoch"]: row for row in self.history}
+        chosen = {"best": self.best["epoch"], "last": self.spec.recipe.epochs - 1}
+        return {
+            "status": "done",
+            "epochs": self.spec.recipe.epochs,
+            "checkpoints": {
+                name: {
+                    "epoch": epoch,
+                    "val_clean": by_epoch[epoch]["val_clean"],
+                    "val_robust": by_epoch[epoch]["val_robust"],
+                    "sha256": sha256_file(self.folder.weights(name)),
+                }
+                for name, epoch in chosen.items()
+            },
+            "cost": {
+                "train_seconds": seconds,
+                "images_per_second": n_seen / max(seconds, 1e-9),
+                "forward_per_image": self.cost.forward / n_seen,
+                "backward_per_image": self.cost.backward / n_seen,
+            },
+            "warnings": self.warnings,
+            "error": None,
+        }
+
+    def _save(self) -> None:
+        state = self.state
+        save_state(
+            self.folder.path,
+            {
+                "run_id": self.folder.run_id,
+                "model": self.network.state_dict(),
+                "optimiser": self.optimiser.sgd.state_dict(),
+                "batch_number": state.batch_number,
+                "examples": state.examples,
+                "memory": state.memory,
+                "sums": self.sums.values,
+                "n_summed": self.sums.n,
+                "first_bad": self.sums.first_bad,
+                "epoch_seconds": self.epoch_seconds,
+                "rate": self._rate,
+                "history": self.history,
+                "best": self.best,
+                "cost": [self.cost.forward, self.cost.backward],
+            },
+        )
+        self._saved = time.monotonic()
+
+    def _resume(self, reporter: Reporter) -> None:
+        saved, warnings = load_state(self.folder.path, self.device)
+        self.warnings += warnings
+        for warning in warnings:
+            reporter.say(f"{self.folder.run_id}: {warning}")
+        if saved is None:
+            return
+        state = self.state
+        self.network.load_state_dict(saved["model"])
+        self.optimiser.sgd.load_state_dict(saved["optimiser"])
+        state.batch_number = saved["batch_number"]
+        state.examples, state.memory = saved["examples"], saved["memory"]
+        self.sums = Sums(saved["sums"], saved["n_summed"], saved["first_bad"])
+        self.epoch_seconds, self._rate = saved["epoch_seconds"], saved["rate"]
+        self.history, self.best = saved["history"], saved["best"]
+        self.cost.forward, self.cost.backward = saved["cost"]
+        reporter.say(
+            f"{self.folder.run_id}: goes on at batch {state.batch_number} of {self.n_batches}"
+        )
+
+
+def initial_model(spec: TrainSpec) -> Arch:
+    """The network before training, drawn from the run's own seed.
+
+    Initialisers draw from the global generator; it is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(spec.seed, "weights"))
+        return build(
+            spec.arch,
+            num_classes=spec.num_classes,
+            in_channels=spec.in_channels,
+            image_size=spec.image_size,
+            mean=spec.mean,
+            std=spec.std,
+        )

@@ -1,0 +1,54 @@
+"""How a model in training is judged: on the validation split, clean and under PGD-10."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bench.attacks import get_attack
+from bench.attacks.blocks import Blocked
+from bench.attacks.maximise import attack_mode
+from bench.data.device import DeviceSplit
+from bench.seeding import generator_for
+from bench.threat import Threat
+
+ATTACK = "pgd-10"
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class Score:
+    """Images of the validation split that are correct."""
+
+    n_clean: int
+    n_robust: int
+    n: int
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Selection: robust accuracy first, clean accuracy where that is equal."""
+        return self.n_robust, self.n_clean
+
+
+def score(model: nn.Module, split: DeviceSplit, threat: Threat, seed: int) -> Score:
+    """Accuracy of `model` in eval mode and fp32, under the same noise at every epoch."""
+    device = split.y.device
+    generator = generator_for(seed, "validation", device=device)
+    attack, blocked = get_attack(ATTACK), Blocked(model, BATCH)
+    clean = torch.zeros((), dtype=torch.int64, device=device)
+    robust = clean.clone()
+    for index in torch.arange(len(split), device=device).split(BATCH):  # type: ignore[no-untyped-call]
+        x, y = split.images(index), split.labels(index)
+        right = _right(blocked, x, y)
+        x_adv = attack(blocked, x, y, threat, generator=generator)
+        clean += right.sum()
+        robust += (right & _right(blocked, x_adv, y)).sum()
+    return Score(int(clean), int(robust), len(split))
+
+
+def _right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    with attack_mode(model, "eval"), torch.no_grad():
+        right: Tensor = model(x).argmax(1) == y
+    return right
