@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from bench.errors import ConfigError
 from bench.threat import REFERENCE_EPS, Threat, per_example, rowwise
 
 Objective = Callable[[Tensor, Tensor, int], Tensor]
@@ -19,10 +20,17 @@ Objective = Callable[[Tensor, Tensor, int], Tensor]
 OnStep = Callable[[int, Tensor, Tensor, Tensor], Tensor | None]
 """(step, x_adv, logits, gradient) -> (B,) bool, the examples that go on; None for all."""
 Start = Literal["zero", "uniform", "uniform-unclipped", "gaussian"]
+Keep = Literal["last", "best", "first"]
 ModelMode = Literal["eval", "train"]
 
 GAUSSIAN_STD = 0.001 / REFERENCE_EPS
 """Standard deviation of the gaussian start, in units of eps: 0.001 at 8/255 (TRADES)."""
+
+
+def check_choice(name: str, value: str, kinds: Any) -> None:
+    """Raises ConfigError unless `value` is one of the Literal `kinds`: a typo weakens no attack."""
+    if value not in get_args(kinds):
+        raise ConfigError(f"{name} '{value}' is unknown; use {' or '.join(get_args(kinds))}")
 
 
 @contextmanager
@@ -55,6 +63,7 @@ def start_noise(
     generator: torch.Generator | None,
 ) -> Tensor:
     """The noise (B, C, H, W) that a start of this kind adds to x."""
+    check_choice("start", kind, Start)
     if kind == "zero":
         return torch.zeros_like(x)
     if kind == "gaussian":
@@ -74,7 +83,7 @@ def maximise(
     steps: int,
     step_size: float | Tensor | Callable[[int], float | Tensor],
     start: Start | Tensor = "zero",
-    keep: Literal["last", "best", "first"] = "last",
+    keep: Keep = "last",
     on_step: OnStep | None = None,
     generator: torch.Generator | None = None,
     model_mode: ModelMode = "eval",
@@ -85,11 +94,13 @@ def maximise(
     or (B,); step_size may be a function of the step. start: a kind of noise, or the images to
     start from (not projected before the first gradient). keep: the last iterate; the best by the
     objective, start and last included; or the first that is misclassified (y are indices then),
-    and the last where none is. on_step is called after each gradient and before the step.
+    and the last where none is; a start outside the threat is never kept. on_step is called after
+    each gradient and before the step.
 
-    Only the gradient of the input is computed. The result is detached; the model's modes, its
-    gradients and x are left as they were.
+    Only the gradient of the input is computed. The result is detached and within the threat; the
+    model's modes, its gradients and x are left as they were.
     """
+    check_choice("keep", keep, Keep)
     x = x.detach()
     if isinstance(start, Tensor):
         x_adv = start.detach().clone()
@@ -97,7 +108,7 @@ def maximise(
         x_adv = x + start_noise(start, x, threat, radius, generator)
         if start == "uniform":
             x_adv = x_adv.clamp(0.0, 1.0)
-    kept = _Kept(keep, x_adv, y)
+    kept = _Kept(keep, x_adv, y, lambda images: threat.project(images, x, radius))
     with attack_mode(model, model_mode):
         for step in range(steps):
             x_adv.requires_grad_()
@@ -113,7 +124,7 @@ def maximise(
             moved = threat.project(moved, x, radius)
             x_adv = moved if active is None else torch.where(rowwise(active, x), moved, x_adv)
         if keep == "last":
-            return x_adv
+            return kept.project(x_adv)  # moves only what on_step froze at a start outside
         with torch.no_grad():
             logits = model(x_adv)
             kept.offer(x_adv, logits, objective(logits, y, steps))
@@ -123,20 +134,24 @@ def maximise(
 class _Kept:
     """The iterate to return, per example, for keep = best or first."""
 
-    def __init__(self, keep: str, x_adv: Tensor, y: Tensor) -> None:
+    def __init__(
+        self, keep: Keep, x_adv: Tensor, y: Tensor, project: Callable[[Tensor], Tensor]
+    ) -> None:
         self.keep = keep
-        self.x_adv = x_adv
+        self.project = project
+        self.x_adv = project(x_adv)
         self.y = y
         self.value = x_adv.new_full((len(x_adv),), -torch.inf)
         self.found = torch.zeros(len(x_adv), dtype=torch.bool, device=x_adv.device)
 
     def offer(self, x_adv: Tensor, logits: Tensor, value: Tensor) -> None:
-        if self.keep == "best":
-            better = value > self.value
-            self.value = torch.where(better, value, self.value)
-        elif self.keep == "first":
-            better = ~self.found
-            self.found |= logits.argmax(1) != self.y
-        else:
+        if self.keep == "last":
             return
+        inside = (x_adv == self.project(x_adv)).flatten(1).all(1)
+        if self.keep == "best":
+            better = inside & (value > self.value)
+            self.value = torch.where(better, value, self.value)
+        else:
+            better = inside & ~self.found
+            self.found |= inside & (logits.argmax(1) != self.y)
         self.x_adv = torch.where(rowwise(better, x_adv), x_adv, self.x_adv)

@@ -11,7 +11,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.maximise import ModelMode, Start, attack_mode, maximise, start_noise
+from bench.attacks.maximise import (
+    Keep,
+    ModelMode,
+    Start,
+    attack_mode,
+    check_choice,
+    maximise,
+    start_noise,
+)
 from bench.errors import ConfigError
 from bench.losses import cross_entropy, margin
 from bench.spec import CHUNK
@@ -34,7 +42,7 @@ class PGD:
     """Noise of the start; uniform is clipped to the pixel range before the first gradient."""
     restarts: int = 1
     """Runs from fresh noise; an image is broken if one of them breaks it."""
-    keep: Literal["last", "best", "first"] = "last"
+    keep: Keep = "last"
     """Which iterate is returned."""
     model_mode: ModelMode = "eval"
     """Mode of BatchNorm in the attack."""
@@ -43,10 +51,13 @@ class PGD:
         for name in ("steps", "restarts"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} is out of range: at least 1")
-        if self.relative_step <= 0:
+        if not self.relative_step > 0:
             raise ConfigError(f"relative_step = {self.relative_step} is out of range: above 0")
         if self.loss not in LOSSES:
             raise ConfigError(f"loss '{self.loss}' is unknown; use {' or '.join(LOSSES)}")
+        check_choice("start", self.start, Start)
+        check_choice("keep", self.keep, Keep)
+        check_choice("model_mode", self.model_mode, ModelMode)
 
     def __call__(
         self,
@@ -67,6 +78,8 @@ class PGD:
         x_adv = x.detach().clone()
         left = torch.arange(len(x), device=x.device)
         for restart in range(self.restarts):
+            if len(left) == 0:
+                break
             noise = self._noise(x, threat, generator, rows)
             begin = x + noise
             if self.start == "uniform":
