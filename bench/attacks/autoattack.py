@@ -61,6 +61,8 @@ class AutoAttackPart:
         """
         seed = generator.initial_seed() if generator is not None else 0
         x, y = x.detach().contiguous(), y.detach()
+        if len(x) == 0:
+            return x.clone()
         devices = [x.device] if x.device.type == "cuda" else []
         with (
             attack_mode(model, "eval"),
@@ -75,8 +77,12 @@ class AutoAttackPart:
     def _attack(
         self, model: nn.Module, threat: Threat, n_class: int, seed: int, device: torch.device
     ) -> Any:
+        def own_logits(images: Tensor) -> Tensor:  # Square writes into what it is given
+            logits: Tensor = model(images)
+            return logits.clone()
+
         suite = pyautoattack.AutoAttack(
-            model, eps=threat.eps, seed=seed, version=self.version, device=device
+            own_logits, eps=threat.eps, seed=seed, version=self.version, device=device
         )
         # the targeted parts sort the other classes and raise where there are fewer than asked for
         suite.apgd_targeted.n_target_classes = min(N_TARGETS, n_class - 1)

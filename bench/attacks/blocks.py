@@ -28,7 +28,7 @@ class Blocked(nn.Module):
 
     def _block(self, x: Tensor) -> Tensor:
         lacking = MIN_ROWS - len(x)
-        if lacking <= 0:
+        if lacking <= 0 or len(x) == 0:
             return self._call(x)
         return self._call(torch.cat([x, x[-1:].expand(lacking, *x.shape[1:])]))[: len(x)]
 
