@@ -33,6 +33,7 @@ radius where the attack succeeds.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -107,8 +108,8 @@ class CatCE(Method):
                 raise ConfigError(f"{name} = {getattr(self, name)} is out of range: {text}")
         if self.c * self.eps_max > 1:
             raise ConfigError(
-                f"c * eps_max = {self.c * self.eps_max:.3f} is above 1: no label is left; "
-                f"c may be at most {1 / self.eps_max:.2f}"
+                f"c * eps_max = {self.c * self.eps_max:.6g} is above 1: no label is left; "
+                f"c may be at most {math.floor(100 / self.eps_max) / 100:.2f}"
             )
 
     def example_state(self, n: int, threat: Threat) -> dict[str, Tensor]:
@@ -118,9 +119,7 @@ class CatCE(Method):
 
     def perturb(self, state: TrainState, batch: Batch) -> Tensor:
         """Algorithm 1 up to the update: attack, new radius, new label."""
-        before = state.examples["radius"][batch.index].to(batch.x.dtype)
-        if self.per_view and self.adaptive:
-            before = torch.zeros_like(before)
+        before = self._before(state, batch)
         radius = self._attempted(before, state.threat)
         draw = self._dirichlet(state, batch)
         x_adv, failed = self._attack(state, batch, before, radius, draw)
@@ -139,6 +138,13 @@ class CatCE(Method):
         """Mean cross entropy with the new labels."""
         logits = state.model(x_adv)
         return losses.cross_entropy(logits, state.scratch["label"]).mean()
+
+    def _before(self, state: TrainState, batch: Batch) -> Tensor:
+        if not self.adaptive:  # the state holds it in single precision
+            return batch.x.new_full((len(batch.x),), state.threat.scale(self.eps_max))
+        if self.per_view:
+            return batch.x.new_zeros(len(batch.x))
+        return state.examples["radius"][batch.index].to(batch.x.dtype)
 
     def _attempted(self, before: Tensor, threat: Threat) -> Tensor:
         if not self.adaptive:
@@ -192,7 +198,7 @@ class CatCE(Method):
         """(B, K) draws, as normalised gammas: torch's own Dirichlet takes no generator."""
         beta = torch.full((len(batch.y), state.num_classes), self.dir_beta, device=state.device)
         gamma = torch._standard_gamma(beta, generator=state.generator("labels"))
-        return gamma / gamma.sum(1, keepdim=True).clamp_min(1e-30)
+        return gamma / gamma.sum(1, keepdim=True)  # above 0: no gamma is below the least float
 
 
 @register("cat-mix")
