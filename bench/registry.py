@@ -10,7 +10,7 @@ import importlib.util
 import math
 import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import MISSING, Field, fields, is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -68,7 +68,7 @@ def discover() -> None:
         try:
             importlib.import_module(module)
         except Exception as error:  # whatever a plug-in raises is its own fault, and is shown
-            _BROKEN[module] = f"{type(error).__name__}: {error}"
+            _BROKEN[module] = _one_line(error)
 
 
 def list_methods() -> list[str]:
@@ -146,21 +146,28 @@ def _load_file(path: Path) -> str:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        for name in set(_METHODS) - set(before):
-            del _METHODS[name]
+        _forget_all_but(before)
         if isinstance(error, BenchError):
             raise
-        raise ConfigError(
-            f"method file {path} does not import: {type(error).__name__}: {error}"
-        ) from error
+        raise ConfigError(f"method file {path} does not import: {_one_line(error)}") from error
     new = [name for name in _METHODS if name not in before]
     if len(new) != 1:
+        _forget_all_but(before)
         found = f"registers {', '.join(new)}" if new else "registers none"
         raise ConfigError(
             f"method file {path} {found}; it must register exactly one, with @register('name')"
         )
     _FILES[path] = new[0]
     return new[0]
+
+
+def _forget_all_but(names: Container[str]) -> None:
+    for name in [name for name in _METHODS if name not in names]:
+        del _METHODS[name]
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _typed(method: str, name: str, kind: Any, value: Any) -> Any:
