@@ -1,0 +1,40 @@
+# Two commands do all the set-up on a fresh machine with Python 3.11+: make demo, make test.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: install demo test lint types pytest docs clean help
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
+
+install: $(VENV)/.installed  ## make .venv with everything that `bench` needs
+
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[robustbench]"
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[robustbench,test]"
+	touch $@
+
+demo: install  ## train and attack the paper's methods on digits, print Table 3
+	$(BIN)/bench run --results results/demo
+	$(BIN)/bench report --results results/demo --reports reports/demo
+	@echo "The report is in reports/demo/table3.md"
+
+test: lint types pytest  ## lint, types and the test suite
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-test
+	$(BIN)/mypy
+
+pytest: $(VENV)/.installed-test
+	$(BIN)/python -m pytest --numprocesses 2
+
+clean:  ## remove the environment and what the demo wrote
+	rm -rf $(VENV) results/demo reports/demo
