@@ -1,0 +1,471 @@
+"""The one attack loop: strength in closed form, and a promise for each of its arguments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.attacks.maximise import Keep, ModelMode, Start, attack_mode, maximise
+from bench.errors import ConfigError
+from bench.losses import cross_entropy, margin
+from bench.threat import REFERENCE_EPS, Threat
+from tests.harness import small_batch, small_net
+
+SHAPE = (2, 3, 3)
+
+
+def linear(seed: int = 0) -> nn.Sequential:
+    """Two logits whose difference is linear in the image."""
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(SHAPE), 2)).double()
+
+
+def weight(model: nn.Sequential) -> Tensor:
+    """Gradient of the lead of class 1 over class 0."""
+    head = model[1]
+    assert isinstance(head, nn.Linear)
+    return (head.weight[1] - head.weight[0]).detach()
+
+
+def lead(logits: Tensor, y: Tensor, step: int) -> Tensor:
+    return logits[:, 1] - logits[:, 0]
+
+
+def inner_images(n: int = 4) -> Tensor:
+    """Far enough from 0 and 1 that the box does not bind below a radius of 0.3."""
+    g = torch.Generator().manual_seed(1)
+    return 0.3 + 0.4 * torch.rand(n, *SHAPE, generator=g, dtype=torch.float64)
+
+
+def run(
+    model: nn.Module,
+    x: Tensor,
+    *,
+    objective: Callable[[Tensor, Tensor, int], Tensor] = lead,
+    y: Tensor | None = None,
+    radius: float | Tensor = 0.1,
+    steps: int = 10,
+    step_size: float | Tensor | Callable[[int], float | Tensor] = 0.02,
+    **others: Any,
+) -> Tensor:
+    labels = torch.zeros(len(x), dtype=torch.long) if y is None else y
+    return maximise(
+        objective,
+        model,
+        x,
+        labels,
+        threat=Threat(eps=0.1),
+        radius=radius,
+        steps=steps,
+        step_size=step_size,
+        **others,
+    )
+
+
+def gain(model: nn.Module, x_adv: Tensor, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        y = torch.zeros(len(x), dtype=torch.long)
+        return lead(model(x_adv), y, 0) - lead(model(x), y, 0)
+
+
+class Spy(nn.Module):
+    """Keeps every input of the model it stands for."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.inputs: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.inputs.append(x.detach().clone())
+        logits: Tensor = self.model(x)
+        return logits
+
+
+@pytest.mark.parametrize("start", ["zero", "uniform", "gaussian", "uniform-unclipped"])
+def test_a_linear_model_is_moved_by_eps_times_the_l1_norm(start: Start) -> None:
+    model, x = linear(), inner_images()
+    x_adv = run(model, x, start=start, generator=torch.Generator().manual_seed(0))
+    expected = (0.1 * weight(model).abs().sum()).expand(len(x))
+    torch.testing.assert_close(gain(model, x_adv, x), expected, rtol=0, atol=1e-12)
+
+
+def test_each_example_has_its_own_radius() -> None:
+    model, x = linear(), inner_images()
+    radius = torch.tensor([0.0, 0.05, 0.1, 0.2], dtype=torch.float64)
+    x_adv = run(model, x, radius=radius)
+    expected = radius * weight(model).abs().sum()
+    torch.testing.assert_close(gain(model, x_adv, x), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(Threat().distance(x_adv, x), radius, rtol=0, atol=1e-12)
+
+
+def test_at_the_edge_of_the_box_the_gain_is_what_the_box_leaves() -> None:
+    model = linear()
+    g = torch.Generator().manual_seed(2)
+    x = torch.randint(0, 2, (6, *SHAPE), generator=g).double()
+    x[5] = 0.96
+    x_adv = run(model, x)
+    w = weight(model).view(SHAPE)
+    room = torch.where(w > 0, 1 - x, x).clamp(max=0.1)
+    expected = (room * w.abs()).flatten(1).sum(1)
+    torch.testing.assert_close(gain(model, x_adv, x), expected, rtol=0, atol=1e-12)
+    assert float(x_adv.min()) >= 0
+    assert float(x_adv.max()) <= 1
+
+
+@pytest.mark.parametrize(
+    ("step_size", "moved"),
+    [
+        (0.01, [0.03, 0.03]),
+        (torch.tensor([0.01, 0.02], dtype=torch.float64), [0.03, 0.06]),
+        (lambda step: (0.04, 0.02, 0.01)[step], [0.07, 0.07]),
+        (lambda step: torch.tensor([0.01 * step, 0.02], dtype=torch.float64), [0.03, 0.06]),
+    ],
+    ids=["float", "tensor", "function", "function-of-tensors"],
+)
+def test_step_sizes_add_up_while_the_ball_is_large(
+    step_size: float | Tensor | Callable[[int], float | Tensor], moved: list[float]
+) -> None:
+    model, x = linear(), inner_images(2)
+    x_adv = run(model, x, radius=0.3, steps=3, step_size=step_size)
+    sign = weight(model).sign().view(SHAPE)
+    expected = x + torch.tensor(moved, dtype=torch.float64).view(2, 1, 1, 1) * sign
+    torch.testing.assert_close(x_adv, expected, rtol=0, atol=1e-12)
+
+
+class Ramp(nn.Module):
+    """Logits (t, 0), t the mean distance from 0.5: one number that the attack moves."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        t = (x - 0.5).flatten(1).mean(1)
+        return torch.stack([t, torch.zeros_like(t)], 1)
+
+
+def grey(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64).view(-1, 1, 1, 1).expand(-1, *SHAPE).clone()
+
+
+def level(x_adv: Tensor) -> list[float]:
+    """The grey of each image, which must be even."""
+    flat = x_adv.flatten(1)
+    assert bool((flat == flat[:, :1]).all())
+    return [round(float(v), 9) for v in flat[:, 0]]
+
+
+def peak(at: float) -> Callable[[Tensor, Tensor, int], Tensor]:
+    """An objective that is largest where the grey is 0.5 + at."""
+    return lambda logits, y, step: -((logits[:, 0] - at) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("at", "best", "last"),
+    [
+        (0.05, 0.56, 0.53),  # an iterate in between: 0.5, 0.53, 0.56, 0.53
+        (-0.001, 0.5, 0.47),  # the start: 0.5, 0.47, 0.5, 0.47
+        (0.2, 0.59, 0.59),  # the last: 0.5, 0.53, 0.56, 0.59
+    ],
+)
+def test_keep_best_returns_the_iterate_of_the_largest_objective(
+    at: float, best: float, last: float
+) -> None:
+    for keep, expected in (("best", best), ("last", last)):
+        x_adv = run(Ramp(), grey(0.5), objective=peak(at), steps=3, step_size=0.03, keep=keep)
+        assert level(x_adv) == [expected]
+
+
+def test_keep_best_is_per_example_and_first_of_equals() -> None:
+    seen = []
+
+    def objective(logits: Tensor, y: Tensor, step: int) -> Tensor:
+        seen.append(step)
+        table = torch.tensor([[1.0, 3.0, 3.0, 2.0], [5.0, 1.0, 0.0, 0.0], [0.0, 1.0, 2.0, 3.0]])
+        return table[:, step].double() + (logits[:, 0] - logits[:, 0].detach())
+
+    x = grey(0.5, 0.5, 0.5)
+    x_adv = run(Ramp(), x, objective=objective, steps=3, step_size=0.01, keep="best")
+    assert level(x_adv) == [0.51, 0.5, 0.53]
+    assert seen == [0, 1, 2, 3]  # the last iterate is offered after the last step
+
+
+def test_keep_first_returns_the_first_misclassified_iterate_or_the_last() -> None:
+    x = grey(0.485, 0.465, 0.4, 0.52)  # class 1 below 0.5
+    y = torch.ones(4, dtype=torch.long)
+    x_adv = run(
+        Ramp(), x, y=y, objective=lambda z, _, s: z[:, 0], steps=5, step_size=0.01, keep="first"
+    )
+    assert level(x_adv) == [0.505, 0.505, 0.45, 0.52]
+
+
+@pytest.mark.parametrize("keep", ["best", "first"])
+def test_an_iterate_outside_the_threat_is_never_kept(keep: Keep) -> None:
+    """The start is the best and the first wrong one, but outside the ball or the box."""
+    x = grey(0.5, 0.05, 0.5)
+    start = grey(0.65, -0.05, 0.55)
+    x_adv = run(
+        Ramp(),
+        x,
+        y=torch.tensor([1, 0, 1]),
+        objective=lambda z, _, step: -step - (z[:, 0] - z[:, 0].detach()),
+        start=start,
+        steps=1,
+        step_size=0.01,
+        keep=keep,
+    )
+    assert level(x_adv) == [0.6, 0.0, 0.55]
+
+
+@pytest.mark.parametrize("keep", ["last", "best", "first"])
+def test_nothing_outside_the_threat_is_returned_without_a_step(keep: Keep) -> None:
+    x, start = grey(0.5, 0.0, 1.0), grey(0.7, -0.1, 1.05)
+    assert level(run(Ramp(), x, start=start, steps=0, keep=keep)) == [0.6, 0.0, 1.0]
+    stay = torch.zeros(3, dtype=torch.bool)
+    frozen = run(Ramp(), x, start=start, steps=3, keep=keep, on_step=lambda *_: stay)
+    assert level(frozen) == [0.6, 0.0, 1.0]
+
+
+def test_on_step_freezes_the_examples_that_it_masks() -> None:
+    seen: list[tuple[int, list[float], Tensor, Tensor]] = []
+    masks = [[True, True, False], [True, False, False], [True, False, True]]
+
+    def watch(step: int, x_adv: Tensor, logits: Tensor, gradient: Tensor) -> Tensor:
+        seen.append((step, level(x_adv), logits, gradient))
+        assert not logits.requires_grad
+        assert not x_adv.requires_grad
+        return torch.tensor(masks[step])
+
+    x = grey(0.5, 0.5, 0.5)
+    x_adv = run(
+        Ramp(), x, objective=lambda z, _, s: 2 * z[:, 0], steps=3, step_size=0.01, on_step=watch
+    )
+    assert level(x_adv) == [0.53, 0.51, 0.51]
+    assert [step for step, *_ in seen] == [0, 1, 2]
+    assert [levels for _, levels, *_ in seen] == [
+        [0.5, 0.5, 0.5],
+        [0.51, 0.51, 0.5],
+        [0.52, 0.51, 0.5],
+    ]
+    for _, levels, logits, gradient in seen:
+        assert [round(float(t) + 0.5, 9) for t in logits[:, 0]] == levels
+        expected = torch.full_like(gradient, 2 / math.prod(SHAPE))
+        torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-12)
+
+
+def test_on_step_without_an_answer_freezes_nothing() -> None:
+    x = grey(0.5)
+    x_adv = run(
+        Ramp(),
+        x,
+        objective=lambda z, _, s: z[:, 0],
+        steps=3,
+        step_size=0.01,
+        on_step=lambda *_: None,
+    )
+    assert level(x_adv) == [0.53]
+
+
+def test_a_given_start_meets_the_first_gradient_as_it_is() -> None:
+    x = inner_images(3)
+    start = x + 0.25
+    kept = start.clone()
+    spy = Spy(linear())
+    x_adv = run(spy, x, start=start, steps=2)
+    assert torch.equal(spy.inputs[0], kept)
+    assert torch.equal(start, kept)
+    assert float(Threat().distance(x_adv, x).max()) <= 0.1 + 1e-12
+
+
+def test_starts_are_what_their_names_say() -> None:
+    g = torch.Generator().manual_seed(3)
+    x = torch.rand(50, *SHAPE, generator=g, dtype=torch.float64).round()
+    begin = {}
+    for start in ("zero", "uniform", "uniform-unclipped", "gaussian"):
+        spy = Spy(linear())
+        radius = torch.linspace(0, 0.1, 50, dtype=torch.float64)
+        generator = torch.Generator().manual_seed(4)
+        run(spy, x, radius=radius, steps=1, start=start, generator=generator)
+        begin[start] = spy.inputs[0] - x
+    g = torch.Generator().manual_seed(4)
+    uniform = torch.empty_like(x).uniform_(-1, 1, generator=g) * radius.view(-1, 1, 1, 1)
+    gaussian = torch.empty_like(x).normal_(generator=torch.Generator().manual_seed(4))
+    expected = {
+        "zero": torch.zeros_like(x),
+        "uniform": (x + uniform).clamp(0, 1) - x,
+        "uniform-unclipped": uniform,
+        "gaussian": gaussian * 0.001 * 0.1 / REFERENCE_EPS,
+    }
+    for start, noise in expected.items():
+        torch.testing.assert_close(begin[start], noise, rtol=0, atol=1e-12)
+    assert float((x + begin["gaussian"]).min()) < 0  # clipped neither to the ball nor to the box
+
+
+def test_the_objective_learns_the_step_and_gets_the_labels_as_given() -> None:
+    seen = []
+    target = torch.rand(2, 2, dtype=torch.float64)
+
+    def objective(logits: Tensor, y: Tensor, step: int) -> Tensor:
+        assert y is target
+        seen.append(step)
+        return logits[:, 0] if step % 2 else -logits[:, 0]
+
+    x = grey(0.5, 0.5)
+    x_adv = run(Ramp(), x, y=target, objective=objective, steps=4, step_size=lambda s: 0.01 * s)
+    assert seen == [0, 1, 2, 3]
+    assert level(x_adv) == [0.52, 0.52]  # + 0.01 - 0.02 + 0.03
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, margin])
+def test_five_steps_equal_a_loop_written_out(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """In double precision, on a network with BatchNorm in eval mode."""
+    net, batch = small_net(), small_batch(n=8)
+    x, y, eps, step_size = batch.x, batch.y, 0.06, 0.02
+    x[0], x[1] = 0.0, 1.0
+    noise = torch.empty_like(x).uniform_(-eps, eps, generator=torch.Generator().manual_seed(5))
+    found = maximise(
+        lambda logits, labels, _: loss(logits, labels),
+        net,
+        x,
+        y,
+        threat=Threat(eps=eps),
+        radius=eps,
+        steps=5,
+        step_size=step_size,
+        start="uniform",
+        generator=torch.Generator().manual_seed(5),
+    )
+    net.eval()
+    delta = (x + noise).clamp(0, 1) - x
+    for _ in range(5):
+        delta = delta.detach().requires_grad_()
+        logits = net(x + delta)
+        rest = logits.masked_fill(F.one_hot(y, 4).bool(), -math.inf)
+        true = logits[torch.arange(8), y]
+        value = (logits.exp().sum(1).log() if loss is cross_entropy else rest.amax(1)) - true
+        value.sum().backward()
+        assert delta.grad is not None
+        stepped = (delta + step_size * delta.grad.sign()).detach().clamp(-eps, eps)
+        delta = (x + stepped).clamp(0, 1) - x
+    torch.testing.assert_close(found, x + delta, rtol=0, atol=1e-10)
+    assert float((found - x).abs().amax()) > 0.05
+
+
+def boom(logits: Tensor, y: Tensor, step: int) -> Tensor:
+    raise RuntimeError("boom")
+
+
+@pytest.mark.parametrize("objective", [None, boom], ids=["returns", "raises"])
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_the_model_is_left_as_it_was(
+    objective: Callable[[Tensor, Tensor, int], Tensor] | None, mode: ModelMode
+) -> None:
+    net, batch = small_net(), small_batch()
+    net.conv.bias = None
+    net.fc.bias.requires_grad_(False)
+    net.bn.eval()
+    net(batch.x).sum().backward()
+    grads = {name: None if p.grad is None else p.grad.clone() for name, p in net.named_parameters()}
+    values = {name: v.clone() for name, v in net.state_dict().items()}
+    flags = {name: module.training for name, module in net.named_modules()}
+    inside: list[bool] = []
+
+    def watched(logits: Tensor, y: Tensor, step: int) -> Tensor:
+        inside.append(any(p.requires_grad for p in net.parameters()))
+        return cross_entropy(logits, y) if objective is None else objective(logits, y, step)
+
+    kwargs: dict[str, Any] = {"objective": watched, "y": batch.y, "model_mode": mode, "steps": 2}
+    if objective is None:
+        run(net, batch.x, **kwargs)
+    else:
+        with pytest.raises(RuntimeError, match="boom"):
+            run(net, batch.x, **kwargs)
+    assert not any(inside)  # no time is spent on gradients of weights
+    assert {name for name, p in net.named_parameters() if not p.requires_grad} == {"fc.bias"}
+    for name, p in net.named_parameters():
+        before = grads[name]
+        if before is None:
+            assert p.grad is None
+        else:
+            assert p.grad is not None
+            assert torch.equal(p.grad, before)
+    assert {name: module.training for name, module in net.named_modules()} == flags
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, values[name]), name
+
+
+def test_train_mode_moves_batchnorm_and_eval_mode_does_not() -> None:
+    batch = small_batch()
+    results: dict[str, Tensor] = {}
+    for mode in ("eval", "train"):
+        net = small_net()
+        before = net.bn.running_mean
+        assert before is not None
+        before = before.clone()
+        results[mode] = run(
+            net,
+            batch.x,
+            y=batch.y,
+            objective=lambda z, y, _: cross_entropy(z, y),
+            steps=3,
+            model_mode=mode,
+        )
+        after = net.bn.running_mean
+        assert after is not None
+        assert torch.equal(before, after) == (mode == "eval")
+        assert int(net.bn.num_batches_tracked or 0) == (3 if mode == "train" else 0)
+    assert not torch.equal(results["eval"], results["train"])
+
+
+def test_an_eval_model_is_put_in_train_mode_on_request_and_back() -> None:
+    net, batch = small_net().eval(), small_batch()
+    with attack_mode(net, "train"):
+        assert net.training
+        assert net.bn.training
+    assert not any(module.training for module in net.modules())
+    with attack_mode(small_net(), "eval"), torch.no_grad():
+        net(batch.x)
+    assert int(net.bn.num_batches_tracked or 0) == 0
+
+
+def test_the_result_is_new_detached_and_of_the_inputs_kind() -> None:
+    net = small_net(dtype=torch.float32)
+    batch = small_batch(dtype=torch.float32)
+    x = batch.x.clone().requires_grad_()
+    for steps in (0, 2):
+        with torch.no_grad():
+            x_adv = run(
+                net, x, y=batch.y, objective=lambda z, y, _: cross_entropy(z, y), steps=steps
+            )
+        assert not x_adv.requires_grad
+        assert x_adv.grad_fn is None
+        assert x_adv.dtype == torch.float32
+        assert x_adv.shape == x.shape
+        assert x_adv.data_ptr() != x.data_ptr()
+        assert torch.equal(x, batch.x)
+        assert x.grad is None
+    assert not torch.equal(x_adv, batch.x)
+
+
+def test_noise_comes_from_the_generator_alone() -> None:
+    model, x = linear(), inner_images()
+    results = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        generator = torch.Generator().manual_seed(7)
+        results.append(run(model, x, steps=1, start="uniform", generator=generator))
+        assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(*results)
+    other = run(model, x, steps=1, start="uniform", generator=torch.Generator().manual_seed(8))
+    assert not torch.equal(results[0], other)
+
+
+@pytest.mark.parametrize("choice", ["start", "keep"])
+def test_a_misspelt_choice_is_refused(choice: str) -> None:
+    kwargs: dict[str, Any] = {choice: "bset"}
+    with pytest.raises(ConfigError, match=f"{choice} 'bset' is unknown; use "):
+        run(linear(), inner_images(), **kwargs)
