@@ -264,7 +264,7 @@ def _load_run(folder: Path, damaged: list[Damage]) -> RunRecord | None:
     evaluations = [
         evaluation
         for path in sorted(folder.glob("evaluations/*/eval.json"))
-        if (evaluation := _load_evaluation(path.parent, damaged)) is not None
+        if (evaluation := load_evaluation(path.parent, damaged)) is not None
     ]
     return RunRecord(
         **fields,
@@ -286,7 +286,8 @@ def load_history(folder: Path) -> list[dict[str, Any]]:
         raise RecordError(f"{path} is damaged or unreadable: {error}") from None
 
 
-def _load_evaluation(folder: Path, damaged: list[Damage]) -> EvaluationRecord | None:
+def load_evaluation(folder: Path, damaged: list[Damage]) -> EvaluationRecord | None:
+    """One evaluation with the chunks that are there; what is unusable goes to `damaged`."""
     try:
         spec = EvalSpec(**read_json(folder / "eval.json"))
     except (RecordError, TypeError) as error:

@@ -18,6 +18,8 @@ from bench.recipe import Recipe
 
 PRECISIONS = ("fp32", "bf16")
 CHECKPOINTS = ("best", "last")
+GIVEN = "given"
+"""The checkpoint of a model that was not trained here."""
 SPLITS = ("train", "val", "test")
 CHUNK = 256
 """Images of one evaluation chunk: chunk c holds those of the indices [256 c, 256 c + 256)."""
@@ -126,7 +128,7 @@ class EvalSpec:
     """One attack on one checkpoint over one set of images."""
 
     checkpoint: str
-    """best or last."""
+    """best, last, or given for a model that was not trained here."""
     attack: str
     params: Mapping[str, Any] = field(default_factory=dict)
     """The attack's parameters, defaults included."""
@@ -142,7 +144,7 @@ class EvalSpec:
 
     def __post_init__(self) -> None:
         for name, value, known in (
-            ("checkpoint", self.checkpoint, CHECKPOINTS),
+            ("checkpoint", self.checkpoint, (*CHECKPOINTS, GIVEN)),
             ("split", self.split, SPLITS),
         ):
             if value not in known:

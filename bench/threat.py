@@ -6,23 +6,12 @@ Shapes: B batch, C H W image. Pixels are in [0, 1], and so is eps.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 
 import torch
 from torch import Tensor
 
+from bench.eps import REFERENCE_EPS, parse_eps
 from bench.errors import ConfigError
-
-REFERENCE_EPS = 8 / 255
-"""The eps at which every length among a method's parameters is stated."""
-
-
-def parse_eps(text: str) -> float:
-    """`"8/255"` or `"0.03"` as a float; raises ConfigError for anything else."""
-    try:
-        return float(Fraction(text.strip()))
-    except (ValueError, ZeroDivisionError):
-        raise ConfigError(f"eps '{text}' is not a number; write 8/255 or 0.03") from None
 
 
 def rowwise(value: Tensor, like: Tensor) -> Tensor:
@@ -81,3 +70,6 @@ class Threat:
     def uniform(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Noise of x's shape, uniform in the ball of radius 1; the caller scales it."""
         return torch.empty_like(x).uniform_(-1.0, 1.0, generator=generator)
+
+
+__all__ = ["REFERENCE_EPS", "Threat", "parse_eps", "per_example", "rowwise"]

@@ -22,6 +22,10 @@ from bench.threat import REFERENCE_EPS, Threat
 class Attack(Protocol):
     """What every attack offers."""
 
+    @property
+    def passes(self) -> tuple[int, int]:
+        """Gradients and plain forwards an image, at most."""
+
     def __call__(
         self,
         model: nn.Module,

@@ -74,6 +74,20 @@ class AutoAttackPart:
             x_adv: Tensor = attack.perturb(x.clone(), y.clone())
         return x_adv.detach()
 
+    @property
+    def passes(self) -> tuple[int, int]:
+        """Gradients and plain forwards an image, at most: of one that nothing breaks."""
+        iterations, restarts = 100, 5 if self.version == "plus" else 1
+        samples = 20 if self.version == "rand" else 1
+        return {
+            "apgd-ce": (samples * restarts * (iterations + 1), 2),
+            "apgd-dlr": (samples * restarts * (iterations + 1), 2),
+            "apgd-t": (N_TARGETS * (iterations + 1), N_TARGETS + 2),
+            "fab": (restarts * iterations * N_TARGETS, restarts * iterations),
+            "fab-t": (N_TARGETS * iterations, N_TARGETS * iterations),
+            "square": (0, 5000),
+        }[self.part]
+
     def _attack(
         self, model: nn.Module, threat: Threat, n_class: int, seed: int, device: torch.device
     ) -> Any:
@@ -107,6 +121,12 @@ class Cascade:
 
     parts: tuple[AutoAttackPart, ...]
     """In order. All draw from the one seed, as the package does."""
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """Gradients and plain forwards an image, at most."""
+        each = [part.passes for part in self.parts]
+        return sum(gradients for gradients, _ in each), sum(forwards for _, forwards in each)
 
     def __call__(
         self,

@@ -59,6 +59,11 @@ class PGD:
         check_choice("keep", self.keep, Keep)
         check_choice("model_mode", self.model_mode, ModelMode)
 
+    @property
+    def passes(self) -> tuple[int, int]:
+        """Gradients and plain forwards an image, at most."""
+        return self.restarts * self.steps, self.restarts
+
     def __call__(
         self,
         model: nn.Module,
@@ -118,6 +123,8 @@ class PGD:
 @dataclass(frozen=True, kw_only=True)
 class Clean:
     """No attack: the images as they are."""
+
+    passes = (0, 1)
 
     def __call__(
         self,

@@ -124,8 +124,6 @@ class Trainer:
         method.validate(threat, spec.num_classes)
         self.data = DeviceSplit.of(dataset.train, dataset.scale, device)
         self.val = DeviceSplit.of(dataset.val, dataset.scale, device)
-        self.pad = dataset.pad if spec.recipe.pad is None else spec.recipe.pad
-        self.flip = dataset.flip if spec.recipe.flip is None else spec.recipe.flip
         self.batches_per_epoch = -(-len(self.data) // spec.recipe.batch_size)
         self.n_batches = self.batches_per_epoch * spec.recipe.epochs
         self.network = initial_model(spec).to(device)
@@ -168,6 +166,13 @@ class Trainer:
         remove_states(self.folder.path)
         return self._summary()
 
+    def time_batch(self, n: int) -> float:
+        """Seconds of a step on the first n images. The trainer is of no other use afterwards."""
+        since = time.perf_counter()
+        self._batch(torch.arange(n, device=self.device), 0)
+        float(self.sums.values["loss"])  # waits for the device
+        return time.perf_counter() - since
+
     def _epoch(self, epoch: int, task: Task) -> None:
         state = self.state
         state.epoch = epoch
@@ -193,8 +198,8 @@ class Trainer:
         rate = self.optimiser.set_rate(state.batch_number)
         x = augment(
             self.data.images(index),
-            pad=self.pad,
-            flip=self.flip,
+            pad=self.spec.recipe.pad or 0,
+            flip=bool(self.spec.recipe.flip),
             mode=self.spec.recipe.pad_mode,
             generator=state.generator("augmentation"),
         )

@@ -1,0 +1,268 @@
+"""The command line. Every import that is slow waits for the command that needs it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.study import Study
+
+LISTED = ("methods", "archs", "datasets", "attacks", "suites", "recipes")
+
+
+class BenchGroup(click.Group):
+    """A user's mistake is one line and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except BenchError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(2)
+        except KeyboardInterrupt:
+            click.echo("stopped; the same command goes on where this one was", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=BenchGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="atbench")
+def main() -> None:
+    """Train adversarial training methods under one protocol, attack them, report.
+
+    \b
+    bench run                                    the digits suite: minutes on a CPU
+    bench run --methods cat-ce,trades --arch wrn CIFAR-10 at 8/255, common recipe
+    bench report                                 Table 3 from the records
+    bench list methods                           what there is
+
+    Run the same command again and it does only what is missing.
+    """
+
+
+def _split(ctx: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...]:
+    """A comma-separated list."""
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
+results_option = click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    default=Path("results"),
+    show_default=True,
+    help="Folder of the records.",
+)
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
+)
+quiet_option = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+data_root_option = click.option(
+    "--data-root", help="Folder of downloaded data sets.  [default: data]"
+)
+
+
+@main.command()
+@click.option(
+    "--methods", callback=_split, help="Names or files: cat-ce,trades,./mine.py.  [suite's]"
+)
+@click.option("--arch", help="Network, such as wrn or vgg.  [suite's]")
+@click.option("--dataset", help="digits, cifar10, npz:PATH, ...  [suite's]")
+@data_root_option
+@click.option(
+    "--suite",
+    help="Study to start from.  [digits; cifar10 with --arch or another --dataset]",
+)
+@click.option("--seeds", callback=_split, help="Training seeds: 0,1,2.  [suite's]")
+@click.option("--epochs", type=int, help="Passes over the training images.  [recipe's]")
+@click.option("--batch-size", type=int, help="Training images a step.  [recipe's]")
+@click.option("--eps", help="Radius in pixels of [0, 1]: 8/255 or 0.03.  [suite's]")
+@click.option("--train-size", type=int, help="Only the first so many training images.")
+@click.option("--test-size", type=int, help="Only the first so many test images.")
+@click.option(
+    "--attacks", callback=_split, help="pgd-20,cw,autoattack; pgd-20@4/255 for an eps.  [suite's]"
+)
+@click.option("--recipe", help="How to train: see bench list recipes.  [suite's]")
+@click.option(
+    "--param",
+    "params",
+    multiple=True,
+    metavar="METHOD.NAME=VALUE",
+    help="A method's parameter; may be repeated.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Of the training; attacks are evaluated in fp32.",
+)
+@device_option
+@results_option
+@click.option("--dry-run", is_flag=True, help="Print the cells and an estimate; do nothing.")
+@quiet_option
+def run(dry_run: bool, quiet: bool, device: str, results: Path, **options: Any) -> None:
+    """Train methods and attack them; do only what is missing.
+
+    Without --arch, --dataset or --suite this is the digits suite. The records go to --results;
+    'bench report' makes tables of them.
+    """
+    study = _study(options)
+    from bench.machine import choose_device, use_threads
+    from bench.plan import make_plan
+    from bench.progress import Reporter
+
+    use_threads()
+    chosen = choose_device(device)
+    plan = make_plan(study)
+    if dry_run:
+        from bench.dryrun import describe_plan
+
+        with Reporter(quiet=quiet) as reporter:
+            text = describe_plan(plan, results, chosen, reporter)
+        click.echo(text)
+        return
+    from bench.runner import Runner
+
+    provenance = {
+        "command": "bench " + " ".join(sys.argv[1:]),
+        "dataset_source": study.dataset,
+        "suite": study.suite,
+    }
+    with Reporter(quiet=quiet) as reporter:
+        outcome = Runner(plan, results, chosen, reporter, provenance).run()
+    if not quiet:
+        click.echo(
+            f"{len(plan.cells)} cells in {results}: {outcome.n_trained} trained, "
+            f"{outcome.n_evaluated} evaluations made, {len(outcome.failed)} failed. "
+            "Next: bench report" + ("" if results == Path("results") else f" --results {results}")
+        )
+    if outcome.failed:
+        raise click.exceptions.Exit(1)
+
+
+def _study(options: dict[str, Any]) -> Study:
+    """The suite that the options start from, with what they change."""
+    from dataclasses import replace
+
+    from bench.eps import parse_eps
+    from bench.errors import ConfigError
+    from bench.study import chosen_attacks, load_suite, parse_params
+
+    on_digits = options["arch"] is None and options["dataset"] in (None, "digits")
+    study = load_suite(options["suite"] or ("digits" if on_digits else "cifar10"))
+    changes = {
+        name: options[name] for name in ("methods", "arch", "dataset", "recipe") if options[name]
+    }
+    if options["eps"] is not None:
+        changes["eps"] = parse_eps(options["eps"])
+    if options["seeds"]:
+        try:
+            changes["seeds"] = tuple(dict.fromkeys(int(seed) for seed in options["seeds"]))
+        except ValueError:
+            raise ConfigError(
+                f"--seeds {','.join(options['seeds'])}: write whole numbers, such as 0,1,2"
+            ) from None
+    if options["attacks"]:
+        changes["attacks"] = chosen_attacks(study, options["attacks"])
+    training = {n: options[n] for n in ("epochs", "batch_size") if options[n] is not None}
+    return replace(
+        study,
+        **changes,
+        training={**study.training, **training},
+        params=parse_params(options["params"]),
+        train_size=options["train_size"],
+        test_size=options["test_size"],
+        data_root=options["data_root"],
+        precision=options["precision"],
+    )
+
+
+@main.command()
+@click.argument("runs", nargs=-1, metavar="[RUN_ID]...")
+@click.option("--model", help="A model that was not trained here: FILE.py:FACTORY.")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="Its weights: safetensors, or a state dict that opens without running code.",
+)
+@click.option(
+    "--attacks",
+    callback=_split,
+    default="clean,pgd-20,cw,autoattack",
+    show_default=True,
+    help="pgd-20@4/255 for an eps of its own.",
+)
+@click.option(
+    "--checkpoints", callback=_split, default="best", show_default=True, help="Of runs: best,last."
+)
+@click.option("--dataset", help="Test images.  [the run's own; needed with --model]")
+@data_root_option
+@click.option("--eps", help="Radius: 8/255 or 0.03.  [the run's own; 8/255 with --model]")
+@click.option("--test-size", type=int, help="Only the first so many test images.")
+@device_option
+@results_option
+@quiet_option
+def evaluate(runs: tuple[str, ...], model: str | None, **options: Any) -> None:
+    """Attack runs that are there (by RUN_ID), or a model of your own (--model).
+
+    \b
+    bench evaluate cat-ce-cnn-digits-s0-0123456789 --attacks autoattack
+    bench evaluate --model mine.py:make --weights mine.safetensors --dataset cifar10
+    """
+    from bench.errors import ConfigError
+    from bench.evaluating import evaluate_external, evaluate_runs
+    from bench.machine import choose_device, use_threads
+    from bench.progress import Reporter
+
+    if bool(runs) == bool(model):
+        raise ConfigError("name runs by their ids (bench report lists them), or one --model")
+    use_threads()
+    options["device"] = choose_device(options["device"])
+    with Reporter(quiet=options.pop("quiet")) as reporter:
+        if model:
+            evaluate_external(model, reporter=reporter, **options)
+        else:
+            evaluate_runs(runs, reporter=reporter, **options)
+
+
+@main.command()
+@results_option
+@click.option(
+    "--reports",
+    type=click.Path(path_type=Path),
+    default=Path("reports"),
+    show_default=True,
+    help="Folder of the tables and figures.",
+)
+def report(results: Path, reports: Path) -> None:
+    """Make tables and figures from the records, and print Table 3."""
+    from bench.records import load_records
+    from bench.report import write_report
+
+    made = write_report(load_records(results), reports, command=_report_command(results, reports))
+    click.echo(made.text)
+
+
+def _report_command(results: Path, reports: Path) -> str:
+    named = {"--results": results, "--reports": reports}
+    given = [f"{name} {path}" for name, path in named.items() if str(path) != name[2:]]
+    return " ".join(["bench report", *given])
+
+
+@main.command("list")
+@click.argument("kind", type=click.Choice(LISTED), default="methods")
+def list_command(kind: str) -> None:
+    """Print the names of methods, archs, datasets, attacks, suites or recipes."""
+    from bench.listing import listing
+
+    click.echo(listing(kind))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Evaluate any model on any images: the public entry point, and the checks on what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from bench.attacks import get_attack
+from bench.attacks.blocks import Blocked
+from bench.attacks.maximise import attack_mode
+from bench.errors import ConfigError, DataError
+from bench.evaluation.checks import Check, run_checks
+from bench.evaluation.chunk import Outcome, attack_chunk, exact_arithmetic
+from bench.spec import CHUNK
+from bench.threat import Threat
+
+SAME = 1e-4
+"""Largest difference of logits, relative to their size, that two batchings of an image may have."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The outcome of every image under every attack."""
+
+    clean: Tensor
+    """(n,) bool: correct without an attack."""
+    survivors: dict[str, Tensor]
+    """Attack -> (n,) bool: correct without and under that attack."""
+    outcomes: dict[str, tuple[Outcome, ...]] = field(repr=False)
+    """Attack -> its chunks, with the part that broke each image."""
+    checks: list[Check]
+    warnings: list[str]
+
+    @property
+    def robust(self) -> Tensor:
+        """(n,) bool: correct without and under every attack. Its mean is the robust accuracy."""
+        return torch.stack([self.clean, *self.survivors.values()]).all(0)
+
+
+def evaluate(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    attacks: Sequence[str] = ("pgd-20", "autoattack"),
+    seed: int = 0,
+    batch_size: int = 256,
+    checks: bool = False,
+) -> Evaluation:
+    """Attack `model` on images x (n, C, H, W) in [0, 1] with labels y (n,), chunk by chunk.
+
+    The model takes images in [0, 1] and returns logits; it is evaluated in eval mode and fp32, on
+    the device of its parameters. batch_size: rows of one call of the model; it bounds the memory
+    and changes no result. checks: also measure whether the model hides its gradients.
+    Raises ConfigError or DataError for an unknown attack or unusable images, labels or logits.
+    """
+    for name in attacks:
+        get_attack(name)
+    check_images(x, y)
+    device = next((p.device for p in model.parameters()), x.device)
+    x, y = x.to(device), y.to(device)
+    notes = dict.fromkeys(inspect_model(model, x, y, batch_size))
+    survivors, outcomes, clean = {}, {}, torch.zeros(len(y), dtype=torch.bool)
+    index = torch.arange(len(y))
+    for name in ("clean", *attacks):
+        parts = tuple(
+            attack_chunk(
+                model, x[i], y[i], index[i], threat, name, seed=seed, batch_size=batch_size
+            )
+            for i in (slice(c, c + CHUNK) for c in range(0, len(y), CHUNK))
+        )
+        notes |= dict.fromkeys(note for part in parts for note in part.warnings)
+        if name == "clean":
+            clean = torch.cat([part.clean for part in parts])
+        if name in attacks:
+            survivors[name] = torch.cat([part.survived for part in parts])
+            outcomes[name] = parts
+    found = run_checks(model, x, y, threat, seed=seed, batch_size=batch_size) if checks else []
+    return Evaluation(clean, survivors, outcomes, found, list(notes))
+
+
+def check_images(x: Tensor, y: Tensor) -> None:
+    """Raises DataError unless x (n, C, H, W) is float in [0, 1] and y (n,) holds class indices."""
+    if x.ndim != 4 or len(x) == 0 or y.shape != (len(x),):
+        raise DataError(
+            f"images {tuple(x.shape)} and labels {tuple(y.shape)}: must be (n, C, H, W) and (n,)"
+        )
+    if not x.is_floating_point() or y.dtype != torch.int64:
+        raise DataError(f"images {x.dtype} and labels {y.dtype}: must be a float type and int64")
+    low, high = float(x.min()), float(x.max())
+    if not (low >= 0 and high <= 1):
+        raise DataError(
+            f"images are in [{low:g}, {high:g}] and must be in [0, 1]; put any normalisation "
+            "inside the model"
+        )
+
+
+def inspect_model(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> list[str]:
+    """What is wrong with the model's output on the first images, as warnings.
+
+    Raises ConfigError where its output cannot be logits of these labels.
+    """
+    notes = []
+    if model.training:
+        notes.append("the model was in train mode; it is evaluated in eval mode")
+    first, labels = x[:CHUNK], y[:CHUNK]
+    with attack_mode(model, "eval"), torch.no_grad(), exact_arithmetic():
+        blocked = Blocked(model, batch_size)
+        logits = blocked(first)
+        if model.training:
+            raise ConfigError("the model switches itself to train mode when called; remove that")
+        again = blocked(first.flip(0)).flip(0)
+    if logits.ndim != 2 or len(logits) != len(first):
+        raise ConfigError(
+            f"the model returns {tuple(logits.shape)} for {len(first)} images; "
+            "it must return logits (n, K)"
+        )
+    if int(y.max()) >= logits.shape[1] or int(y.min()) < 0:
+        raise ConfigError(
+            f"labels are in {int(y.min())}..{int(y.max())} and the model has "
+            f"{logits.shape[1]} classes"
+        )
+    finite = logits.isfinite().all(1)
+    if not finite.all():
+        notes.append(f"{int((~finite).sum())} of the first {len(first)} images: logits not finite")
+    good, other = logits[finite], again[finite]
+    if len(good) and bool((good >= 0).all()) and bool(((good.sum(1) - 1).abs() < 1e-4).all()):
+        notes.append(
+            "the model seems to return probabilities; attacks need logits: remove its softmax"
+        )
+    size = good.abs().amax() if len(good) else torch.ones(())
+    if len(good) and bool((good - other).abs().amax() > SAME * size):
+        notes.append(
+            "an image's logits depend on the other images of its batch, or are random; "
+            "no attack's result on this model can be relied on"
+        )
+    if bool((logits.argmax(1)[finite] == labels[finite]).float().mean() < 1.5 / logits.shape[1]):
+        notes.append(
+            "clean accuracy is near chance: are labels, channels and normalisation the model's own?"
+        )
+    return notes

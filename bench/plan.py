@@ -1,0 +1,142 @@
+"""From a study to its cells: every name and value is resolved here, before any work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+from bench.archs import resolve
+from bench.attacks import attack_params
+from bench.data import Dataset, load_dataset
+from bench.data.dataset import Split
+from bench.errors import unknown_name
+from bench.folder import RunFolder
+from bench.method import Method
+from bench.recipe import Recipe, load_recipe
+from bench.registry import get_method, method_name, method_sha256
+from bench.spec import EvalSpec, TrainSpec
+from bench.study import AskedAttack, Study
+from bench.threat import Threat
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run and the attacks that are asked for on its checkpoints."""
+
+    spec: TrainSpec
+    method: Method
+    evaluations: tuple[EvalSpec, ...]
+
+    def status(self, folder: RunFolder) -> CellStatus:
+        """What of the cell is on disk."""
+        summary = folder.train_summary()
+        if summary and summary["status"] == "failed":
+            return CellStatus(trained=True, failed=str(summary["error"]), missing=())
+        missing = tuple(e for e in self.evaluations if folder.evaluation(e).missing())
+        return CellStatus(trained=summary is not None, failed=None, missing=missing)
+
+
+@dataclass(frozen=True)
+class CellStatus:
+    """What is there of a cell, and what is not."""
+
+    trained: bool
+    failed: str | None
+    """Why the training ended early; it would again, so it is not repeated."""
+    missing: tuple[EvalSpec, ...]
+
+    @property
+    def finished(self) -> bool:
+        """Nothing is left to do."""
+        return self.failed is not None or (self.trained and not self.missing)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells of a study and the data that they share."""
+
+    study: Study
+    cells: tuple[Cell, ...]
+    dataset: Dataset
+
+
+def make_plan(study: Study) -> Plan:
+    """Raises a BenchError for the first thing that cannot work; writes nothing."""
+    arch = resolve(study.arch)
+    for attack in study.attacks:
+        attack_params(attack.name)
+    names = [method_name(name) for name in study.methods]
+    for name in study.params:
+        if name not in names:
+            raise unknown_name("method of this run, in --param", name, names)
+    resolved = [_resolve(study, name, arch) for name in study.methods]
+    dataset = load_dataset(
+        study.dataset,
+        data_root=study.data_root,
+        train_size=study.train_size,
+        test_size=study.test_size,
+    )
+    evaluations = eval_specs(study.attacks, study.eps, dataset)
+    cells = []
+    for name, method, recipe in resolved:
+        method.validate(Threat(eps=study.eps), dataset.num_classes)
+        spec = _train_spec(study, name, method, arch, recipe, dataset)
+        cells += [Cell(replace(spec, seed=seed), method, evaluations) for seed in study.seeds]
+    return Plan(study, tuple(cells), dataset)
+
+
+def eval_specs(
+    attacks: Sequence[AskedAttack], eps: float, dataset: Dataset
+) -> tuple[EvalSpec, ...]:
+    """A specification for each attack and checkpoint that is asked for, each once."""
+    specs: dict[str, EvalSpec] = {}
+    hashes: dict[int, str] = {}
+    for attack in attacks:
+        n = min(attack.first or len(dataset.test), len(dataset.test))
+        if n not in hashes:
+            hashes[n] = Split(dataset.test.x[:n], dataset.test.y[:n]).sha256
+        for checkpoint in attack.checkpoints:
+            spec = EvalSpec(
+                checkpoint=checkpoint,
+                attack=attack.name,
+                params=attack_params(attack.name),
+                eps=eps if attack.eps is None else attack.eps,
+                n_examples=n,
+                data_sha256=hashes[n],
+            )
+            specs[spec.eval_id] = spec
+    return tuple(specs.values())
+
+
+def _resolve(study: Study, name: str, arch: str) -> tuple[str, Method, Recipe]:
+    """The method with its parameters, and its recipe with the study's changes."""
+    registered = method_name(name)
+    recipe, params = load_recipe(study.recipe, arch=arch, dataset=study.dataset, method=registered)
+    method = get_method(name, **(params | dict(study.params.get(registered, {}))))
+    return name, method, recipe.replaced(study.training, f"suite {study.suite}")
+
+
+def _train_spec(
+    study: Study, name: str, method: Method, arch: str, recipe: Recipe, dataset: Dataset
+) -> TrainSpec:
+    """Of the first seed."""
+    pad = dataset.pad if recipe.pad is None else recipe.pad
+    flip = dataset.flip if recipe.flip is None else recipe.flip
+    return TrainSpec(
+        method=method_name(name),
+        params=asdict(method),  # type: ignore[call-overload]
+        method_sha256=method_sha256(name),
+        arch=arch,
+        num_classes=dataset.num_classes,
+        in_channels=dataset.in_channels,
+        image_size=dataset.image_size,
+        dataset=dataset.name,
+        data_sha256=dataset.train.sha256[:32] + dataset.val.sha256[:32],
+        n_train=len(dataset.train),
+        n_val=len(dataset.val),
+        eps=study.eps,
+        seed=study.seeds[0],
+        precision=study.precision,
+        recipe=replace(recipe, pad=pad, flip=flip),
+        recipe_name=study.recipe,
+    )
