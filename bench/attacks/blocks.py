@@ -19,7 +19,7 @@ class Blocked(nn.Module):
         super().__init__()
         self.model = model
         self.batch_size = max(batch_size, MIN_ROWS)
-        self.train(model.training)
+        self.training = model.training  # train() would thaw layers that were frozen by hand
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, K), a tensor of its own: Square writes into what it is given."""
