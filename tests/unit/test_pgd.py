@@ -1,0 +1,170 @@
+"""PGD's own business: restarts, noise by the place in the chunk, and values that are none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.attacks import ATTACKS, PGD, attack_params, describe_attack, get_attack, list_attacks
+from bench.attacks.blocks import Blocked
+from bench.errors import ConfigError
+from bench.spec import CHUNK
+from bench.threat import Threat
+from tests.harness import SmallNet, small_batch, small_net
+
+EPS = Threat(eps=0.1)
+
+
+def trained(n: int = 48) -> tuple[SmallNet, Tensor, Tensor]:
+    """A network in eval mode and the images that it classifies as their labels say."""
+    net = small_net(dtype=torch.float32).eval()
+    batch = small_batch(n=n, dtype=torch.float32)
+    with torch.no_grad():
+        y = net(batch.x).argmax(1)
+    return net, batch.x, y
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def broken(model: nn.Module, x_adv: Tensor, y: Tensor) -> Tensor:
+    with torch.no_grad():
+        wrong: Tensor = model(x_adv).argmax(1) != y
+        return wrong
+
+
+@pytest.mark.parametrize("start", ["uniform", "uniform-unclipped", "gaussian"])
+def test_noise_belongs_to_the_place_in_the_chunk(start: Any) -> None:
+    """So that an image's result does not depend on which others are attacked beside it."""
+    net, x, y = trained(20)
+    x[0], x[1] = 0.0, 1.0
+    attack = PGD(steps=2, relative_step=0.2, start=start, restarts=2)
+    places = torch.arange(CHUNK)[torch.randperm(CHUNK, generator=generator(1))[:20]]
+    blocked = Blocked(net, 64)
+    whole = attack(blocked, x, y, EPS, generator=generator(), rows=places)
+    few = torch.tensor([17, 3, 0, 9])
+    part = attack(blocked, x[few], y[few], EPS, generator=generator(), rows=places[few])
+    assert torch.equal(part, whole[few])
+    moved = attack(blocked, x[few], y[few], EPS, generator=generator(), rows=places[few + 1])
+    assert not torch.equal(part, moved)
+
+
+def test_an_image_that_a_restart_broke_stays_broken() -> None:
+    net, x, y = trained()
+    weak = Threat(eps=0.03)
+    first = PGD(steps=1, relative_step=0.05)
+    g = generator()
+    runs = [first(net, x, y, weak, generator=g) for _ in range(6)]
+    wins = torch.stack([broken(net, x_adv, y) for x_adv in runs])
+    found = replace(first, restarts=6)(net, x, y, weak, generator=generator())
+    assert torch.equal(broken(net, found, y), wins.any(0))
+    assert int(wins[0].sum()) < int(wins.any(0).sum()) < len(x)
+    for i in range(len(x)):  # the run that broke it, or the last
+        at = int(wins[:, i].float().argmax()) if bool(wins[:, i].any()) else 5
+        torch.testing.assert_close(found[i], runs[at][i], rtol=0, atol=1e-6)
+
+
+def test_restarts_end_when_nothing_is_left() -> None:
+    net, x, y = trained()
+    calls = []
+    hook = net.register_forward_hook(lambda module, args, logits: calls.append(len(args[0])))
+    x_adv = PGD(steps=3, relative_step=1.0, restarts=50)(
+        Blocked(net, 64), x, y, Threat(eps=0.9), generator=generator()
+    )
+    hook.remove()
+    assert bool(broken(net, x_adv, y).all())
+    assert len(calls) < 40
+    assert min(calls) >= 16
+
+
+@pytest.mark.parametrize("name", ["pgd-20", "pgd-20x10", "autoattack", "square", "clean"])
+def test_no_images_are_no_work(name: str) -> None:
+    class Never(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise AssertionError("called")
+
+    x = torch.rand(0, 2, 4, 4)
+    x_adv = get_attack(name)(Never(), x, torch.zeros(0, dtype=torch.long), EPS)
+    assert x_adv.shape == (0, 2, 4, 4)
+
+
+def test_the_margin_attack_ascends_the_margin_where_cross_entropy_points_elsewhere() -> None:
+    """The best other class grows with t, but a close third falls three times as fast."""
+
+    class Three(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            t = x.flatten(1).mean(1)
+            return torch.stack([0 * t + 2, t, 1.9 - 3 * t], 1)
+
+    x, y = torch.full((1, 1, 2, 2), 0.5), torch.zeros(1, dtype=torch.long)
+    by_margin = PGD(steps=1, relative_step=1.0, start="zero", loss="margin")(Three(), x, y, EPS)
+    by_ce = PGD(steps=1, relative_step=1.0, start="zero", loss="ce")(Three(), x, y, EPS)
+    assert torch.equal(by_margin, x + 0.1)
+    assert torch.equal(by_ce, x - 0.1)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"steps": 0}, "steps = 0 is out of range: at least 1"),
+        ({"restarts": 0}, "restarts = 0 is out of range: at least 1"),
+        ({"relative_step": 0.0}, "relative_step = 0.0 is out of range: above 0"),
+        ({"relative_step": float("nan")}, "relative_step = nan is out of range: above 0"),
+        ({"loss": "cw"}, "loss 'cw' is unknown; use ce or margin"),
+        ({"start": "normal"}, "start 'normal' is unknown; use zero or uniform"),
+        ({"keep": "bset"}, "keep 'bset' is unknown; use last or best or first"),
+        ({"model_mode": "evla"}, "model_mode 'evla' is unknown; use eval or train"),
+    ],
+)
+def test_a_value_that_is_none_is_refused(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        PGD(**({"steps": 5, "relative_step": 0.2} | params))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "step_at_its_eps", "eps", "start", "restarts"),
+    [
+        ("pgd-20", 20, 1.6 / 255, 8 / 255, "uniform", 1),
+        ("pgd-20x10", 20, 1.6 / 255, 8 / 255, "uniform", 10),
+        ("pgd-10", 10, 1.6 / 255, 8 / 255, "uniform", 1),
+        ("pgd-50", 50, 1.6 / 255, 8 / 255, "uniform", 1),
+        ("pgd-100", 100, 1.6 / 255, 8 / 255, "uniform", 1),
+        ("pgd-500", 500, 1.6 / 255, 8 / 255, "uniform", 1),
+        ("cw", 20, 1.6 / 255, 8 / 255, "uniform", 1),
+        ("fgsm", 1, 8 / 255, 8 / 255, "zero", 1),
+        ("pgd-20-cat-code", 20, 0.007, 0.03, "uniform", 1),
+        ("pgd-20-trades", 20, 0.003, 0.031, "uniform-unclipped", 1),
+        ("pgd-20-mart-wrn", 20, 0.0031, 0.031, "uniform", 1),
+        ("pgd-20-dart", 20, 0.00775, 0.031, "uniform", 1),
+        ("pgd-20-madry", 20, 2 / 255, 8 / 255, "uniform", 1),
+        ("pgd-20-rob", 20, 1 / 255, 8 / 255, "zero", 1),
+        ("pgd-50x10-fast", 50, 2 / 255, 8 / 255, "uniform", 10),
+    ],
+)
+def test_each_name_is_the_definition_of_its_source(
+    name: str, steps: int, step_at_its_eps: float, eps: float, start: str, restarts: int
+) -> None:
+    params = attack_params(name)
+    assert params["relative_step"] * eps == pytest.approx(step_at_its_eps, rel=1e-12)
+    assert params == {
+        "steps": steps,
+        "relative_step": params["relative_step"],
+        "loss": "margin" if name == "cw" else "ce",
+        "start": start,
+        "restarts": restarts,
+        "keep": "best" if name == "pgd-20-rob" else "last",
+        "model_mode": "eval",
+    }
+
+
+def test_names_have_descriptions_and_a_near_miss_a_suggestion() -> None:
+    assert list_attacks() == list(ATTACKS)
+    assert len({describe_attack(name) for name in list_attacks()}) == len(ATTACKS)
+    with pytest.raises(ConfigError, match=r"unknown attack 'pgd20'\. Did you mean 'pgd-20'\?"):
+        get_attack("pgd20")
