@@ -1,0 +1,93 @@
+"""The architectures by name: a dict of factories, one file per family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from bench.archs.arch import Arch, ArchSpec
+from bench.archs.cnn import Cnn
+from bench.archs.imagenet import ResNet50
+from bench.archs.linear import Linear
+from bench.archs.preact import PreActResNet18
+from bench.archs.resnet import ResNet18
+from bench.archs.vgg import Vgg16
+from bench.archs.wrn import WideResNet
+from bench.errors import unknown_name
+
+__all__ = ["ALIASES", "ARCHS", "Arch", "ArchSpec", "build", "describe", "list_archs", "resolve"]
+
+ARCHS: dict[str, Callable[[ArchSpec], Arch]] = {
+    "cnn": Cnn,
+    "vgg-16": Vgg16,
+    "wrn-34-10": partial(WideResNet, depth=34, widen=10),
+    "wrn-28-10": partial(WideResNet, depth=28, widen=10),
+    "resnet-18": ResNet18,
+    "preact-resnet-18": partial(PreActResNet18, raw_shortcut=False),
+    "preact-resnet-18-raw": partial(PreActResNet18, raw_shortcut=True),
+    "resnet-50": ResNet50,
+    "linear": Linear,
+}
+
+ALIASES = {"wrn": "wrn-34-10", "vgg": "vgg-16"}
+
+_ABOUT = {
+    "cnn": "small convolutional network for digits and quick studies; 98,970 parameters",
+    "vgg-16": "VGG-16 with BatchNorm for 32x32 images; 14,728,266 parameters",
+    "wrn-34-10": "wide residual network of TRADES; 46,160,474 parameters",
+    "wrn-28-10": "wide residual network of depth 28; 36,479,194 parameters",
+    "resnet-18": "post-activation ResNet-18 for 32x32 images; 11,173,962 parameters",
+    "preact-resnet-18": "PreActResNet-18 of robust overfitting and AWP, whose shortcut reads the "
+    "activated input; 11,172,170 parameters",
+    "preact-resnet-18-raw": "PreActResNet-18 of fast adversarial training, whose shortcut reads "
+    "the raw input; 11,172,170 parameters",
+    "resnet-50": "torchvision's ResNet-50 for large images; 23,528,522 parameters",
+    "linear": "one linear layer on the pixels; 30,730 parameters",
+}
+
+
+def build(
+    name: str,
+    *,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    image_size: int = 32,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Arch:
+    """A new network by name or alias, drawn from torch's global generator.
+
+    Input (B, in_channels, H, W) in [0, 1], output logits (B, num_classes). `mean` and `std`, one
+    value a channel, normalise inside the network and are saved with its weights. Only `linear`
+    is bound to `image_size`. Raises ConfigError for an unknown name or an impossible value.
+    """
+    factory = ARCHS[resolve(name)]
+    return factory(
+        ArchSpec(
+            num_classes=num_classes,
+            in_channels=in_channels,
+            image_size=image_size,
+            mean=mean,
+            std=std,
+        )
+    )
+
+
+def resolve(name: str) -> str:
+    """The one name that records use; raises ConfigError for a name that is not known."""
+    canonical = ALIASES.get(name, name)
+    if canonical not in ARCHS:
+        raise unknown_name("arch", name, [*ARCHS, *ALIASES])
+    return canonical
+
+
+def list_archs() -> list[str]:
+    """Every name that records use, sorted."""
+    return sorted(ARCHS)
+
+
+def describe(name: str) -> str:
+    """One line for a list; the count is that for 10 classes and 3 channels of 32x32 pixels."""
+    canonical = resolve(name)
+    aliases = [alias for alias, target in ALIASES.items() if target == canonical]
+    return _ABOUT[canonical] + "".join(f"; alias {alias}" for alias in aliases)
