@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.attacks.maximise import Keep, ModelMode, Start, attack_mode, maximise
+from bench.attacks.maximise import Keep, Start, maximise
 from bench.errors import ConfigError
 from bench.losses import cross_entropy, margin
 from bench.threat import REFERENCE_EPS, Threat
@@ -352,102 +352,6 @@ def test_five_steps_equal_a_loop_written_out(loss: Callable[[Tensor, Tensor], Te
         delta = (x + stepped).clamp(0, 1) - x
     torch.testing.assert_close(found, x + delta, rtol=0, atol=1e-10)
     assert float((found - x).abs().amax()) > 0.05
-
-
-def boom(logits: Tensor, y: Tensor, step: int) -> Tensor:
-    raise RuntimeError("boom")
-
-
-@pytest.mark.parametrize("objective", [None, boom], ids=["returns", "raises"])
-@pytest.mark.parametrize("mode", ["eval", "train"])
-def test_the_model_is_left_as_it_was(
-    objective: Callable[[Tensor, Tensor, int], Tensor] | None, mode: ModelMode
-) -> None:
-    net, batch = small_net(), small_batch()
-    net.conv.bias = None
-    net.fc.bias.requires_grad_(False)
-    net.bn.eval()
-    net(batch.x).sum().backward()
-    grads = {name: None if p.grad is None else p.grad.clone() for name, p in net.named_parameters()}
-    values = {name: v.clone() for name, v in net.state_dict().items()}
-    flags = {name: module.training for name, module in net.named_modules()}
-    inside: list[bool] = []
-
-    def watched(logits: Tensor, y: Tensor, step: int) -> Tensor:
-        inside.append(any(p.requires_grad for p in net.parameters()))
-        return cross_entropy(logits, y) if objective is None else objective(logits, y, step)
-
-    kwargs: dict[str, Any] = {"objective": watched, "y": batch.y, "model_mode": mode, "steps": 2}
-    if objective is None:
-        run(net, batch.x, **kwargs)
-    else:
-        with pytest.raises(RuntimeError, match="boom"):
-            run(net, batch.x, **kwargs)
-    assert not any(inside)  # no time is spent on gradients of weights
-    assert {name for name, p in net.named_parameters() if not p.requires_grad} == {"fc.bias"}
-    for name, p in net.named_parameters():
-        before = grads[name]
-        if before is None:
-            assert p.grad is None
-        else:
-            assert p.grad is not None
-            assert torch.equal(p.grad, before)
-    assert {name: module.training for name, module in net.named_modules()} == flags
-    for name, value in net.state_dict().items():
-        assert torch.equal(value, values[name]), name
-
-
-def test_train_mode_moves_batchnorm_and_eval_mode_does_not() -> None:
-    batch = small_batch()
-    results: dict[str, Tensor] = {}
-    for mode in ("eval", "train"):
-        net = small_net()
-        before = net.bn.running_mean
-        assert before is not None
-        before = before.clone()
-        results[mode] = run(
-            net,
-            batch.x,
-            y=batch.y,
-            objective=lambda z, y, _: cross_entropy(z, y),
-            steps=3,
-            model_mode=mode,
-        )
-        after = net.bn.running_mean
-        assert after is not None
-        assert torch.equal(before, after) == (mode == "eval")
-        assert int(net.bn.num_batches_tracked or 0) == (3 if mode == "train" else 0)
-    assert not torch.equal(results["eval"], results["train"])
-
-
-def test_an_eval_model_is_put_in_train_mode_on_request_and_back() -> None:
-    net, batch = small_net().eval(), small_batch()
-    with attack_mode(net, "train"):
-        assert net.training
-        assert net.bn.training
-    assert not any(module.training for module in net.modules())
-    with attack_mode(small_net(), "eval"), torch.no_grad():
-        net(batch.x)
-    assert int(net.bn.num_batches_tracked or 0) == 0
-
-
-def test_the_result_is_new_detached_and_of_the_inputs_kind() -> None:
-    net = small_net(dtype=torch.float32)
-    batch = small_batch(dtype=torch.float32)
-    x = batch.x.clone().requires_grad_()
-    for steps in (0, 2):
-        with torch.no_grad():
-            x_adv = run(
-                net, x, y=batch.y, objective=lambda z, y, _: cross_entropy(z, y), steps=steps
-            )
-        assert not x_adv.requires_grad
-        assert x_adv.grad_fn is None
-        assert x_adv.dtype == torch.float32
-        assert x_adv.shape == x.shape
-        assert x_adv.data_ptr() != x.data_ptr()
-        assert torch.equal(x, batch.x)
-        assert x.grad is None
-    assert not torch.equal(x_adv, batch.x)
 
 
 def test_noise_comes_from_the_generator_alone() -> None:
