@@ -1,0 +1,107 @@
+"""What the CAT paper's Table 3 says, and what is known to be wrong with it.
+
+Source of every value: "CAT: Customized Adversarial Training for Improved Robustness",
+arXiv 2002.06789v1, Table 3. Fractions. None: not recorded here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SOURCE = "arXiv 2002.06789, Table 3"
+DATASET = "cifar10"
+ARCH = "wrn-34-10"
+EPS = 8 / 255
+ORIGIN = "CIFAR-10, WRN-34-10, eps 8/255"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """One row of the paper's table."""
+
+    arch: str
+    """The network of that row."""
+    clean: float | None = None
+    pgd: float | None = None
+    """PGD-20, unless a note says otherwise."""
+    cw: float | None = None
+    notes: tuple[str, ...] = ()
+    """What a reader must know before comparing with it."""
+
+    @property
+    def values(self) -> tuple[float | None, float | None, float | None]:
+        """Clean, PGD and C&W accuracy."""
+        return self.clean, self.pgd, self.cw
+
+
+_QUOTED_OTHERWISE = (
+    "The README of Friendly Adversarial Training, citing the paper on Dynamic AT, has other "
+    "values for this row, {values}: not a target."
+)
+_RESTARTS = (
+    "The paper took the worst of several random restarts, their number unstated; "
+    "no version of the authors' released code follows the paper's own rule."
+)
+_NOT_RECORDED = "The paper has a row for this method, on {arch}; its values are not recorded here."
+
+TABLE_3 = {
+    "natural": Published(arch="WRN", clean=0.9593),
+    "madry": Published(
+        arch="WRN",
+        clean=0.8730,
+        pgd=0.5268,
+        cw=0.5073,
+        notes=(_QUOTED_OTHERWISE.format(values="87.30 / 45.80 / 46.80"),),
+    ),
+    "mma": Published(arch="WRN-28-4", notes=(_NOT_RECORDED.format(arch="WRN-28-4"),)),
+    "dynamic": Published(
+        arch="WRN",
+        clean=0.8451,
+        pgd=0.5503,
+        cw=0.5198,
+        notes=(_QUOTED_OTHERWISE.format(values="85.03 / 48.70 / 47.27"),),
+    ),
+    "trades": Published(
+        arch="WRN",
+        clean=0.8422,
+        pgd=0.5640,
+        cw=0.5198,
+        notes=(
+            "The paper's C&W value for TRADES equals its value for Dynamic: probably a slip in "
+            "copying (the README of Friendly Adversarial Training lists 54.47). The authors of "
+            "TRADES report 84.92 clean and 56.61 under PGD-20, at eps 0.031.",
+        ),
+    ),
+    "bilateral": Published(arch="WRN-28-10", notes=(_NOT_RECORDED.format(arch="WRN-28-10"),)),
+    "mart": Published(arch="WRN", clean=0.8417, pgd=0.5856, cw=0.5458),
+    "iaat": Published(
+        arch="modified WRN-32-10",
+        clean=0.9134,
+        pgd=0.4853,
+        cw=0.5680,
+        notes=(
+            "The paper's values for IAAT are on a modified WRN-32-10 and under PGD-10 with "
+            "restarts, not PGD-20. C&W above PGD there points to a weak C&W optimiser.",
+        ),
+    ),
+    "cat-ce": Published(arch=ARCH, clean=0.9348, pgd=0.7338, cw=0.6188, notes=(_RESTARTS,)),
+    "cat-mix": Published(arch=ARCH, clean=0.8961, pgd=0.7316, cw=0.7167, notes=(_RESTARTS,)),
+}
+"""By registry name, in the paper's order."""
+
+CAVEAT = (
+    "The paper's rows differ among themselves in network and in attack (1 to 100 steps, "
+    "eps 0.031 or 8/255), and it has no AutoAttack column."
+)
+
+
+def differences(dataset: str, arch: str, eps: float | None) -> list[str]:
+    """In which ways a setting of ours is not the paper's; empty where it is the same."""
+    parts = []
+    if dataset != DATASET:
+        parts.append("another data set")
+    if arch != ARCH:
+        parts.append("another network")
+    if eps is None or abs(eps - EPS) > 1e-6:
+        parts.append("another eps")
+    return parts
