@@ -1,0 +1,167 @@
+"""Records that no training made, written through the folders that real runs use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.folder import RunFolder
+from bench.recipe import Recipe
+from bench.records import Chunk
+from bench.spec import EvalSpec, ModelSpec, TrainSpec
+from bench.storage import write_json
+
+PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
+
+
+def train_run(
+    results: Path,
+    method: str,
+    *,
+    seed: int = 0,
+    params: Mapping[str, Any] | None = None,
+    dataset: str = "digits",
+    arch: str = "cnn",
+    recipe: str = "common",
+    eps: float = 8 / 255,
+    epochs: int = 20,
+    n_epochs_done: int | None = None,
+    error: str | None = None,
+    warnings: Sequence[str] = (),
+    card: Mapping[str, Any] | None = None,
+) -> RunFolder:
+    """A run that is done; with `error`, failed; with `n_epochs_done` alone, unfinished."""
+    spec = TrainSpec(
+        method=method,
+        params=params or {},
+        arch=arch,
+        num_classes=10,
+        in_channels=1,
+        image_size=8,
+        dataset=dataset,
+        data_sha256="a" * 64,
+        n_train=1294,
+        n_val=143,
+        eps=eps,
+        seed=seed,
+        recipe=Recipe(epochs=epochs, batch_size=128, lr=0.1),
+        recipe_name=recipe,
+    )
+    folder = RunFolder(results, spec.run_id)
+    folder.write_spec(spec, card or {}, {})
+    done = epochs if n_epochs_done is None else n_epochs_done
+    folder.write_history([{"epoch": epoch} for epoch in range(done)])
+    if error is not None:
+        _end(folder, {"status": "failed", "warnings": list(warnings), "error": error})
+    elif n_epochs_done is None:
+        _end(folder, {"status": "done", "warnings": list(warnings), "error": None})
+    return folder
+
+
+def _end(folder: RunFolder, summary: dict[str, Any]) -> None:
+    write_json(folder.train_file, summary)
+
+
+def model_run(results: Path, model: str = "mine.py:make", *, dataset: str = "digits") -> RunFolder:
+    """A model that was not trained here."""
+    spec = ModelSpec(
+        model=model,
+        weights_sha256="b" * 64,
+        source_sha256="c" * 64,
+        num_classes=10,
+        dataset=dataset,
+    )
+    folder = RunFolder(results, spec.run_id)
+    folder.write_spec(spec, {}, {})
+    return folder
+
+
+def evaluate(
+    folder: RunFolder,
+    attack: str,
+    survived: float | Sequence[int],
+    n: int,
+    *,
+    clean: float = 1.0,
+    checkpoint: str = "best",
+    eps: float = 8 / 255,
+    split: str = "test",
+    params: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    data_sha256: str = "d" * 64,
+    chunks: Sequence[int] | None = None,
+    warnings: Sequence[str] = (),
+) -> None:
+    """One evaluation of n images.
+
+    `survived`: about which fraction of the images survives, or the indices that do. `clean`:
+    about which fraction is correct without an attack. `chunks`: those that are written.
+    """
+    spec = EvalSpec(
+        checkpoint=checkpoint,
+        attack=attack,
+        params=params or {},
+        eps=eps,
+        split=split,
+        n_examples=n,
+        data_sha256=data_sha256,
+        seed=seed,
+    )
+    out = folder.evaluation(spec)
+    kept = np.zeros(n, bool)
+    if isinstance(survived, float):
+        kept = _hardness(n) < survived
+    else:
+        kept[list(survived)] = True
+    correct = _hardness(n) < clean
+    assert (correct | ~kept).all(), "an image that survives is correct without the attack"
+    for number in range(len(spec.chunks())) if chunks is None else chunks:
+        index = np.array(spec.chunks()[number])
+        broken = correct[index] & ~kept[index]
+        out.write_chunk(
+            number,
+            Chunk(
+                index=index,
+                clean=correct[index],
+                survived=kept[index],
+                broken_by=np.where(broken, 0, -1).astype(np.int8),
+                parts=PARTS if attack == "autoattack" else (attack,),
+                seconds=1.0,
+                warnings=tuple(warnings),
+            ),
+        )
+
+
+def _hardness(n: int) -> np.ndarray:
+    """(n,) in [0, 1): a fixed scatter, so that one image is as hard in every evaluation."""
+    scatter: np.ndarray = np.arange(n) * 7919 % 10007 / 10007
+    return scatter
+
+
+def evaluate_all(
+    folder: RunFolder,
+    *,
+    clean: float,
+    pgd: float,
+    cw: float,
+    autoattack: float,
+    n: int = 360,
+    n_autoattack: int = 100,
+    checkpoint: str = "best",
+    eps: float = 8 / 255,
+) -> None:
+    """The usual four, AutoAttack on fewer images."""
+    for attack, survived in (("clean", clean), ("pgd-20", pgd), ("cw", cw)):
+        evaluate(folder, attack, survived, n, clean=clean, checkpoint=checkpoint, eps=eps)
+    evaluate(
+        folder,
+        "autoattack",
+        autoattack,
+        n_autoattack,
+        clean=clean,
+        checkpoint=checkpoint,
+        eps=eps,
+    )

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.records import load_records
+from bench.report.aggregate import MASKING_GAP, Row, Section, attack_labels, sections, status
+from tests.report.made import evaluate, evaluate_all, model_run, train_run
+
+
+def rows(section: Section) -> dict[tuple[str, str], Row]:
+    return {(row.group.label, row.checkpoint): row for row in section.rows}
+
+
+def labels(section: Section) -> list[str]:
+    return [group.label for group in section.groups]
+
+
+def test_rows_follow_the_paper_then_the_alphabet(tmp_path: Path) -> None:
+    for method in ("zeta", "cat-mix", "alpha", "trades", "natural", "cat-ce", "madry"):
+        train_run(tmp_path, method)
+    model_run(tmp_path)
+    (section,) = sections(load_records(tmp_path))
+    assert labels(section) == [
+        *("natural", "madry", "trades", "cat-ce", "cat-mix", "alpha", "zeta"),
+        "mine.py:make (outside model)",
+    ]
+
+
+def test_each_setting_is_a_section(tmp_path: Path) -> None:
+    train_run(tmp_path, "madry")
+    train_run(tmp_path, "madry", dataset="cifar10")
+    train_run(tmp_path, "madry", arch="vgg-16")
+    train_run(tmp_path, "madry", recipe="paper", epochs=200)
+    train_run(tmp_path, "madry", eps=0.031)
+    found = [section.setting for section in sections(load_records(tmp_path))]
+    assert len(found) == 5
+    assert [s.dataset for s in found] == ["cifar10", "digits", "digits", "digits", "digits"]
+    assert len({s.slug for s in found}) == 5
+
+
+def test_seeds_are_averaged_and_other_parameters_are_not(tmp_path: Path) -> None:
+    for seed, survived in ((0, range(4)), (1, range(6))):
+        evaluate(train_run(tmp_path, "trades", seed=seed, params={"beta": 6.0}), "cw", survived, 10)
+    evaluate(train_run(tmp_path, "trades", params={"beta": 1.0}), "cw", range(9), 10)
+    (section,) = sections(load_records(tmp_path))
+    assert labels(section) == ["trades (beta=1)", "trades (beta=6)"]
+    cell = rows(section)["trades (beta=6)", "best"].attacks["cw"]
+    assert cell.value == pytest.approx(0.5)
+    assert cell.std == pytest.approx(0.02**0.5)
+    assert cell.n == (10, 10)
+    assert rows(section)["trades (beta=1)", "best"].attacks["cw"].value == pytest.approx(0.9)
+
+
+def test_only_the_training_eps_and_the_test_split_count(tmp_path: Path) -> None:
+    run = train_run(tmp_path, "madry")
+    evaluate(run, "pgd-20", range(8), 10)
+    evaluate(run, "cw", range(3, 10), 10)
+    evaluate(run, "pgd-20", range(0), 10, eps=16 / 255)
+    evaluate(run, "pgd-20", range(1), 10, split="train")
+    evaluate(run, "fgsm", range(1), 10, split="val")
+    (section,) = sections(load_records(tmp_path))
+    row = rows(section)["madry", "best"]
+    assert row.attacks["pgd-20"].value == 0.8
+    assert row.worst is not None
+    assert row.worst.value == 0.5  # images 3 to 7
+    assert row.worst_over == ("pgd-20", "cw")
+    assert section.attacks == ()
+
+
+def test_the_gap_is_paired_and_marks_the_row(tmp_path: Path) -> None:
+    masked, honest = train_run(tmp_path, "cat-ce"), train_run(tmp_path, "madry")
+    for run, broken in ((masked, 6), (honest, 5)):
+        evaluate(run, "pgd-20", range(60), 200)
+        evaluate(run, "autoattack", range(broken, 60), 100)
+    (section,) = sections(load_records(tmp_path))
+    gap = rows(section)["cat-ce", "best"].gap
+    assert gap is not None
+    assert gap.value == pytest.approx(0.06)
+    assert gap.n == (100,)
+    assert rows(section)["cat-ce", "best"].suspicious
+    # Exactly at the threshold, and without any gap: no mark.
+    assert pytest.approx(0.05) == MASKING_GAP
+    assert not rows(section)["madry", "best"].suspicious
+    assert not rows(section)["madry", "last"].suspicious
+
+
+def test_a_seed_without_an_attack_does_not_weaken_the_worst_case(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        evaluate(train_run(tmp_path, "madry", seed=seed), "pgd-20", range(8), 10)
+    evaluate(train_run(tmp_path, "madry", seed=0), "autoattack", range(5), 10)
+    (section,) = sections(load_records(tmp_path))
+    row = rows(section)["madry", "best"]
+    assert row.worst is not None
+    assert row.worst.value == 0.5
+    assert row.worst.n == (10,)
+    assert row.n_seeds == 2
+
+
+def test_status_of_runs(tmp_path: Path) -> None:
+    train_run(tmp_path, "natural", error="the loss is not finite\nat epoch 3")
+    train_run(tmp_path, "madry", n_epochs_done=7)
+    train_run(tmp_path, "trades")
+    evaluate(train_run(tmp_path, "mart"), "cw", range(1), 2)
+    found = {run.method: status(run) for run in load_records(tmp_path)}
+    assert found == {
+        "natural": "failed: the loss is not finite at epoch 3",
+        "madry": "unfinished: 7 of 20 epochs",
+        "trades": "not evaluated",
+        "mart": "",
+    }
+    (section,) = sections(load_records(tmp_path))
+    assert [row.group.label for row in section.rows if not row.evaluated] == [
+        *("natural", "madry", "trades")
+    ]
+
+
+def test_an_outside_model_joins_the_largest_table_at_its_eps(tmp_path: Path) -> None:
+    for method in ("natural", "madry", "trades"):
+        train_run(tmp_path, method, arch="vgg-16", eps=0.1)
+    for method in ("natural", "madry"):
+        train_run(tmp_path, method, arch="cnn")
+    train_run(tmp_path, "natural", arch="linear")
+    evaluate_all(model_run(tmp_path), clean=0.9, pgd=0.5, cw=0.5, autoattack=0.4)
+    found = {s.setting.arch: labels(s) for s in sections(load_records(tmp_path))}
+    assert found["cnn"] == ["natural", "madry", "mine.py:make (outside model)"]
+    assert len(found["vgg-16"]) == 3
+
+
+def test_an_outside_model_alone_has_a_table(tmp_path: Path) -> None:
+    attacked, idle = model_run(tmp_path), model_run(tmp_path, "other.py:make", dataset="cifar10")
+    evaluate_all(attacked, clean=0.9, pgd=0.5, cw=0.5, autoattack=0.4, eps=0.2)
+    assert idle.path.exists()
+    cifar, digits = sections(load_records(tmp_path))
+    assert digits.setting.eps == 0.2
+    assert rows(digits)["mine.py:make (outside model)", "best"].gap is not None
+    assert [row.evaluated for row in cifar.rows] == [False]
+
+
+def test_two_models_of_one_name_are_told_apart_without_their_paths(tmp_path: Path) -> None:
+    for place in ("/home/a/zoo.py:net", "/home/b/zoo.py:net"):
+        model_run(tmp_path, place)
+    (section,) = sections(load_records(tmp_path))
+    first, second = labels(section)
+    assert first != second
+    assert "home" not in first + second
+
+
+def test_attacks_of_one_name_are_told_apart() -> None:
+    plain, other = ("transfer", '{"surrogate": "a"}'), ("transfer", '{"surrogate": "b"}')
+    assert attack_labels([plain, other, other]) == {
+        other: "transfer",
+        plain: "transfer (surrogate=a)",
+    }
