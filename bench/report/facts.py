@@ -1,0 +1,124 @@
+"""The lines under a table: what its numbers cannot say, and what does not fit a cell."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from bench.records import EvaluationRecord, Records
+from bench.report.aggregate import SPLIT, Section, in_table
+from bench.report.curves import Curve
+from bench.report.groups import Group, same_eps, short, shown, training_values, varying
+from bench.report.layout import usual_attacks
+from bench.report.published import CAVEAT, SOURCE, TABLE_3
+from bench.report.units import eps_text
+
+
+def facts(section: Section) -> list[str]:
+    """Sentences that hold for the whole table."""
+    lines = []
+    if usual := usual_attacks(section):
+        lines.append(f"Worst case: images that survive all of {', '.join(usual)}.")
+    methods = {group.method for group in section.groups}
+    if absent := [name for name in TABLE_3 if name not in methods]:
+        lines.append(f"In the paper's table, without a run here: {', '.join(absent)}.")
+    if methods & set(TABLE_3):
+        lines.append(f"Paper: {SOURCE}. {CAVEAT}")
+    return lines + _unequal(section) + _mixed_data(section)
+
+
+def _unequal(section: Section) -> list[str]:
+    """Where the trainings of one table differ in more than their method."""
+    trained = [group for group in section.groups if not group.outside]
+    lines = []
+    for name in varying(trained):
+        if name.startswith("params.") or name == "method_sha256":
+            continue
+        holders: dict[str, list[str]] = {}
+        for group in trained:
+            value = shown(training_values(group).get(name))
+            holders.setdefault(value, []).append(group.label)
+        parts = [f"{value} ({', '.join(labels)})" for value, labels in holders.items()]
+        lines.append(f"Trained differently: {short(name)} = {'; '.join(parts)}.")
+    return lines
+
+
+def _mixed_data(section: Section) -> list[str]:
+    """Runs whose evaluations of equally many images of a split were not of the same images."""
+    lines = []
+    for group in section.groups:
+        for run in group.runs:
+            asked = {(e.spec.split, e.spec.n_examples, e.spec.data_sha256) for e in run.evaluations}
+            if len({(split, n) for split, n, _ in asked}) < len(asked):
+                lines.append(
+                    f"Do not trust {group.label} (run {run.run_id}): its evaluations are of "
+                    "different data, so images were joined that are not the same."
+                )
+    return lines
+
+
+def provenance(section: Section) -> list[str]:
+    """Each row's paper, the parameters of its training, and its run ids."""
+    return [_provenance(group) for group in section.groups]
+
+
+def _provenance(group: Group) -> str:
+    run = group.runs[0]
+    name = str(run.card.get("title") or "")
+    title = name if name.lower() != group.method.lower() else ""
+    source = ", ".join(part for part in (title, str(run.card.get("paper") or "")) if part)
+    params = ", ".join(f"{k} = {shown(v)}" for k, v in run.spec.get("params", {}).items())
+    ids = ", ".join(f"`{run.run_id}`" for run in group.runs)
+    return f"{group.label}: {'; '.join(part for part in (source, params, ids) if part)}"
+
+
+def warnings(section: Section) -> list[str]:
+    """Every warning of a training or an evaluation, with its place."""
+    lines = []
+    for group in section.groups:
+        for run in group.runs:
+            seed = "" if group.outside else f", seed {run.seed}"
+            for text in (run.train or {}).get("warnings") or ():
+                lines.append(f"{group.label}{seed}, training: {text}")
+            for e in run.evaluations:
+                where = f"{e.spec.checkpoint}, {e.spec.attack}{_beside(e, section)}"
+                lines += [f"{group.label}{seed}, {where}: {text}" for text in e.warnings]
+    return list(dict.fromkeys(lines))
+
+
+def _beside(evaluation: EvaluationRecord, section: Section) -> str:
+    """What sets an evaluation apart from those of the table."""
+    spec = evaluation.spec
+    eps = "" if same_eps(spec.eps, section.setting.eps) else f" at eps {eps_text(spec.eps)}"
+    return eps + ("" if spec.split == SPLIT else f" on {spec.split}")
+
+
+def left_out(sections: Sequence[Section], figures: Sequence[Sequence[Curve]]) -> list[str]:
+    """Evaluations on record that no table and no figure uses, counted by kind.
+
+    `figures` holds the curves of each section.
+    """
+    counts: Counter[str] = Counter()
+    for section, figure in zip(sections, figures, strict=True):
+        drawn = {(curve.label, curve.attack, curve.checkpoint) for curve in figure}
+        for group in section.groups:
+            for evaluation in (e for run in group.runs for e in run.evaluations):
+                spec = evaluation.spec
+                in_figure = (group.label, spec.attack, spec.checkpoint) in drawn
+                elsewhere = spec.split != SPLIT or spec.norm != section.setting.norm
+                if elsewhere or not (in_table(evaluation, section.setting) or in_figure):
+                    where = f"{spec.checkpoint}, {spec.split} split, {spec.norm}"
+                    counts[f"{spec.attack} at eps {eps_text(spec.eps)} ({where})"] += 1
+    return [f"{kind}: {n} evaluation{'s' if n > 1 else ''}" for kind, n in sorted(counts.items())]
+
+
+def damage(records: Records) -> list[str]:
+    """Damaged files and what is wrong with them; paths from the results folder on."""
+    lines = []
+    for item in records.damaged:
+        parts = item.path.parts
+        depth = 4 if parts[-3:-2] == ("evaluations",) else 2
+        root = str(item.path.parents[depth - 1])
+        path, reason = (text.replace(f"{root}/", "") for text in (str(item.path), item.reason))
+        lines.append(reason if reason.startswith(path) else f"{path}: {reason}")
+    return sorted(lines)

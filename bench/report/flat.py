@@ -1,0 +1,71 @@
+"""The tables as one .csv of plain numbers: fractions, limits and counts."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from bench.report.aggregate import AUTOATTACK, CW, PGD, Row, Section, status
+from bench.report.joins import Cell
+from bench.report.published import TABLE_3, differences
+from bench.report.units import span
+
+_HEAD = ("dataset", "arch", "recipe", "norm", "eps", "method", "label", "checkpoint", "status")
+_PARTS = ("", "_low", "_high", "_std", "_n", "_n_expected", "_n_seeds")
+_PAPER = ("paper_clean", "paper_pgd", "paper_cw", "paper_differs")
+
+
+def flat(sections: Sequence[Section], note: str) -> str:
+    """A comment line with `note`, the header, and a line for each row of every table."""
+    names = {"clean": "clean", PGD: "pgd20", CW: "cw", AUTOATTACK: "autoattack"}
+    names |= {"worst": "worst_case", "gap": "pgd20_minus_autoattack"}
+    names |= {label: label for section in sections for label in section.attacks}
+    buffer = io.StringIO()
+    buffer.write(f"# {note}\n")
+    rows = csv.writer(buffer, lineterminator="\n")
+    columns = [f"{name}{part}" for name in names.values() for part in _PARTS]
+    rows.writerow([*_HEAD, "n_runs", "n_seeds", *columns, "suspicious", *_PAPER, "run_ids"])
+    for section in sections:
+        for row in section.rows:
+            cells = {"clean": row.clean, "worst": row.worst, "gap": row.gap, **row.attacks}
+            numbers = [part for name in names for part in _numbers(cells.get(name))]
+            ids = " ".join(run.run_id for run in row.group.runs)
+            end = [int(row.suspicious), *_paper(section, row), ids]
+            rows.writerow([*_head(section, row), *numbers, *end])
+    return buffer.getvalue()
+
+
+def _head(section: Section, row: Row) -> list[object]:
+    setting, group = section.setting, row.group
+    eps = f"{setting.eps:.9g}" if setting.eps >= 0 else ""
+    states = [(run.seed, status(run)) for run in group.runs if status(run)]
+    state = states[0][1] if len(group.runs) == 1 and states else ""
+    if len(group.runs) > 1:
+        state = "; ".join(f"seed {seed} {text}" for seed, text in states)
+    return [
+        *(setting.dataset, setting.arch, setting.recipe, setting.norm, eps),
+        *("" if group.outside else group.method, group.label, row.checkpoint, state or "done"),
+        *(len(group.runs), row.n_seeds),
+    ]
+
+
+def _numbers(cell: Cell | None) -> list[str]:
+    """The entries of `_PARTS`; n over several seeds as a range."""
+    if cell is None:
+        return [""] * len(_PARTS)
+    fractions = (cell.value, cell.low, cell.high, cell.std)
+    return [
+        *("" if fraction is None else f"{fraction:.6f}" for fraction in fractions),
+        *(span(cell.n, "-"), span(cell.n_expected, "-")),
+        str(len(cell.n)),
+    ]
+
+
+def _paper(section: Section, row: Row) -> list[str]:
+    published = None if row.group.outside else TABLE_3.get(row.group.method)
+    if published is None:
+        return ["", "", "", ""]
+    setting = section.setting
+    values = ["" if value is None else f"{value:.4f}" for value in published.values]
+    return [*values, ", ".join(differences(setting.dataset, setting.arch, setting.eps))]

@@ -1,0 +1,70 @@
+"""Tables as LaTeX, for the packages booktabs and graphicx."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.report.layout import Line, Table, Text
+from bench.report.units import MINUS, MISSING
+
+_ESCAPES = {
+    "\\": r"\textbackslash{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "\u00b1": r"$\pm$",
+    MINUS: "$-$",
+    MISSING: "--",
+}
+_PAPER = ("Clean", "PGD-20", "C&W")
+
+
+def latex(table: Table, caption: str, label: str, below: Sequence[str]) -> str:
+    """A table environment as wide as the page; under the rules its notes, then `below`."""
+    n_columns, paper = len(table.headings), table.paper_heading
+    columns = "ll" + "r" * (n_columns - 2 + (3 if paper else 0))
+    headings = [escaped(heading) for heading in table.headings]
+    lines = [r"\begin{table*}", r"\centering\footnotesize", rf"\caption{{{escaped(caption)}}}"]
+    lines += [rf"\label{{tab:{label}}}", r"\resizebox{\linewidth}{!}{%"]
+    lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
+    if paper:
+        origin = r"\\".join(escaped(part) for part in ("Paper", *paper))
+        span = rf"\multicolumn{{3}}{{c}}{{\shortstack{{{origin}}}}}"
+        lines.append(f"{'& ' * n_columns}{span} \\\\")
+        lines.append(rf"\cmidrule(l){{{n_columns + 1}-{n_columns + 3}}}")
+        headings += [escaped(heading) for heading in _PAPER]
+    lines += [f"{' & '.join(headings)} \\\\", r"\midrule"]
+    lines += [f"{' & '.join(_cells(line, n_columns, bool(paper)))} \\\\" for line in table.lines]
+    lines += [r"\bottomrule", r"\end{tabular}}"]
+    notes = [f"$^{{{number}}}$ {escaped(note)}" for number, note in enumerate(table.notes, 1)]
+    for paragraph in (*notes, *(escaped(text) for text in below)):
+        lines += ["", rf"\noindent\scriptsize {paragraph}"]
+    return "\n".join([*lines, r"\end{table*}"])
+
+
+def escaped(text: str) -> str:
+    """Free text that must not become markup."""
+    return "".join(_ESCAPES.get(character, character) for character in " ".join(text.split()))
+
+
+def _cells(line: Line, n_columns: int, with_paper: bool) -> list[str]:
+    cells = [_text(text) for text in (*line.head, *line.cells)]
+    if line.status:
+        cells.append(rf"\multicolumn{{{n_columns - len(cells)}}}{{l}}{{{escaped(line.status)}}}")
+    if with_paper:
+        values = [escaped(value) for value in line.paper or ("", "", "")]
+        cells += [*values[:2], values[2] + _marks(line.paper_marks)]
+    return cells
+
+
+def _text(text: Text) -> str:
+    interval = rf"{{\scriptsize {escaped(text.interval)}}}" if text.interval else ""
+    parts = (escaped(text.main), interval, escaped(text.remark))
+    return " ".join(part for part in parts if part) + _marks(text.marks)
+
+
+def _marks(marks: Sequence[int]) -> str:
+    return f"$^{{{','.join(str(mark) for mark in marks)}}}$" if marks else ""

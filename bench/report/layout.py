@@ -1,0 +1,215 @@
+"""The tables as words in cells, before any markup: what markdown and LaTeX both write."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from bench.records import RunRecord
+from bench.report.aggregate import AUTOATTACK, CW, MASKING_GAP, PGD, Row, Section, status
+from bench.report.groups import Group, Setting
+from bench.report.joins import Cell
+from bench.report.published import TABLE_3, differences
+from bench.report.units import MINUS, MISSING, eps_both, percent, span
+
+MASKING_NOTE = (
+    f"PGD-20 is more than {percent(MASKING_GAP, 0)} points above AutoAttack on the same images. "
+    "The README of AutoAttack lists 1 to 6 points for most adversarially trained models, and 24 "
+    "to 32 for models that mislead attacks by their gradients. Read AutoAttack and the worst "
+    "case of this row, not its PGD-20."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """One cell: `52.3`, its interval, what a reader must know at once, numbers of notes."""
+
+    main: str
+    interval: str = ""
+    remark: str = ""
+    marks: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One row of a table."""
+
+    head: tuple[Text, ...]
+    """Method and checkpoint."""
+    cells: tuple[Text, ...]
+    status: str = ""
+    """In place of the cells, where there is no number at all."""
+    paper: tuple[str, str, str] | None = None
+    """The paper's clean, PGD and C&W, where it has such a row."""
+    paper_marks: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table with its numbered notes."""
+
+    headings: tuple[str, ...]
+    """Of `head` and `cells`."""
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...]
+    paper_heading: tuple[str, ...] = ()
+    """Where the paper's columns are from, and why they cannot be compared; or no such columns."""
+
+
+@dataclass
+class _Notes:
+    """Notes in the order of their first mark; the same text is one note."""
+
+    texts: list[str] = field(default_factory=list)
+
+    def mark(self, text: str) -> int:
+        if text not in self.texts:
+            self.texts.append(text)
+        return self.texts.index(text) + 1
+
+
+def title(setting: Setting) -> str:
+    """`digits, cnn, recipe common, eps 8/255 (0.0314)`."""
+    parts = [setting.dataset, setting.arch or "models from outside"]
+    parts += [f"recipe {setting.recipe}"] if setting.recipe else []
+    parts += [f"eps {eps_both(setting.eps)}"] if setting.eps >= 0 else []
+    return ", ".join(parts)
+
+
+def main_table(section: Section) -> Table:
+    """Table 3: a line for each method and checkpoint."""
+    setting, notes = section.setting, _Notes()
+    other = differences(setting.dataset, setting.arch, setting.eps)
+    unlike = [f"{' and '.join(other)}, not comparable"] if other else []
+    usual = usual_attacks(section)
+    lines, seen = [], None
+    for row in section.rows:
+        lines.append(_line(row, row.group is not seen, usual, notes))
+        seen = row.group
+    return Table(
+        headings=(
+            *("Method", "Checkpoint", "Clean", "PGD-20", "C&W", "AutoAttack", "Worst case"),
+            *(f"PGD-20 {MINUS} AutoAttack", "n (AutoAttack's)", "Seeds"),
+        ),
+        lines=tuple(lines),
+        notes=tuple(notes.texts),
+        paper_heading=("CIFAR-10, WRN-34-10", *unlike),
+    )
+
+
+def other_table(section: Section) -> Table | None:
+    """The attacks without a column of their own; None where there are none."""
+    if not section.attacks:
+        return None
+    lines = []
+    for row in (row for row in section.rows if row.evaluated):
+        cells = [_text(row.attacks.get(label), row.n_seeds, None) for label in section.attacks]
+        checkpoint = MISSING if row.group.outside else row.checkpoint
+        head = (Text(main=row.group.label), Text(main=checkpoint))
+        lines.append(Line(head=head, cells=tuple(cells)))
+    headings = ("Method", "Checkpoint", *section.attacks)
+    return Table(headings=headings, lines=tuple(lines), notes=())
+
+
+def usual_attacks(section: Section) -> tuple[str, ...]:
+    """The attacks that the worst case of most rows joins."""
+    counts = Counter(row.worst_over for row in section.rows if row.worst_over)
+    return max(counts, key=lambda names: (counts[names], len(names), names), default=())
+
+
+def _line(row: Row, first: bool, usual: tuple[str, ...], notes: _Notes) -> Line:
+    group = row.group
+    states = [_state(run, group) for run in group.runs if status(run)]
+    if not row.evaluated:
+        # One run needs no name beside its own row.
+        state = "; ".join(states) if len(group.runs) > 1 else status(group.runs[0])
+        return _with_paper(
+            Line(head=(Text(main=group.label), Text(main=MISSING)), cells=(), status=state),
+            group,
+            notes,
+        )
+    marks = tuple(notes.mark(f"{group.label}, {state}.") for state in states)
+    head = (
+        Text(main=group.label if first else "", marks=marks if first else ()),
+        Text(main=MISSING if group.outside else row.checkpoint),
+    )
+    line = Line(head=head, cells=_cells(row, usual, notes))
+    return _with_paper(line, group, notes) if first else line
+
+
+def _state(run: RunRecord, group: Group) -> str:
+    return status(run) if group.outside else f"seed {run.seed} {status(run)}"
+
+
+def _cells(row: Row, usual: tuple[str, ...], notes: _Notes) -> tuple[Text, ...]:
+    attack = row.attacks.get(AUTOATTACK)
+    own = [row.clean, row.attacks.get(PGD), row.attacks.get(CW)]
+    joint = [attack, row.worst, row.gap]
+    n, n_joint = _usual_n(own), _usual_n([attack]) or _usual_n(joint)
+    worst_marks: tuple[int, ...] = ()
+    if row.worst and row.worst_over != usual:
+        worst_marks = (notes.mark(f"Worst case over {', '.join(row.worst_over)}."),)
+    gap_marks = (notes.mark(MASKING_NOTE),) if row.suspicious else ()
+    images = span(n) if n else MISSING
+    images += f" ({span(n_joint)})" if n_joint and n_joint != n else ""
+    total = len(row.group.runs)
+    seeds = str(row.n_seeds) if row.n_seeds == total else f"{row.n_seeds} of {total}"
+    return (
+        *(_text(cell, row.n_seeds, n) for cell in own),
+        _text(attack, row.n_seeds, n_joint),
+        _text(row.worst, row.n_seeds, n_joint, worst_marks),
+        _text(row.gap, row.n_seeds, n_joint, gap_marks),
+        Text(main=images),
+        Text(main=MISSING if row.group.outside else seeds),
+    )
+
+
+def _usual_n(cells: Iterable[Cell | None]) -> tuple[int, ...] | None:
+    counts = Counter(cell.n for cell in cells if cell is not None)
+    return counts.most_common(1)[0][0] if counts else None
+
+
+def _text(
+    cell: Cell | None, n_seeds: int, n: tuple[int, ...] | None, marks: tuple[int, ...] = ()
+) -> Text:
+    """A cell's words; `n` is what the row's n column says, None where there is no such column."""
+    if cell is None:
+        return Text(main=MISSING)
+    remark = _remark(cell, n_seeds, n)
+    if cell.value is None:
+        return Text(main="", remark=remark, marks=marks)
+    interval = ""
+    if cell.std is not None:
+        interval = f"\u00b1 {percent(cell.std)}"
+    elif cell.low is not None and cell.high is not None:
+        interval = f"[{percent(cell.low)}, {percent(cell.high)}]"
+    return Text(main=percent(cell.value), interval=interval, remark=remark, marks=marks)
+
+
+def _remark(cell: Cell, n_seeds: int, n: tuple[int, ...] | None) -> str:
+    parts = []
+    short = [pair for pair in zip(cell.n, cell.n_expected, strict=True) if pair[0] < pair[1]]
+    if short:
+        where = f" in {len(short)} of {len(cell.n)} seeds" if len(cell.n) > 1 else ""
+        parts.append(f"{short[0][0]} of {short[0][1]} images{where}")
+    elif n is None or set(cell.n) != set(n):
+        parts.append(f"n = {span(cell.n)}")
+    if len(cell.n) < n_seeds:
+        parts.append(f"{len(cell.n)} of {n_seeds} seeds")
+    return f"({', '.join(parts)})" if parts else ""
+
+
+def _with_paper(line: Line, group: Group, notes: _Notes) -> Line:
+    published = TABLE_3.get(group.method)
+    if published is None or group.outside:
+        return line
+    clean, pgd, cw = (MISSING if v is None else percent(v, 2) for v in published.values)
+    marks = tuple(notes.mark(note) for note in published.notes)
+    return Line(
+        head=line.head,
+        cells=line.cells,
+        status=line.status,
+        paper=(clean, pgd, cw),
+        paper_marks=marks,
+    )

@@ -1,0 +1,125 @@
+"""The report: from the records of a results folder to the files of a reports folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.errors import RecordError
+from bench.records import Records
+from bench.report.aggregate import Section, sections
+from bench.report.curves import Curve, curves
+from bench.report.facts import damage, facts, left_out, provenance, warnings
+from bench.report.figure import figure_files
+from bench.report.flat import flat
+from bench.report.latex import latex
+from bench.report.layout import main_table, other_table, title
+from bench.report.markdown import bullets, markdown
+from bench.report.units import MISSING
+from bench.storage import write_atomic
+
+_LEGEND = (
+    "Percent of the first n test images. [a, b]: 95% interval over the images (Wilson's; for the "
+    "difference Newcombe's for paired images). \u00b1: standard deviation over seeds, beside "
+    "their mean. Worst case and difference: on the images that their attacks share. best: the "
+    "epoch with the highest robust accuracy on the validation split; last: the final epoch. "
+    f"{MISSING}: not on record."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportResult:
+    """What a report wrote."""
+
+    paths: tuple[Path, ...]
+    """table3.md, .csv and .tex, then the figures."""
+    text: str
+    """The content of table3.md, for the terminal."""
+
+
+def write_report(
+    records: Records, reports: Path, *, command: str, results: str | Path = "results"
+) -> ReportResult:
+    """Write the tables and figures of all records; the same records give the same bytes.
+
+    `command` is named in every file as its origin; `results` is named where there is no record.
+    Raises RecordError without records, or where a file cannot be written.
+    """
+    if not len(records):
+        found = f" but {len(records.damaged)} damaged files" if records.damaged else ""
+        raise RecordError(
+            f"no records in {results}{found}: make some with `bench run`, or name another folder "
+            "with --results"
+        )
+    note = origin(records, command)
+    parts = sections(records)
+    figures = [curves(section) for section in parts]
+    text = _markdown(records, parts, figures, note)
+    files = {
+        "table3.md": text.encode(),
+        "table3.csv": flat(parts, note).encode(),
+        "table3.tex": _latex(parts, note).encode(),
+    }
+    for section, figure in zip(parts, figures, strict=True):
+        if figure:
+            contents = figure_files(figure, section.setting, note)
+            files |= {f"{_image(section)}{suffix}": c for suffix, c in contents.items()}
+    for file, content in files.items():
+        write_atomic(reports / file, content)
+    return ReportResult(paths=tuple(reports / file for file in files), text=text)
+
+
+def _image(section: Section) -> str:
+    return f"robust-accuracy-{section.setting.slug}"
+
+
+def origin(records: Records, command: str) -> str:
+    """The sentence that says where a file comes from."""
+    n_evaluations = sum(len(run.evaluations) for run in records)
+    counts = f"{_count(len(records), 'run')} and {_count(n_evaluations, 'evaluation')}"
+    return f"Made by `{' '.join(command.split())}` from {counts}."
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _markdown(
+    records: Records, parts: Sequence[Section], figures: Sequence[Sequence[Curve]], note: str
+) -> str:
+    blocks = [note, "# Table 3: clean and robust accuracy", _LEGEND]
+    for section, figure in zip(parts, figures, strict=True):
+        blocks += _section(section, figure)
+    blocks += _list("## Not in the tables and figures", left_out(parts, figures))
+    blocks += _list("## Damaged files", damage(records))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _section(section: Section, figure: Sequence[Curve]) -> list[str]:
+    heading = title(section.setting)
+    blocks = [f"## {heading}", markdown(main_table(section), facts(section))]
+    if table := other_table(section):
+        blocks += ["Other attacks:", markdown(table)]
+    if figure:
+        blocks.append(f"![Robust accuracy against eps: {heading}]({_image(section)}.png)")
+        drawn = {curve.label for curve in figure}
+        absent = [group.label for group in section.groups if group.label not in drawn]
+        blocks += [f"Not in the figure, since not attacked: {', '.join(absent)}."] * bool(absent)
+    blocks += _list("Methods, parameters, runs:", provenance(section))
+    return blocks + _list("Warnings:", warnings(section))
+
+
+def _list(heading: str, lines: Sequence[str]) -> list[str]:
+    return [heading, bullets(lines)] if lines else []
+
+
+def _latex(parts: Sequence[Section], note: str) -> str:
+    blocks = [f"% {note}\n% Needs the packages booktabs and graphicx."]
+    for section in parts:
+        heading, label = title(section.setting), section.setting.slug
+        caption, below = f"Clean and robust accuracy: {heading}.", (_LEGEND, *facts(section))
+        blocks.append(latex(main_table(section), caption, label, below))
+        if table := other_table(section):
+            blocks.append(latex(table, f"Other attacks: {heading}.", f"{label}-other", (_LEGEND,)))
+    return "\n\n".join(blocks) + "\n"

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from bench.records import load_records
+from bench.report.aggregate import Section, sections
+from bench.report.curves import curves
+from bench.report.figure import draw, figure_files
+from bench.report.style import KNOWN, order, styles
+from bench.report.units import eps_both, eps_text, percent
+from tests.report.made import evaluate, train_run
+
+
+@pytest.fixture
+def section(tmp_path: Path) -> Section:
+    """Two methods over four radii; C&W for one of them; the other's attacks on `last` alone."""
+    madry = train_run(tmp_path, "madry")
+    evaluate(madry, "clean", range(90), 100)
+    for grey_levels, n_correct in ((2, 80), (8, 50), (16, 20)):
+        evaluate(madry, "pgd-20", range(n_correct), 100, eps=grey_levels / 255)
+    evaluate(madry, "cw", range(45), 100)
+    trades = train_run(tmp_path, "trades")
+    evaluate(trades, "pgd-20", range(55), 100, checkpoint="last")
+    train_run(tmp_path, "mart")
+    (section,) = sections(load_records(tmp_path))
+    return section
+
+
+def files(section: Section) -> dict[str, bytes]:
+    return figure_files(curves(section), section.setting, "note")
+
+
+def test_csv_holds_the_plotted_numbers(section: Section) -> None:
+    text = files(section)[".csv"].decode()
+    assert text.startswith("# note\n")
+    rows = [tuple(row.values()) for row in csv.DictReader(io.StringIO(text.split("\n", 1)[1]))]
+    # Where clean images were evaluated with the attack alone, its own clean flags are used.
+    assert [(r[0], r[1], r[2], float(r[3]), float(r[4])) for r in rows] == [
+        ("madry", "best", "pgd-20", 0.0, 1.0),
+        ("madry", "best", "pgd-20", pytest.approx(2 / 255), 0.8),
+        ("madry", "best", "pgd-20", pytest.approx(8 / 255), 0.5),
+        ("madry", "best", "pgd-20", pytest.approx(16 / 255), 0.2),
+        ("trades", "last", "pgd-20", 0.0, 1.0),
+        ("trades", "last", "pgd-20", pytest.approx(8 / 255), 0.55),
+        ("madry", "best", "cw", 0.0, 1.0),
+        ("madry", "best", "cw", pytest.approx(8 / 255), 0.45),
+    ]
+    assert {(r[8], r[9]) for r in rows} == {("100", "1")}
+
+
+def test_the_picture_opens_and_is_not_blank(section: Section, tmp_path: Path) -> None:
+    path = tmp_path / "figure.png"
+    path.write_bytes(files(section)[".png"])
+    pixels: Any = matplotlib.image.imread(path)
+    assert pixels.shape[0] >= 500
+    assert pixels.shape[1] >= 1200
+    for name in ("madry", "trades"):
+        colour = [int(KNOWN[name].colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        near = np.abs(pixels[..., :3] - np.array(colour)).max(axis=-1) < 0.02
+        assert near.sum() > 500, name
+
+
+def test_svg_bytes_are_equal_over_two_runs_and_carry_no_date(section: Section) -> None:
+    first, second = files(section)[".svg"], files(section)[".svg"]
+    assert first == second
+    assert b"<dc:date>" not in first
+    assert b"note" in first
+
+
+def test_the_user_s_style_does_not_come_in(
+    section: Section, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = files(section)[".svg"]
+    monkeypatch.setitem(matplotlib.rcParams, "font.size", 30.0)
+    monkeypatch.setitem(matplotlib.rcParams, "axes.facecolor", "red")
+    assert files(section)[".svg"] == plain
+    assert matplotlib.rcParams["font.size"] == 30.0
+
+
+def test_labels_and_scales(section: Section) -> None:
+    figure = draw(curves(section), section.setting)
+    left, right = figure.axes
+    assert (left.get_title(), right.get_title()) == ("PGD-20", "C&W")
+    assert left.get_ylabel() == "accuracy on test images (%)"
+    assert "pixel range [0, 1]" in left.get_xlabel()
+    assert left.get_xlim() == right.get_xlim()
+    ticks = [tick.get_text() for tick in left.get_xticklabels()]
+    assert ticks == ["0", "8/255\n0.031", "16/255\n0.063"]  # 2/255 has no room for a label
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["madry", "trades (last)"]
+    title = figure.get_suptitle().replace("\n", " ")
+    assert "digits, cnn, recipe common" in title
+    assert "n = 100 images" in title
+    assert "training radius 8/255" in title
+
+
+def test_the_legend_covers_no_panel(section: Section) -> None:
+    figure = draw(curves(section), section.setting)
+    figure.draw_without_rendering()
+    legend = figure.legends[0].get_window_extent()
+    for axes in figure.axes:
+        assert not legend.overlaps(axes.get_window_extent())
+
+
+def test_bars_are_the_interval_or_the_deviation(tmp_path: Path) -> None:
+    for seed, n_correct in ((0, 40), (1, 60)):
+        evaluate(train_run(tmp_path, "madry", seed=seed), "pgd-20", range(n_correct), 100)
+    evaluate(train_run(tmp_path, "trades"), "pgd-20", range(50), 100)
+    (section,) = sections(load_records(tmp_path))
+    axes = draw(curves(section), section.setting).axes[0]
+    heights = []
+    for container in axes.containers:
+        segments = container[2][0].get_segments()
+        heights.append([float(segments[1][0][1]), float(segments[1][1][1])])
+    spread = 100 * 0.02**0.5
+    assert heights[0] == pytest.approx([50 - spread, 50 + spread])
+    assert heights[1] == pytest.approx([40.383, 59.617], abs=1e-3)
+
+
+def test_styles_are_the_same_in_every_figure_and_distinct_in_each() -> None:
+    names = [*KNOWN, *(f"mine-{i}" for i in range(40))]
+    together = styles(names)
+    assert len(set(together.values())) == len(names)
+    assert all(styles([name])[name] == together[name] for name in KNOWN)
+    moved = [n for n in names if styles([n])[n] != together[n]]
+    assert len(moved) < 20  # two labels on one style: one of them steps aside
+    assert len({(style.colour, style.marker) for style in KNOWN.values()}) == len(KNOWN)
+    assert sorted(["zeta", "cat-ce", "natural"], key=order) == ["natural", "cat-ce", "zeta"]
+
+
+@pytest.mark.parametrize(
+    ("eps", "short", "both"),
+    [
+        (8 / 255, "8/255", "8/255 (0.0314)"),
+        (0.031, "0.031", "0.031"),
+        (0.3, "0.3", "0.3"),
+        (51 / 255, "51/255", "51/255 (0.2)"),
+        (0.0, "0", "0"),
+    ],
+)
+def test_eps_text(eps: float, short: str, both: str) -> None:
+    assert (eps_text(eps), eps_both(eps)) == (short, both)
+
+
+def test_percent() -> None:
+    assert percent(0.52345) == "52.3"
+    assert percent(-0.0004) == "0.0"
+    assert percent(-0.012) == "\u22121.2"
+    assert percent(1.0) == "100.0"
+    assert percent(0.9348, 2) == "93.48"
