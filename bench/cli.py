@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,10 @@ from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from bench.study import Study
+
+# Before torch is loaded: threads that spin while they wait for each other make a small network
+# a hundred times slower as soon as anything else runs on the machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 LISTED = ("methods", "archs", "datasets", "attacks", "suites", "recipes")
 

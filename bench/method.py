@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -109,14 +109,17 @@ class Method:
     of the run. `__post_init__` refuses values out of range with a ConfigError.
     """
 
-    title: str = ""
+    title: ClassVar[str] = ""
     """Short name in tables, such as TRADES."""
-    paper: str = ""
+    paper: ClassVar[str] = ""
     """arXiv id or venue of the source."""
-    objective: str = ""
+    objective: ClassVar[str] = ""
     """The outer problem in a line of plain text."""
-    inner: str = ""
+    inner: ClassVar[str] = ""
     """The inner problem in a line of plain text."""
+    selects_by: ClassVar[Literal["robust", "clean"]] = "robust"
+    """Which validation accuracy chooses the best checkpoint. `clean` for a method without an
+    adversary: its robust accuracy is highest before it has learnt anything."""
 
     def perturb(self, state: TrainState, batch: Batch) -> Tensor:
         """Inner maximisation: x_adv (B, C, H, W), detached.

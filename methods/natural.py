@@ -22,6 +22,7 @@ class Natural(Method):
     title = "Natural"
     objective = "CE(Z(x), y)"
     inner = "none"
+    selects_by = "clean"
 
     def perturb(self, state: TrainState, batch: Batch) -> Tensor:
         """The images themselves."""

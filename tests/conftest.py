@@ -1,7 +1,6 @@
-"""One thread a process: the networks here are tiny, and threads side by side only wait."""
-
-from __future__ import annotations
+"""Two test processes on two cores: one thread each."""
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is first imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

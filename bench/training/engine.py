@@ -214,9 +214,10 @@ class Trainer:
         model = plain(self.method.eval_model(self.state))
         result = score(model, self.val, self.state.threat, self.spec.seed)
         self.history.append(self._history_row(epoch, result))
-        if self.best is None or result.rank >= tuple(self.best["rank"]):
+        rank = result.rank(self.method.selects_by)
+        if self.best is None or rank >= tuple(self.best["rank"]):
             save_weights(model, self.folder.weights("best"))
-            self.best = {"epoch": epoch, "rank": list(result.rank)}
+            self.best = {"epoch": epoch, "rank": list(rank)}
         self.folder.write_history(self.history)
         self.sums, self.epoch_seconds = Sums({}), 0.0
         self._save()

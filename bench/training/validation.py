@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +27,10 @@ class Score:
     n_robust: int
     n: int
 
-    @property
-    def rank(self) -> tuple[int, int]:
-        """Selection: robust accuracy first, clean accuracy where that is equal."""
-        return self.n_robust, self.n_clean
+    def rank(self, by: Literal["robust", "clean"]) -> tuple[int, int]:
+        """For selection: one accuracy, and the other where that is equal."""
+        ranks = self.n_robust, self.n_clean
+        return ranks if by == "robust" else ranks[::-1]
 
 
 def score(model: nn.Module, split: DeviceSplit, threat: Threat, seed: int) -> Score:

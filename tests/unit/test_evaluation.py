@@ -1,0 +1,202 @@
+"""The evaluator counts what it sees itself, and says what it cannot believe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.attacks import ATTACKS
+from bench.errors import ConfigError, DataError
+from bench.evaluation import evaluate
+from bench.evaluation.chunk import attack_chunk
+from bench.threat import Threat
+
+THREAT = Threat(eps=0.1)
+
+
+class Net(nn.Module):
+    """A fixed small network with BatchNorm."""
+
+    def __init__(self, n_out: int = 5) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            self.layers = nn.Sequential(
+                nn.Conv2d(1, 8, 3, padding=1),
+                nn.BatchNorm2d(8),
+                nn.ReLU(),
+                nn.Flatten(),
+                nn.Linear(8 * 36, n_out),
+            )
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.layers(x) * 4
+        return logits
+
+
+def images(n: int = 300) -> tuple[Tensor, Tensor]:
+    """Images, and labels that the network mostly gets right."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.rand(n, 1, 6, 6, generator=g)
+    with torch.no_grad():
+        y = Net()(x).argmax(1)
+    return x, torch.where(torch.arange(n) % 10 == 0, (y + 1) % 5, y)
+
+
+def test_survivors_do_not_depend_on_the_block_size() -> None:
+    x, y = images()
+    runs = [
+        evaluate(Net(), x, y, THREAT, attacks=("pgd-20", "cw", "apgd-ce"), batch_size=b)
+        for b in (16, 64, 256)
+    ]
+    for name, flags in runs[0].survivors.items():
+        assert all(torch.equal(flags, run.survivors[name]) for run in runs[1:]), name
+        assert 0 < flags.sum() < runs[0].clean.sum()
+    assert not runs[0].warnings
+
+
+def test_an_images_outcome_does_not_depend_on_the_images_beside_it() -> None:
+    x, y = images(60)
+    index = torch.arange(60)
+    whole = attack_chunk(Net(), x, y, index, THREAT, "pgd-20")
+    half = attack_chunk(Net(), x[30:], y[30:], index[30:], THREAT, "pgd-20")
+    assert torch.equal(whole.survived[30:], half.survived)
+
+
+def test_robust_is_the_worst_case_and_clean_is_counted_apart() -> None:
+    x, y = images(100)
+    result = evaluate(Net(), x, y, THREAT, attacks=("pgd-20", "cw"))
+    assert torch.equal(
+        result.robust, result.clean & result.survivors["pgd-20"] & result.survivors["cw"]
+    )
+    assert result.clean.sum() == 90
+    assert not (result.survivors["cw"] & ~result.clean).any()
+
+
+def test_the_part_that_broke_an_image_is_kept() -> None:
+    x, y = images(40)
+    outcome = attack_chunk(Net(), x, y, torch.arange(40), THREAT, "autoattack-rand")
+    assert outcome.parts == ("apgd-ce", "apgd-dlr")
+    broken = outcome.broken_by >= 0
+    assert torch.equal(outcome.survived, outcome.clean & ~broken)
+    assert (outcome.broken_by[outcome.survived] == -1).all()
+    assert (outcome.broken_by == 0).any()
+
+
+class NanOnDark(Net):
+    """NaN for every image whose first pixel is dark."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).masked_fill((x[:, 0, 0, 0] < 0.1)[:, None], torch.nan)
+
+
+def test_nan_counts_as_broken_and_is_named() -> None:
+    x, y = images(100)
+    result = evaluate(NanOnDark(), x, y, THREAT, attacks=("pgd-20",))
+    assert not result.clean[x[:, 0, 0, 0] < 0.1].any()
+    assert any("not finite" in note for note in result.warnings)
+
+
+def test_an_attack_that_cheats_is_projected(monkeypatch: pytest.MonkeyPatch) -> None:
+    def far(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, **_: object) -> Tensor:
+        return 1 - x
+
+    def broken(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, **_: object) -> Tensor:
+        return torch.full_like(x, torch.nan)
+
+    x, y = images(50)
+    monkeypatch.setitem(ATTACKS, "far", (far, ""))
+    monkeypatch.setitem(ATTACKS, "broken", (broken, ""))
+    result = evaluate(Net(), x, y, Threat(eps=1e-9), attacks=("far", "broken"))
+    assert torch.equal(result.survivors["far"], result.clean)
+    assert not result.survivors["broken"].any()
+    assert any("far left the ball on 45 images" in note for note in result.warnings)
+    assert any("broken returned 45 images that are not finite" in n for n in result.warnings)
+
+
+def test_a_model_in_train_mode_is_named_evaluated_in_eval_mode_and_left_as_it_was() -> None:
+    x, y = images(40)
+    model = Net().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    result = evaluate(model, x, y, THREAT, attacks=("pgd-20",))
+    assert any("train mode" in note for note in result.warnings)
+    assert model.training
+    assert all(p.requires_grad for p in model.parameters())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert torch.equal(result.robust, evaluate(Net(), x, y, THREAT, attacks=("pgd-20",)).robust)
+
+
+class Probabilities(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).softmax(1)
+
+
+class Batchwise(Net):
+    """Normalises by the batch that it is given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x - x.mean(0, keepdim=True) * torch.arange(len(x)).view(-1, 1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("model", "words"), [(Probabilities(), "probabilities"), (Batchwise(), "depend on the other")]
+)
+def test_output_that_no_attack_can_use_is_named(model: nn.Module, words: str) -> None:
+    x, y = images(40)
+    result = evaluate(model, x, y, THREAT, attacks=())
+    assert any(words in note for note in result.warnings)
+
+
+def test_wrong_labels_or_normalisation_show_as_chance() -> None:
+    x, y = images(100)
+    result = evaluate(Net(), x, (y + 2) % 5, THREAT, attacks=())
+    assert any("near chance" in note for note in result.warnings)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x, y: (x * 255, y), r"\[0, 1\].*inside the model"),
+        (lambda x, y: (x - 0.5, y), r"\[0, 1\]"),
+        (lambda x, y: (x[0], y), r"\(n, C, H, W\)"),
+        (lambda x, y: (x, y[:-1]), r"labels \(9,\)"),
+        (lambda x, y: (x, y.float()), "int64"),
+        (lambda x, y: (x.masked_fill(x > 0.5, torch.nan), y), "nan"),
+    ],
+)
+def test_unusable_images_are_one_clear_error(
+    change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], words: str
+) -> None:
+    x, y = change(*images(10))
+    with pytest.raises(DataError, match=words):
+        evaluate(Net(), x, y, THREAT)
+
+
+def test_unusable_models_and_names_are_one_clear_error() -> None:
+    x, y = images(10)
+    with pytest.raises(ConfigError, match="3 classes"):
+        evaluate(Net(3), x, y, THREAT)
+    with pytest.raises(ConfigError, match="logits"):
+        evaluate(nn.Flatten(0), x, y, THREAT)
+    with pytest.raises(ConfigError, match="Did you mean 'pgd-20'"):
+        evaluate(Net(), x, y, THREAT, attacks=("pdg-20",))
+
+
+def test_checks_alarm_on_a_masked_model_and_not_on_a_linear_one() -> None:
+    class Masked(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward((x * 8).round() / 8) * 1e4  # quantised input, huge logits
+
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(36, 5))
+    x, y = images(60)
+    with torch.no_grad():
+        y_linear = linear(x).argmax(1)
+    calm = evaluate(linear, x, y_linear, THREAT, attacks=(), checks=True).checks
+    assert [check.name for check in calm if check.alarm] == []
+    masked = evaluate(Masked(), x, y, THREAT, attacks=(), checks=True).checks
+    assert any("C9" in check.name for check in masked if check.alarm)
+    assert len(masked) == len(calm) == 7

@@ -1,0 +1,159 @@
+"""Ids hash what can change the outcome, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bench.errors import ConfigError
+from bench.recipe import Recipe, list_recipes, load_recipe
+from bench.spec import CHUNK, EvalSpec, ModelSpec, TrainSpec
+
+RECIPE = Recipe(epochs=2, batch_size=8, lr=0.1, milestones=(0.5,), pad=4, flip=True)
+SPEC = TrainSpec(
+    method="trades",
+    params={"beta": 6.0},
+    arch="cnn",
+    num_classes=10,
+    in_channels=1,
+    image_size=8,
+    mean=(0.5,),
+    std=(0.25,),
+    dataset="digits",
+    data_sha256="ab",
+    n_train=90,
+    n_val=10,
+    eps=0.2,
+    seed=0,
+    recipe=RECIPE,
+    recipe_name="common",
+)
+EVAL = EvalSpec(checkpoint="best", attack="pgd-20", eps=0.2, n_examples=600, data_sha256="cd")
+
+
+def test_a_spec_survives_json_with_its_id() -> None:
+    again = TrainSpec.from_dict(SPEC.to_dict())
+    assert again == SPEC
+    assert again.run_id == SPEC.run_id
+    assert EvalSpec(**EVAL.to_dict()).eval_id == EVAL.eval_id
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"method": "mart"},
+        {"params": {"beta": 5.0}},
+        {"method_sha256": "x"},
+        {"arch": "vgg-16"},
+        {"mean": None, "std": None},
+        {"data_sha256": "cd"},
+        {"eps": 0.1},
+        {"seed": 1},
+        {"precision": "bf16"},
+        {"recipe": replace(RECIPE, weight_decay=0.0)},
+        {"recipe": replace(RECIPE, flip=False)},
+    ],
+    ids=str,
+)
+def test_what_can_change_the_weights_changes_the_run_id(change: dict[str, Any]) -> None:
+    assert replace(SPEC, **change).run_id != SPEC.run_id
+
+
+def test_the_name_of_a_recipe_does_not_change_what_it_trains() -> None:
+    same = replace(SPEC, recipe_name="paper")
+    assert same.run_id == SPEC.run_id
+    renamed = replace(SPEC, dataset="other")
+    assert renamed.run_id.rpartition("-")[2] == SPEC.run_id.rpartition("-")[2]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"checkpoint": "last"},
+        {"attack": "cw"},
+        {"params": {"steps": 3}},
+        {"eps": 0.1},
+        {"split": "train"},
+        {"n_examples": 500},
+        {"data_sha256": "ab"},
+        {"seed": 1},
+        {"precision": "bf16"},
+    ],
+    ids=str,
+)
+def test_what_can_change_the_survivors_changes_the_eval_id(change: dict[str, Any]) -> None:
+    assert replace(EVAL, **change).eval_id != EVAL.eval_id
+
+
+def test_chunks_are_frames_of_256_indices() -> None:
+    chunks = EVAL.chunks()
+    assert [len(chunk) for chunk in chunks] == [CHUNK, CHUNK, 600 - 2 * CHUNK]
+    assert [i for chunk in chunks for i in chunk] == list(range(600))
+    assert all(len({i // CHUNK for i in chunk}) == 1 for chunk in chunks)
+
+
+@pytest.mark.parametrize(("field", "value"), [("checkpoint", "first"), ("split", "dev")])
+def test_unknown_words_are_refused(field: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=value):
+        replace(EVAL, **{field: value})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="fp16"):
+        replace(SPEC, precision="fp16")
+
+
+def test_a_model_is_known_by_its_weights_and_source() -> None:
+    spec = ModelSpec(
+        model="a/mine.py:make",
+        weights_sha256="1",
+        source_sha256="2",
+        num_classes=10,
+        dataset="digits",
+    )
+    assert spec.run_id.startswith("model-mine.py-make-")
+    assert replace(spec, weights_sha256="3").run_id != spec.run_id
+    assert ModelSpec(**spec.to_dict()) == spec
+
+
+@pytest.mark.parametrize("name", list_recipes())
+@pytest.mark.parametrize("arch", ["cnn", "vgg-16", "wrn-34-10"])
+def test_every_recipe_of_the_package_is_valid(name: str, arch: str) -> None:
+    recipe, params = load_recipe(name, arch=arch, dataset="cifar10", method="madry")
+    assert recipe.epochs >= 1
+    assert isinstance(params, dict)
+
+
+def test_the_common_recipe_starts_vgg_lower() -> None:
+    values = {
+        arch: load_recipe("common", arch=arch, dataset="cifar10", method="madry")[0]
+        for arch in ("vgg-16", "wrn-34-10")
+    }
+    assert values["vgg-16"].lr == 0.01
+    assert values["wrn-34-10"].lr == 0.1
+    assert values["wrn-34-10"].weight_decay == 5e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("lr", 0.0),
+        ("momentum", 1.0),
+        ("weight_decay", -1.0),
+        ("schedule", "step"),
+        ("milestones", (1.5,)),
+        ("warmup", 1.0),
+        ("clip", 0.0),
+        ("pad", -1),
+        ("pad_mode", "edge"),
+    ],
+)
+def test_a_recipe_names_the_value_that_is_out_of_range(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=name):
+        replace(RECIPE, **{name: value})  # type: ignore[arg-type]
+
+
+def test_an_unknown_recipe_value_is_named() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'epochs'"):
+        RECIPE.replaced({"epoch": 3}, "suite x")
