@@ -1,0 +1,290 @@
+"""Weights in and out: what loads, what is refused, and that a refusal changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from bench import archs
+from bench.archs.arch import Arch
+from bench.archs.weights import load_state, read_weights, save_weights
+from bench.errors import CheckpointError, RecordError
+
+
+def cnn(seed: int) -> Arch:
+    torch.manual_seed(seed)
+    return archs.build("cnn", in_channels=1)
+
+
+@pytest.fixture
+def source() -> dict[str, Tensor]:
+    return dict(cnn(1).state_dict())
+
+
+def assert_loads(state: dict[str, Any], source: dict[str, Tensor]) -> None:
+    model = cnn(2)
+    load_state(model, state)
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, source[name], rtol=0, atol=0)
+
+
+def refused(model: nn.Module, state: dict[str, Any]) -> str:
+    """The error's one line; the model must be as it was."""
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(CheckpointError) as caught:
+        load_state(model, state)
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model", "net", "model_state_dict"])
+def test_wrappers(key: str, source: dict[str, Tensor]) -> None:
+    assert_loads({key: source, "epoch": 3, "optimizer": {"lr": 0.1}}, source)
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["", "module.", "model.", "_orig_mod.", "module.model.", "module.attacker.model.",
+     "_orig_mod.module."],
+)  # fmt: skip
+def test_prefixes(prefix: str, source: dict[str, Tensor]) -> None:
+    prefixed = {prefix + name: tensor for name, tensor in source.items()}
+    assert_loads(prefixed, source)
+    assert_loads({"net": prefixed, "acc": 0.5}, source)
+
+
+def test_a_prefix_that_not_every_key_shares_is_no_prefix(source: dict[str, Tensor]) -> None:
+    mixed = {f"module.{name}": tensor for name, tensor in source.items()}
+    mixed["fc.bias"] = mixed.pop("module.fc.bias")
+    message = refused(cnn(2), mixed)
+    assert f"{len(source) - 1} missing: " in message
+    assert f"{len(source) - 1} unexpected: module." in message
+
+
+def test_a_prefix_inside_a_key_stays(source: dict[str, Tensor]) -> None:
+    inside = {name.replace("features.", "features.module."): t for name, t in source.items()}
+    assert "unexpected: features.module.0.weight" in refused(cnn(2), inside)
+
+
+def test_a_model_with_a_prefix_of_its_own(source: dict[str, Tensor]) -> None:
+    wrapped = nn.Sequential()
+    wrapped.add_module("model", cnn(2))
+    load_state(wrapped, source)
+    compiled = torch.compile(cnn(3), backend="eager")
+    assert isinstance(compiled, nn.Module)
+    load_state(compiled, {f"module.{name}": tensor for name, tensor in source.items()})
+    for model in (wrapped, compiled):
+        for actual, expected in zip(model.state_dict().values(), source.values(), strict=True):
+            torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+
+
+def test_the_dead_group_of_trades_is_dropped() -> None:
+    with torch.device("meta"):
+        model = archs.build("wrn-34-10")
+    model.to_empty(device="cpu")
+    live = {name: torch.full_like(value, 2) for name, value in model.state_dict().items()}
+    dead = {name.replace("block1", "sub_block1"): torch.zeros(1) for name in live if "k1." in name}
+    assert len(dead) > 50
+    both = {f"module.{name}": value for name, value in (live | dead).items()}
+    load_state(model, both)
+    assert all((tensor == 2).all() for tensor in model.state_dict().values())
+    assert "1 unexpected: sub_block2.bn1.bias" in refused(
+        model, live | {"sub_block2.bn1.bias": torch.zeros(1)}
+    )
+
+
+def test_what_does_not_fit_is_named(source: dict[str, Tensor]) -> None:
+    del source["features.1.num_batches_tracked"], source["fc.bias"]
+    source["fc.weight"] = torch.zeros(100, 128)
+    source["epoch"] = torch.tensor(3)
+    message = refused(cnn(2), source)
+    assert "do not fit Cnn" in message
+    assert "2 missing: features.1.num_batches_tracked, fc.bias" in message
+    assert "1 unexpected: epoch" in message
+    assert "1 of another shape: fc.weight (file (100, 128), model (10, 128))" in message
+    assert "check the arch" in message
+
+
+def test_only_the_first_few_are_named(source: dict[str, Tensor]) -> None:
+    message = refused(cnn(2), {})
+    assert f"{len(source)} missing: features.0.weight, " in message
+    assert message.count("features.") == 3
+    assert ", ..." in message
+
+
+def test_a_value_that_is_no_tensor(source: dict[str, Tensor]) -> None:
+    assert "1 unexpected: epoch" in refused(cnn(2), {**source, "epoch": 3})
+    assert "fc.bias (file list, model (10,))" in refused(cnn(2), {**source, "fc.bias": [0.0] * 10})
+    assert "unexpected: 7" in refused(cnn(2), {**source, 7: torch.zeros(1)})  # type: ignore[dict-item]
+
+
+def test_normalisation_on_one_side_only(source: dict[str, Tensor]) -> None:
+    normalised = archs.build("cnn", in_channels=1, mean=(0.5,), std=(0.2,))
+    assert "call set_normalisation" in refused(normalised, source)
+    assert "build with mean and std" in refused(cnn(2), dict(normalised.state_dict()))
+
+
+def test_round_trip_keeps_every_bit(tmp_path: Path) -> None:
+    """Also from channels_last weights, whose memory is not in the order of their shape."""
+    model = archs.build("cnn", mean=(0.4, 0.5, 0.6), std=(0.1, 0.2, 0.3))
+    model(torch.rand(2, 3, 8, 8))
+    model = model.to(memory_format=torch.channels_last)
+    path = tmp_path / "deep" / "best.safetensors"
+    save_weights(model, path)
+    read = read_weights(path)
+    assert read.keys() == model.state_dict().keys()
+    for name, tensor in model.state_dict().items():
+        assert read[name].dtype == tensor.dtype
+        torch.testing.assert_close(read[name], tensor, rtol=0, atol=0, check_stride=False)
+    assert [file.name for file in path.parent.iterdir()] == ["best.safetensors"]
+
+
+def test_a_write_that_fails_keeps_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.safetensors"
+    save_weights(cnn(1), path)
+    before = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RecordError, match="No space left on device"):
+        save_weights(cnn(2), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_files_of_torch_save(zipped: bool, source: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    content = {"state_dict": source, "epoch": 3, "best": 0.5}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    read = read_weights(path)
+    assert read.keys() == source.keys()
+    assert_loads(dict(read), source)
+
+
+class Touch:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return Path.touch, (self.target,)
+
+
+def dump_plain(content: object, path: Path, protocol: int) -> None:
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda content, path: torch.save(content, path),
+        lambda content, path: torch.save(content, path, _use_new_zipfile_serialization=False),
+        lambda content, path: torch.save(content, path, pickle_protocol=4),
+        lambda content, path: dump_plain(content, path, 2),
+        lambda content, path: dump_plain(content, path, 5),
+    ],
+)
+def test_a_pickle_that_needs_code_is_refused(
+    write: Callable[[object, Path], None], tmp_path: Path
+) -> None:
+    path, touched = tmp_path / "evil.pt", tmp_path / "touched"
+    write({"state_dict": {"w": torch.zeros(2)}, "args": Touch(touched)}, path)
+    line = read_error(path)
+    assert "could run code" in line
+    assert "safetensors" in line
+    assert not touched.exists()
+
+
+def test_a_whole_module_is_refused_by_name(tmp_path: Path) -> None:
+    torch.save(nn.Linear(2, 2), tmp_path / "model.pt")
+    assert "it asks for torch.nn.modules.linear.Linear" in read_error(tmp_path / "model.pt")
+
+
+def read_error(path: Path) -> str:
+    """The one line of the error, which must name the file."""
+    with pytest.raises(CheckpointError) as caught:
+        read_weights(path)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert str(path) in line
+    return line
+
+
+@pytest.mark.parametrize("name", ["gone.pt", "gone.safetensors"])
+def test_a_missing_file(name: str, tmp_path: Path) -> None:
+    assert "No such file" in read_error(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["folder.pt", "folder.safetensors"])
+def test_a_folder(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    read_error(tmp_path / name)
+
+
+@pytest.mark.parametrize("kept", [0, 5, 40, 0.3, 0.9, -1])
+@pytest.mark.parametrize("kind", ["safetensors", "pt", "old.pt"])
+def test_a_truncated_file(kind: str, kept: float, tmp_path: Path) -> None:
+    path = tmp_path / f"weights.{kind}"
+    if kind == "safetensors":
+        save_weights(cnn(1), path)
+    else:
+        state = cnn(1).state_dict()
+        torch.save(state, path, _use_new_zipfile_serialization=kind == "pt")
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content)) if 0 < kept < 1 else int(kept)])
+    assert "damaged, cut short or no file of weights" in read_error(path)
+
+
+@pytest.mark.parametrize("name", ["page.pt", "page.safetensors"])
+def test_a_page_that_was_downloaded_instead(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("<html><body>Sign in to continue</body></html>\n")
+    assert "no file of weights" in read_error(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ({"w": torch.zeros(2), "epoch": 3}, "holds epoch"),
+        ({"epoch": 3}, "holds epoch"),
+        ({}, "holds no named tensors"),
+        ([torch.zeros(2)], "holds no named tensors"),
+        (torch.zeros(2), "holds no named tensors"),
+    ],
+)
+def test_a_file_without_a_state_dict(content: object, found: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "other.pt")
+    assert found in read_error(tmp_path / "other.pt")
+
+
+def test_a_dict_that_holds_itself(tmp_path: Path) -> None:
+    content: dict[str, Any] = {}
+    content["model"] = content
+    torch.save(content, tmp_path / "loop.pt")
+    assert "holds model" in read_error(tmp_path / "loop.pt")
+
+
+def test_a_safetensors_header_that_lies(tmp_path: Path) -> None:
+    path = tmp_path / "lie.safetensors"
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 8]}})
+    path.write_bytes(struct.pack("<Q", len(header)) + header.encode() + b"\0" * 8)
+    read_error(path)
+    path.write_bytes(safetensors.torch.save({"w": torch.zeros(2)})[:-4])
+    read_error(path)
