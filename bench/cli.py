@@ -250,7 +250,12 @@ def report(results: Path, reports: Path) -> None:
     from bench.records import load_records
     from bench.report import write_report
 
-    made = write_report(load_records(results), reports, command=_report_command(results, reports))
+    made = write_report(
+        load_records(results),
+        reports,
+        command=_report_command(results, reports),
+        results=results,
+    )
     click.echo(made.text)
 
 

@@ -38,8 +38,8 @@ def write_atomic(path: Path, content: bytes) -> None:
             Path(temporary).unlink(missing_ok=True)
         reason = error.strerror or str(error)
         raise RecordError(
-            f"cannot write {path}: {reason}. Free space or name another folder with --results, "
-            "then run the same command again"
+            f"cannot write {path}: {reason}. Free space or name another folder with --results "
+            "(or --reports), then run the same command again"
         ) from None
 
 
