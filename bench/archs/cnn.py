@@ -1,7 +1,7 @@
 """A small convolutional network for quick studies on a CPU: 8x8 digits first, 32x32 images too.
 
 Our own: about 8 million multiplications for a 32x32 image. Narrow where the map is large and wide
-where it is small: on digits as robust as even widths with as many parameters, and quicker.
+where it is small, for speed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ LAYERS = ((16, 1), (32, 2), (64, 2), (128, 1))
 
 
 class Cnn(Arch):
-    """Four blocks of 3x3 convolution, BatchNorm and ReLU; average; Linear. PyTorch's default init."""
+    """Four blocks of 3x3 convolution, BatchNorm and ReLU; average; Linear. PyTorch's init."""
 
     def __init__(self, spec: ArchSpec) -> None:
         super().__init__(spec)
