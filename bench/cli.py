@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import click
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
+    from bench.plan import CellStatus
     from bench.study import Study
 
 # Before torch is loaded: threads that spin while they wait for each other make a small network
@@ -107,11 +109,20 @@ data_root_option = click.option(
     show_default=True,
     help="Of the training; attacks are evaluated in fp32.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes that share the cells; a GPU each, or a share of the cores.",
+)
 @device_option
 @results_option
 @click.option("--dry-run", is_flag=True, help="Print the cells and an estimate; do nothing.")
 @quiet_option
-def run(dry_run: bool, quiet: bool, device: str, results: Path, **options: Any) -> None:
+def run(
+    dry_run: bool, quiet: bool, device: str, results: Path, workers: int, **options: Any
+) -> None:
     """Train methods and attack them; do only what is missing.
 
     Without --arch, --dataset or --suite this is the digits suite. The records go to --results;
@@ -132,23 +143,40 @@ def run(dry_run: bool, quiet: bool, device: str, results: Path, **options: Any) 
             text = describe_plan(plan, results, chosen, reporter)
         click.echo(text)
         return
+    from bench.cluster.local import die_with_parent, helpers
     from bench.runner import Runner
 
+    die_with_parent()
     provenance = {
         "command": "bench " + " ".join(sys.argv[1:]),
         "dataset_source": study.dataset,
         "suite": study.suite,
     }
-    with Reporter(quiet=quiet) as reporter:
-        outcome = Runner(plan, results, chosen, reporter, provenance).run()
+    n_helpers = min(workers, len(plan.cells)) - 1
+    before = plan.statuses(results)
+    with (
+        Reporter(quiet=quiet) as reporter,
+        helpers(n_helpers, sys.argv[1:], chosen, reporter),
+    ):
+        Runner(plan, results, chosen, reporter, provenance).run()
+    after = plan.statuses(results)
     if not quiet:
-        click.echo(
-            f"{len(plan.cells)} cells in {results}: {outcome.n_trained} trained, "
-            f"{outcome.n_evaluated} evaluations made, {len(outcome.failed)} failed. "
-            "Next: bench report" + ("" if results == Path("results") else f" --results {results}")
-        )
-    if outcome.failed:
+        click.echo(_done(before, after, results))
+    if any(status.failed for status in after):
         raise click.exceptions.Exit(1)
+
+
+def _done(before: Sequence[CellStatus], after: Sequence[CellStatus], results: Path) -> str:
+    """What the command did, and what to do next."""
+    pairs = list(zip(before, after, strict=True))
+    n_trained = sum(not old.trained and new.trained for old, new in pairs)
+    n_made = sum(len(old.missing) - len(new.missing) for old, new in pairs)
+    n_failed = sum(new.failed is not None for new in after)
+    named = "" if results == Path("results") else f" --results {results}"
+    return (
+        f"{len(after)} cells in {results}: {n_trained} trained, {n_made} evaluations made, "
+        f"{n_failed} failed. Next: bench report{named}"
+    )
 
 
 def _study(options: dict[str, Any]) -> Study:

@@ -44,7 +44,7 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / ".lock").open("w")
+            file = (self.path / ".lock").open("a")
         except OSError as error:
             raise RecordError(
                 f"cannot write the results folder {self.path.parent}: {error.strerror}; "

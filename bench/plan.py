@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from bench.archs import resolve
 from bench.attacks import attack_params
@@ -58,6 +59,10 @@ class Plan:
     study: Study
     cells: tuple[Cell, ...]
     dataset: Dataset
+
+    def statuses(self, results: Path) -> list[CellStatus]:
+        """Of every cell, in order."""
+        return [cell.status(RunFolder(results, cell.spec.run_id)) for cell in self.cells]
 
 
 def make_plan(study: Study) -> Plan:

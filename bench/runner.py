@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +30,6 @@ WAIT_SECONDS = 1.0
 """Between two looks at cells that other processes hold."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a run of the plan did."""
-
-    n_trained: int
-    n_evaluated: int
-    failed: tuple[str, ...]
-    """Run ids whose training ended with an error."""
-
-
 class Runner:
     """Works through a plan in one results folder, on one device."""
 
@@ -56,23 +45,18 @@ class Runner:
         self.images = Images.of(plan.dataset, device)
         self.machine = describe_machine(device)
         self.provenance = dict(provenance) | {"machine": self.machine}
-        self.n_trained = self.n_evaluated = 0
-        self.failed: list[str] = []
 
-    def run(self) -> Outcome:
+    def run(self) -> None:
         """Every cell, those that another process holds last."""
-        waiting = list(self.plan.cells)
-        said = False
-        while waiting:
-            held = [cell for cell in waiting if not self._try(cell)]
-            if len(held) == len(waiting):
-                if not said:
-                    names = ", ".join(cell.spec.run_id for cell in held)
-                    self.reporter.say(f"another process works on {names}; waiting for it")
-                said = True
+        held = [cell for cell in self.plan.cells if not self._try(cell)]
+        if held:
+            names = ", ".join(cell.spec.run_id for cell in held)
+            self.reporter.say(f"another process works on {names}; waiting for it")
+        while held:
+            still = [cell for cell in held if not self._try(cell)]
+            if len(still) == len(held):
                 time.sleep(WAIT_SECONDS)
-            waiting = held
-        return Outcome(self.n_trained, self.n_evaluated, tuple(self.failed))
+            held = still
 
     def _try(self, cell: Cell) -> bool:
         """Do what is missing of a cell; False where another process holds it."""
@@ -87,8 +71,6 @@ class Runner:
         if status.finished:
             note = f"failed before: {status.failed}" if status.failed else "done already"
             self.reporter.say(f"{folder.run_id}: {note}")
-            if status.failed:
-                self.failed.append(folder.run_id)
             return
         if not (status.trained and self._weights_whole(folder, status.missing)):
             if not self._train(cell, folder):
@@ -101,7 +83,6 @@ class Runner:
                 evaluate_missing(
                     folder, checkpoint, model, missing, self.images, self.machine, self.reporter
                 )
-                self.n_evaluated += len(missing)
         self.reporter.say(f"{folder.run_id}: {self._figures(folder, cell)}")
 
     def _train(self, cell: Cell, folder: RunFolder) -> bool:
@@ -113,9 +94,7 @@ class Runner:
             summary = trainer.run(self.reporter)
         except NonFiniteLoss as error:
             summary = failure(error, trainer.warnings)
-            self.failed.append(folder.run_id)
             self.reporter.say(f"{folder.run_id}: failed: {error}")
-        self.n_trained += 1
         if earlier and earlier.get("checkpoints") != summary.get("checkpoints"):
             self._set_evaluations_aside(folder)
         write_json(folder.train_file, summary)

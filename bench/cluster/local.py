@@ -1,0 +1,81 @@
+"""Helper processes on this machine: the same command again, in the same results folder.
+
+Cells are claimed through files, so that the processes need to say nothing to each other; one that
+dies leaves its cell to the others.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from bench.progress import Reporter
+
+HELPER = "ATBENCH_HELPER"
+"""Set in the environment of a helper process."""
+
+
+@contextmanager
+def helpers(
+    n: int, arguments: Sequence[str], device: torch.device, reporter: Reporter
+) -> Iterator[None]:
+    """`n` more processes of `bench ARGUMENTS` while the block runs; their lines are passed on.
+
+    A GPU each, from the second on; on a CPU the cores are shared out. They end with the block,
+    and with this process however it ends.
+    """
+    threads = max(1, torch.get_num_threads() // (n + 1))
+    if device.type == "cpu":
+        torch.set_num_threads(threads)
+    started = [_start(i + 1, arguments, device, threads, reporter) for i in range(n)]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.wait()
+
+
+def _start(
+    number: int,
+    arguments: Sequence[str],
+    device: torch.device,
+    threads: int,
+    reporter: Reporter,
+) -> subprocess.Popen[str]:
+    where = f"cuda:{number % torch.cuda.device_count()}" if device.type == "cuda" else "cpu"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.cli", *arguments, "--workers", "1", "--device", where],
+        env=os.environ | {HELPER: str(number), "OMP_NUM_THREADS": str(threads)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    threading.Thread(target=_pass_on, args=(process, reporter), daemon=True).start()
+    return process
+
+
+def _pass_on(process: subprocess.Popen[str], reporter: Reporter) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        reporter.say(line)
+
+
+def die_with_parent() -> None:
+    """In a helper: end when the process that started it does, even if that was killed."""
+    if HELPER not in os.environ:
+        return
+
+    def watch() -> None:
+        sys.stdin.buffer.read()  # returns when the other end of the pipe is gone
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

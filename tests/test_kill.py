@@ -1,0 +1,92 @@
+"""Killed at any moment, the same command finishes with the outcome of an undisturbed run."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from bench.records import RunRecord, load_records
+
+TIMEOUT = 240
+
+
+def command(results: Path, *arguments: str) -> list[str]:
+    return [
+        *(sys.executable, "-m", "bench.cli", "run", "--results", str(results), "--quiet"),
+        *("--methods", "cat-ce", "--train-size", "200", "--test-size", "24", *arguments),
+    ]
+
+
+def outcome(record: RunRecord) -> dict[str, object]:
+    assert record.train is not None
+    return {
+        "weights": record.train["checkpoints"],
+        **{e.eval_id: (e.survived.tolist(), e.broken_by()) for e in record.evaluations},
+    }
+
+
+def kill_when(process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
+    """SIGKILL as soon as `ready`; fails if the process ended before."""
+    end = time.monotonic() + TIMEOUT
+    while not ready():
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+def test_killed_in_training_and_in_autoattack(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    asked = ["--epochs", "4", "--attacks", "pgd-20,autoattack"]
+    subprocess.run(command(whole, *asked), check=True, timeout=TIMEOUT)
+
+    in_training = subprocess.Popen(command(cut, *asked))
+    kill_when(in_training, lambda: any(cut.glob("*/state-*.pt")))
+    assert not any(cut.glob("*/train.json"))
+    in_autoattack = subprocess.Popen(command(cut, *asked))
+    # pgd-20 is asked for first: once it is there, AutoAttack is running
+    kill_when(in_autoattack, lambda: any(cut.glob("*/evaluations/pgd-20-best*/0.json")))
+    time.sleep(0.2)
+    assert not any(cut.glob("*/evaluations/autoattack-*/0.json"))
+    subprocess.run(command(cut, *asked), check=True, timeout=TIMEOUT)
+
+    (one,), (two,) = load_records(whole), load_records(cut)
+    assert outcome(one) == outcome(two)
+    assert not load_records(cut).damaged
+    assert any(e.spec.attack == "autoattack" and e.complete for e in two.evaluations)
+
+
+def test_two_commands_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    asked = ["--epochs", "2", "--attacks", "pgd-20,cw", "--seeds", "0,1"]
+    subprocess.run(command(alone, *asked), check=True, timeout=TIMEOUT)
+    both = [subprocess.Popen(command(shared, *asked)) for _ in range(2)]
+    assert [process.wait(TIMEOUT) for process in both] == [0, 0]
+    one, two = load_records(alone), load_records(shared)
+    assert [outcome(a) for a in one] == [outcome(b) for b in two]
+    assert not two.damaged
+    leftovers = [p for p in shared.rglob("*") if p.suffix in (".partial", ".damaged")]
+    assert leftovers == []
+
+
+def test_workers_share_the_cells_and_die_with_their_parent(tmp_path: Path) -> None:
+    asked = ["--epochs", "1", "--attacks", "clean", "--seeds", "0,1,2", "--workers", "2"]
+    subprocess.run(command(tmp_path / "w", *asked), check=True, timeout=TIMEOUT)
+    records = load_records(tmp_path / "w")
+    assert [record.status for record in records] == ["done"] * 3
+    assert np.all(records.to_frame().status == "done")
+
+    slow = [a if a != "1" else "400" for a in asked]
+    parent = subprocess.Popen(command(tmp_path / "k", *slow))
+    kill_when(parent, lambda: len(list((tmp_path / "k").glob("*/state-*.pt"))) >= 2)
+    time.sleep(3)  # a helper that lived on would go on writing its history
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "k").rglob("history.jsonl")}
+    time.sleep(2)
+    assert {p: p.stat().st_mtime_ns for p in before} == before
