@@ -1,0 +1,306 @@
+"""AWP against the procedure of its paper, on a real copy of the network."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from bench.errors import ConfigError
+from bench.method import Batch, Method, TrainState
+from bench.registry import defaults, get_method, method_class
+from bench.seeding import generator_for
+from bench.threat import Threat
+from methods.awp import AWP, Proxy, layerwise_ascent
+from methods.cat import CatCE
+from methods.madry import Madry
+from methods.natural import Natural
+from methods.trades import Trades
+from tests.harness import make_state, small_batch, small_net
+
+LR = 0.05
+EPS = 8 / 255
+Loss = Callable[[nn.Module, Batch, Tensor], Tensor]
+
+
+def plain_pgd(model: nn.Module, batch: Batch, g: torch.Generator) -> Tensor:
+    noise = torch.empty_like(batch.x).uniform_(-1, 1, generator=g)
+    x_adv = (batch.x + noise * EPS).clamp(0, 1)
+    model.eval()
+    for _ in range(10):
+        x_adv.requires_grad_()
+        (grad,) = torch.autograd.grad(F.cross_entropy(model(x_adv), batch.y), x_adv)
+        x_adv = x_adv.detach() + 2 / 255 * grad.sign()
+        x_adv = torch.min(torch.max(x_adv, batch.x - EPS), batch.x + EPS).clamp(0, 1)
+    model.train()
+    return x_adv
+
+
+def plain_kl(p: Tensor, q: Tensor) -> Tensor:
+    return (p.softmax(1) * (p.softmax(1).log() - q.softmax(1).log())).sum() / len(p)
+
+
+def plain_kl_pgd(model: nn.Module, batch: Batch, g: torch.Generator) -> Tensor:
+    x_adv = batch.x + 0.001 * torch.empty_like(batch.x).normal_(generator=g)
+    model.eval()
+    for _ in range(10):
+        x_adv.requires_grad_()
+        (grad,) = torch.autograd.grad(plain_kl(model(batch.x).detach(), model(x_adv)), x_adv)
+        x_adv = x_adv.detach() + 2 / 255 * grad.sign()
+        x_adv = torch.min(torch.max(x_adv, batch.x - EPS), batch.x + EPS).clamp(0, 1)
+    model.train()
+    return x_adv
+
+
+def plain_ce(model: nn.Module, batch: Batch, x_adv: Tensor) -> Tensor:
+    return F.cross_entropy(model(x_adv), batch.y)
+
+
+def plain_trades(model: nn.Module, batch: Batch, x_adv: Tensor) -> Tensor:
+    clean, adversarial = model(batch.x), model(x_adv)
+    model(batch.x)
+    return F.cross_entropy(clean, batch.y) + 6.0 * plain_kl(clean, adversarial)
+
+
+def plain_awp(model: nn.Module, batch: Batch, x_adv: Tensor, loss: Loss, gamma: float) -> None:
+    """The authors' order, with a copy of the network and one step of SGD on it."""
+    proxy = copy.deepcopy(model).train()
+    parameters = list(proxy.parameters())
+    gradients = torch.autograd.grad(-loss(proxy, batch, x_adv), parameters)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.data -= 0.01 * gradient
+    stepped = dict(proxy.named_parameters())
+    by = {}
+    for name, weight in model.named_parameters():
+        if weight.ndim > 1 and "weight" in name:
+            change = stepped[name].detach() - weight.detach()
+            by[name] = gamma * weight.detach().norm() / (change.norm() + 1e-20) * change
+            weight.data += by[name]
+    parameters = list(model.parameters())
+    gradients = torch.autograd.grad(loss(model, batch, x_adv), parameters)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.data -= LR * gradient
+    for name, weight in model.named_parameters():
+        if name in by:
+            weight.data -= by[name]
+
+
+CASES: dict[str, tuple[Any, Loss, float]] = {
+    "awp-madry": (plain_pgd, plain_ce, 0.01),
+    "awp-trades": (plain_kl_pgd, plain_trades, 0.005),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_five_steps_are_those_of_the_paper_batchnorm_included(name: str) -> None:
+    attack, loss, gamma = CASES[name]
+    model = small_net()
+    plain = copy.deepcopy(model)
+    method = get_method(name)
+    state = make_state(method, model, lr=LR)
+    for step in range(5):
+        batch = small_batch(seed=step)
+        logged = method.train_step(state, batch)
+        state.next_batch()
+        x_adv = attack(plain, batch, generator_for(0, "train", "start", step))
+        plain_awp(plain, batch, x_adv, loss, gamma)
+        assert logged["loss"].isfinite()
+        assert not logged["loss"].requires_grad
+    assert_close(model.state_dict(), plain.state_dict(), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_step_in_single_precision_at_a_fixed_x_adv(name: str) -> None:
+    _, loss, gamma = CASES[name]
+    model, batch = small_net(dtype=torch.float32), small_batch(dtype=torch.float32)
+    plain = copy.deepcopy(model)
+    x_adv = (batch.x + 0.02 * torch.randn(batch.x.shape).sign()).clamp(0, 1)
+    method = _At(base=get_method(name).base, gamma=gamma, x_adv=x_adv)  # type: ignore[attr-defined]
+    state = make_state(method, model, lr=LR)
+    method.train_step(state, batch)
+    plain_awp(plain, batch, x_adv, loss, gamma)
+    assert_close(model.state_dict(), plain.state_dict(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("wrapped", "base"), [("awp-madry", Madry()), ("awp-trades", None)])
+def test_without_a_perturbation_it_is_the_method_itself(wrapped: str, base: Method | None) -> None:
+    base = base or Trades(step_size=2 / 255)
+    models = []
+    for method in (get_method(wrapped, gamma=0.0), base):
+        model = small_net()
+        state = make_state(method, model, lr=LR)
+        for step in range(5):
+            method.train_step(state, small_batch(seed=step))
+            state.next_batch()
+        models.append(model.state_dict())
+    assert_close(models[0], models[1], rtol=0, atol=0)
+
+
+def test_a_layer_moves_by_gamma_of_its_norm_and_nothing_else_moves() -> None:
+    model, batch = small_net(), small_batch()
+    state = make_state(Natural(), model)
+    before = copy.deepcopy(model.state_dict())
+    by = layerwise_ascent(Natural(), state, batch, batch.x, 0.03)
+    assert set(by) == {"conv.weight", "fc.weight"}
+    for name, step in by.items():
+        assert step.norm().item() == pytest.approx(0.03 * before[name].norm().item())
+        assert not step.requires_grad
+    assert_close(model.state_dict(), before, rtol=0, atol=0)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_layer_without_a_gradient_stays() -> None:
+    model = small_net()
+    model.unused = nn.Linear(3, 3).double()
+    batch = small_batch()
+    by = layerwise_ascent(Natural(), make_state(Natural(), model), batch, batch.x, 0.03)
+    assert by["unused.weight"].abs().max() == 0
+    assert by["conv.weight"].abs().max() > 0
+
+
+def test_the_perturbed_weights_meet_the_update_and_are_restored_once() -> None:
+    model, batch = small_net(), small_batch()
+    method = AWP(base=Natural(), gamma=0.05)
+    state = make_state(method, model)
+    before = copy.deepcopy(dict(model.named_parameters()))
+    by = layerwise_ascent(Natural(), state, batch, batch.x, 0.05)
+    seen: list[dict[str, Tensor]] = []
+
+    class Watching:
+        def backward(self, loss: Tensor) -> None:
+            seen.append({n: p.detach().clone() for n, p in model.named_parameters()})
+
+        def step(self) -> None:
+            raise RuntimeError("the step fails")
+
+        def attack_model(self, model: nn.Module, mode: str) -> nn.Module:
+            return model
+
+    state.stepper = Watching()
+    with pytest.raises(RuntimeError, match="the step fails"):
+        method.train_step(state, batch)
+    for name, parameter in before.items():
+        assert_close(seen[0][name], parameter.detach() + by.get(name, 0), rtol=0, atol=1e-14)
+    after = dict(model.named_parameters())
+    assert_close(after, before, rtol=0, atol=1e-14)
+
+
+def test_the_warm_up_is_a_share_of_the_training_and_counts_epochs_from_one() -> None:
+    method = get_method("awp-trades", steps=1)
+    moved = []
+    for epoch in range(4):
+        state = make_state(method, small_net(), n_epochs=60)
+        state.epoch = epoch  # 10 of 200 epochs are 3 of 60: the third is the first with AWP
+        before = copy.deepcopy(state.model)
+        batch = small_batch()
+        method.train_step(state, batch)
+        plain = get_method("trades", steps=1, step_size=2 / 255)
+        other = make_state(plain, before, n_epochs=60)
+        plain.train_step(other, batch)
+        first = state.model.state_dict()["conv.weight"]
+        moved.append(not torch.equal(first, before.state_dict()["conv.weight"]))
+    assert moved == [False, False, True, True]
+
+
+def test_a_proxy_keeps_the_running_statistics_of_the_model() -> None:
+    model, batch = small_net(), small_batch()
+    before = copy.deepcopy(model.state_dict())
+    proxy = Proxy(model)
+    logits = proxy(batch.x)
+    assert_close(model.state_dict(), before, rtol=0, atol=0)
+    assert_close(logits, model(batch.x), rtol=0, atol=0)
+    assert model.state_dict()["bn.num_batches_tracked"] == 1
+    names = [name for name, _ in model.named_buffers()]
+    assert_close({n: proxy.values[n] for n in names}, dict(model.named_buffers()))
+
+
+def test_radii_and_labels_are_settled_before_the_weights_move() -> None:
+    wrapped, plain = AWP(base=CatCE(), gamma=0.5), CatCE()
+    states = [make_state(method, small_net()) for method in (wrapped, plain)]
+    for method, state in zip((wrapped, plain), states, strict=True):
+        batch = small_batch()
+        state.model.eval()
+        right = state.model(batch.x).argmax(1)
+        state.model.train()
+        y = torch.where(batch.index < 4, right, batch.y)
+        method.train_step(state, Batch(batch.x, y, batch.index))
+    assert states[0].examples["radius"].max() > 0
+    assert_close(states[0].examples["radius"], states[1].examples["radius"], rtol=0, atol=0)
+    assert_close(states[0].scratch, states[1].scratch, rtol=0, atol=0)
+    first, second = (state.model.state_dict()["fc.weight"] for state in states)
+    assert not torch.equal(first, second)
+
+
+def test_what_a_method_keeps_is_still_its_own() -> None:
+    calls: list[str] = []
+
+    @dataclass(frozen=True, kw_only=True)
+    class Base(Natural):
+        def example_state(self, n: int, threat: Threat) -> dict[str, Tensor]:
+            return {"mine": torch.full((n,), threat.eps)}
+
+        def end_epoch(self, state: TrainState) -> None:
+            calls.append("end_epoch")
+
+        def eval_model(self, state: TrainState) -> nn.Module:
+            return averaged
+
+        def validate(self, threat: Threat, num_classes: int) -> None:
+            calls.append(f"validate {num_classes}")
+
+    averaged = nn.Linear(1, 1)
+    method = AWP(base=Base())
+    state = make_state(method, small_net(), n=3, eps=0.25)
+    assert state.examples["mine"].tolist() == [0.25] * 3
+    method.end_epoch(state)
+    method.validate(state.threat, 7)
+    assert calls == ["end_epoch", "validate 7"]
+    assert method.eval_model(state) is averaged
+
+
+def test_parameters_are_flat_and_carry_the_papers_values() -> None:
+    madry = defaults(method_class("awp-madry"))
+    trades = defaults(method_class("awp-trades"))
+    assert (madry["gamma"], madry["warmup"], madry["steps"]) == (0.01, 0.0, 10)
+    assert (trades["gamma"], trades["warmup"], trades["beta"]) == (0.005, 0.05, 6.0)
+    assert trades["step_size"] == madry["step_size"] == 2 / 255
+    assert "base" not in madry | trades
+    method = get_method("awp-trades", beta=2.0, steps=3)
+    assert method.base == Trades(beta=2.0, steps=3, step_size=2 / 255)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "message"),
+    [
+        ("awp-madry", {"gamma": -0.1}, "gamma = -0.1 is out of range: at least 0"),
+        ("awp-madry", {"warmup": 1.5}, "warmup = 1.5 is out of range: 0 to 1"),
+        ("awp-madry", {"steps": 0}, "steps = 0 is out of range: at least 1"),
+        ("awp-trades", {"beta": -1.0}, "beta = -1.0 is out of range: at least 0"),
+        ("awp-trades", {"step_size": 0.0}, "step_size = 0.0 is out of range: above 0"),
+    ],
+)
+def test_bad_values_are_refused(name: str, bad: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        get_method(name, **bad)
+
+
+def test_a_method_with_its_own_step_cannot_be_wrapped() -> None:
+    with pytest.raises(ConfigError, match="cannot wrap AWP, which has a training step"):
+        AWP(base=AWP(base=Natural()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _At(AWP):
+    """AWP at images that were chosen beforehand."""
+
+    x_adv: Tensor
+
+    def perturb(self, state: TrainState, batch: Batch) -> Tensor:
+        return self.x_adv
