@@ -1,0 +1,139 @@
+"""MLCAT-WP against the procedure of its paper, on real copies of the network."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from bench.errors import ConfigError
+from bench.method import Batch
+from bench.registry import get_method
+from bench.seeding import generator_for
+from methods.madry import Madry
+from methods.mlcat import MLCAT
+from tests.harness import make_state, small_batch, small_net
+
+LR = 0.05
+EPS = 8 / 255
+LAYERS = ("conv.weight", "fc.weight")
+
+
+def plain_pgd(model: nn.Module, batch: Batch, g: torch.Generator) -> Tensor:
+    noise = torch.empty_like(batch.x).uniform_(-1, 1, generator=g)
+    x_adv = (batch.x + noise * EPS).clamp(0, 1)
+    model.eval()
+    for _ in range(10):
+        x_adv.requires_grad_()
+        (grad,) = torch.autograd.grad(F.cross_entropy(model(x_adv), batch.y), x_adv)
+        x_adv = x_adv.detach() + 2 / 255 * grad.sign()
+        x_adv = torch.min(torch.max(x_adv, batch.x - EPS), batch.x + EPS).clamp(0, 1)
+    model.train()
+    return x_adv
+
+
+def plain_perturbation(
+    model: nn.Module, x_adv: Tensor, y: Tensor, threshold: float, gamma: float, ascents: int
+) -> dict[str, Tensor]:
+    """A fresh copy of the network for every step of SGD, as the authors load one."""
+    weights = {n: p.detach() for n, p in model.named_parameters() if n in LAYERS}
+    total = {n: torch.zeros_like(w) for n, w in weights.items()}
+    by = {n: torch.zeros_like(w) for n, w in weights.items()}
+    for _ in range(ascents):
+        proxy = copy.deepcopy(model).train()
+        named = dict(proxy.named_parameters())
+        for n in LAYERS:
+            named[n].data += by[n]
+        each = F.cross_entropy(proxy(x_adv), y, reduction="none")
+        small = [i for i in range(len(y)) if each[i] < threshold]
+        loss = each[small].sum() / len(y)
+        gradients = torch.autograd.grad(-loss, [named[n] for n in LAYERS])
+        for n, gradient in zip(LAYERS, gradients, strict=True):
+            total[n] = total[n] - 0.01 * gradient
+        length = torch.cat([w.flatten() for w in weights.values()]).norm()
+        reached = torch.cat([t.flatten() for t in total.values()]).norm()
+        by = {n: gamma * length / (reached + 1e-20) * total[n] for n in LAYERS}
+    return by
+
+
+@pytest.mark.parametrize("ascents", [1, 10])
+def test_five_steps_are_those_of_the_paper_batchnorm_included(ascents: int) -> None:
+    model = small_net()
+    plain = copy.deepcopy(model)
+    method = get_method("mlcat-wp", threshold=1.4, gamma=0.05, ascents=ascents)
+    state = make_state(method, model, lr=LR)
+    chosen = []
+    for step in range(5):
+        batch = small_batch(seed=step)
+        method.train_step(state, batch)
+        state.next_batch()
+        x_adv = plain_pgd(plain, batch, generator_for(0, "train", "start", step))
+        by = plain_perturbation(plain, x_adv, batch.y, 1.4, 0.05, ascents)
+        each = F.cross_entropy(copy.deepcopy(plain)(x_adv), batch.y, reduction="none")
+        chosen.append(int((each < 1.4).sum()))
+        named = dict(plain.named_parameters())
+        for n in LAYERS:
+            named[n].data += by[n]
+        gradients = torch.autograd.grad(
+            F.cross_entropy(plain(x_adv), batch.y), list(named.values())
+        )
+        for parameter, gradient in zip(named.values(), gradients, strict=True):
+            parameter.data -= LR * gradient
+        for n in LAYERS:
+            named[n].data -= by[n]
+    assert any(0 < n < 6 for n in chosen)
+    assert_close(model.state_dict(), plain.state_dict(), rtol=0, atol=1e-10)
+
+
+def test_one_ascent_in_single_precision_at_a_fixed_x_adv() -> None:
+    model, batch = small_net(dtype=torch.float32), small_batch(dtype=torch.float32)
+    each = F.cross_entropy(copy.deepcopy(model)(batch.x), batch.y, reduction="none")
+    threshold = float(each.detach().median()) + 1e-3
+    method = MLCAT(threshold=threshold, ascents=1)
+    by = method.ascent(make_state(method, model), batch, batch.x)
+    wanted = plain_perturbation(model, batch.x, batch.y, threshold, 0.01, 1)
+    assert_close(by, wanted, rtol=0, atol=1e-5)
+    assert max(float(step.abs().max()) for step in wanted.values()) > 1e-3
+
+
+def test_all_layers_together_move_by_gamma_of_their_norm() -> None:
+    model, batch = small_net(), small_batch()
+    method = MLCAT(threshold=10.0, gamma=0.02)
+    by = method.ascent(make_state(method, model), batch, batch.x)
+    weights = [p for n, p in model.named_parameters() if n in LAYERS]
+    length = torch.cat([w.detach().flatten() for w in weights]).norm().item()
+    reached = torch.cat([step.flatten() for step in by.values()]).norm().item()
+    assert reached == pytest.approx(0.02 * length)
+    assert set(by) == set(LAYERS)
+
+
+@pytest.mark.parametrize("params", [{"gamma": 0.0}, {"threshold": 0.0}, {"warmup": 1.0}])
+def test_without_a_perturbation_it_is_madry(params: dict[str, float]) -> None:
+    models = []
+    for method in (MLCAT(**params), Madry()):  # type: ignore[arg-type]
+        model = small_net()
+        state = make_state(method, model, lr=LR)
+        for step in range(5):
+            method.train_step(state, small_batch(seed=step))
+            state.next_batch()
+        models.append(model.state_dict())
+    assert_close(models[0], models[1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"threshold": -1.0}, "threshold = -1.0 is out of range: at least 0"),
+        ({"ascents": 0}, "ascents = 0 is out of range: at least 1"),
+        ({"gamma": -1.0}, "gamma = -1.0 is out of range: at least 0"),
+        ({"step_size": 0.0}, "step_size = 0.0 is out of range: above 0"),
+    ],
+)
+def test_bad_values_are_refused(bad: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        get_method("mlcat-wp", **bad)
