@@ -1,0 +1,147 @@
+"""Free adversarial training against its replayed minibatch, written out."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from bench.errors import ConfigError
+from bench.method import Batch
+from bench.registry import get_method
+from methods.free import Free
+from tests.harness import PlainStepper, make_state, small_batch, small_net
+
+LR = 0.05
+EPS = 8 / 255
+
+
+def plain_minibatch(
+    model: nn.Module, d: Tensor, batch: Batch, replays: int, step_size: float = EPS
+) -> list[float]:
+    """Moves model and d in place; returns the losses."""
+    seen = []
+    n = len(batch.y)
+    for _ in range(replays):
+        rows = d[:n].clone().requires_grad_()
+        x_adv = torch.clamp(batch.x + rows, 0, 1)
+        loss = F.cross_entropy(model(x_adv), batch.y)
+        parameters = list(model.parameters())
+        g_d, *gradients = torch.autograd.grad(loss, [rows, *parameters])
+        d[:n] = torch.clamp(d[:n] + step_size * g_d.sign(), -EPS, EPS)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.data -= LR * gradient
+        seen.append(float(loss.detach()))
+    return seen
+
+
+@pytest.mark.parametrize("replays", [1, 3])
+def test_five_minibatches_are_those_of_the_paper_batchnorm_included(replays: int) -> None:
+    model = small_net()
+    plain = copy.deepcopy(model)
+    d = torch.zeros(6, 2, 4, 4, dtype=torch.float64)
+    method = get_method("free", replays=replays)
+    state = make_state(method, model, lr=LR)
+    for step, n in enumerate((6, 6, 2, 6, 1)):  # two epochs with an incomplete last minibatch
+        batch = small_batch(n, seed=step)
+        logged = method.train_step(state, batch)
+        state.next_batch()
+        seen = plain_minibatch(plain, d, batch, replays)
+        assert float(logged["loss"]) == pytest.approx(sum(seen) / replays, abs=1e-10)
+        assert_close(state.memory["perturbation"], d, rtol=0, atol=1e-12)
+    assert_close(model.state_dict(), plain.state_dict(), rtol=0, atol=1e-10)
+    assert model.state_dict()["bn.num_batches_tracked"] == 5 * replays
+
+
+def test_one_replay_in_single_precision_at_a_fixed_perturbation() -> None:
+    model, batch = small_net(dtype=torch.float32), small_batch(dtype=torch.float32)
+    plain = copy.deepcopy(model)
+    method = Free(replays=1)
+    state = make_state(method, model, lr=0.0)
+    d = (torch.rand(batch.x.shape, generator=torch.Generator().manual_seed(3)) * 2 - 1) * EPS
+    state.memory["perturbation"] = d.clone()
+    x_adv = (batch.x + d).clamp(0, 1)
+    assert_close(method.perturb(state, batch), x_adv)
+    method.train_step(state, batch)
+    loss = F.cross_entropy(plain(x_adv), batch.y)
+    wanted = torch.autograd.grad(loss, list(plain.parameters()))
+    got = [parameter.grad for parameter in model.parameters()]
+    assert_close(got, list(wanted), rtol=0, atol=1e-5)
+
+
+def test_a_pixel_driven_out_of_range_keeps_its_perturbation() -> None:
+    model, batch = small_net(), small_batch()
+    x = batch.x.clone()
+    x[:, 0], x[:, 1] = 1.0, 0.0
+    method = Free(replays=1, step_size=1 / 255)
+    state = make_state(method, model)
+    d = torch.full_like(x, 2 / 255)
+    state.memory["perturbation"] = d.clone()
+    method.train_step(state, Batch(x, batch.y, batch.index))
+    now = state.memory["perturbation"]
+    assert_close(now[:, 0], d[:, 0], rtol=0, atol=0)
+    assert ((now[:, 1] - d[:, 1]).abs() > 0.9 / 255).all()
+
+
+def test_an_incomplete_minibatch_uses_the_first_rows_and_leaves_the_others() -> None:
+    method = Free(replays=2)
+    state = make_state(method, small_net())
+    method.train_step(state, small_batch(6))
+    before = state.memory["perturbation"].clone()
+    assert before.abs().max() == pytest.approx(EPS)
+    method.train_step(state, small_batch(2, seed=5))
+    now = state.memory["perturbation"]
+    assert_close(now[2:], before[2:], rtol=0, atol=0)
+    assert not torch.equal(now[:2], before[:2])
+
+
+def test_a_larger_minibatch_keeps_the_rows_that_there_were() -> None:
+    method = Free(replays=1)
+    state = make_state(method, small_net(), lr=0.0)
+    method.train_step(state, small_batch(2))
+    before = state.memory["perturbation"].clone()
+    larger = small_batch(6)
+    x_adv = method.perturb(state, larger)
+    assert_close(x_adv[:2], (larger.x[:2] + before).clamp(0, 1))
+    assert_close(x_adv[2:], larger.x[2:])
+    assert state.memory["perturbation"].shape == (6, 2, 4, 4)
+
+
+def test_every_replay_is_an_optimiser_step() -> None:
+    class Counting(PlainStepper):
+        steps = 0
+
+        def step(self) -> None:
+            self.steps += 1
+            super().step()
+
+    model = small_net()
+    method = get_method("free")
+    state = make_state(method, model)
+    stepper = state.stepper = Counting(model)
+    method.train_step(state, small_batch())
+    assert stepper.steps == method.replays == 8  # type: ignore[attr-defined]
+
+
+def test_lengths_scale_with_eps() -> None:
+    method = Free(replays=1, step_size=2 / 255)
+    state = make_state(method, small_net(), eps=4 / 255)
+    method.train_step(state, small_batch())
+    assert state.memory["perturbation"].abs().max() == pytest.approx(1 / 255)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"replays": 0}, "replays = 0 is out of range: at least 1"),
+        ({"step_size": 0.0}, "step_size = 0.0 is out of range: above 0"),
+    ],
+)
+def test_bad_values_are_refused(bad: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        get_method("free", **bad)
