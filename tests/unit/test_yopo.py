@@ -1,0 +1,170 @@
+"""YOPO against its two loops, written out, with the first layer's gradient kept apart."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.testing import assert_close
+
+from bench.archs import build
+from bench.errors import ConfigError
+from bench.method import Batch
+from bench.registry import get_method
+from bench.seeding import generator_for
+from methods.yopo import YOPO
+from tests.harness import SmallNet, make_state, small_batch, small_net
+
+LR = 0.05
+EPS = 8 / 255
+SIGMA = 2 / 255
+
+
+def saturated(n: int = 6, seed: int = 1, dtype: torch.dtype = torch.float64) -> Batch:
+    """A batch in which a third of the pixels are black or white."""
+    batch = small_batch(n, seed, dtype)
+    return Batch((1.5 * batch.x - 0.25).clamp(0, 1), batch.y, batch.index)
+
+
+def start(batch: Batch, step: int) -> Tensor:
+    g = generator_for(0, "train", "start", step)
+    return torch.empty_like(batch.x).uniform_(-1, 1, generator=g) * EPS
+
+
+def plain_gradients(
+    model: SmallNet, batch: Batch, eta: Tensor, m: int, n: int
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The sums over m passes, and x + eta in the end."""
+    total = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    rest = {name: p for name, p in model.named_parameters() if not name.startswith("conv")}
+    stem = {name: p for name, p in model.named_parameters() if name.startswith("conv")}
+    x = batch.x
+    for _ in range(m):
+        h = model.conv(x + eta)
+        logits = model.fc(torch.tanh(model.bn(h)).flatten(1))
+        loss = F.cross_entropy(logits, batch.y)
+        g_h, *gradients = torch.autograd.grad(loss, [h, *rest.values()])
+        for name, gradient in zip(rest, gradients, strict=True):
+            total[name] += gradient
+        p = -g_h
+        for _ in range(n):
+            eta = eta.detach().requires_grad_()
+            hamiltonian = (model.conv(torch.clamp(x + eta, 0, 1)) * p).sum()
+            (gradient,) = torch.autograd.grad(hamiltonian, eta)
+            eta = (eta.detach() - SIGMA * gradient.sign()).clamp(-EPS, EPS)
+            eta = (x + eta).clamp(0, 1) - x
+        hamiltonian = (model.conv(torch.clamp(x + eta, 0, 1)) * p).sum()
+        gradients = list(torch.autograd.grad(-hamiltonian, list(stem.values())))
+        for name, gradient in zip(stem, gradients, strict=True):
+            total[name] += gradient
+    return total, x + eta
+
+
+@pytest.mark.parametrize(("m", "n"), [(5, 3), (2, 1), (1, 4)])
+def test_five_steps_are_those_of_the_paper_batchnorm_included(m: int, n: int) -> None:
+    model = small_net()
+    plain = copy.deepcopy(model)
+    method = get_method("yopo", passes=m, inner_steps=n)
+    state = make_state(method, model, lr=LR)
+    for step in range(5):
+        batch = saturated(seed=step)
+        logged = method.train_step(state, batch)
+        state.next_batch()
+        total, _ = plain_gradients(plain, batch, start(batch, step), m, n)
+        for name, parameter in plain.named_parameters():
+            parameter.data -= LR * total[name]
+        assert logged["loss"].isfinite()
+        assert not logged["loss"].requires_grad
+    assert_close(model.state_dict(), plain.state_dict(), rtol=0, atol=1e-10)
+    assert model.state_dict()["bn.num_batches_tracked"] == 5 * m
+
+
+def test_gradients_in_single_precision() -> None:
+    model, batch = small_net(dtype=torch.float32), saturated(dtype=torch.float32)
+    plain = copy.deepcopy(model)
+    method = YOPO(passes=1, inner_steps=1)
+    state = make_state(method, model, lr=0.0)
+    method.train_step(state, batch)
+    total, _ = plain_gradients(plain, batch, start(batch, 0), 1, 1)
+    got = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert_close(got, total, rtol=0, atol=1e-5)
+
+
+def test_one_inner_step_is_one_step_of_pgd() -> None:
+    """At the x' where p was taken, H falls exactly as the cross entropy rises."""
+    model = build("linear", num_classes=4, in_channels=2, image_size=4).double().train()
+    batch = small_batch()
+    x = 0.1 + 0.8 * batch.x  # nothing is cut to the pixel range
+    x_start = x + start(batch, 0)
+    x_start.requires_grad_()
+    loss = F.cross_entropy(model(x_start), batch.y)
+    (gradient,) = torch.autograd.grad(loss, x_start)
+    x_adv = x_start.detach() + SIGMA * gradient.sign()
+    x_adv = torch.min(torch.max(x_adv, x - EPS), x + EPS)
+    p = F.softmax(model(x_start), dim=1).detach() - F.one_hot(batch.y, 4)
+    wanted = (p / len(batch.y)).T @ x_adv.flatten(1)
+    method = YOPO(passes=1, inner_steps=1)
+    state = make_state(method, model, lr=0.0)
+    method.train_step(state, Batch(x, batch.y, batch.index))
+    assert_close(model.get_parameter("fc.weight").grad, wanted, rtol=0, atol=1e-10)
+
+
+def test_the_first_layer_learns_nothing_from_the_cross_entropy() -> None:
+    """Where only the first layer could lower it: without a step of x', -H is all it sees."""
+    model, batch = small_net(), small_batch()
+    method = YOPO(passes=2, inner_steps=1, step_size=1e-12)
+    state = make_state(method, model, lr=0.0)
+    method.train_step(state, batch)
+    plain = small_net()
+    eta = start(batch, 0)
+    for _ in range(2):
+        F.cross_entropy(plain((batch.x + eta).clamp(0, 1)), batch.y).backward()  # type: ignore[no-untyped-call]
+        eta = (batch.x + eta).clamp(0, 1) - batch.x
+    # -H has the gradient of the cross entropy at x' itself: once a pass, not twice
+    got, wanted = model.conv.weight.grad, plain.conv.weight.grad
+    assert got is not None
+    assert wanted is not None
+    assert float((got - wanted).norm() / wanted.norm()) < 0.05
+
+
+def test_modes_and_inputs_are_left_as_they_were() -> None:
+    model, batch = small_net(), saturated()
+    model.bn.eval()
+    before = batch.x.clone()
+    statistics = model.bn.running_mean.clone()  # type: ignore[union-attr]
+    method = get_method("yopo")
+    method.train_step(make_state(method, model), batch)
+    assert model.training
+    assert not model.bn.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert_close(batch.x, before, rtol=0, atol=0)
+    assert_close(model.bn.running_mean, statistics, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("arch", ["cnn", "linear"])
+def test_it_runs_on_an_arch(arch: str) -> None:
+    torch.manual_seed(0)
+    model = build(arch, num_classes=4, in_channels=2, image_size=4).train()
+    before = copy.deepcopy(model.state_dict())
+    method = get_method("yopo")
+    loss = method.train_step(make_state(method, model), small_batch(dtype=torch.float32))["loss"]
+    assert loss.isfinite()
+    for name, parameter in model.named_parameters():
+        assert not torch.equal(parameter, before[name]), name
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"passes": 0}, "passes = 0 is out of range: at least 1"),
+        ({"inner_steps": 0}, "inner_steps = 0 is out of range: at least 1"),
+        ({"step_size": -1.0}, "step_size = -1.0 is out of range: above 0"),
+    ],
+)
+def test_bad_values_are_refused(bad: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        get_method("yopo", **bad)
