@@ -1,0 +1,100 @@
+"""Ablations of CAT (arXiv 2002.06789, section 4.4 and Figure 4b), and one that it lacks.
+
+    adv-ls      fixed radius, soft labels:     max_{|d| <= eps} CE(Z(x + d), q)
+    adp-adv     CAT's radius, hard labels:     max_{|d| <= e_i} CE(Z(x + d), y)
+    natural-ls  no attack, soft labels:        CE(Z(x), q)
+
+    q = (1 - alpha) onehot(y) + alpha v,  v ~ Dirichlet(1, ..., 1),  alpha = c eps_max = 0.3137
+
+q is the paper's eq. 4 at the largest radius. Its "Adv train" is `madry`, and both halves together
+are `cat-ce`. natural-ls measures how much accuracy under PGD the noisy labels buy by themselves.
+
+The paper states neither start nor step of these attacks. adv-ls takes those of `madry`, so that
+at c = 0 it is `madry` and otherwise differs from it by its labels alone; as in CAT, the attack
+ascends one draw of q and the update descends another. adp-adv takes those of `cat-ce`, from which
+it differs by c = 0 alone. `noise="uniform"` is the other reading of "label smoothing": v = 1/K.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from bench.api import Batch, Threat, TrainState, register
+from methods.cat import CatCE
+
+
+@register("adv-ls")
+@dataclass(frozen=True, kw_only=True)
+class AdvLS(CatCE):
+    """CAT's labels at a fixed radius."""
+
+    step_size: float = 2 / 255
+    """Length of a step, at eps = 8/255."""
+    start: Literal["zero", "uniform"] = "uniform"
+    """Start of the attack."""
+    noise: Literal["dirichlet", "uniform"] = "dirichlet"
+    """What a label is mixed with: a draw, or 1/K for all classes."""
+    adaptive: bool = field(default=False, init=False)
+    """Each radius is eps_max; the parameters of its growth are fixed with it."""
+    eta: float = field(default=0.0, init=False)
+    cap_before: bool = field(default=True, init=False)
+    any_iterate: bool = field(default=False, init=False)
+    per_view: bool = field(default=False, init=False)
+
+    title = "Adv+LS"
+    objective = "CE(Z(x'), (1 - c eps) y + c eps Dirichlet)"
+    inner = "max CE(Z(x'), label)"
+
+    def _dirichlet(self, state: TrainState, batch: Batch) -> Tensor:
+        if self.noise == "uniform":
+            shape = (len(batch.y), state.num_classes)
+            return torch.full(shape, 1 / state.num_classes, device=batch.y.device)
+        return super()._dirichlet(state, batch)
+
+
+@register("adp-adv")
+@dataclass(frozen=True, kw_only=True)
+class AdpAdv(CatCE):
+    """CAT's radii with hard labels."""
+
+    c: float = field(default=0.0, init=False)
+    """No label uncertainty; the parameters of the draw are fixed with it."""
+    reuse_draw: bool = field(default=False, init=False)
+    dir_beta: float = field(default=1.0, init=False)
+
+    title = "Adp-Adv"
+    objective = "CE(Z(x'), y)"
+    inner = "max CE(Z(x'), y) within e_i"
+
+
+@register("natural-ls")
+@dataclass(frozen=True, kw_only=True)
+class NaturalLS(AdvLS):
+    """CAT's labels without an attack."""
+
+    steps: int = field(default=1, init=False)
+    """There is no attack: its parameters are fixed."""
+    step_size: float = field(default=2 / 255, init=False)
+    step_rule: Literal["fixed", "radius"] = field(default="fixed", init=False)
+    start: Literal["zero", "uniform"] = field(default="zero", init=False)
+    reuse_draw: bool = field(default=False, init=False)
+    attack_bn: Literal["eval", "train"] = field(default="eval", init=False)
+
+    title = "Natural+LS"
+    objective = "CE(Z(x), (1 - c eps) y + c eps Dirichlet)"
+    inner = "none"
+
+    def example_state(self, n: int, threat: Threat) -> dict[str, Tensor]:
+        """Nothing: there is no radius."""
+        return {}
+
+    def perturb(self, state: TrainState, batch: Batch) -> Tensor:
+        """The images themselves; draws their labels."""
+        radius = batch.x.new_full((len(batch.y),), state.threat.scale(self.eps_max))
+        label = self._label(state, batch, radius, self._dirichlet(state, batch))
+        state.scratch["label"] = label
+        return batch.x
