@@ -10,7 +10,6 @@ import random
 import warnings
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 import pyautoattack
@@ -20,20 +19,12 @@ from torch import Tensor, nn
 
 from bench.attacks import AttackWarning, get_attack, list_attacks
 from bench.threat import Threat
+from tests.short import ShortAutoAttack
 
 EPS = 0.1
 SIZE = 4
 
 pytestmark = pytest.mark.parametrize("name", list_attacks())
-
-
-class Short(pyautoattack.AutoAttack):  # type: ignore[misc]
-    """The package's attacks, a tenth as long."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.apgd.n_iter = self.apgd_targeted.n_iter = self.fab.n_iter = 10
-        self.square.n_queries = 100
 
 
 class Net(nn.Module):
@@ -93,7 +84,7 @@ def attack(name: str, global_seed: int, seed: int, *, n: int = 6, eps: float = E
     states = torch.get_rng_state(), random.getstate(), np.random.get_state(legacy=False)
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore", AttackWarning)
-        patch.setattr(pyautoattack, "AutoAttack", Short)
+        patch.setattr(pyautoattack, "AutoAttack", ShortAutoAttack)
         x_adv = get_attack(name)(
             net, x, y, Threat(eps=eps), generator=torch.Generator().manual_seed(seed)
         )

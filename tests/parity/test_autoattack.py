@@ -1,0 +1,251 @@
+"""Our AutoAttack beside the package's own evaluation, image by image.
+
+On three models at full length, but for Square's 5000 queries, of which 1000 are made; where only
+the wiring matters, with few iterations.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from typing import Any
+
+import pyautoattack
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.attacks import AttackWarning, AutoAttackPart, get_attack
+from bench.attacks.autoattack import n_classes
+from bench.attacks.blocks import Blocked
+from bench.errors import ConfigError
+from bench.threat import Threat
+from tests.short import ShortAutoAttack
+
+N = 24
+SHAPE = (1, 6, 6)
+CLASSES = {"linear": 6, "conv": 10, "five": 5}
+SEEDS = {"linear": 3, "conv": 4, "five": 5}
+EPS = 0.1
+
+
+class Stepped(nn.Module):
+    """The upper rows of an image in steps of 1/8: no gradient, and work for Square."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.rows = rows
+
+    def forward(self, x: Tensor) -> Tensor:
+        upper = (8 * x[:, :, : self.rows]).round() / 8
+        return torch.cat([upper, x[:, :, self.rows :]], 2)
+
+
+def build(kind: str) -> nn.Module:
+    k = CLASSES[kind]
+    if kind == "linear":
+        return nn.Sequential(nn.Flatten(), nn.Linear(36, k))
+    first = Stepped(rows=3) if kind == "five" else nn.Identity()
+    layers = (nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten())
+    return nn.Sequential(first, *layers, nn.Linear(216, k))
+
+
+def blobs(k: int, n: int) -> tuple[Tensor, Tensor]:
+    """Images of k classes around k grey patterns."""
+    g = torch.Generator().manual_seed(1)
+    centres = 0.5 + 0.2 * torch.randn(k, *SHAPE, generator=g)
+    y = torch.arange(n) % k
+    return (centres[y] + 0.15 * torch.randn(n, *SHAPE, generator=g)).clamp(0, 1), y
+
+
+@cache
+def subject(kind: str) -> tuple[nn.Module, Tensor, Tensor]:
+    """A model in eval mode after a few steps, and images of which one is misclassified."""
+    torch.manual_seed(0)
+    net = build(kind)
+    x, y = blobs(CLASSES[kind], 200)
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    for _ in range(20):
+        optimiser.zero_grad()
+        F.cross_entropy(net(x), y).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    x, y = x[:N].clone(), y[:N].clone()
+    y[5] = (y[5] + 1) % CLASSES[kind]
+    return net.eval(), x, y
+
+
+def right(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    with torch.no_grad():
+        correct: Tensor = net(x).argmax(1) == y
+        return correct
+
+
+def theirs(kind: str, seed: int, version: str = "standard") -> Tensor:
+    """Survivors of the package's own evaluation, all images in one batch."""
+    net, x, y = subject(kind)
+    suite = pyautoattack.AutoAttack(net, eps=EPS, seed=seed, version=version)
+    if CLASSES[kind] < 10:  # the package raises where it wants more targets than there are
+        suite.apgd_targeted.n_target_classes = suite.fab.n_target_classes = CLASSES[kind] - 1
+    state = torch.get_rng_state()
+    x_adv, _ = suite.run_standard_evaluation(x, y, batch_size=N)
+    torch.set_rng_state(state)  # it seeds the global generator
+    return right(net, x_adv, y)
+
+
+def ours(kind: str, seed: int, name: str = "autoattack", *, drawn: int = 0) -> Tensor:
+    net, x, y = subject(kind)
+    generator = torch.Generator().manual_seed(seed)
+    torch.rand(drawn, generator=generator)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AttackWarning)
+        x_adv = get_attack(name)(net, x, y, Threat(eps=EPS), generator=generator)
+    assert float(Threat().distance(x_adv, x).max()) <= EPS + 1e-6
+    return right(net, x_adv, y)
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pyautoattack, "AutoAttack", ShortAutoAttack)
+
+
+class FewQueries(pyautoattack.AutoAttack):  # type: ignore[misc]
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        assert self.square.n_queries == 5000
+        self.square.n_queries = 1000
+
+
+@pytest.mark.parametrize(
+    ("kind", "left"), [("linear", (8, 18)), ("conv", (8, 18)), ("five", (16, 21))]
+)
+def test_the_survivors_are_the_packages_own(
+    kind: str, left: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pyautoattack, "AutoAttack", FewQueries)
+    net, x, y = subject(kind)
+    found = ours(kind, SEEDS[kind])
+    assert torch.equal(found, theirs(kind, SEEDS[kind]))
+    assert left[0] <= int(found.sum()) <= left[1] < int(right(net, x, y).sum())
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("version", ["standard", "plus", "rand"])
+def test_every_version_has_the_packages_parts(kind: str, version: str) -> None:
+    name = {"standard": "autoattack"}.get(version, f"autoattack-{version}")
+    assert torch.equal(ours(kind, 7, name), theirs(kind, 7, version))
+
+
+@pytest.mark.usefixtures("short")
+def test_the_seed_is_the_one_that_the_generator_began_with() -> None:
+    first = ours("conv", 7)
+    assert torch.equal(first, ours("conv", 7, drawn=50))
+    parts = [AutoAttackPart(part=part) for part in ("apgd-ce", "square")]
+    net, x, y = subject("conv")
+    for part in parts:
+        results = [
+            part(net, x, y, Threat(eps=0.03), generator=torch.Generator().manual_seed(seed))
+            for seed in (1, 1, 2)
+        ]
+        assert torch.equal(results[0], results[1])
+        without = part(net, x, y, Threat(eps=0.03))
+        zero = part(net, x, y, Threat(eps=0.03), generator=torch.Generator().manual_seed(0))
+        assert torch.equal(without, zero)
+    harder = [
+        parts[0](net, x, y, Threat(eps=0.2), generator=torch.Generator().manual_seed(seed))
+        for seed in (1, 2)
+    ]
+    assert not torch.equal(*harder)
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("batch_size", [16, 24, 100])
+def test_blocks_of_the_model_change_nothing(batch_size: int) -> None:
+    net, x, y = subject("conv")
+    blocked = Blocked(net, batch_size)
+    generator = torch.Generator().manual_seed(7)
+    x_adv = get_attack("autoattack")(blocked, x, y, Threat(eps=EPS), generator=generator)
+    suite = pyautoattack.AutoAttack(Blocked(net, N), eps=EPS, seed=7)
+    with torch.random.fork_rng():
+        expected, _ = suite.run_standard_evaluation(x, y, batch_size=N)
+    assert torch.equal(right(net, x_adv, y), right(net, expected, y))
+
+
+@pytest.mark.usefixtures("short")
+def test_a_later_part_gets_what_the_earlier_ones_missed() -> None:
+    """A model without any gradient: Square breaks what no other part does."""
+    net = nn.Sequential(Stepped(rows=6), subject("conv")[0]).eval()
+    x = subject("conv")[1]
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    generator, threat = torch.Generator().manual_seed(5), Threat(eps=0.15)
+    left = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AttackWarning)
+        for name in ("apgd-ce", "apgd-t", "fab-t", "square", "autoattack"):
+            left[name] = right(net, get_attack(name)(net, x, y, threat, generator=generator), y)
+    others = left["apgd-ce"] & left["apgd-t"] & left["fab-t"]
+    assert bool((others & ~left["square"]).any())
+    assert int(left["autoattack"].sum()) < int(others.sum())
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("name", ["apgd-ce", "apgd-t", "fab-t", "square", "autoattack"])
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_fewer_than_four_classes_are_refused(name: str, k: int) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, k))
+    x, y = torch.rand(4, *SHAPE), torch.zeros(4, dtype=torch.long)
+    with pytest.raises(ConfigError) as caught:
+        get_attack(name)(net, x, y, Threat(eps=EPS))
+    assert str(caught.value) == (
+        f"AutoAttack needs at least 4 classes and the model has {k}; use --attacks pgd-20,cw"
+    )
+    assert net.training
+
+
+@pytest.mark.usefixtures("short")
+def test_four_classes_are_enough() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 4)).eval()
+    x = torch.rand(6, *SHAPE)
+    with torch.no_grad():
+        y = net(x).argmax(1)
+        assert n_classes(net, x) == 4
+    x_adv = get_attack("autoattack")(net, x, y, Threat(eps=0.5))
+    assert not bool(right(net, x_adv, y).any())
+
+
+@pytest.mark.usefixtures("short")
+def test_what_the_package_notices_is_a_warning() -> None:
+    class Flat(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tensor([[1.0, 0.5, 0.2, 0.1]]) + 0 * x.flatten(1).sum(1, keepdim=True)
+
+    x, y = torch.rand(3, *SHAPE), torch.zeros(3, dtype=torch.long)
+    with pytest.warns(AttackWarning, match="3 points with zero gradient") as caught:
+        get_attack("apgd-t")(Flat(), x, y, Threat(eps=EPS))
+    assert len(caught) == 1  # once, for three targets
+
+
+@pytest.mark.usefixtures("short")
+def test_images_may_be_stored_channels_last_and_logits_be_a_view_of_them() -> None:
+    """The package calls `view` on gradients, and Square writes into the logits."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.rand(8, 6, 2, 2, generator=g).contiguous(memory_format=torch.channels_last)
+    before = x.clone()
+    net = nn.Sequential(nn.Flatten(), First())
+    y = net(x).argmax(1)
+    for name in ("apgd-ce", "apgd-t", "fab-t", "square"):
+        x_adv = get_attack(name)(net, x, y, Threat(eps=EPS))
+        assert torch.equal(x, before)
+        assert float(x_adv.min()) >= 0
+        assert float(Threat().distance(x_adv, x).max()) <= EPS + 1e-6
+        assert not bool(right(net, x_adv, y).all())
+
+
+class First(nn.Module):
+    """The first five values, as a view."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :5]
