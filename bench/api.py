@@ -7,7 +7,7 @@ from bench import losses
 from bench.attacks.maximise import ModelMode, Start, attack_mode, maximise
 from bench.errors import ConfigError
 from bench.method import Batch, Method, TrainState
-from bench.registry import register
+from bench.registry import get_method, register
 from bench.threat import REFERENCE_EPS, Threat, rowwise
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Threat",
     "TrainState",
     "attack_mode",
+    "get_method",
     "losses",
     "maximise",
     "register",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.archs import resolve
@@ -14,7 +14,7 @@ from bench.errors import unknown_name
 from bench.folder import RunFolder
 from bench.method import Method
 from bench.recipe import Recipe, load_recipe
-from bench.registry import get_method, method_name, method_sha256
+from bench.registry import get_method, method_name, method_sha256, parameters
 from bench.spec import EvalSpec, TrainSpec
 from bench.study import AskedAttack, Study
 from bench.threat import Threat
@@ -129,7 +129,7 @@ def _train_spec(
     flip = dataset.flip if recipe.flip is None else recipe.flip
     return TrainSpec(
         method=method_name(name),
-        params=asdict(method),  # type: ignore[call-overload]
+        params={key: getattr(method, key) for key in parameters(type(method))},
         method_sha256=method_sha256(name),
         arch=arch,
         num_classes=dataset.num_classes,

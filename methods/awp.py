@@ -33,9 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from bench.api import Batch, ConfigError, Method, Threat, TrainState, register
-from methods.madry import Madry
-from methods.trades import Trades
+from bench.api import Batch, ConfigError, Method, Threat, TrainState, get_method, register
 
 TINY = 1e-20
 """Keeps a layer without a gradient where it is."""
@@ -185,7 +183,8 @@ class AWPMadry(AWP):
     inner = "max CE(Z_w(x'), y)"
 
     def __post_init__(self) -> None:
-        base = Madry(
+        base = get_method(
+            "madry",
             steps=self.steps,
             step_size=self.step_size,
             start=self.start,
@@ -218,6 +217,6 @@ class AWPTrades(AWP):
     inner = "max KL(p_w(x) || p_w(x'))"
 
     def __post_init__(self) -> None:
-        base = Trades(beta=self.beta, steps=self.steps, step_size=self.step_size)
+        base = get_method("trades", beta=self.beta, steps=self.steps, step_size=self.step_size)
         object.__setattr__(self, "base", base)
         super().__post_init__()
