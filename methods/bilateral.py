@@ -1,0 +1,95 @@
+"""Bilateral adversarial training: Wang and Zhang, "Bilateral Adversarial Training: Towards Fast
+Training of More Robust Models Against Adversarial Attacks" (arXiv 1811.10716).
+
+    min_theta  mean CE(Z(x'), y')
+    x' = Proj(x0 - step_size sign(grad CE(Z(x0), t))),   x0 = x + U(-eps, eps)
+    t  = argmax_{k != y} Z_k(x)
+    y'_k = share (L_k - a + gamma) / D  for k != y,   y'_y = 1 - share,   L_k = -log p_k(x)
+    a, b = min, max of L_k over k != y,   D = sum_{k != y} (L_k - a + gamma)
+    share = 1 / (1 + ratio (b - a + gamma) / D)
+
+One targeted step towards the most confusing class, and a closed-form label that gives the least
+likely classes the most; so y'_y is `ratio` times the largest other entry. Target and label both
+come from one forward of the clean image.
+
+Agrees with the authors' code (wjyouch/bilateral-adversarial-training, its row R-MC-LA) on: the
+model in eval mode for target, label and attack; x0 clipped only after the step; a step of eps;
+1e-8 inside the logarithm.
+Differs from it: pixels are in [0, 1], not [-1, 1] with doubled lengths. Left out: its other targets
+(a random class, and the nearest by logit gap over distance of the last layer's weights).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bench.api import (
+    REFERENCE_EPS,
+    Batch,
+    ConfigError,
+    Method,
+    TrainState,
+    attack_mode,
+    losses,
+    maximise,
+    register,
+)
+
+
+@register("bilateral")
+@dataclass(frozen=True, kw_only=True)
+class Bilateral(Method):
+    """Cross entropy of a one-step targeted image with a closed-form adversarial label."""
+
+    step_size: float = REFERENCE_EPS
+    """Length of the one step, at eps = 8/255."""
+    ratio: float = 9.0
+    """Entry of the true class over the largest other entry of the label."""
+    gamma: float = 0.01
+    """Weight of the most confusing class, in units of a log probability."""
+
+    title = "Bilateral AT"
+    paper = "arXiv 1811.10716"
+    objective = "CE(Z(x'), y'(p(x)))"
+    inner = "one step of min CE(Z(x'), argmax_{k != y} Z_k(x))"
+
+    def __post_init__(self) -> None:
+        for name in ("step_size", "ratio", "gamma"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} = {getattr(self, name)} is out of range: above 0")
+
+    def perturb(self, state: TrainState, batch: Batch) -> Tensor:
+        """Target and label from the clean image, then the targeted step."""
+        model = state.attack_model("eval")
+        with attack_mode(model, "eval"), torch.no_grad():
+            clean = model(batch.x)
+        state.scratch["label"] = self._label(clean, batch.y)
+        return maximise(
+            lambda logits, target, _: -losses.cross_entropy(logits, target),
+            model,
+            batch.x,
+            clean.scatter(1, batch.y[:, None], -torch.inf).argmax(1),
+            threat=state.threat,
+            radius=state.threat.eps,
+            steps=1,
+            step_size=state.threat.scale(self.step_size),
+            start="uniform-unclipped",
+            generator=state.generator("start"),
+        )
+
+    def loss(self, state: TrainState, batch: Batch, x_adv: Tensor) -> Tensor:
+        """Mean cross entropy with the adversarial labels."""
+        return losses.cross_entropy(state.model(x_adv), state.scratch["label"]).mean()
+
+    def _label(self, clean: Tensor, y: Tensor) -> Tensor:
+        """(B, K), (B,) -> (B, K) probabilities."""
+        true = y[:, None]
+        surprise = -(clean.softmax(1) + 1e-8).log()
+        least = surprise.scatter(1, true, torch.inf).amin(1, keepdim=True)
+        excess = (surprise - least + self.gamma).scatter(1, true, 0.0)
+        total = excess.sum(1, keepdim=True)
+        share = 1 / (1 + self.ratio * excess.amax(1, keepdim=True) / total)
+        return (share * excess / total).scatter(1, true, 1 - share)
