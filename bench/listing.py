@@ -25,14 +25,23 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _methods() -> str:
-    from bench.registry import broken_methods, list_methods, method_class
+    from bench.registry import broken_methods, get_method, list_methods
+    from bench.threat import Threat
+    from bench.training.passes import passes
 
-    rows = [("name", "objective", "inner maximisation", "source")]
+    rows = [("name", "objective", "inner maximisation", "per image", "passes", "source")]
     for name in list_methods():
-        cls = method_class(name)
-        rows.append((name, cls.objective, cls.inner, cls.paper))
+        method = get_method(name)
+        kept = ", ".join(method.example_state(1, Threat())) or "-"
+        count = passes(method)
+        shown = f"{count.forward:g} + {count.backward:g}"
+        rows.append((name, method.objective, method.inner, kept, shown, method.paper))
     broken = [f"broken: {module}: {why}" for module, why in broken_methods().items()]
-    return "\n".join([aligned(rows), *broken])
+    legend = (
+        "per image: state that persists over epochs; passes: forward + backward an image and "
+        "step, counted in the middle of a training"
+    )
+    return "\n".join([aligned(rows), *broken, legend])
 
 
 def _archs() -> str:

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
+
 
 @dataclass
 class Cost:
-    """Images that went through the network in each direction, while counting."""
+    """Images that went through the network while counting."""
 
     forward: int = 0
+    """Through the whole network."""
     backward: int = 0
+    """Back from its logits."""
+    first_layer: int = 0
+    """Forward through the first layer, which YOPO asks for more often than for the rest."""
     _counting: bool = False
 
-    def watch(self, model: nn.Module) -> None:
-        """See every pass through `model` from now on; those of its deep copies too."""
+    def watch(self, model: nn.Module, first_layer: nn.Module) -> None:
+        """See every pass through `model` from now on; those of its deep copies too.
 
-        # a plain function, since copying a bound method would copy this counter with it
-        def count(model: nn.Module, args: tuple[Tensor, ...], logits: Tensor) -> None:
-            if self._counting:
-                self.forward += len(logits)
-                if logits.requires_grad:
-                    rows = len(logits)
-                    logits.register_hook(lambda _: self._count_backward(rows))  # type: ignore[no-untyped-call]
-
-        model.register_forward_hook(count)
+        A pass is one of the last linear layer, since a method may call `stem` and `rest` apart.
+        """
+        last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+        first_layer.register_forward_hook(self._first_hook())
+        last.register_forward_hook(self._last_hook())
 
     @contextmanager
     def counting(self) -> Iterator[None]:
@@ -38,6 +40,24 @@ class Cost:
             yield
         finally:
             self._counting = False
+
+    # plain functions as hooks: copying a bound method would copy this counter with it
+    def _first_hook(self) -> Hook:
+        def count(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            if self._counting:
+                self.first_layer += len(output)
+
+        return count
+
+    def _last_hook(self) -> Hook:
+        def count(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            if self._counting:
+                rows = len(output)
+                self.forward += rows
+                if output.requires_grad:
+                    output.register_hook(lambda _: self._count_backward(rows))  # type: ignore[no-untyped-call]
+
+        return count
 
     def _count_backward(self, rows: int) -> None:
         if self._counting:

@@ -13,27 +13,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.archs import build
 from bench.archs.arch import Arch
 from bench.archs.weights import save_weights
-from bench.attacks.maximise import ModelMode
 from bench.data.dataset import Dataset
 from bench.data.device import DeviceSplit, augment, batches, epoch_order
 from bench.errors import NonFiniteLoss
 from bench.folder import RunFolder
 from bench.method import Batch, Method, TrainState
 from bench.progress import Reporter, Task
-from bench.recipe import Recipe
 from bench.seeding import seed_for
 from bench.spec import TrainSpec
 from bench.storage import sha256_file
 from bench.threat import Threat
 from bench.training.checkpoint import load_state, remove_states, save_state
 from bench.training.cost import Cost
+from bench.training.optimiser import Optimiser
 from bench.training.precision import plain, with_precision
-from bench.training.schedule import learning_rate
 from bench.training.validation import Score, score
 
 SAVE_SECONDS = 120.0
@@ -42,44 +40,6 @@ CHECK_BATCHES = 50
 """Batches between two looks at whether the loss is finite; looking waits for the device."""
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 """Of per-example state, in the history."""
-
-
-class Optimiser:
-    """SGD under the recipe; the engine's side of an update."""
-
-    def __init__(self, model: nn.Module, recipe: Recipe, n_batches: int) -> None:
-        self.recipe = recipe
-        self.n_batches = n_batches
-        self.model = model
-        self.sgd = torch.optim.SGD(
-            model.parameters(),
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            nesterov=recipe.nesterov,
-        )
-
-    def set_rate(self, batch_number: int) -> float:
-        """The rate for this batch."""
-        rate = learning_rate(self.recipe, batch_number, self.n_batches)
-        for group in self.sgd.param_groups:
-            group["lr"] = rate
-        return rate
-
-    def backward(self, loss: Tensor) -> None:
-        """Add gradients."""
-        torch.autograd.backward(loss)
-
-    def step(self) -> None:
-        """Clip if asked, move, clear."""
-        if self.recipe.clip is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
-        self.sgd.step()
-        self.sgd.zero_grad(set_to_none=True)
-
-    def attack_model(self, model: nn.Module, mode: ModelMode) -> nn.Module:
-        """The model itself."""
-        return model
 
 
 @dataclass
@@ -129,7 +89,7 @@ class Trainer:
         self.network = initial_model(spec).to(device)
         model = with_precision(self.network, spec.precision)
         self.cost = Cost()
-        self.cost.watch(model)
+        self.cost.watch(model, self.network.first_layer)
         self.optimiser = Optimiser(model, spec.recipe, self.n_batches)
         self.state = TrainState(
             model=model,
@@ -268,6 +228,7 @@ class Trainer:
                 "images_per_second": n_seen / max(seconds, 1e-9),
                 "forward_per_image": self.cost.forward / n_seen,
                 "backward_per_image": self.cost.backward / n_seen,
+                "first_layer_per_image": self.cost.first_layer / n_seen,
             },
             "warnings": self.warnings,
             "error": None,
@@ -291,7 +252,7 @@ class Trainer:
                 "rate": self._rate,
                 "history": self.history,
                 "best": self.best,
-                "cost": [self.cost.forward, self.cost.backward],
+                "cost": [self.cost.forward, self.cost.backward, self.cost.first_layer],
             },
         )
         self._saved = time.monotonic()
@@ -311,7 +272,7 @@ class Trainer:
         self.sums = Sums(saved["sums"], saved["n_summed"], saved["first_bad"])
         self.epoch_seconds, self._rate = saved["epoch_seconds"], saved["rate"]
         self.history, self.best = saved["history"], saved["best"]
-        self.cost.forward, self.cost.backward = saved["cost"]
+        self.cost.forward, self.cost.backward, self.cost.first_layer = saved["cost"]
         reporter.say(
             f"{self.folder.run_id}: goes on at batch {state.batch_number} of {self.n_batches}"
         )

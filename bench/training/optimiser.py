@@ -1,0 +1,48 @@
+"""The engine's side of an update: SGD under the recipe."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bench.attacks.maximise import ModelMode
+from bench.recipe import Recipe
+from bench.training.schedule import learning_rate
+
+
+class Optimiser:
+    """SGD under the recipe; the engine's side of an update."""
+
+    def __init__(self, model: nn.Module, recipe: Recipe, n_batches: int) -> None:
+        self.recipe = recipe
+        self.n_batches = n_batches
+        self.model = model
+        self.sgd = torch.optim.SGD(
+            model.parameters(),
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            nesterov=recipe.nesterov,
+        )
+
+    def set_rate(self, batch_number: int) -> float:
+        """The rate for this batch."""
+        rate = learning_rate(self.recipe, batch_number, self.n_batches)
+        for group in self.sgd.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def backward(self, loss: Tensor) -> None:
+        """Add gradients."""
+        torch.autograd.backward(loss)
+
+    def step(self) -> None:
+        """Clip if asked, move, clear."""
+        if self.recipe.clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        self.sgd.step()
+        self.sgd.zero_grad(set_to_none=True)
+
+    def attack_model(self, model: nn.Module, mode: ModelMode) -> nn.Module:
+        """The model itself."""
+        return model
