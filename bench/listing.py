@@ -69,6 +69,6 @@ def _suites() -> str:
 
 
 def _recipes() -> str:
-    from bench.recipe import list_recipes
+    from bench.recipe import list_recipes, recipe_title
 
-    return "\n".join(list_recipes())
+    return aligned([(name, recipe_title(name)) for name in list_recipes()])

@@ -10,6 +10,7 @@ from bench.archs import resolve
 from bench.attacks import attack_params
 from bench.data import Dataset, load_dataset
 from bench.data.dataset import Split
+from bench.eps import REFERENCE_EPS
 from bench.errors import unknown_name
 from bench.folder import RunFolder
 from bench.method import Method
@@ -127,6 +128,7 @@ def _train_spec(
     """Of the first seed."""
     pad = dataset.pad if recipe.pad is None else recipe.pad
     flip = dataset.flip if recipe.flip is None else recipe.flip
+    eps = study.eps if recipe.eps is None else recipe.eps * (study.eps / REFERENCE_EPS)
     return TrainSpec(
         method=method_name(name),
         params={key: getattr(method, key) for key in parameters(type(method))},
@@ -139,9 +141,9 @@ def _train_spec(
         data_sha256=dataset.train.sha256[:32] + dataset.val.sha256[:32],
         n_train=len(dataset.train),
         n_val=len(dataset.val),
-        eps=study.eps,
+        eps=eps,
         seed=study.seeds[0],
         precision=study.precision,
-        recipe=replace(recipe, pad=pad, flip=flip),
+        recipe=replace(recipe, pad=pad, flip=flip, eps=None),
         recipe_name=study.recipe,
     )

@@ -78,7 +78,7 @@ class TrainSpec:
         hashed = {
             f.name: getattr(self, f.name) for f in fields(self) if not f.metadata.get("label")
         }
-        hashed["recipe"] = asdict(self.recipe)
+        hashed["recipe"] = self.recipe.identity()
         head = f"{slug(self.method)}-{self.arch}-{slug(self.dataset)}-s{self.seed}"
         return f"{head}-{digest(hashed, 10)}"
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from bench.attacks.maximise import ModelMode
 from bench.recipe import Recipe
-from bench.training.schedule import learning_rate
+from bench.training.schedule import learning_rate, n_drops
 
 
 class Optimiser:
@@ -18,7 +20,7 @@ class Optimiser:
         self.n_batches = n_batches
         self.model = model
         self.sgd = torch.optim.SGD(
-            model.parameters(),
+            _groups(model, recipe),
             lr=recipe.lr,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
@@ -30,6 +32,8 @@ class Optimiser:
         rate = learning_rate(self.recipe, batch_number, self.n_batches)
         for group in self.sgd.param_groups:
             group["lr"] = rate
+        if self.recipe.fresh_momentum and self._drops_at(batch_number):
+            self.sgd.state.clear()
         return rate
 
     def backward(self, loss: Tensor) -> None:
@@ -46,3 +50,20 @@ class Optimiser:
     def attack_model(self, model: nn.Module, mode: ModelMode) -> nn.Module:
         """The model itself."""
         return model
+
+    def _drops_at(self, batch_number: int) -> bool:
+        """Whether the rate of this batch is the first after a milestone."""
+        before, now = (
+            n_drops(self.recipe, number, self.n_batches)
+            for number in (batch_number - 1, batch_number)
+        )
+        return self.recipe.schedule == "multistep" and now > before
+
+
+def _groups(model: nn.Module, recipe: Recipe) -> Any:
+    """What SGD takes: all parameters alike, or those of BatchNorm and biases without decay."""
+    if recipe.decay == "all":
+        return model.parameters()
+    weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    return [{"params": weights}, {"params": others, "weight_decay": 0.0}]
