@@ -38,9 +38,14 @@ class Images:
         return self.split.images(rows), self.split.labels(rows)
 
 
-def default_batch(device: torch.device) -> int:
+SMALL = 1_000_000
+"""Parameters of a network whose activations for 256 images fit any machine."""
+
+
+def default_batch(device: torch.device, model: nn.Module) -> int:
     """Rows of one call of a model: what fits the memory; no result depends on it."""
-    return 256 if device.type == "cuda" else 64
+    small = sum(p.numel() for p in model.parameters()) < SMALL
+    return CHUNK if small or device.type == "cuda" else 64
 
 
 def evaluate_missing(
@@ -54,7 +59,7 @@ def evaluate_missing(
 ) -> None:
     """Run the chunks of `specs` that have no outcome yet, and store each as it ends."""
     device = images.split.y.device
-    batch_size = default_batch(device)
+    batch_size = default_batch(device, model)
     todo = [(spec, c) for spec in specs for c in folder.evaluation(spec).missing()]
     if not todo:
         return
