@@ -44,6 +44,8 @@ class AdvLS(CatCE):
     cap_before: bool = field(default=True, init=False)
     any_iterate: bool = field(default=False, init=False)
     per_view: bool = field(default=False, init=False)
+    radius_rule: Literal["paper", "distance", "inverted"] = field(default="paper", init=False)
+    train_where: Literal["all", "right", "wrong"] = field(default="all", init=False)
 
     title = "Adv+LS"
     objective = "CE(Z(x'), (1 - c eps) y + c eps Dirichlet)"
@@ -65,6 +67,7 @@ class AdpAdv(CatCE):
     """No label uncertainty; the parameters of the draw are fixed with it."""
     reuse_draw: bool = field(default=False, init=False)
     dir_beta: float = field(default=1.0, init=False)
+    divide_draw: bool = field(default=False, init=False)
 
     title = "Adp-Adv"
     objective = "CE(Z(x'), y)"

@@ -24,11 +24,15 @@ augmented view, which is drawn anew each epoch, and so starts at 0); all-ones Di
 (`dir_beta`). In CAT-MIX the attack ascends the unclamped margin (`mix_attack_clamp="paper"`: eq. 6
 as printed, whose gradient is 0 where the model leads by more than kappa; `"official"`: the code's
 opposite clamp), and both terms have weight 1 (`mix_weight="eps_sum"`: the code's, where the margin
-is weighted by e_i and summed over the batch). `adaptive=False` fixes every radius at eps_max.
+is weighted by the radius, of the attack in the attack and e_i in the update, and summed over the
+batch). `adaptive=False` fixes every radius at eps_max.
 
-Differs from the authors' code: no released version follows Algorithm 1. The first trains on x + d
-only where that is still correct and resets the radius to 0 elsewhere; the later ones raise the
-radius where the attack succeeds.
+Differs from the authors' code (cmhcbb/CAT-Customized-Adversarial-Training), of which no release
+follows Algorithm 1. What each does instead, as flags in recipes of these names:
+
+    cat-first-release  x' only where still right, else x;  e1 = |x' - x|: 0 where the attack wins
+    cat-version-1      x' only where wrong, else x;        e1 = |x' - x|: 0 where the attack fails
+    cat-version-2      x' always;  e1 = r where wrong, r - eta where right;  q0 = label(r)
 """
 
 from __future__ import annotations
@@ -52,7 +56,11 @@ from bench.api import (
     losses,
     maximise,
     register,
+    rowwise,
 )
+
+RELEASED_CAP = 0.06
+"""Largest radius of any release, at eps = 8/255."""
 
 
 @register("cat-ce")
@@ -65,7 +73,7 @@ class CatCE(Method):
     eta: float = 0.005
     """Growth of the radius per failed attack, at eps = 8/255."""
     eps_max: float = REFERENCE_EPS
-    """Largest radius, at eps = 8/255."""
+    """Largest radius, at eps = 8/255; the paper's radius_rule allows none beyond that."""
     steps: int = 10
     """Gradient steps of the attack, m."""
     step_size: float = 0.007
@@ -84,6 +92,13 @@ class CatCE(Method):
     """Whether an attack succeeds that misled the model at any iterate."""
     per_view: bool = False
     """Whether a radius belongs to the augmented view alone."""
+    train_where: Literal["all", "right", "wrong"] = "all"
+    """Images that train at x': all, those still right there, those wrong there; others at x."""
+    radius_rule: Literal["paper", "distance", "inverted"] = "paper"
+    """Of the new radius. paper: Algorithm 1; distance: how far the trained image is from x;
+    inverted: grown where the attack succeeds."""
+    divide_draw: bool = False
+    """Whether a label's draw is divided by K, so that labels do not sum to 1."""
     attack_bn: Literal["eval", "train"] = "eval"
     """Mode of BatchNorm in the attack and its success test."""
     dir_beta: float = 1.0
@@ -95,10 +110,11 @@ class CatCE(Method):
     inner = "max CE(Z(x'), label) within e_i"
 
     def __post_init__(self) -> None:
+        largest = REFERENCE_EPS if self.radius_rule == "paper" else RELEASED_CAP
         allowed = (
             ("c", self.c >= 0, "at least 0"),
             ("eta", self.eta >= 0, "at least 0"),
-            ("eps_max", 0 < self.eps_max <= REFERENCE_EPS, "above 0 and at most 8/255"),
+            ("eps_max", 0 < self.eps_max <= largest, f"above 0 and at most {largest * 255:g}/255"),
             ("steps", self.steps >= 1, "at least 1"),
             ("step_size", self.step_size > 0, "above 0"),
             ("dir_beta", self.dir_beta > 0, "above 0"),
@@ -122,11 +138,12 @@ class CatCE(Method):
         before = self._before(state, batch)
         radius = self._attempted(before, state.threat)
         draw = self._dirichlet(state, batch)
-        x_adv, failed = self._attack(state, batch, before, radius, draw)
-        after = before
-        if self.adaptive:
-            cap = state.threat.scale(self.eps_max)
-            after = torch.where(failed, radius, before).clamp(max=cap)
+        labelled = radius if self.radius_rule == "inverted" else before
+        label = self._label(state, batch, labelled, draw)
+        x_adv, right = self._attack(state, batch, label, radius)
+        x_adv = self._trained(batch.x, x_adv, right)
+        length = state.threat.distance(x_adv, batch.x)
+        after = self._after(state.threat, before, radius, right, length)
         state.examples["radius"][batch.index] = after.to(state.examples["radius"].dtype)
         if not self.reuse_draw:
             draw = self._dirichlet(state, batch)
@@ -152,8 +169,28 @@ class CatCE(Method):
         radius = before + threat.scale(self.eta)
         return radius.clamp(max=threat.scale(self.eps_max)) if self.cap_before else radius
 
+    def _trained(self, x: Tensor, x_adv: Tensor, right: Tensor) -> Tensor:
+        """(B, C, H, W): what the update sees; right (B,) says where the attack failed."""
+        if self.train_where == "all":
+            return x_adv
+        return torch.where(rowwise(right if self.train_where == "right" else ~right, x), x_adv, x)
+
+    def _after(
+        self, threat: Threat, before: Tensor, radius: Tensor, right: Tensor, length: Tensor
+    ) -> Tensor:
+        """(B,): e1, from e0, the radius r of the attack, whether it failed, and |x' - x|."""
+        if not self.adaptive:
+            return before
+        rules = {
+            "paper": torch.where(right, radius, before),
+            "distance": length,
+            # down from r, not back to e0: at the cap that is less
+            "inverted": torch.where(right, radius - threat.scale(self.eta), radius).clamp(min=0.0),
+        }
+        return rules[self.radius_rule].clamp(max=threat.scale(self.eps_max))
+
     def _attack(
-        self, state: TrainState, batch: Batch, before: Tensor, radius: Tensor, draw: Tensor
+        self, state: TrainState, batch: Batch, label: Tensor, radius: Tensor
     ) -> tuple[Tensor, Tensor]:
         """x_adv, and (B,) whether the attack failed."""
         model = state.attack_model(self.attack_bn)
@@ -164,10 +201,10 @@ class CatCE(Method):
 
         step_size = state.threat.scale(self.step_size)
         x_adv = maximise(
-            lambda logits, label, _: self._ascended(state, logits, label, batch.y, before),
+            lambda logits, label, _: self._ascended(state, logits, label, batch.y, radius),
             model,
             batch.x,
-            self._label(state, batch, before, draw),
+            label,
             threat=state.threat,
             radius=radius,
             steps=self.steps,
@@ -189,9 +226,10 @@ class CatCE(Method):
 
     def _label(self, state: TrainState, batch: Batch, radius: Tensor, draw: Tensor) -> Tensor:
         """(B, K): eq. 4. c scales as 1/eps, so that c * eps_max is the same at every eps."""
-        # a radius is at most eps, so that it is 0 where eps is
+        # a radius is 0 where eps is
         share = self.c * REFERENCE_EPS * radius / max(state.threat.eps, 1e-30)
         hard = F.one_hot(batch.y, state.num_classes).to(radius.dtype)
+        draw = draw / state.num_classes if self.divide_draw else draw
         return torch.lerp(hard, draw.to(radius.dtype), share[:, None])
 
     def _dirichlet(self, state: TrainState, batch: Batch) -> Tensor:
@@ -211,7 +249,7 @@ class CatMix(CatCE):
     mix_attack_clamp: Literal["none", "paper", "official"] = "none"
     """Clamp of the margin in the attack."""
     mix_weight: Literal["mean", "eps_sum"] = "mean"
-    """Weight of the margin term: 1, or the code's B * e_i."""
+    """Weight of the margin term: 1, or the code's B * radius."""
 
     title = "CAT-MIX"
     objective = "CE(Z(x'), (1 - c e_i) y + c e_i Dirichlet) + max(margin(x'), -kappa)"
@@ -240,7 +278,7 @@ class CatMix(CatCE):
         return losses.cross_entropy(logits, label) + self._weight(state, radius) * margin
 
     def _weight(self, state: TrainState, radius: Tensor) -> Tensor:
-        """(B,): B * e_i, with e_i as at eps = 8/255, makes a batch mean of the code's sum."""
+        """(B,): B * radius, as it is at eps = 8/255, makes a batch mean of the code's sum."""
         if self.mix_weight == "mean":
             return torch.ones_like(radius)
         return len(radius) * REFERENCE_EPS * radius / max(state.threat.eps, 1e-30)

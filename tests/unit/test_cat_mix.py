@@ -124,7 +124,7 @@ def test_mix_attack_clamp(clamp: str, led: float, lost: float) -> None:
 
 
 def test_the_attack_weighs_the_margin_as_the_update_does() -> None:
-    """mix_weight eps_sum: by B e_i, with the radius before the attack, 0.02 here."""
+    """mix_weight eps_sum: by B times the radius of the attack."""
     logits = Fixed(LEADS).logits.requires_grad_()
     y = torch.zeros(4, dtype=torch.long)
     q = torch.tensor([[0.8, 0.1, 0.1]], dtype=torch.float64).expand(4, 3)
