@@ -11,7 +11,7 @@ import math
 import pkgutil
 import sys
 from collections.abc import Callable, Container
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -122,11 +122,6 @@ def method_sha256(name: str) -> str | None:
 def parameters(cls: type[Method]) -> dict[str, Field[Any]]:
     """The hyper-parameters of a method."""
     return {f.name: f for f in fields(cls) if f.init}  # type: ignore[arg-type]
-
-
-def defaults(cls: type[Method]) -> dict[str, Any]:
-    """Parameter -> default, for those that have one."""
-    return {n: f.default for n, f in parameters(cls).items() if f.default is not MISSING}
 
 
 def _load_file(path: Path) -> str:
