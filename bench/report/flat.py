@@ -7,12 +7,14 @@ import io
 from collections.abc import Sequence
 
 from bench.report.aggregate import AUTOATTACK, CW, PGD, Row, Section, status
+from bench.report.cost import costs
 from bench.report.joins import Cell
-from bench.report.published import TABLE_3, differences
+from bench.report.published import REFERENCE, TABLE_3, differences
 from bench.report.units import span
 
 _HEAD = ("dataset", "arch", "recipe", "norm", "eps", "method", "label", "checkpoint", "status")
 _PARTS = ("", "_low", "_high", "_std", "_n", "_n_expected", "_n_seeds")
+_COST = f"passes_relative_to_{REFERENCE}"
 _PAPER = ("paper_clean", "paper_pgd", "paper_cw", "paper_differs")
 
 
@@ -25,13 +27,16 @@ def flat(sections: Sequence[Section], note: str) -> str:
     buffer.write(f"# {note}\n")
     rows = csv.writer(buffer, lineterminator="\n")
     columns = [f"{name}{part}" for name in names.values() for part in _PARTS]
-    rows.writerow([*_HEAD, "n_runs", "n_seeds", *columns, "suspicious", *_PAPER, "run_ids"])
+    rows.writerow([*_HEAD, "n_runs", "n_seeds", *columns, "suspicious", _COST, *_PAPER, "run_ids"])
     for section in sections:
+        relative = {cost.group.label: cost.passes_relative for cost in costs(section)}
         for row in section.rows:
             cells = {"clean": row.clean, "worst": row.worst, "gap": row.gap, **row.attacks}
             numbers = [part for name in names for part in _numbers(cells.get(name))]
             ids = " ".join(run.run_id for run in row.group.runs)
-            end = [int(row.suspicious), *_paper(section, row), ids]
+            cost = relative[row.group.label]
+            price = "" if cost is None else f"{cost:.6g}"
+            end = [int(row.suspicious), price, *_paper(section, row), ids]
             rows.writerow([*_head(section, row), *numbers, *end])
     return buffer.getvalue()
 

@@ -25,7 +25,8 @@ _PAPER = ("Clean", "PGD-20", "C&W")
 def latex(table: Table, caption: str, label: str, below: Sequence[str]) -> str:
     """A table environment as wide as the page; under the rules its notes, then `below`."""
     n_columns, paper = len(table.headings), table.paper_heading
-    columns = "ll" + "r" * (n_columns - 2 + (3 if paper else 0))
+    n_left = len(table.lines[0].head)
+    columns = "l" * n_left + "r" * (n_columns - n_left + (3 if paper else 0))
     headings = [escaped(heading) for heading in table.headings]
     lines = [r"\begin{table*}", r"\centering\footnotesize", rf"\caption{{{escaped(caption)}}}"]
     lines += [rf"\label{{tab:{label}}}", r"\resizebox{\linewidth}{!}{%"]

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 from bench.records import RunRecord
 from bench.report.aggregate import AUTOATTACK, CW, MASKING_GAP, PGD, Row, Section, status
+from bench.report.cost import costs
 from bench.report.groups import Group, Setting
 from bench.report.joins import Cell
-from bench.report.published import TABLE_3, differences
+from bench.report.published import REFERENCE, TABLE_3, differences
 from bench.report.units import MINUS, MISSING, eps_both, percent, span
 
 MASKING_NOTE = (
@@ -58,12 +59,13 @@ class Table:
 
 
 @dataclass
-class _Notes:
+class Notes:
     """Notes in the order of their first mark; the same text is one note."""
 
     texts: list[str] = field(default_factory=list)
 
     def mark(self, text: str) -> int:
+        """The number of a note, added where it is new."""
         if text not in self.texts:
             self.texts.append(text)
         return self.texts.index(text) + 1
@@ -79,18 +81,21 @@ def title(setting: Setting) -> str:
 
 def main_table(section: Section) -> Table:
     """Table 3: a line for each method and checkpoint."""
-    setting, notes = section.setting, _Notes()
+    setting, notes = section.setting, Notes()
     other = differences(setting.dataset, setting.arch, setting.eps)
     unlike = [f"{' and '.join(other)}, not comparable"] if other else []
     usual = usual_attacks(section)
+    relative = {cost.group.label: cost.passes_relative for cost in costs(section)}
     lines, seen = [], None
     for row in section.rows:
-        lines.append(_line(row, row.group is not seen, usual, notes))
+        cost = relative[row.group.label]
+        lines.append(_line(row, row.group is not seen, usual, cost, notes))
         seen = row.group
     return Table(
         headings=(
             *("Method", "Checkpoint", "Clean", "PGD-20", "C&W", "AutoAttack", "Worst case"),
             *(f"PGD-20 {MINUS} AutoAttack", "n (AutoAttack's)", "Seeds"),
+            f"Cost (passes, relative to {REFERENCE})",
         ),
         lines=tuple(lines),
         notes=tuple(notes.texts),
@@ -118,7 +123,8 @@ def usual_attacks(section: Section) -> tuple[str, ...]:
     return max(counts, key=lambda names: (counts[names], len(names), names), default=())
 
 
-def _line(row: Row, first: bool, usual: tuple[str, ...], notes: _Notes) -> Line:
+def _line(row: Row, first: bool, usual: tuple[str, ...], cost: float | None, notes: Notes) -> Line:
+    """`first`: of its method, the only one that names it; both checkpoints cost the same."""
     group = row.group
     states = [_state(run, group) for run in group.runs if status(run)]
     if not row.evaluated:
@@ -134,7 +140,9 @@ def _line(row: Row, first: bool, usual: tuple[str, ...], notes: _Notes) -> Line:
         Text(main=group.label if first else "", marks=marks if first else ()),
         Text(main=MISSING if group.outside else row.checkpoint),
     )
-    line = Line(head=head, cells=_cells(row, usual, notes))
+    price = MISSING if cost is None else f"{cost:.2f}"
+    cells = (*_cells(row, usual, notes), Text(main=price if first else ""))
+    line = Line(head=head, cells=cells)
     return _with_paper(line, group, notes) if first else line
 
 
@@ -142,7 +150,7 @@ def _state(run: RunRecord, group: Group) -> str:
     return status(run) if group.outside else f"seed {run.seed} {status(run)}"
 
 
-def _cells(row: Row, usual: tuple[str, ...], notes: _Notes) -> tuple[Text, ...]:
+def _cells(row: Row, usual: tuple[str, ...], notes: Notes) -> tuple[Text, ...]:
     attack = row.attacks.get(AUTOATTACK)
     own = [row.clean, row.attacks.get(PGD), row.attacks.get(CW)]
     joint = [attack, row.worst, row.gap]
@@ -200,7 +208,7 @@ def _remark(cell: Cell, n_seeds: int, n: tuple[int, ...] | None) -> str:
     return f"({', '.join(parts)})" if parts else ""
 
 
-def _with_paper(line: Line, group: Group, notes: _Notes) -> Line:
+def _with_paper(line: Line, group: Group, notes: Notes) -> Line:
     published = TABLE_3.get(group.method)
     if published is None or group.outside:
         return line

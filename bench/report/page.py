@@ -9,6 +9,7 @@ from pathlib import Path
 from bench.errors import RecordError
 from bench.records import Records
 from bench.report.aggregate import Section, sections
+from bench.report.cost_table import COST_LEGEND, cost_csv, cost_facts, cost_table
 from bench.report.curves import Curve, curves
 from bench.report.facts import damage, facts, left_out, provenance, warnings
 from bench.report.figure import figure_files
@@ -24,7 +25,7 @@ _LEGEND = (
     "difference Newcombe's for paired images). \u00b1: standard deviation over seeds, beside "
     "their mean. Worst case and difference: on the images that their attacks share. best: the "
     "epoch with the highest robust accuracy on the validation split; last: the final epoch. "
-    f"{MISSING}: not on record."
+    f"Cost: forward and backward passes of the training. {MISSING}: not on record."
 )
 
 
@@ -33,9 +34,9 @@ class ReportResult:
     """What a report wrote."""
 
     paths: tuple[Path, ...]
-    """table3.md, .csv and .tex, then the figures."""
+    """table3.md, .csv and .tex, then cost.md, .csv and .tex, then the figures."""
     text: str
-    """The content of table3.md, for the terminal."""
+    """The content of table3.md and the tables of cost.md, for the terminal."""
 
 
 def write_report(
@@ -43,7 +44,7 @@ def write_report(
 ) -> ReportResult:
     """Write the tables and figures of all records; the same records give the same bytes.
 
-    `command` is named in every file as its origin; `results` is named where there is no record.
+    `command` is named in every file as its origin; `results` where a record is missing.
     Raises RecordError without records, or where a file cannot be written.
     """
     if not len(records):
@@ -55,11 +56,14 @@ def write_report(
     note = origin(records, command)
     parts = sections(records)
     figures = [curves(section) for section in parts]
-    text = _markdown(records, parts, figures, note)
+    text, cost = _markdown(records, parts, figures, note), _cost_markdown(parts, results)
     files = {
         "table3.md": text.encode(),
         "table3.csv": flat(parts, note).encode(),
         "table3.tex": _latex(parts, note).encode(),
+        "cost.md": f"{note}\n\n{cost}".encode(),
+        "cost.csv": cost_csv(parts, note).encode(),
+        "cost.tex": _cost_latex(parts, note, results).encode(),
     }
     for section, figure in zip(parts, figures, strict=True):
         if figure:
@@ -67,7 +71,8 @@ def write_report(
             files |= {f"{_image(section)}{suffix}": c for suffix, c in contents.items()}
     for file, content in files.items():
         write_atomic(reports / file, content)
-    return ReportResult(paths=tuple(reports / file for file in files), text=text)
+    paths = tuple(reports / file for file in files)
+    return ReportResult(paths=paths, text=f"{text}\n{cost}")
 
 
 def _image(section: Section) -> str:
@@ -114,8 +119,30 @@ def _list(heading: str, lines: Sequence[str]) -> list[str]:
     return [heading, bullets(lines)] if lines else []
 
 
+def _cost_markdown(parts: Sequence[Section], results: str | Path) -> str:
+    blocks = ["# Cost of training", COST_LEGEND]
+    for section in parts:
+        table = markdown(cost_table(section), cost_facts(section, results))
+        blocks += [f"## {title(section.setting)}", table]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _cost_latex(parts: Sequence[Section], note: str, results: str | Path) -> str:
+    blocks = [_preamble(note)]
+    for section in parts:
+        caption, label = title(section.setting), section.setting.slug
+        below = (COST_LEGEND, *cost_facts(section, results))
+        table = cost_table(section)
+        blocks.append(latex(table, f"Cost of training: {caption}.", f"{label}-cost", below))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _preamble(note: str) -> str:
+    return f"% {note}\n% Needs the packages booktabs and graphicx."
+
+
 def _latex(parts: Sequence[Section], note: str) -> str:
-    blocks = [f"% {note}\n% Needs the packages booktabs and graphicx."]
+    blocks = [_preamble(note)]
     for section in parts:
         heading, label = title(section.setting), section.setting.slug
         caption, below = f"Clean and robust accuracy: {heading}.", (_LEGEND, *facts(section))

@@ -1,4 +1,4 @@
-"""What the CAT paper's Table 3 says, and what is known to be wrong with it.
+"""What the CAT paper says: its Table 3 with what is known to be wrong there, and its claim on cost.
 
 Source of every value: "CAT: Customized Adversarial Training for Improved Robustness",
 arXiv 2002.06789v1, Table 3. Fractions. None: not recorded here.
@@ -13,6 +13,11 @@ DATASET = "cifar10"
 ARCH = "wrn-34-10"
 EPS = 8 / 255
 ORIGIN = "CIFAR-10, WRN-34-10, eps 8/255"
+CAT = ("cat-ce", "cat-mix")
+"""Registry names of the paper's own methods."""
+REFERENCE = "madry"
+"""The method that the paper measures their cost against."""
+COST_CLAIM = "The CAT paper (arXiv 2002.06789) claims that CAT costs what Madry AT costs."
 
 
 @dataclass(frozen=True, kw_only=True)

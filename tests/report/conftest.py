@@ -8,6 +8,8 @@ from bench.records import load_records
 from bench.report import ReportResult, write_report
 from tests.report.made import evaluate, evaluate_all, model_run, train_run
 
+GPU = {"device": "Made GPU", "processor": "Made Host", "threads": 16}
+
 
 @pytest.fixture(autouse=True)
 def _no_disk_sync(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,7 +25,15 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr("bench.storage.os.fsync", lambda _: None)
         _digits(folder)
         _trades_twice(folder)
-        mix = train_run(folder, "cat-mix", dataset="cifar10", arch="wrn-34-10", recipe="paper")
+        mix = train_run(
+            folder,
+            "cat-mix",
+            dataset="cifar10",
+            arch="wrn-34-10",
+            recipe="paper",
+            passes=(12.0, 11.0),
+            machine=GPU,
+        )
         evaluate_all(mix, clean=0.89, pgd=0.72, cw=0.70, autoattack=0.69)
     return folder
 
@@ -44,27 +54,52 @@ def _trades_twice(folder: Path) -> None:
             epochs=epochs,
             dataset="cifar10-q75",
             arch="resnet-18",
+            machine=None,
+            provenance={"suite": "cifar10", "dataset_source": "npz:data/cifar10.npz"},
         )
         evaluate_all(trades, clean=clean, pgd=0.46, cw=0.43, autoattack=0.40)
 
 
 def _digits(folder: Path) -> None:
-    natural = train_run(folder, "natural", card={"title": "Natural training", "paper": ""})
+    natural = train_run(
+        folder,
+        "natural",
+        card={"title": "Natural training", "paper": ""},
+        passes=(1.0, 1.0),
+        epoch_seconds=0.25,
+    )
     evaluate_all(natural, clean=0.97, pgd=0.01, cw=0.01, autoattack=0.0)
     evaluate_all(natural, clean=0.98, pgd=0.01, cw=0.0, autoattack=0.0, checkpoint="last")
     for seed, pgd in ((0, 0.56), (1, 0.59)):
-        madry = train_run(folder, "madry", seed=seed, card={"paper": "arXiv 1706.06083"})
+        madry = train_run(
+            folder,
+            "madry",
+            seed=seed,
+            card={"paper": "arXiv 1706.06083"},
+            epoch_seconds=2.0 + seed / 5,
+        )
         evaluate_all(madry, clean=0.92, pgd=pgd, cw=pgd - 0.01, autoattack=pgd - 0.04)
     train_run(folder, "madry", seed=2, error="the loss is not finite at epoch 1, step 9")
-    trades = train_run(folder, "trades", params={"beta": 6.0}, warnings=["state.pt was damaged"])
+    trades = train_run(
+        folder,
+        "trades",
+        params={"beta": 6.0},
+        warnings=["state.pt was damaged"],
+        passes=(14.0, 12.0),
+        epoch_seconds=0.1,
+        machine=GPU,
+    )
     evaluate_all(trades, clean=0.83, pgd=0.58, cw=0.57, autoattack=0.54, n_autoattack=300)
     evaluate(trades, "pgd-20", 0.52, 360, clean=0.83, checkpoint="last")
     autoattack = next(trades.path.glob("evaluations/autoattack-*"))
     (autoattack / "1.npz").write_bytes(b"cut")
     train_run(folder, "mart", error="the loss is not finite at epoch 3, step 12")
     train_run(folder, "mma", n_epochs_done=7)
-    train_run(folder, "bilateral")
-    cat = train_run(folder, "cat-ce", params={"c": 10.0, "eta": 0.005})
+    train_run(folder, "bilateral", passes=(3.0, 2.0), epoch_seconds=0.4)
+    train_run(folder, "yopo", passes=(5.0, 5.0), first_layer=20.0, epoch_seconds=0.9)
+    cat = train_run(
+        folder, "cat-ce", params={"c": 10.0, "eta": 0.005}, passes=(12.0, 11.0), epoch_seconds=2.3
+    )
     evaluate_all(cat, clean=0.94, pgd=0.78, cw=0.61, autoattack=0.35)
     for eps, survived in ((4, 0.86), (16, 0.70)):
         evaluate(cat, "pgd-20", survived, 360, clean=0.94, eps=eps / 255)

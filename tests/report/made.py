@@ -14,6 +14,7 @@ from bench.records import Chunk
 from bench.spec import EvalSpec, ModelSpec, TrainSpec
 from bench.storage import write_json
 
+MACHINE = {"device": "cpu", "processor": "Made CPU @ 2 GHz", "threads": 2}
 PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
 
 
@@ -32,8 +33,18 @@ def train_run(
     error: str | None = None,
     warnings: Sequence[str] = (),
     card: Mapping[str, Any] | None = None,
+    batch_size: int = 128,
+    passes: tuple[float, float] = (11.0, 11.0),
+    first_layer: float | None = None,
+    epoch_seconds: float = 2.0,
+    machine: Mapping[str, Any] | None = MACHINE,
+    provenance: Mapping[str, Any] | None = None,
 ) -> RunFolder:
-    """A run that is done; with `error`, failed; with `n_epochs_done` alone, unfinished."""
+    """A run that is done; with `error`, failed; with `n_epochs_done` alone, unfinished.
+
+    `passes`: forward and backward, an image and epoch; `first_layer`: as many as forward ones
+    unless it is given. `machine`: None where the record names none.
+    """
     spec = TrainSpec(
         method=method,
         params=params or {},
@@ -47,17 +58,26 @@ def train_run(
         n_val=143,
         eps=eps,
         seed=seed,
-        recipe=Recipe(epochs=epochs, batch_size=128, lr=0.1),
+        recipe=Recipe(epochs=epochs, batch_size=batch_size, lr=0.1),
         recipe_name=recipe,
     )
     folder = RunFolder(results, spec.run_id)
-    folder.write_spec(spec, card or {}, {})
+    known = {} if machine is None else {"machine": machine}
+    folder.write_spec(spec, card or {}, {**known, **(provenance or {})})
     done = epochs if n_epochs_done is None else n_epochs_done
     folder.write_history([{"epoch": epoch} for epoch in range(done)])
     if error is not None:
         _end(folder, {"status": "failed", "warnings": list(warnings), "error": error})
     elif n_epochs_done is None:
-        _end(folder, {"status": "done", "warnings": list(warnings), "error": None})
+        cost = {
+            "train_seconds": epoch_seconds * epochs,
+            "images_per_second": spec.n_train / epoch_seconds,
+            "forward_per_image": passes[0],
+            "backward_per_image": passes[1],
+            "first_layer_per_image": passes[0] if first_layer is None else first_layer,
+        }
+        summary = {"status": "done", "epochs": epochs, "cost": cost, "warnings": list(warnings)}
+        _end(folder, {**summary, "error": None})
     return folder
 
 

@@ -25,9 +25,20 @@ def folder(report: ReportResult) -> Path:
     return report.paths[0].parent
 
 
+@pytest.fixture
+def digits(folder: Path) -> str:
+    """Table 3 on digits."""
+    text = (folder / "table3.md").read_text()
+    (section,) = (s for s in text.split("\n## ") if s.startswith("digits"))
+    return section
+
+
 @pytest.mark.parametrize(
     "name",
-    ["table3.md", "table3.csv", "table3.tex", "robust-accuracy-digits-cnn-common-eps0.0314.csv"],
+    [
+        *("table3.md", "table3.csv", "table3.tex", "cost.md", "cost.csv", "cost.tex"),
+        "robust-accuracy-digits-cnn-common-eps0.0314.csv",
+    ],
 )
 def test_equals_the_golden_text(folder: Path, name: str) -> None:
     # An id's hash moves with every field that a specification gains.
@@ -50,12 +61,11 @@ def test_every_row_has_as_many_cells_as_its_heading(report: ReportResult) -> Non
     for cells in lines(report.text):
         widths.append(len(cells) if cells[0] == "Method" else widths[-1])
         assert len(cells) == widths[-1], cells
-    assert max(widths) == 11
+    assert set(widths) == {12, 3, 7}
 
 
-def test_what_is_missing_is_shown(report: ReportResult) -> None:
-    (section,) = (s for s in report.text.split("\n## ") if s.startswith("digits"))
-    rows = {cells[0]: cells for cells in lines(section) if len(cells) == 11}
+def test_what_is_missing_is_shown(report: ReportResult, digits: str) -> None:
+    rows = {cells[0]: cells for cells in lines(digits) if len(cells) == 12}
     assert rows["mart"][2] == "failed: the loss is not finite at epoch 3, step 12"
     assert rows["mma"][2] == "unfinished: 7 of 20 epochs"
     assert rows["bilateral"][2] == "not evaluated"
@@ -76,16 +86,15 @@ def test_the_paper_is_beside_and_marked_where_it_is_of_another_data_set(
         *["Paper: clean / PGD-20 / C&W (CIFAR-10, WRN-34-10: another data set and another "
           "network, not comparable)"] * 2,
     ]  # fmt: skip
-    values = {cells[0]: cells[-1] for cells in lines(report.text) if len(cells) == 11}
+    values = {cells[0]: cells[-1] for cells in lines(report.text) if len(cells) == 12}
     assert values["cat-ce"].startswith("93.48 / 73.38 / 61.88")
     assert values["mine.py:make (outside model)"] == ""
 
 
-def test_the_masked_row_alone_carries_the_hint(report: ReportResult) -> None:
-    (section,) = (s for s in report.text.split("\n## ") if s.startswith("digits"))
-    (note,) = (line for line in section.splitlines() if "PGD-20 is more than 5 points" in line)
+def test_the_masked_row_alone_carries_the_hint(digits: str) -> None:
+    (note,) = (line for line in digits.splitlines() if "PGD-20 is more than 5 points" in line)
     mark = note.split()[1]
-    marked = [cells[0] for cells in lines(section) if cells[7:8] and cells[7].endswith(f" {mark}")]
+    marked = [cells[0] for cells in lines(digits) if cells[7:8] and cells[7].endswith(f" {mark}")]
     assert marked == ["cat-ce"]
 
 
@@ -103,32 +112,39 @@ def test_csv_holds_fractions_that_agree_with_the_table(folder: Path) -> None:
     assert (madry["n_runs"], madry["n_seeds"], madry["clean_low"]) == ("3", "2", "")
 
 
-def test_latex_is_balanced_and_aligned(folder: Path) -> None:
-    text = (folder / "table3.tex").read_text()
+@pytest.mark.parametrize(
+    ("name", "n_environments", "widths"), [("table3.tex", 8, {14, 3}), ("cost.tex", 6, {7})]
+)
+def test_latex_is_balanced_and_aligned(
+    folder: Path, name: str, n_environments: int, widths: set[int]
+) -> None:
+    text = (folder / name).read_text()
     bare = text.replace("\\{", "").replace("\\}", "")
     depth = 0
     for character in bare:
         depth += {"{": 1, "}": -1}.get(character, 0)
         assert depth >= 0
     assert depth == 0
-    assert text.count("\\begin{") == text.count("\\end{") == 8
+    assert text.count("\\begin{") == text.count("\\end{") == n_environments
     body = [line for line in text.splitlines() if not line.startswith("%")]
     assert not [line for line in body if "%" in line.replace("\\%", "").removesuffix("{%")]
     assert not [line for line in body if "_" in line.replace("\\_", "")]
     assert text.isascii()
     for line in body:
         if line.endswith("\\\\") and "shortstack" not in line:
-            wide = 8 if "multicolumn{8}" in line else 1
-            n_cells = line.replace("\\&", "").count("&") + wide
-            assert n_cells in (13, 3), line
+            wide = re.search(r"multicolumn{(\d)}", line)
+            n_cells = line.replace("\\&", "").count("&") + (int(wide[1]) if wide else 1)
+            assert n_cells in widths, line
 
 
 def test_origin_is_the_first_line_and_nothing_depends_on_the_place(
     report: ReportResult, folder: Path
 ) -> None:
-    origin = "Made by `bench report` from 13 runs and 45 evaluations."
-    assert report.text == (folder / "table3.md").read_text()
-    assert [path.name for path in report.paths][:3] == ["table3.md", "table3.csv", "table3.tex"]
+    origin = "Made by `bench report` from 14 runs and 45 evaluations."
+    cost = (folder / "cost.md").read_text().removeprefix(f"{origin}\n")
+    assert report.text == (folder / "table3.md").read_text() + cost
+    names = [f"{table}.{kind}" for table in ("table3", "cost") for kind in ("md", "csv", "tex")]
+    assert [path.name for path in report.paths][:6] == names
     assert sorted(report.paths) == sorted(folder.iterdir())
     for path in report.paths:
         content = path.read_bytes()

@@ -1,0 +1,161 @@
+"""What each training computed, and how much of Madry AT's that is.
+
+Passes are counted by the engine, and no machine distorts them. Seconds are those of one machine:
+two trainings are compared only where they ran on equal ones, in equal batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any
+
+from bench.records import RunRecord
+from bench.report.aggregate import Section
+from bench.report.groups import Group, training_values
+from bench.report.published import REFERENCE
+
+_COUNTS = ("forward_per_image", "backward_per_image", "first_layer_per_image")
+
+
+@dataclass(frozen=True, order=True)
+class Machine:
+    """What decides how long a pass takes, as far as a record knows."""
+
+    device: str
+    processor: str
+    threads: int
+
+    def __str__(self) -> str:
+        host = f"{self.processor or 'unnamed processor'}, {self.threads} thread"
+        host += "s" * (self.threads != 1)
+        return host if self.device == "cpu" else f"{self.device} (host: {host})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunCost:
+    """One training that ended."""
+
+    run: RunRecord
+    forward: float
+    """Passes an image and epoch."""
+    backward: float
+    """Passes an image and epoch."""
+    first_layer: float
+    """Passes an image and epoch through the first layer; those through the whole network too."""
+    images_per_second: float
+    seconds_per_epoch: float
+    machine: Machine | None
+    """None where the record does not name it."""
+    passes_relative: float | None = None
+    """Forward and backward passes in units of the reference's mean."""
+    seconds_relative: float | None = None
+    """Time an image in units of the reference's mean; None without a comparable run of it."""
+
+    @property
+    def passes(self) -> float:
+        """Forward and backward passes an image and epoch."""
+        return self.forward + self.backward
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupCost:
+    """One way of training."""
+
+    group: Group
+    runs: tuple[RunCost, ...]
+    """Those that ended, by seed; empty for a model from outside."""
+    reference: str = ""
+    """Label of the group that this one is relative to; empty where there is none."""
+    reference_passes: float | None = None
+    """Of the reference, an image and epoch."""
+
+    @property
+    def passes_relative(self) -> float | None:
+        """Mean over the seeds."""
+        return mean(run.passes_relative for run in self.runs)
+
+    @property
+    def seconds_relative(self) -> float | None:
+        """Mean over the seeds that have it."""
+        return mean(run.seconds_relative for run in self.runs)
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Of the values that are there; None without any."""
+    found = [value for value in values if value is not None]
+    return fmean(found) if found else None
+
+
+def costs(section: Section) -> list[GroupCost]:
+    """Of each group of a table, in its order."""
+    found = [
+        GroupCost(group=group, runs=tuple(cost for run in group.runs if (cost := _cost(run))))
+        for group in section.groups
+    ]
+    references = [cost for cost in found if cost.group.method == REFERENCE and cost.runs]
+    return [_relative(cost, references) for cost in found]
+
+
+def _cost(run: RunRecord) -> RunCost | None:
+    """None where the training has not ended, failed, or left no cost."""
+    train = run.train or {}
+    cost = train.get("cost") or {}
+    if any(name not in cost for name in (*_COUNTS, "train_seconds", "images_per_second")):
+        return None
+    forward, backward, first_layer = (float(cost[name]) for name in _COUNTS)
+    return RunCost(
+        run=run,
+        forward=forward,
+        backward=backward,
+        first_layer=first_layer,
+        images_per_second=float(cost["images_per_second"]),
+        seconds_per_epoch=float(cost["train_seconds"]) / int(train["epochs"]),
+        machine=_machine(run.provenance.get("machine") or {}),
+    )
+
+
+def _machine(facts: Mapping[str, Any]) -> Machine | None:
+    if any(name not in facts for name in ("device", "processor", "threads")):
+        return None
+    return Machine(str(facts["device"]), str(facts["processor"]), int(facts["threads"]))
+
+
+def _relative(cost: GroupCost, references: Sequence[GroupCost]) -> GroupCost:
+    if not cost.runs or not references:
+        return cost
+    reference = min(references, key=lambda other: _distance(cost.group, other.group))
+    passes = fmean(run.passes for run in reference.runs)
+    runs = [
+        replace(
+            run,
+            passes_relative=run.passes / passes,
+            seconds_relative=_seconds_relative(run, reference.runs),
+        )
+        for run in cost.runs
+    ]
+    return replace(cost, runs=tuple(runs), reference=reference.group.label, reference_passes=passes)
+
+
+def _seconds_relative(run: RunCost, reference: Sequence[RunCost]) -> float | None:
+    alike = [
+        1 / other.images_per_second
+        for other in reference
+        if other.machine is not None and _conditions(other) == _conditions(run)
+    ]
+    return 1 / run.images_per_second / fmean(alike) if alike else None
+
+
+def _distance(group: Group, reference: Group) -> tuple[int, int, str]:
+    """The reference that was trained most alike; of equals the one with the most seeds."""
+    one, other = training_values(group), training_values(reference)
+    names = [name for name in one.keys() | other.keys() if not name.startswith("params.")]
+    unlike = sum(one.get(name) != other.get(name) for name in names)
+    return unlike, -len(reference.runs), reference.label
+
+
+def _conditions(run: RunCost) -> Hashable:
+    """What must be equal before seconds are compared."""
+    spec = run.run.spec
+    return run.machine, spec.get("recipe", {}).get("batch_size"), spec.get("precision")

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from bench.cli import main, run
+from bench.records import load_records
+from bench.report.aggregate import Section, sections
+from bench.report.cost import GroupCost, costs
+from bench.report.cost_table import cost_csv, cost_facts, cost_table
+from tests.report.made import MACHINE, model_run, train_run
+
+GPU = {"device": "H100", "processor": "Host", "threads": 16}
+
+
+def section(results: Path) -> Section:
+    (found,) = sections(load_records(results))
+    return found
+
+
+def by_label(results: Path) -> dict[str, GroupCost]:
+    return {cost.group.label: cost for cost in costs(section(results))}
+
+
+def cells(results: Path) -> dict[str, list[str]]:
+    """Label -> the words of each cell, without notes."""
+    lines = cost_table(section(results)).lines
+    return {line.head[0].main: [cell.main for cell in line.cells] for line in lines}
+
+
+def test_costs_are_relative_to_the_mean_of_the_reference(tmp_path: Path) -> None:
+    for seed, seconds in ((0, 1.0), (1, 3.0)):
+        train_run(tmp_path, "madry", seed=seed, passes=(11, 11), epoch_seconds=seconds)
+    for seed, forward in ((0, 4.0), (1, 8.0)):
+        passes = (forward, 5.0)
+        train_run(tmp_path, "dynamic", seed=seed, passes=passes, epoch_seconds=4.0)
+    found = by_label(tmp_path)
+    assert found["dynamic"].passes_relative == pytest.approx((9 + 13) / 2 / 22)
+    assert found["dynamic"].seconds_relative == pytest.approx(2.0)
+    assert found["dynamic"].reference == "madry"
+    assert [r.seconds_relative for r in found["madry"].runs] == pytest.approx([0.5, 1.5])
+    assert cells(tmp_path)["dynamic"][:4] == ["6.0", "5.0", "0.50", "2.00"]
+
+
+def test_an_epoch_of_more_images_is_not_slower(tmp_path: Path) -> None:
+    train_run(tmp_path, "madry", epoch_seconds=2.0)
+    file = train_run(tmp_path, "trades", epoch_seconds=2.0).train_file
+    twice = file.read_text().replace('"images_per_second": 647.0', '"images_per_second": 1294.0')
+    file.write_text(twice)
+    assert by_label(tmp_path)["trades"].seconds_relative == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("machine", "batch_size"),
+    [
+        (GPU, 128),
+        ({**MACHINE, "threads": 4}, 128),
+        ({**MACHINE, "processor": "Other CPU"}, 128),
+        (None, 128),
+        (MACHINE, 64),
+    ],
+)
+def test_seconds_of_another_machine_are_not_compared(
+    tmp_path: Path, machine: dict[str, object] | None, batch_size: int
+) -> None:
+    train_run(tmp_path, "madry")
+    train_run(tmp_path, "trades", machine=machine, batch_size=batch_size, passes=(14, 12))
+    row = cells(tmp_path)["trades"]
+    assert row[2:4] == ["1.18", "\u2013"]
+    assert "No madry run on an equal machine at equal batch size and precision." in (
+        cost_table(section(tmp_path)).notes
+    )
+
+
+def test_machines_are_not_equal_by_being_unknown(tmp_path: Path) -> None:
+    for method in ("madry", "trades"):
+        train_run(tmp_path, method, machine=None)
+    assert by_label(tmp_path)["trades"].seconds_relative is None
+    assert cells(tmp_path)["trades"][4] == "647 (not on record)"
+
+
+def test_seeds_on_two_machines_are_shown_apart(tmp_path: Path) -> None:
+    train_run(tmp_path, "madry", machine=MACHINE)
+    train_run(tmp_path, "trades", machine=MACHINE, epoch_seconds=4.0)
+    train_run(tmp_path, "trades", seed=1, machine=GPU, epoch_seconds=0.01)
+    row = cells(tmp_path)["trades"]
+    assert row[3:5] == ["2.00", "324 (A), 129400 (B)"]
+    assert any("seeds left out: 1" in note for note in cost_table(section(tmp_path)).notes)
+    assert "Machine B: H100 (host: Host, 16 threads)." in cost_facts(section(tmp_path), "results")
+
+
+def test_without_a_reference_the_command_that_adds_it_is_named(tmp_path: Path) -> None:
+    source = {"suite": "digits", "dataset_source": "digits"}
+    train_run(tmp_path, "cat-ce", passes=(12, 11), provenance=source)
+    assert cells(tmp_path)["cat-ce"][2:4] == ["\u2013", "\u2013"]
+    (line, _) = cost_facts(section(tmp_path), "results/mine")
+    assert line.startswith("No madry run in this table has ended, so nothing is relative to it; `")
+    command = line.split("`")[1].split()
+    assert command[:2] == ["bench", "run"]
+    options = run.make_context("run", command[2:]).params
+    assert options["methods"] == ("madry",)
+    assert (options["suite"], options["dataset"], options["arch"]) == ("digits", "digits", "cnn")
+    assert (options["eps"], options["epochs"], options["batch_size"]) == ("8/255", 20, 128)
+    assert options["results"] == Path("results/mine")
+
+
+def test_a_failed_reference_is_not_asked_for_again(tmp_path: Path) -> None:
+    train_run(tmp_path, "cat-ce", passes=(12, 11))
+    train_run(tmp_path, "madry", error="the loss is not finite")
+    assert cells(tmp_path)["cat-ce"][2:4] == ["\u2013", "\u2013"]
+    (line, _) = cost_facts(section(tmp_path), "results")
+    assert line == (
+        "No madry run in this table has ended, so nothing is relative to it: its training failed."
+    )
+
+
+@pytest.mark.parametrize(
+    ("passes", "seconds", "outcome"),
+    [
+        ((12, 11), 2.2, "(1.05 times) and 1.10 times its seconds: about the same, as claimed."),
+        (
+            (12, 11),
+            3.0,
+            "about the same by passes, dearer by seconds; the claim holds for the work",
+        ),
+        ((12, 11), None, "to madry's 22.0 (1.05 times): about the same, as claimed."),
+        ((34, 31), 6.0, "and 3.00 times its seconds: dearer, against the claim."),
+        ((5, 5), 2.0, "cheaper by passes, about the same by seconds, against the claim."),
+        ((13.75, 13.75), 1.6, "(1.25 times) and 0.80 times its seconds: about the same, as"),
+    ],
+)
+def test_the_claim_on_cost_is_judged(
+    tmp_path: Path, passes: tuple[float, float], seconds: float | None, outcome: str
+) -> None:
+    train_run(tmp_path, "madry", epoch_seconds=2.0)
+    machine = MACHINE if seconds else GPU
+    train_run(tmp_path, "cat-mix", passes=passes, epoch_seconds=seconds or 1, machine=machine)
+    (claim, rule, *_) = cost_facts(section(tmp_path), "results")
+    assert claim.startswith("The CAT paper (arXiv 2002.06789) claims")
+    assert outcome in claim
+    assert rule.startswith("About the same: between 0.80 and 1.25 times.")
+
+
+def test_no_claim_is_judged_without_its_method(tmp_path: Path) -> None:
+    train_run(tmp_path, "madry")
+    train_run(tmp_path, "cat-ce", n_epochs_done=3)
+    assert cost_facts(section(tmp_path), "results") == ["Machine A: Made CPU @ 2 GHz, 2 threads."]
+
+
+def test_of_two_references_the_one_trained_alike_counts(tmp_path: Path) -> None:
+    train_run(tmp_path, "madry", epochs=20, passes=(11, 11))
+    train_run(tmp_path, "madry", epochs=10, passes=(4, 4))
+    train_run(tmp_path, "trades", epochs=10, passes=(8, 8))
+    found = by_label(tmp_path)
+    assert found["trades"].reference == "madry (epochs=10)"
+    assert found["trades"].passes_relative == 2.0
+    assert "Relative to madry (epochs=10)." in cost_table(section(tmp_path)).notes
+
+
+def test_a_model_from_outside_has_no_cost(tmp_path: Path) -> None:
+    model_run(tmp_path)
+    found = section(tmp_path)
+    assert set(cells(tmp_path)["mine.py:make (outside model)"]) == {"\u2013"}
+    assert cost_facts(found, "results") == []
+    assert len(cost_csv([found], "note").splitlines()) == 2
+
+
+def test_the_csv_has_a_line_for_each_run(tmp_path: Path) -> None:
+    train_run(tmp_path, "madry", epoch_seconds=2.0)
+    train_run(tmp_path, "cat-ce", seed=0, passes=(12, 11), epoch_seconds=3.0)
+    train_run(tmp_path, "cat-ce", seed=1, error="it broke")
+    text = cost_csv([section(tmp_path)], "note")
+    rows = {(r["method"], r["seed"]): r for r in csv.DictReader(text.splitlines()[1:])}
+    assert len(rows) == 3
+    done, failed = rows["cat-ce", "0"], rows["cat-ce", "1"]
+    assert float(done["passes_relative"]) == pytest.approx(23 / 22, abs=1e-5)
+    assert (done["seconds_relative"], done["reference"], done["threads"]) == ("1.5", "madry", "2")
+    assert (failed["status"], failed["forward_per_image"]) == ("failed: it broke", "")
+
+
+def test_a_real_training_leaves_what_the_table_needs(tmp_path: Path) -> None:
+    options = "--methods natural,madry --epochs 1 --train-size 64 --test-size 8 --attacks clean"
+    done = CliRunner().invoke(
+        main, ["run", *options.split(), "--results", str(tmp_path), "--quiet"]
+    )
+    assert done.exit_code == 0, done.output
+    row = cells(tmp_path)["natural"]
+    assert row[:3] == ["1.0", "1.0", "0.09"]
+    assert float(row[3]) > 0
+    assert row[4].endswith(" (A)")
