@@ -9,7 +9,7 @@ import pytest
 
 from bench.errors import ConfigError
 from bench.recipe import Recipe, list_recipes, load_recipe
-from bench.spec import CHUNK, EvalSpec, ModelSpec, TrainSpec
+from bench.spec import CHUNK, EvalSpec, ModelSpec, TrainSpec, digest
 
 RECIPE = Recipe(epochs=2, batch_size=8, lr=0.1, milestones=(0.5,), pad=4, flip=True)
 SPEC = TrainSpec(
@@ -37,6 +37,8 @@ def test_a_spec_survives_json_with_its_id() -> None:
     again = TrainSpec.from_dict(SPEC.to_dict())
     assert again == SPEC
     assert again.run_id == SPEC.run_id
+    listed = replace(SPEC, recipe=replace(RECIPE, drop=(0.2,)))
+    assert TrainSpec.from_dict(listed.to_dict()) == listed
     assert EvalSpec(**EVAL.to_dict()).eval_id == EVAL.eval_id
 
 
@@ -54,11 +56,25 @@ def test_a_spec_survives_json_with_its_id() -> None:
         {"precision": "bf16"},
         {"recipe": replace(RECIPE, weight_decay=0.0)},
         {"recipe": replace(RECIPE, flip=False)},
+        {"recipe": replace(RECIPE, decay="weights")},
+        {"recipe": replace(RECIPE, drop=(0.2,))},
+        {"recipe": replace(RECIPE, time_decay=1.0)},
+        {"recipe": replace(RECIPE, fresh_momentum=True)},
     ],
     ids=str,
 )
 def test_what_can_change_the_weights_changes_the_run_id(change: dict[str, Any]) -> None:
     assert replace(SPEC, **change).run_id != SPEC.run_id
+
+
+def test_ids_from_before_a_value_was_added_stay() -> None:
+    """The four values that came later enter the id only where they say something."""
+    assert set(RECIPE.identity()) == {
+        *("epochs", "batch_size", "lr", "momentum", "nesterov", "weight_decay", "schedule"),
+        *("milestones", "drop", "warmup", "clip", "pad", "pad_mode", "flip"),
+    }
+    assert digest(RECIPE.identity(), 10) == "26b600e006"
+    assert replace(RECIPE, decay="weights").identity()["decay"] == "weights"
 
 
 def test_the_name_of_a_recipe_does_not_change_what_it_trains() -> None:
@@ -118,7 +134,8 @@ def test_a_model_is_known_by_its_weights_and_source() -> None:
 @pytest.mark.parametrize("name", list_recipes())
 @pytest.mark.parametrize("arch", ["cnn", "vgg-16", "wrn-34-10"])
 def test_every_recipe_of_the_package_is_valid(name: str, arch: str) -> None:
-    recipe, params = load_recipe(name, arch=arch, dataset="cifar10", method="madry")
+    method = "cat-ce" if name.startswith("cat-") else "madry"
+    recipe, params = load_recipe(name, arch=arch, dataset="cifar10", method=method)
     assert recipe.epochs >= 1
     assert isinstance(params, dict)
 
@@ -147,6 +164,13 @@ def test_the_common_recipe_starts_vgg_lower() -> None:
         ("clip", 0.0),
         ("pad", -1),
         ("pad_mode", "edge"),
+        ("decay", "biases"),
+        ("drop", 0.0),
+        ("drop", (0.1, 0.1)),
+        ("drop", (-0.1,)),
+        ("time_decay", -1.0),
+        ("eps", 0.0),
+        ("eps", 8.0),
     ],
 )
 def test_a_recipe_names_the_value_that_is_out_of_range(name: str, value: object) -> None:

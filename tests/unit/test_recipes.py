@@ -1,0 +1,311 @@
+"""Recipes: what each says of each method, and that every value says where it is from."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from importlib.resources import files
+from typing import Any
+
+import pytest
+
+from bench.eps import REFERENCE_EPS
+from bench.errors import ConfigError
+from bench.listing import listing
+from bench.plan import make_plan
+from bench.recipe import Recipe, list_recipes, load_recipe, recipe_title
+from bench.registry import get_method, list_methods
+from bench.study import load_suite
+from bench.training.schedule import learning_rate
+
+CAT_ONLY = ("cat-first-release", "cat-version-1", "cat-version-2")
+CAT = ("cat-ce", "cat-mix")
+
+
+def load(name: str, method: str, arch: str = "wrn-34-10") -> tuple[Recipe, dict[str, Any]]:
+    return load_recipe(name, arch=arch, dataset="cifar10", method=method)
+
+
+@pytest.mark.parametrize("method", list_methods())
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_recipe_trains_every_method_it_is_for(name: str, method: str) -> None:
+    """A new method needs a table in authors.toml: its authors' values, or a stated choice."""
+    if name in CAT_ONLY and method not in CAT:
+        with pytest.raises(ConfigError) as caught:
+            load(name, method)
+        assert f"no values for method '{method}', only for cat-ce, cat-mix" in str(caught.value)
+        return
+    for arch in ("cnn", "vgg-16", "resnet-18", "preact-resnet-18", "wrn-34-10"):
+        recipe, params = load(name, method, arch)
+        assert recipe.epochs >= 15
+        get_method(method, **params)
+
+
+def test_a_recipe_of_listed_methods_refuses_others() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load("authors", "mine")
+    message = str(caught.value)
+    assert "recipe 'authors' has no values for method 'mine'" in message
+    assert "such as common" in message
+    assert "\n" not in message
+    recipe, params = load("common", "mine")
+    assert (recipe.epochs, params) == (110, {})
+
+
+# Official settings, written out a second time: method, arch, eps, epochs, batch, rate, weight
+# decay, on what, padding.
+OPTIMISERS: tuple[tuple[Any, ...], ...] = (
+    ("madry", "wrn-34-10", 8 / 255, 205, 128, 0.1, 2e-4, "weights", 2, "constant"),
+    ("trades", "wrn-34-10", 0.031, 76, 128, 0.1, 2e-4, "all", None, "constant"),
+    ("mart", "wrn-34-10", 0.031, 90, 128, 0.1, 7e-4, "all", None, "constant"),
+    ("mart", "resnet-18", 0.031, 120, 128, 0.01, 3.5e-3, "all", None, "constant"),
+    ("iaat", "wrn-34-10", 8 / 255, 110, 256, 0.1, 5e-4, "all", None, "reflect"),
+    ("mma", "wrn-28-10", 8 / 255, 142, 128, 0.3, 2e-4, "all", None, "reflect"),
+    ("bilateral", "wrn-28-10", 8 / 255, 201, 128, 0.1, 2e-4, "weights", None, "constant"),
+    ("dynamic", "wrn-34-10", 0.031, 120, 128, 0.01, 4e-3, "weights", None, "constant"),
+    ("free", "wrn-34-10", 8 / 255, 26, 128, 0.1, 2e-4, "weights", 2, "constant"),
+    ("fast", "preact-resnet-18", 8 / 255, 15, 128, 0.2, 5e-4, "all", None, "constant"),
+    ("yopo", "wrn-34-10", 8 / 255, 37, 256, 0.08, 5e-4, "all", None, "constant"),
+    ("yopo", "preact-resnet-18", 8 / 255, 37, 256, 0.04, 5e-4, "all", None, "constant"),
+    ("awp-madry", "wrn-34-10", 8 / 255, 200, 128, 0.1, 5e-4, "all", None, "reflect"),
+    ("awp-trades", "wrn-34-10", 8 / 255, 200, 128, 0.1, 5e-4, "all", None, "constant"),
+    ("ikl", "wrn-34-10", 8 / 255, 200, 128, 0.2, 5e-4, "all", None, "constant"),
+    ("mlcat-wp", "preact-resnet-18", 8 / 255, 200, 128, 0.1, 5e-4, "all", None, "reflect"),
+    ("cat-ce", "wrn-34-10", 8 / 255, 200, 128, 0.1, 5e-4, "all", None, "constant"),
+    ("cat-mix", "vgg-16", 8 / 255, 200, 128, 0.1, 5e-4, "all", None, "constant"),
+)
+
+
+@pytest.mark.parametrize("row", OPTIMISERS, ids=lambda row: f"{row[0]}-{row[1]}")
+def test_the_authors_optimisers(row: tuple[Any, ...]) -> None:
+    method, arch, eps, *others = row
+    r, _ = load("authors", method, arch)
+    assert (r.eps or REFERENCE_EPS) == eps
+    assert r.momentum == 0.9
+    found = (r.epochs, r.batch_size, r.lr, r.weight_decay, r.decay, r.pad, r.pad_mode)
+    assert found == tuple(others)
+
+
+# method, its parameters; a step in pixels at the authors' own eps.
+ATTACKS: tuple[tuple[str, float, dict[str, Any]], ...] = (
+    ("madry", 2 / 255, {"steps": 10, "start": "uniform", "attack_bn": "train"}),
+    ("trades", 0.007, {"steps": 10, "beta": 6.0}),
+    ("mart", 0.007, {"steps": 10, "beta": 6.0}),
+    ("iaat", 2 / 255, {"steps": 10, "attack_bn": "train", "gamma": 1.9 / 255, "beta": 0.1}),
+    ("bilateral", 8 / 255, {"ratio": 9.0, "gamma": 0.01}),
+    ("dynamic", 0.031 / 4, {"steps": 10, "c_max": 0.5, "reference": "start", "weighted": True}),
+    ("free", 8 / 255, {"replays": 8}),
+    ("fast", 10 / 255, {"attack_bn": "train", "max_drop": 1.0}),
+    ("yopo", 2 / 255, {"passes": 5, "inner_steps": 3}),
+    ("awp-madry", 2 / 255, {"steps": 10, "start": "uniform", "attack_bn": "train", "gamma": 0.01}),
+    ("awp-trades", 2 / 255, {"steps": 10, "beta": 6.0, "gamma": 0.005, "warmup": 0.05}),
+    ("mlcat-wp", 2 / 255, {"steps": 10, "attack_bn": "train", "threshold": 1.5, "ascents": 10}),
+    ("cat-ce", 0.007, {"steps": 10, "start": "zero", "attack_bn": "eval", "eta": 0.005}),
+    ("cat-mix", 0.007, {"steps": 10, "start": "zero", "attack_bn": "eval", "kappa": 10.0}),
+)
+
+
+@pytest.mark.parametrize("row", ATTACKS, ids=lambda row: str(row[0]))
+def test_the_authors_attacks(row: tuple[str, float, dict[str, Any]]) -> None:
+    name, step, expected = row
+    recipe, params = load("authors", name)
+    method: Any = get_method(name, **params)
+    ratio = (recipe.eps or REFERENCE_EPS) / REFERENCE_EPS
+    assert method.step_size * ratio == pytest.approx(step, rel=1e-12)
+    assert {key: getattr(method, key) for key in expected} == expected
+
+
+def test_methods_without_a_step_of_their_own() -> None:
+    mma: Any = get_method("mma", **load("authors", "mma")[1])
+    assert (mma.steps, mma.bisections, mma.bisection_bn) == (10, 10, "train")
+    assert (mma.d_max, mma.floor) == (0.0471, 0.005)
+    assert mma.clean_weight == pytest.approx(1 / 3, rel=1e-12)
+    ikl: Any = get_method("ikl", **load("authors", "ikl")[1])
+    assert (ikl.alpha, ikl.beta, ikl.temperature, ikl.steps) == (4.0, 20.0, 4.0, 5)
+    assert (ikl.relative_step, ikl.gamma, ikl.warmup, ikl.decay) == (0.5, 0.005, 0.05, 0.9)
+    mart: Any = get_method("mart", **load("authors", "mart", "resnet-18")[1])
+    assert (mart.beta, mart.steps) == (5.0, 10)
+
+
+# method, arch -> epochs at a rate, in order.
+RATES: tuple[tuple[str, str, tuple[tuple[int, float], ...]], ...] = (
+    ("madry", "wrn-34-10", ((103, 0.1), (51, 0.01), (51, 0.001))),
+    ("trades", "wrn-34-10", ((74, 0.1), (2, 0.01))),
+    ("mart", "wrn-34-10", ((74, 0.1), (15, 0.01), (1, 0.001))),
+    ("mart", "resnet-18", ((74, 0.01), (15, 1e-3), (10, 1e-4), (21, 1e-5))),
+    ("iaat", "wrn-34-10", ((70, 0.1), (20, 0.02), (10, 0.004), (10, 0.0008))),
+    ("bilateral", "wrn-34-10", ((100, 0.1), (50, 0.01), (51, 0.001))),
+    ("yopo", "wrn-34-10", ((30, 0.08), (4, 0.008), (2, 0.0008), (1, 0.00008))),
+    ("awp-madry", "wrn-34-10", ((100, 0.1), (50, 0.01), (50, 0.001))),
+    ("awp-trades", "wrn-34-10", ((99, 0.1), (50, 0.01), (51, 0.001))),
+    ("mlcat-wp", "wrn-34-10", ((100, 0.1), (50, 0.01), (50, 0.001))),
+    ("cat-ce", "wrn-34-10", ((80, 0.1), (60, 0.01), (40, 0.001), (20, 0.0001))),
+)
+
+
+def epoch_rates(recipe: Recipe, per_epoch: int) -> list[tuple[float, float]]:
+    """The rates of the first and of the last batch of each epoch."""
+    n = recipe.epochs * per_epoch
+    return [
+        (
+            learning_rate(recipe, epoch * per_epoch, n),
+            learning_rate(recipe, (epoch + 1) * per_epoch - 1, n),
+        )
+        for epoch in range(recipe.epochs)
+    ]
+
+
+@pytest.mark.parametrize("per_epoch", [383, 391])
+@pytest.mark.parametrize("row", RATES, ids=lambda row: f"{row[0]}-{row[1]}")
+def test_the_authors_rates(row: tuple[str, str, Any], per_epoch: int) -> None:
+    method, arch, parts = row
+    expected = [rate for n, rate in parts for _ in range(n)]
+    found = epoch_rates(load("authors", method, arch)[0], per_epoch)
+    assert len(found) == len(expected)
+    for epoch, (pair, rate) in enumerate(zip(found, expected, strict=True)):
+        if method == "madry" and epoch == 102:  # 205 epochs: the drop is in the middle of one
+            assert pair == pytest.approx((0.1, 0.01), rel=1e-12)
+        elif method == "madry" and epoch == 153:  # three quarters, a quarter before its end
+            assert pair == pytest.approx((0.01, 0.001), rel=1e-12)
+        else:
+            assert pair == pytest.approx((rate, rate), rel=1e-12), epoch
+
+
+def test_the_rates_of_mma_are_exact_and_of_unequal_drops() -> None:
+    recipe, _ = load("authors", "mma")
+    n = 50_000
+    for first, last, rate in (
+        (0, 19_999, 0.3),
+        (20_000, 29_999, 0.09),
+        (30_000, 39_999, 0.03),
+        (40_000, 49_999, 0.009),
+    ):
+        assert learning_rate(recipe, first, n) == rate
+        assert learning_rate(recipe, last, n) == rate
+
+
+def test_the_rate_of_dynamic_also_decays_with_time() -> None:
+    recipe, _ = load("authors", "dynamic")
+    n = 46_800
+    for step, dropped in ((0, 0.01), (20_000, 0.01), (59 * 390, 0.001), (99 * 390, 0.0001)):
+        expected = dropped / (1 + 1e-4 * step)
+        assert learning_rate(recipe, step, n) == pytest.approx(expected, rel=1e-12)
+    assert learning_rate(recipe, 59 * 390 - 1, n) > 10 * learning_rate(recipe, 59 * 390, n)
+
+
+def test_the_rate_of_fast_is_a_triangle_and_of_ikl_a_cosine() -> None:
+    fast, _ = load("authors", "fast")
+    found = [learning_rate(fast, step, 1000) for step in (0, 250, 500, 750)]
+    assert found == pytest.approx([0, 0.1, 0.2, 0.1], rel=1e-12)
+    ikl, _ = load("authors", "ikl")
+    found = [learning_rate(ikl, step, 1000) for step in (0, 500)]
+    assert found == pytest.approx([0.2, 0.1], rel=1e-12)
+
+
+def test_free_sees_as_many_updates_as_madry() -> None:
+    free, params = load("authors", "free")
+    madry, _ = load("authors", "madry")
+    assert free.epochs * params["replays"] == pytest.approx(madry.epochs, rel=0.02)
+    assert free.milestones == madry.milestones
+
+
+# recipe -> parameters of both methods, those of cat-mix alone, epochs, milestones.
+RELEASES: dict[str, tuple[dict[str, Any], dict[str, Any], int, tuple[float, ...]]] = {
+    "cat-first-release": (
+        {
+            "c": 10.0,
+            "eta": 0.0025,
+            "eps_max": 0.03,
+            "step_size": 0.002,
+            "steps": 10,
+            "train_where": "right",
+            "radius_rule": "distance",
+            "divide_draw": True,
+        },
+        {"kappa": 50.0, "mix_attack_clamp": "official", "mix_weight": "eps_sum"},
+        200,
+        (0.4, 0.7, 0.9),
+    ),
+    "cat-version-1": (
+        {
+            "c": 10.0,
+            "eta": 0.03,
+            "eps_max": 0.06,
+            "step_size": 0.007,
+            "steps": 10,
+            "train_where": "wrong",
+            "radius_rule": "distance",
+            "divide_draw": False,
+        },
+        {"kappa": 10.0, "mix_attack_clamp": "official", "mix_weight": "eps_sum"},
+        80,
+        (0.25, 0.5, 0.75),
+    ),
+    "cat-version-2": (
+        {
+            "c": 10.0,
+            "eta": 0.0025,
+            "eps_max": 0.035,
+            "step_size": 0.007,
+            "steps": 10,
+            "train_where": "all",
+            "radius_rule": "inverted",
+            "divide_draw": False,
+        },
+        {"kappa": 10.0, "mix_attack_clamp": "official", "mix_weight": "eps_sum"},
+        80,
+        (0.25, 0.5, 0.75),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CAT_ONLY)
+@pytest.mark.parametrize("method", CAT)
+def test_the_released_variants_of_cat(name: str, method: str) -> None:
+    common, mix, epochs, milestones = RELEASES[name]
+    recipe, params = load(name, method)
+    built = get_method(method, **params)
+    expected = common | (mix if method == "cat-mix" else {})
+    assert {key: getattr(built, key) for key in expected} == expected
+    assert (recipe.epochs, recipe.milestones, recipe.drop) == (epochs, milestones, 0.1)
+    assert (recipe.lr, recipe.batch_size, recipe.weight_decay) == (0.1, 128, 5e-4)
+    assert recipe.fresh_momentum
+
+
+def test_authors_trains_cat_by_the_papers_algorithm() -> None:
+    for method in CAT:
+        assert get_method(method, **load("authors", method)[1]) == get_method(method)
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_value_names_its_source(name: str) -> None:
+    text = (files("bench") / "recipes" / f"{name}.toml").read_text()
+    lines = [line for line in text.splitlines() if re.match(r"\w+ *= ", line)]
+    values = [line for line in lines if not re.match(r"(title|listed_only) = ", line)]
+    assert len(values) >= 9
+    for line in values:
+        assert re.search(r" # \S", re.sub(r'"[^"]*"', "", line)), line
+
+
+def test_the_list_says_what_each_recipe_is() -> None:
+    lines = listing("recipes").splitlines()
+    assert [line.split()[0] for line in lines] == list_recipes()
+    for line, name in zip(lines, list_recipes(), strict=True):
+        assert line.endswith(recipe_title(name))
+        assert len(recipe_title(name)) > 20
+
+
+@pytest.mark.parametrize("eps", [8 / 255, 0.2])
+def test_eps_is_the_radius_of_the_training_alone(eps: float) -> None:
+    study = replace(load_suite("digits"), methods=("trades", "madry"), recipe="authors", eps=eps)
+    trades, madry = make_plan(study).cells
+    assert trades.spec.eps == pytest.approx(0.031 * eps / (8 / 255), rel=1e-12)
+    assert madry.spec.eps == eps
+    assert trades.spec.recipe.eps is None
+    assert {e.eps for e in trades.evaluations} == {e.eps for e in madry.evaluations}
+    assert eps in {e.eps for e in trades.evaluations}
+
+
+def test_at_the_reference_eps_the_authors_is_exact() -> None:
+    study = replace(load_suite("digits"), methods=("mart",), recipe="authors", eps=8 / 255)
+    assert make_plan(study).cells[0].spec.eps == 0.031
