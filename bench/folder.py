@@ -110,14 +110,15 @@ class EvaluationFolder:
         """The flags first: the .json beside them says that the chunk is there."""
         if not usable(self.path / "eval.json"):
             write_json(self.path / "eval.json", self.spec.to_dict())
-        flags = npz_bytes(
-            {
-                "index": chunk.index,
-                "clean": chunk.clean,
-                "survived": chunk.survived,
-                "broken_by": chunk.broken_by,
-            }
-        )
+        arrays = {
+            "index": chunk.index,
+            "clean": chunk.clean,
+            "survived": chunk.survived,
+            "broken_by": chunk.broken_by,
+        }
+        if chunk.label is not None:
+            arrays["label"] = chunk.label
+        flags = npz_bytes(arrays)
         facts = {
             "n_examples": len(chunk.index),
             "n_clean": int(chunk.clean.sum()),

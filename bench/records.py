@@ -53,6 +53,8 @@ class Chunk:
     warnings: tuple[str, ...] = ()
     info: Mapping[str, Any] = field(default_factory=dict)
     """Versions and hardware."""
+    label: np.ndarray | None = None
+    """(n,) class indices; None in records that were made before labels were kept."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,29 @@ class EvaluationRecord:
     def survived(self) -> np.ndarray:
         """(n,) bool, aligned with `index`."""
         return self._joined("survived", np.bool_)
+
+    @cached_property
+    def label(self) -> np.ndarray | None:
+        """(n,) class indices, aligned with `index`; None where a chunk was stored without."""
+        if any(chunk.label is None for chunk in self.chunks):
+            return None
+        return self._joined("label", np.int64)
+
+    def class_accuracies(self, *, clean: bool = False) -> dict[int, float] | None:
+        """Class -> accuracy on its images, under the attack or `clean`; None without labels."""
+        if self.label is None:
+            return None
+        right = self.clean if clean else self.survived
+        return {int(k): float(right[self.label == k].mean()) for k in np.unique(self.label)}
+
+    def balanced_accuracy(self, *, clean: bool = False) -> float | None:
+        """Mean of the accuracies of the classes that are there, large or small.
+
+        Restricted ImageNet is mostly dogs, and so is its plain accuracy. None without labels or
+        without images.
+        """
+        accuracies = self.class_accuracies(clean=clean)
+        return sum(accuracies.values()) / len(accuracies) if accuracies else None
 
     @property
     def complete(self) -> bool:
@@ -198,7 +223,7 @@ class Records(Sequence[RunRecord]):
 COLUMNS = (
     *("run_id", "method", "arch", "dataset", "recipe", "train_seed", "train_eps", "precision"),
     *("run_status", "checkpoint", "attack", "eps", "split", "n_examples", "n_expected"),
-    *("n_clean", "n_correct", "seconds", "status"),
+    *("n_clean", "n_correct", "balanced_accuracy", "seconds", "status"),
 )
 
 
@@ -226,6 +251,7 @@ def _rows(run: RunRecord) -> Iterator[dict[str, Any]]:
             "n_expected": evaluation.spec.n_examples,
             "n_clean": int(evaluation.clean.sum()),
             "n_correct": evaluation.n_correct,
+            "balanced_accuracy": evaluation.balanced_accuracy(),
             "seconds": evaluation.seconds,
             "status": "done" if evaluation.complete else "unfinished",
         }
@@ -326,6 +352,7 @@ def load_chunk(path: Path) -> Chunk:
                 seconds=float(facts["seconds"]),
                 warnings=tuple(facts["warnings"]),
                 info=facts["info"],
+                label=arrays.get("label"),
             )
     except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise RecordError(f"{path} is damaged: {error!r}") from None
