@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.archs import resolve
-from bench.attacks import attack_params
+from bench.attacks import AutoAttackPart, Cascade, attack_params, get_attack
 from bench.data import Dataset, load_dataset
-from bench.data.dataset import Split
+from bench.data.dataset import first_images
 from bench.eps import REFERENCE_EPS
-from bench.errors import unknown_name
+from bench.errors import ConfigError, unknown_name
 from bench.folder import RunFolder
 from bench.method import Method
 from bench.recipe import Recipe, load_recipe
@@ -19,6 +19,9 @@ from bench.registry import get_method, method_name, method_sha256, parameters
 from bench.spec import EvalSpec, TrainSpec
 from bench.study import AskedAttack, Study
 from bench.threat import Threat
+
+AUTOATTACK_CLASSES = 4
+"""Its targeted DLR loss is made of the four largest logits."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ def make_plan(study: Study) -> Plan:
         train_size=study.train_size,
         test_size=study.test_size,
     )
+    _check_classes(study.attacks, dataset)
     evaluations = eval_specs(study.attacks, study.eps, dataset)
     cells = []
     for name, method, recipe in resolved:
@@ -100,7 +104,7 @@ def eval_specs(
     for attack in attacks:
         n = min(attack.first or len(dataset.test), len(dataset.test))
         if n not in hashes:
-            hashes[n] = Split(dataset.test.x[:n], dataset.test.y[:n]).sha256
+            hashes[n] = first_images(dataset.test, n).sha256
         for checkpoint in attack.checkpoints:
             spec = EvalSpec(
                 checkpoint=checkpoint,
@@ -112,6 +116,17 @@ def eval_specs(
             )
             specs[spec.eval_id] = spec
     return tuple(specs.values())
+
+
+def _check_classes(attacks: Sequence[AskedAttack], dataset: Dataset) -> None:
+    """AutoAttack would refuse too few classes itself, but after the training."""
+    for attack in attacks:
+        is_autoattack = isinstance(get_attack(attack.name), AutoAttackPart | Cascade)
+        if is_autoattack and dataset.num_classes < AUTOATTACK_CLASSES:
+            raise ConfigError(
+                f"attack '{attack.name}' needs at least {AUTOATTACK_CLASSES} classes and "
+                f"{dataset.name} has {dataset.num_classes}; use --attacks pgd-20,cw"
+            )
 
 
 def _resolve(study: Study, name: str, arch: str) -> tuple[str, Method, Recipe]:
@@ -137,6 +152,8 @@ def _train_spec(
         num_classes=dataset.num_classes,
         in_channels=dataset.in_channels,
         image_size=dataset.image_size,
+        mean=dataset.mean,
+        std=dataset.std,
         dataset=dataset.name,
         data_sha256=dataset.train.sha256[:32] + dataset.val.sha256[:32],
         n_train=len(dataset.train),

@@ -1,6 +1,7 @@
 """What a data set is once it is loaded, and how train, val and test are cut. Without torch.
 
-Shapes: N images, H W C image. Pixels are uint8; `scale` maps them to [0, 1].
+Shapes: N images, H W C image. Pixels are uint8, or floats where the data are no images; `scale`
+maps them to [0, 1].
 """
 
 from __future__ import annotations
@@ -8,10 +9,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.data.files import FileSplit
 from bench.errors import ConfigError, DataError
 
 MAX_VAL = 1000
@@ -37,13 +40,13 @@ def permutation(n: int, seed: int) -> NDArray[np.int64]:
 class Split:
     """Images and their labels, in a fixed order. Nobody writes to them."""
 
-    x: NDArray[np.uint8]
-    """(N, H, W, C), C contiguous."""
+    x: NDArray[Any]
+    """(N, H, W, C), C contiguous; uint8 or float32."""
     y: NDArray[np.int64]
     """(N,), in [0, num_classes)."""
 
     def __post_init__(self) -> None:
-        assert self.x.dtype == np.uint8
+        assert self.x.dtype in (np.uint8, np.float32)
         assert self.x.ndim == 4
         assert self.x.flags.c_contiguous
         assert self.y.dtype == np.int64
@@ -51,6 +54,16 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.y)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """H, W, C of every image."""
+        height, width, channels = self.x.shape[1:]
+        return height, width, channels
+
+    def take(self, rows: NDArray[np.int64]) -> Split:
+        """A copy of those images, since a view would keep all the others in memory."""
+        return Split(self.x[rows], self.y[rows])
 
     @cached_property
     def sha256(self) -> str:
@@ -61,6 +74,15 @@ class Split:
         return digest.hexdigest()
 
 
+StoredSplit: TypeAlias = Split | FileSplit
+"""In memory, or files that are decoded when they are asked for."""
+
+
+def first_images(split: StoredSplit, n: int) -> StoredSplit:
+    """The first n images; the split itself if that is all."""
+    return split if n == len(split) else split.take(np.arange(n))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """A data set as its files hold it: all of train and test, and no val yet."""
@@ -69,12 +91,14 @@ class Source:
     """The label in every table and record."""
     origin: str
     """What an error message calls it, such as `npz data 'mine.npz'`."""
-    train: Split
-    test: Split
+    train: StoredSplit
+    test: StoredSplit
     scale: float
     pad: int
     flip: bool
     class_names: tuple[str, ...] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,28 +109,31 @@ class Dataset:
     """The label in every table and record, such as `digits` or `cifar10-q75`."""
     num_classes: int
     """Of the whole source: a small subset may lack some of them."""
-    train: Split
-    val: Split
+    train: StoredSplit
+    val: StoredSplit
     """Cut from the training images; everything that is selected is selected on it."""
-    test: Split
+    test: StoredSplit
     """Opened by evaluation alone."""
     scale: float
-    """uint8 pixel * scale is in [0, 1]."""
+    """Stored pixel * scale is in [0, 1]."""
     pad: int
     """Default augmentation: pixels of padding on each side before the random crop; 0 is none."""
     flip: bool
     """Default augmentation: whether to mirror half of the images."""
     class_names: tuple[str, ...] | None = None
+    mean: tuple[float, ...] | None = None
+    """Default normalisation inside the network, a value per channel; None is the identity."""
+    std: tuple[float, ...] | None = None
 
     @property
     def in_channels(self) -> int:
-        """C: 1 or 3."""
-        return int(self.train.x.shape[3])
+        """C: 1 or 3 for images."""
+        return self.train.shape[2]
 
     @property
     def image_size(self) -> int:
         """H, which is W."""
-        return int(self.train.x.shape[1])
+        return self.train.shape[0]
 
 
 def cut(source: Source, *, train_size: int | None = None, test_size: int | None = None) -> Dataset:
@@ -122,7 +149,7 @@ def cut(source: Source, *, train_size: int | None = None, test_size: int | None 
     n_test = _checked_size(source, "test", len(source.test), test_size)
     is_val = np.zeros(n_train, dtype=bool)
     is_val[permutation(n_train, VAL_SEED)[: max(1, min(MAX_VAL, n_train // 10))]] = True
-    train = _select(source.train, ~is_val)
+    train = source.train.take(np.flatnonzero(~is_val))
     n_present = len(np.unique(train.y))
     if n_present < 2:
         raise DataError(
@@ -134,12 +161,14 @@ def cut(source: Source, *, train_size: int | None = None, test_size: int | None 
         name=source.name,
         num_classes=num_classes,
         train=train,
-        val=_select(source.train, is_val),
-        test=source.test if n_test == len(source.test) else _first(source.test, n_test),
+        val=source.train.take(np.flatnonzero(is_val)),
+        test=first_images(source.test, n_test),
         scale=source.scale,
         pad=source.pad,
         flip=source.flip,
         class_names=source.class_names,
+        mean=source.mean,
+        std=source.std,
     )
 
 
@@ -168,13 +197,3 @@ def _checked_size(source: Source, part: str, there: int, asked: int | None) -> i
             f"give a number from 1 to {there}, or leave it out for all"
         )
     return asked
-
-
-def _select(split: Split, mask: NDArray[np.bool_]) -> Split:
-    n = len(mask)
-    return Split(split.x[:n][mask], split.y[:n][mask])
-
-
-def _first(split: Split, n: int) -> Split:
-    # A copy, because a view would keep all of the source in memory.
-    return Split(split.x[:n].copy(), split.y[:n].copy())

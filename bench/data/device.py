@@ -5,6 +5,7 @@ B batch, N images, C H W image. No loop over images and no wait for the device i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +23,7 @@ class DeviceSplit:
     """A split on one device: a quarter of the memory of floats, and no loader processes."""
 
     x: Tensor
-    """(N, C, H, W) uint8, contiguous."""
+    """(N, C, H, W) uint8 or float32, contiguous."""
     y: Tensor
     """(N,) int64."""
     scale: float
@@ -47,6 +48,13 @@ class DeviceSplit:
     def labels(self, index: Tensor) -> Tensor:
         """(B,) int64 -> (B,) int64."""
         return self.y[index]
+
+    def views(self, index: Tensor, run_seed: int, batch_number: int) -> Tensor:
+        """The images: all that is random about resident ones is made by `augment`."""
+        return self.images(index)
+
+    def expect(self, parts: Sequence[Tensor], batch_number: int) -> None:
+        """Nothing is to be prepared."""
 
 
 def augment(

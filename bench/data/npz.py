@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.dataset import Source, Split, reason
+from bench.data.label import is_taken, own_label
 from bench.errors import DataError
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
@@ -140,7 +141,6 @@ def _label(
     reserved: Sequence[str],
 ) -> str:
     """The array `name`, else the known content's label, else the file's stem."""
-    taken = {_plain(name) for name in reserved}
     if stated is not None:
         name = str(stated.item()) if stated.dtype.kind == "U" and stated.size == 1 else ""
         if not re.fullmatch(r"[\w.-]{1,64}", name):
@@ -148,18 +148,11 @@ def _label(
                 f"{where}: the array 'name' must be one string of at most 64 letters, digits, "
                 "'.', '_' and '-', since it labels every table; correct it or leave it out"
             )
-        if _plain(name) not in taken:
+        if not is_taken(name, reserved):
             return name
     if test.sha256 in KNOWN:
         return KNOWN[test.sha256]
-    stem = re.sub(r"[^\w.-]+", "-", path.stem)
-    # A file called cifar10.npz is no proof of CIFAR-10's pixels.
-    return f"npz-{stem}" if _plain(stem) in taken else stem
-
-
-def _plain(name: str) -> str:
-    """`CIFAR-10` and `cifar_10` are `cifar10` to a reader, so they are to us."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    return own_label(path.stem, "npz", reserved)
 
 
 def _size(x: NDArray[Any]) -> str:

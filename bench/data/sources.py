@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ import numpy as np
 
 from bench.data.cifar import load_cifar
 from bench.data.dataset import Dataset, Source, Split, cut, permutation
+from bench.data.folder import load_folder, load_restricted_imagenet
+from bench.data.gaussians import load_two_gaussians
 from bench.data.npz import load_npz
 from bench.errors import ConfigError, unknown_name
 
@@ -24,8 +27,10 @@ class Request:
 
     argument: str
     """The text after the colon of `npz:PATH`; empty for the others."""
+    image_size: int | None
+    """The number after `@`, in pixels a side; None if there is none."""
     data_root: Path
-    """Where downloads live."""
+    """Where downloads live, or ImageNet."""
     download: bool
 
 
@@ -35,6 +40,8 @@ class Registered:
 
     description: str
     load: Callable[[Request], Source]
+    sized: bool = False
+    """Whether the name may end in @SIZE."""
 
 
 def load_digits(request: Request) -> Source:
@@ -77,6 +84,22 @@ SOURCES: dict[str, Registered] = {
         "your own .npz with x_train y_train x_test y_test, uint8 NHWC or NHW",
         lambda request: load_npz(request.argument, reserved=tuple(SOURCES)),
     ),
+    "folder:PATH": Registered(
+        "your own image files in train/CLASS/ and test/CLASS/ or val/CLASS/, read while they are "
+        "used at 224x224; folder:PATH@64 for 64x64",
+        lambda request: load_folder(request.argument, request.image_size, reserved=tuple(SOURCES)),
+        sized=True,
+    ),
+    "restricted-imagenet": Registered(
+        "nine classes of animals from the ImageNet folder --data-root, read while they are used "
+        "at 224x224; restricted-imagenet@64 for 64x64",
+        lambda request: load_restricted_imagenet(request.data_root, request.image_size),
+        sized=True,
+    ),
+    "two-gaussians": Registered(
+        "Figure 1 of the CAT paper: 500 + 1,000 points in the plane, two classes, for linear",
+        lambda request: load_two_gaussians(),
+    ),
 }
 
 
@@ -95,15 +118,37 @@ def load_dataset(
 ) -> Dataset:
     """The data set called `name`, cut into train, val and test.
 
-    data_root: the folder of downloads, default `data`. train_size, test_size: take the first so
-    many; val comes out of the former. Raises ConfigError for an unknown name or an impossible
-    size, DataError for data that are missing, damaged or malformed.
+    data_root: the folder of downloads, or ImageNet's; default `data`. train_size, test_size: take
+    the first so many; val comes out of the former. Raises ConfigError for an unknown name or an
+    impossible size, DataError for data that are missing, damaged or malformed.
     """
-    kind, colon, argument = name.partition(":")
-    key = f"{kind}:PATH" if colon else kind
+    key, argument, image_size = _parsed(name)
     if key not in SOURCES:
         raise unknown_name("dataset", name, SOURCES)
-    if colon and not argument:
-        raise ConfigError(f"dataset '{name}' names no file; write {kind}:PATH")
-    request = Request(argument=argument, data_root=Path(data_root or "data"), download=download)
+    if key.endswith(":PATH") and not argument:
+        raise ConfigError(f"dataset '{name}' names no file; write {key}")
+    request = Request(
+        argument=argument,
+        image_size=image_size,
+        data_root=Path(data_root or "data"),
+        download=download,
+    )
     return cut(SOURCES[key].load(request), train_size=train_size, test_size=test_size)
+
+
+def _parsed(name: str) -> tuple[str, str, int | None]:
+    """`folder:a/b@64` -> the key `folder:PATH`, the argument `a/b`, and 64.
+
+    `@64` is a part of the name where the source takes no size.
+    """
+    whole, at, size = name.rpartition("@")
+    if at and re.fullmatch("[0-9]+", size):
+        key, argument = _key(whole)
+        if key in SOURCES and SOURCES[key].sized:
+            return key, argument, int(size)
+    return *_key(name), None
+
+
+def _key(name: str) -> tuple[str, str]:
+    kind, colon, argument = name.partition(":")
+    return f"{kind}:PATH" if colon else kind, argument

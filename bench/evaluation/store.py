@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.data.dataset import Dataset
-from bench.data.device import DeviceSplit
+from bench.data.loader import Loader, loader
 from bench.evaluation.chunk import Outcome, attack_chunk
 from bench.evaluation.evaluate import inspect_model
 from bench.folder import RunFolder
@@ -23,14 +23,14 @@ from bench.threat import Threat
 
 @dataclass(frozen=True)
 class Images:
-    """The test images of a data set, on the device, as floats where they are needed."""
+    """The test images of a data set, as floats on the device when they are needed."""
 
-    split: DeviceSplit
+    split: Loader
 
     @classmethod
     def of(cls, dataset: Dataset, device: torch.device) -> Images:
         """All test images."""
-        return cls(DeviceSplit.of(dataset.test, dataset.scale, device))
+        return cls(loader(dataset.test, dataset.scale, device))
 
     def chunk(self, index: Sequence[int]) -> tuple[Tensor, Tensor]:
         """x (n, C, H, W) in [0, 1] and y (n,)."""
@@ -81,12 +81,16 @@ def evaluate_missing(
                 seed=spec.seed,
                 batch_size=batch_size,
             )
-            folder.evaluation(spec).write_chunk(number, _record(index, outcome, notes, info))
+            folder.evaluation(spec).write_chunk(number, _record(index, y, outcome, notes, info))
             task.advance(1)
 
 
 def _record(
-    index: Sequence[int], outcome: Outcome, notes: Sequence[str], info: Mapping[str, Any]
+    index: Sequence[int],
+    y: Tensor,
+    outcome: Outcome,
+    notes: Sequence[str],
+    info: Mapping[str, Any],
 ) -> Chunk:
     return Chunk(
         index=np.asarray(index, dtype=np.int64),
@@ -97,4 +101,5 @@ def _record(
         seconds=outcome.seconds,
         warnings=(*notes, *outcome.warnings),
         info=info,
+        label=y.cpu().numpy(),
     )

@@ -19,7 +19,8 @@ from bench.archs import build
 from bench.archs.arch import Arch
 from bench.archs.weights import save_weights
 from bench.data.dataset import Dataset
-from bench.data.device import DeviceSplit, augment, batches, epoch_order
+from bench.data.device import augment, batches, epoch_order
+from bench.data.loader import loader
 from bench.errors import NonFiniteLoss
 from bench.folder import RunFolder
 from bench.method import Batch, Method, TrainState
@@ -82,8 +83,8 @@ class Trainer:
         self.spec, self.method, self.folder, self.device = spec, method, folder, device
         threat = Threat(spec.norm, spec.eps)
         method.validate(threat, spec.num_classes)
-        self.data = DeviceSplit.of(dataset.train, dataset.scale, device)
-        self.val = DeviceSplit.of(dataset.val, dataset.scale, device)
+        self.data = loader(dataset.train, dataset.scale, device)
+        self.val = loader(dataset.val, dataset.scale, device)
         self.batches_per_epoch = -(-len(self.data) // spec.recipe.batch_size)
         self.n_batches = self.batches_per_epoch * spec.recipe.epochs
         self.network = initial_model(spec).to(device)
@@ -138,6 +139,7 @@ class Trainer:
         state.epoch = epoch
         order = epoch_order(len(self.data), self.spec.seed, epoch, self.device)
         parts = batches(order, self.spec.recipe.batch_size)
+        self.data.expect(parts, epoch * self.batches_per_epoch)
         since = time.monotonic()
         for step in range(state.batch_number % self.batches_per_epoch, len(parts)):
             self._batch(parts[step], step)
@@ -157,7 +159,7 @@ class Trainer:
         state = self.state
         rate = self.optimiser.set_rate(state.batch_number)
         x = augment(
-            self.data.images(index),
+            self.data.views(index, self.spec.seed, state.batch_number),
             pad=self.spec.recipe.pad or 0,
             flip=bool(self.spec.recipe.flip),
             mode=self.spec.recipe.pad_mode,

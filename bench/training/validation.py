@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bench.attacks import get_attack
 from bench.attacks.blocks import Blocked
 from bench.attacks.maximise import attack_mode
-from bench.data.device import DeviceSplit
+from bench.data.loader import Loader
 from bench.seeding import generator_for
 from bench.threat import Threat
 
@@ -33,7 +33,7 @@ class Score:
         return ranks if by == "robust" else ranks[::-1]
 
 
-def score(model: nn.Module, split: DeviceSplit, threat: Threat, seed: int) -> Score:
+def score(model: nn.Module, split: Loader, threat: Threat, seed: int) -> Score:
     """Accuracy of `model` in eval mode and fp32, under the same noise at every epoch."""
     device = split.y.device
     generator = generator_for(seed, "validation", device=device)

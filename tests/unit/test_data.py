@@ -22,7 +22,7 @@ from torchvision.transforms.functional import to_tensor
 
 from bench.data import SOURCES, Dataset, Source, Split, cut, list_datasets, load_dataset
 from bench.data import npz as npz_module
-from bench.data.dataset import permutation
+from bench.data.dataset import StoredSplit, permutation
 from bench.data.device import DeviceSplit, augment, batches, epoch_order
 from bench.errors import BenchError, ConfigError, DataError
 
@@ -48,8 +48,13 @@ def make_source(n_train: int = 60, n_test: int = 12, classes: int = 4) -> Source
     )
 
 
-def rows(split: Split) -> set[bytes]:
-    return {image.tobytes() for image in split.x}
+def pixels(split: StoredSplit) -> NDArray[Any]:
+    assert isinstance(split, Split)
+    return split.x
+
+
+def rows(split: StoredSplit) -> set[bytes]:
+    return {image.tobytes() for image in pixels(split)}
 
 
 def test_sha256_sees_pixels_labels_and_shape_and_is_computed_once() -> None:
@@ -72,9 +77,9 @@ def test_cut_is_disjoint_complete_and_ordered() -> None:
     assert (len(data.train), len(data.val), len(data.test)) == (54, 6, 12)
     assert rows(data.train).isdisjoint(rows(data.val))
     assert rows(data.train) | rows(data.val) == rows(source.train)
-    where = {image.tobytes(): i for i, image in enumerate(source.train.x)}
+    where = {image.tobytes(): i for i, image in enumerate(pixels(source.train))}
     for split in (data.train, data.val):
-        places = [where[image.tobytes()] for image in split.x]
+        places = [where[image.tobytes()] for image in pixels(split)]
         assert places == sorted(places)
         assert np.array_equal(split.y, source.train.y[places])
     assert data.test is source.test
@@ -83,11 +88,13 @@ def test_cut_is_disjoint_complete_and_ordered() -> None:
 def test_cut_takes_the_first_images_and_keeps_no_view_of_the_rest() -> None:
     source = make_source(60)
     data = cut(source, train_size=20, test_size=5)
-    assert rows(data.train) | rows(data.val) == {image.tobytes() for image in source.train.x[:20]}
+    assert rows(data.train) | rows(data.val) == {
+        image.tobytes() for image in pixels(source.train)[:20]
+    }
     assert (len(data.train), len(data.val)) == (18, 2)
-    assert np.array_equal(data.test.x, source.test.x[:5])
+    assert np.array_equal(pixels(data.test), pixels(source.test)[:5])
     assert np.array_equal(data.test.y, source.test.y[:5])
-    assert not np.shares_memory(data.test.x, source.test.x)
+    assert not np.shares_memory(pixels(data.test), pixels(source.test))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +146,7 @@ def test_digits() -> None:
     assert (len(data.train), len(data.val), len(data.test)) == (1294, 143, 360)
     assert (data.pad, data.flip, data.scale) == (0, False, 1 / 16)
     assert data.class_names == tuple("0123456789")
-    x = np.concatenate([data.train.x, data.val.x, data.test.x])
+    x = np.concatenate([pixels(data.train), pixels(data.val), pixels(data.test)])
     assert x.dtype == np.uint8
     assert (x.min(), x.max()) == (0, 16)
     for split in (data.train, data.val, data.test):
@@ -157,14 +164,17 @@ def test_digits_are_the_bundled_ones() -> None:
     loaded = [
         (image[..., 0].astype(np.float64).tobytes(), int(label))
         for split in (data.train, data.val, data.test)
-        for image, label in zip(split.x, split.y, strict=True)
+        for image, label in zip(pixels(split), split.y, strict=True)
     ]
     assert sorted(loaded) == expected
 
 
 def test_list_datasets_names_every_source_in_one_line() -> None:
     listed = list_datasets()
-    assert [name for name, _ in listed] == ["digits", "cifar10", "cifar100", "npz:PATH"]
+    assert [name for name, _ in listed] == [
+        *("digits", "cifar10", "cifar100", "npz:PATH", "folder:PATH", "restricted-imagenet"),
+        "two-gaussians",
+    ]
     assert all(text and "\n" not in text for _, text in listed)
 
 
@@ -175,6 +185,11 @@ def test_list_datasets_names_every_source_in_one_line() -> None:
         ("npz", "unknown dataset 'npz'. Did you mean 'npz:PATH'? Known: "),
         ("digits:x", "unknown dataset 'digits:x'. "),
         ("npz:", "dataset 'npz:' names no file; write npz:PATH"),
+        ("folder:", "dataset 'folder:' names no file; write folder:PATH"),
+        ("folder:@64", "dataset 'folder:@64' names no file; write folder:PATH"),
+        ("digits@64", "unknown dataset 'digits@64'. Did you mean 'digits'? Known: "),
+        ("restricted-imagenet@x", "unknown dataset 'restricted-imagenet@x'. Did you mean "),
+        ("restricted-imagenet:x", "unknown dataset 'restricted-imagenet:x'. Did you mean "),
     ],
 )
 def test_unknown_names(name: str, message: str) -> None:
@@ -188,10 +203,11 @@ def test_loading_imports_no_torch(tmp_path: Path) -> None:
     code = f"""
 import sys
 from bench.data import load_dataset
-print(load_dataset("npz:{path}").name, "torch" in sys.modules, "sklearn" in sys.modules)
+load_dataset("two-gaussians")
+print(load_dataset("npz:{path}").name, [m for m in ("torch", "sklearn", "PIL") if m in sys.modules])
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout == "mine False False\n"
+    assert out.stdout == "mine []\n"
 
 
 def write_cifar(monkeypatch: pytest.MonkeyPatch, root: Path, *, fine: bool = False) -> Arrays:
@@ -244,7 +260,7 @@ def test_cifar10_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     assert data.class_names is not None
     assert data.class_names[3] == "class 3"
     # Each row of the file is all of red, then green, then blue, row by row.
-    image = data.test.x[5]
+    image = pixels(data.test)[5]
     assert image[2, 7, 1] == made["test_batch"][5, 1024 + 2 * 32 + 7]
     assert data.test.y.tolist() == [i % 10 for i in range(20)]
 
@@ -347,7 +363,7 @@ def test_npz(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (data.name, data.num_classes, data.in_channels, data.image_size) == ("mine", 4, 3, 8)
     assert (data.pad, data.flip, data.scale) == (1, True, 1 / 255)
     assert (len(data.train), len(data.val)) == (27, 3)
-    assert np.array_equal(data.test.x, arrays["x_test"])
+    assert np.array_equal(pixels(data.test), arrays["x_test"])
     assert np.array_equal(data.test.y, arrays["y_test"])
 
 

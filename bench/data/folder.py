@@ -1,0 +1,195 @@
+"""Data sets of image files in class folders: a user's own, and Restricted ImageNet.
+
+The layout is that of torchvision's ImageFolder: ROOT/train/CLASS/*.jpg and ROOT/test/CLASS/*.jpg
+(or ROOT/val/CLASS/*.jpg). Everything is checked from names and sizes, before any image is opened.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bench.data.dataset import Source, permutation
+from bench.data.files import FileSplit, list_files
+from bench.data.label import own_label
+from bench.errors import ConfigError, DataError
+
+IMAGE_SIZE = 224
+"""Pixels a side where the name of the data set states none."""
+MAX_IMAGE_SIZE = 1024
+ORDER_SEED = 0
+"""Fixed for good: the first n images of another order are other images."""
+
+RANGES: dict[str, tuple[int, int]] = {
+    "dog": (151, 268),
+    "cat": (281, 285),
+    "frog": (30, 32),
+    "turtle": (33, 37),
+    "bird": (80, 100),
+    "primate": (365, 382),
+    "fish": (389, 397),
+    "crab": (118, 121),
+    "insect": (300, 319),
+}
+"""Class of Restricted ImageNet -> its first and last ImageNet class, both included.
+
+The order is that of the labels 0..8; ImageNet's classes are numbered by sorted synset. Source:
+MadryLab/robustness, robustness/tools/constants.py; Tsipras et al. 2019 (arXiv 1805.12152).
+"""
+N_SYNSETS = 1000
+SYNSET = re.compile(r"n[0-9]{8}")
+GET_IMAGENET = (
+    "ImageNet may not be passed on, so nothing is downloaded: get ILSVRC2012_img_train.tar and "
+    "ILSVRC2012_img_val.tar from https://image-net.org/download (an account is needed) or the "
+    "same images from Kaggle's ImageNet Object Localization Challenge, unpack them into train/ "
+    "and val/ with a folder per synset, and give the folder that holds both by --data-root FOLDER"
+)
+
+
+def load_folder(text: str, image_size: int | None, *, reserved: Sequence[str]) -> Source:
+    """The images below path `text`, relative to the working directory.
+
+    Classes are the sorted names of the folders in train/; test/ counts if it is there, else val/.
+    The validation split is cut from train/ all the same, since selection may not see the test
+    images. reserved: names of other data sets, which this folder may not pass for.
+    Raises DataError: one line with the folder, what is wrong, what to do.
+    """
+    where = f"folder data '{text}'"
+    root = Path(text).expanduser()
+    if not root.is_dir():
+        raise DataError(
+            f"{where}: there is no such folder; check the path, which is relative to the working "
+            "directory"
+        )
+    test = root / ("test" if (root / "test").is_dir() else "val")
+    for folder, names in ((root / "train", "train/"), (test, "test/ or val/")):
+        if not folder.is_dir():
+            raise DataError(
+                f"{where}: there is no folder {names} in it; put a folder of images per class "
+                "into train/ and into test/ or val/"
+            )
+    classes = _class_folders(root / "train", where)
+    if len(classes) < 2:
+        raise DataError(
+            f"{where}: {root / 'train'} holds one class folder ({classes[0]}); training needs 2"
+        )
+    _require_equal(classes, _class_folders(test, where), root / "train", test, where)
+    labels = {name: label for label, name in enumerate(classes)}
+    return _source(
+        own_label(root.resolve().name, "folder", reserved),
+        where,
+        [(root / "train", labels), (test, labels)],
+        image_size,
+        class_names=classes,
+    )
+
+
+def load_restricted_imagenet(root: Path, image_size: int | None) -> Source:
+    """Nine classes of animals out of the ImageNet folder `root`, which holds train/ and val/.
+
+    The classes are of very unequal size (118 of the 203 synsets are dogs), so a record's
+    `balanced_accuracy` belongs beside its accuracy. The network normalises by the mean and the
+    standard deviation of these images, as MadryLab/robustness does.
+    Raises DataError if the folder is missing or is not ImageNet's.
+    """
+    where = "dataset 'restricted-imagenet'"
+    root = root.expanduser()
+    train, val = root / "train", root / "val"
+    for folder in (train, val):
+        if not folder.is_dir():
+            raise DataError(f"{where}: there is no folder {folder}; {GET_IMAGENET}")
+    synsets = _class_folders(train, where)
+    if len(synsets) != N_SYNSETS or not all(SYNSET.fullmatch(name) for name in synsets):
+        odd = next((name for name in synsets if not SYNSET.fullmatch(name)), None)
+        fault = f"such as '{odd}'" if odd else "all named like synsets"
+        raise DataError(
+            f"{where}: {train} holds {len(synsets)} folders, {fault}, and must hold ImageNet's "
+            f"{N_SYNSETS} synset folders (n01440764 ... n15075141), whose sorted order numbers the "
+            "classes; empty ones will do for classes that are not used"
+        )
+    labels = {
+        synsets[number]: label
+        for label, (first, last) in enumerate(RANGES.values())
+        for number in range(first, last + 1)
+    }
+    if missing := sorted(set(labels) - set(_class_folders(val, where))):
+        raise DataError(
+            f"{where}: {val} lacks {len(missing)} of the {len(labels)} synset folders that are "
+            f"used, such as {missing[0]}; copy them there"
+        )
+    return _source(
+        "restricted-imagenet",
+        where,
+        [(train, labels), (val, labels)],
+        image_size,
+        class_names=tuple(RANGES),
+        mean=(0.4717, 0.4499, 0.3837),
+        std=(0.2600, 0.2516, 0.2575),
+    )
+
+
+def _source(
+    name: str,
+    where: str,
+    parts: Sequence[tuple[Path, Mapping[str, int]]],
+    image_size: int | None,
+    *,
+    class_names: tuple[str, ...],
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> Source:
+    size = IMAGE_SIZE if image_size is None else image_size
+    if not 1 <= size <= MAX_IMAGE_SIZE:
+        raise ConfigError(
+            f"{where}: image size {size} is out of range: 1 to {MAX_IMAGE_SIZE} pixels a side"
+        )
+    train, test = (_shuffled(list_files(root, labels, size, where)) for root, labels in parts)
+    return Source(
+        name=name if size == IMAGE_SIZE else f"{name}-{size}",
+        origin=where,
+        train=train,
+        test=test,
+        scale=1 / 255,
+        pad=0,  # the random crop of bench.data.decode takes its place
+        flip=True,
+        class_names=class_names,
+        mean=mean,
+        std=std,
+    )
+
+
+def _shuffled(split: FileSplit) -> FileSplit:
+    """In an order that is the same for everybody, so that the first n are of all classes."""
+    return split.take(permutation(len(split), ORDER_SEED))
+
+
+def _class_folders(folder: Path, where: str) -> tuple[str, ...]:
+    """Sorted names of the folders in `folder`; DataError if it has none."""
+    try:
+        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+        names = sorted(entry.name for entry in entries if entry.is_dir())
+    except OSError as error:
+        raise DataError(
+            f"{where}: {folder} cannot be read ({error.strerror}); correct its permissions"
+        ) from None
+    if not names:
+        held = f"{len(entries)} files and no folder" if entries else "nothing"
+        raise DataError(
+            f"{where}: {folder} holds {held}; sort the images into one folder per class"
+        )
+    return tuple(names)
+
+
+def _require_equal(
+    train: Sequence[str], test: Sequence[str], train_root: Path, test_root: Path, where: str
+) -> None:
+    differing = sorted(set(train) ^ set(test))
+    if not differing:
+        return
+    name = differing[0]
+    here, there = (train_root, test_root) if name in train else (test_root, train_root)
+    raise DataError(
+        f"{where}: class folder '{name}' is in {here} but not in {there}; both must hold the "
+        "same classes"
+    )
