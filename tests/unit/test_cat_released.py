@@ -1,0 +1,301 @@
+"""CAT's flags for the rules of the authors' releases: by hand, then each release as a whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench.attacks.maximise import Objective
+from bench.errors import ConfigError
+from bench.method import Batch
+from bench.recipe import load_recipe
+from bench.registry import get_method
+from bench.seeding import generator_for
+from bench.threat import REFERENCE_EPS
+from methods.cat import CatMix
+from tests.harness import make_state, small_batch, small_net
+from tests.unit.cat_line import (
+    Seen,
+    assert_near,
+    batch_of,
+    dirichlet,
+    images_that_fall_at,
+    line_state,
+    one_hot,
+)
+
+
+def moved_and_radii(old: list[float], falls: list[float], **params: Any) -> tuple[Tensor, Tensor]:
+    """On the line: how far each image is from x when it trains, and its new radius."""
+    method = get_method("cat-ce", c=0, **params)
+    state = line_state(method)
+    state.examples["radius"][: len(old)] = torch.tensor(old)
+    batch = batch_of(images_that_fall_at(*falls))
+    moved = (method.perturb(state, batch) - batch.x).flatten(1).abs()
+    assert_near(moved.amax(1), moved.amin(1), 1e-9)  # every pixel by as much
+    return moved.amax(1), state.examples["radius"][: len(old)]
+
+
+def test_distance_where_right_falls_to_0_where_the_attack_succeeds() -> None:
+    """The first release: ten steps of 0.002 reach 0.02 at most."""
+    moved, radii = moved_and_radii(
+        [0.0, 0.01, 0.01, 0.02, 0.029],
+        [0.2, 0.2, 0.004, 0.2, 0.2],
+        eta=0.0025,
+        eps_max=0.03,
+        step_size=0.002,
+        train_where="right",
+        radius_rule="distance",
+    )
+    assert_near(moved, [0.0025, 0.0125, 0.0, 0.02, 0.02], 1e-8)
+    assert_near(radii, [0.0025, 0.0125, 0.0, 0.02, 0.02], 1e-8)
+
+
+def test_distance_where_wrong_falls_to_0_where_the_attack_fails() -> None:
+    """Version 1: two successes in a row reach the cap of 0.06, beyond eps."""
+    moved, radii = moved_and_radii(
+        [0.0, 0.0, 0.03, 0.05, 0.06, 0.0],
+        [0.2, 0.01, 0.01, 0.01, 0.2, -0.1],
+        eta=0.03,
+        eps_max=0.06,
+        train_where="wrong",
+        radius_rule="distance",
+    )
+    assert_near(moved, [0.0, 0.03, 0.06, 0.06, 0.0, 0.03], 1e-8)
+    assert_near(radii, [0.0, 0.03, 0.06, 0.06, 0.0, 0.03], 1e-8)
+
+
+def test_inverted_keeps_the_increase_where_the_attack_succeeds() -> None:
+    """Version 2: at the cap of 0.035 a failed attack leads down, to 0.0325."""
+    moved, radii = moved_and_radii(
+        [0.0, 0.0, 0.01, 0.01, 0.034, 0.035, 0.035],
+        [0.2, -0.1, 0.2, 0.001, 0.2, 0.2, 0.001],
+        eta=0.0025,
+        eps_max=0.035,
+        radius_rule="inverted",
+    )
+    assert_near(moved, [0.0025, 0.0025, 0.0125, 0.0125, 0.035, 0.035, 0.035], 1e-8)
+    assert_near(radii, [0.0, 0.0025, 0.01, 0.0125, 0.0325, 0.0325, 0.035], 1e-8)
+
+
+def test_inverted_never_falls_below_0() -> None:
+    """An eta above the cap: r is the cap, and r - eta would be negative."""
+    _, radii = moved_and_radii([0.0], [0.2], eta=0.02, eps_max=0.01, radius_rule="inverted")
+    assert_near(radii, [0.0], 0)
+
+
+@pytest.mark.parametrize(
+    ("train_where", "expected"),
+    [("all", [0.015, 0.015]), ("right", [0.015, 0.0]), ("wrong", [0.0, 0.015])],
+)
+def test_train_where_replaces_images_and_nothing_else(
+    train_where: str, expected: list[float]
+) -> None:
+    """The first image stays right, the second does not; radii move as in the paper."""
+    moved, radii = moved_and_radii([0.01, 0.01], [0.2, 0.001], train_where=train_where)
+    assert_near(moved, expected, 1e-8)
+    assert_near(radii, [0.015, 0.01], 1e-8)
+
+
+@pytest.mark.parametrize("eps", [REFERENCE_EPS, 0.1])
+def test_the_lengths_of_the_rules_scale_with_eps(eps: float) -> None:
+    ratio = eps / REFERENCE_EPS
+    method = get_method("cat-ce", c=0, eta=0.0025, eps_max=0.035, radius_rule="inverted")
+    state = line_state(method, eps=eps)
+    state.examples["radius"][:2] = torch.tensor([0.035, 0.01]) * ratio
+    method.perturb(state, batch_of(images_that_fall_at(0.3, 0.001)))
+    assert_near(state.examples["radius"][:2], [0.0325 * ratio, 0.0125 * ratio], 1e-8)
+
+
+def test_inverted_attacks_the_label_of_the_larger_radius(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = torch.tensor([0.01, 0.01], dtype=torch.float64)
+    y = one_hot(torch.zeros(2, dtype=torch.long), 3)
+    first, second = dirichlet(2, 3, draws=2)
+    for rule, before, after in (
+        ("paper", old, torch.tensor([0.015, 0.01])),
+        ("inverted", old + 0.005, torch.tensor([0.01, 0.015])),
+    ):
+        method = get_method("cat-ce", radius_rule=rule)
+        state = line_state(method)
+        state.examples["radius"][:2] = old.float()
+        seen = Seen(method, state, batch_of(images_that_fall_at(0.2, 0.001)), monkeypatch)
+        share = 10 * before[:, None]
+        assert_near(seen.labels[0], (1 - share) * y + share * first, 1e-7)
+        share = 10 * after.double()[:, None]
+        assert_near(state.scratch["label"], (1 - share) * y + share * second, 1e-7)
+
+
+def test_divide_draw_makes_labels_that_do_not_sum_to_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    """(1 - c e) y + c e v / K: at e = 0.02, before the attack, 0.8 + 0.2 / 3."""
+    method = get_method("cat-ce", divide_draw=True)
+    state = line_state(method)
+    state.examples["radius"].fill_(0.02)
+    seen = Seen(method, state, batch_of(images_that_fall_at(0.2, 0.2)), monkeypatch)
+    y = one_hot(torch.zeros(2, dtype=torch.long), 3)
+    first, second = dirichlet(2, 3, draws=2)
+    assert_near(seen.labels[0], 0.8 * y + 0.2 * first / 3, 1e-7)
+    assert_near(seen.labels[0].sum(1), [0.8 + 0.2 / 3], 1e-7)
+    label = state.scratch["label"]
+    assert_near(label, 0.75 * y + 0.25 * second / 3, 1e-7)
+    logits = state.model(batch_of(images_that_fall_at(0.2, 0.2)).x)
+    expected = -(label * logits.log_softmax(1)).sum() / 2
+    found = method.loss(
+        state, batch_of(images_that_fall_at(0.2, 0.2)), images_that_fall_at(0.2, 0.2)
+    )
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+
+
+def test_the_attack_of_eps_sum_weighs_by_its_own_radius(monkeypatch: pytest.MonkeyPatch) -> None:
+    """B r, with r = e0 + eta: 0 at no image, as it would be with e0 in the first epoch."""
+    objectives: list[Objective] = []
+
+    def kept(objective: Objective, model: object, x: Tensor, *_: object, **__: object) -> Tensor:
+        objectives.append(objective)
+        return x
+
+    monkeypatch.setattr("methods.cat.maximise", kept)
+    method = get_method("cat-mix", c=0, mix_weight="eps_sum")
+    state = line_state(method)
+    state.examples["radius"][:2] = torch.tensor([0.0, 0.01])
+    method.perturb(state, batch_of(images_that_fall_at(0.2, 0.2)))
+    logits = torch.tensor([[3.0, 1.0, 0.0], [0.0, 2.0, 0.0]], dtype=torch.float64)
+    y = one_hot(torch.zeros(2, dtype=torch.long), 3)
+    ce = -(y * logits.log_softmax(1)).sum(1)
+    weight = 2 * torch.tensor([0.005, 0.015], dtype=torch.float64)
+    expected = ce + weight * torch.tensor([-2.0, 2.0], dtype=torch.float64)
+    assert_near(objectives[0](logits, y, 0), expected, 1e-8)
+
+
+@pytest.mark.parametrize("rule", ["distance", "inverted"])
+def test_only_the_released_rules_of_the_radius_go_beyond_eps(rule: str) -> None:
+    for eps_max in (0.035, 0.06):
+        assert get_method("cat-ce", eps_max=eps_max, radius_rule=rule)
+        with pytest.raises(ConfigError, match=r"eps_max = 0.0.* at most 8/255"):
+            get_method("cat-ce", eps_max=eps_max)
+    with pytest.raises(ConfigError, match=r"eps_max = 0.061 .* at most 15.3/255"):
+        get_method("cat-ce", eps_max=0.061, radius_rule=rule)
+    with pytest.raises(ConfigError, match=r"c \* eps_max = 1.02 is above 1"):
+        get_method("cat-ce", c=17, eps_max=0.06, radius_rule=rule)
+
+
+RELEASES: dict[str, dict[str, float]] = {
+    "cat-first-release": {
+        "eta": 0.0025,
+        "cap": 0.03,
+        "step": 0.002,
+        "kappa": 50,
+        "label_divisor": 4,
+    },
+    "cat-version-1": {"eta": 0.03, "cap": 0.06, "step": 0.007, "kappa": 10, "label_divisor": 1},
+    "cat-version-2": {"eta": 0.0025, "cap": 0.035, "step": 0.007, "kappa": 10, "label_divisor": 1},
+}
+
+
+def others_lead(logits: Tensor, y: Tensor) -> Tensor:
+    """max_{j != y} Z_j - Z_y, row by row."""
+    rows = [
+        torch.cat([row[:true], row[true + 1 :]]).max() - row[true]
+        for row, true in zip(logits, y.tolist(), strict=True)
+    ]
+    return torch.stack(rows)
+
+
+def by_hand(
+    name: str, mix: bool, net: Any, batch: Batch, e: Tensor, draws: list[Tensor]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One step as the release makes it: trained images, radii, labels, loss."""
+    values = RELEASES[name]
+    x, y, hot = batch.x, batch.y, one_hot(batch.y, 4)
+
+    def label(radius: Tensor, draw: Tensor) -> Tensor:
+        share = 10 * radius[:, None]
+        return hot * (1 - share) + draw * share / values["label_divisor"]
+
+    grown = (e + values["eta"]).clamp(max=values["cap"])
+    q = label(grown if name == "cat-version-2" else e, draws[0])
+    net.eval()
+    x_adv = x.clone()
+    for _ in range(10):
+        x_adv.requires_grad_()
+        logits = net(x_adv)
+        descended = (q * logits.log_softmax(1)).sum() / len(x)
+        if mix:
+            hinge = (-others_lead(logits, y) + values["kappa"]).clamp(min=0)
+            descended = descended + (hinge * grown).sum()
+        (gradient,) = torch.autograd.grad(descended, x_adv)
+        d = x_adv.detach() - values["step"] * gradient.sign() - x
+        bound = grown.view(-1, 1, 1, 1)
+        x_adv = (x + torch.min(torch.max(d, -bound), bound)).clamp(0, 1)
+    right = net(x_adv).argmax(1) == y
+    net.train()
+    if name == "cat-version-2":
+        new = grown - values["eta"] * right.double()
+    else:
+        kept = right if name == "cat-first-release" else ~right
+        x_adv = torch.where(kept.view(-1, 1, 1, 1), x_adv, x)
+        new = (x_adv - x).flatten(1).abs().max(1).values
+    q = label(new, draws[1])
+    logits = net(x_adv)
+    loss = -(q * logits.log_softmax(1)).sum() / len(x)
+    if mix:
+        hinge = (others_lead(logits, y) + values["kappa"]).clamp(min=0)
+        loss = loss + (hinge * new).sum() - values["kappa"] * new.sum()  # ours has no constant
+    return x_adv, new, q, loss
+
+
+@pytest.mark.parametrize("method_name", ["cat-ce", "cat-mix"])
+@pytest.mark.parametrize("name", RELEASES)
+def test_each_recipe_makes_the_steps_of_its_release(name: str, method_name: str) -> None:
+    """Six batches in double precision, with images that stay right and images that do not."""
+    _, params = load_recipe(name, arch="cnn", dataset="digits", method=method_name)
+    method = get_method(method_name, **params)
+    net, twin = small_net(), small_net()
+    state = make_state(method, net)
+    state.examples["radius"] = state.examples["radius"].double()
+    radii = torch.zeros(8, dtype=torch.float64)
+    outcomes = set()
+    for number in range(6):
+        batch = small_batch(n=8, seed=number % 2)
+        # half of the images get the label that the network gives them, and so start out right
+        twin.eval()
+        y = torch.where(torch.arange(8) < 4, twin(batch.x).argmax(1), batch.y)
+        twin.train()
+        batch = Batch(x=batch.x, y=y, index=batch.index)
+        draws = label_draws(number)
+        expected = by_hand(name, method_name == "cat-mix", twin, batch, radii, draws)
+        radii = expected[1]
+        x_adv = method.perturb(state, batch)
+        loss = method.loss(state, batch, x_adv)
+        torch.testing.assert_close(x_adv, expected[0], rtol=0, atol=1e-9)
+        assert_near(state.examples["radius"][:8], radii, 1e-9)
+        torch.testing.assert_close(state.scratch["label"], expected[2], rtol=0, atol=1e-7)
+        torch.testing.assert_close(loss, expected[3], rtol=0, atol=1e-7)
+        outcomes |= set((radii == 0).tolist())
+        state.next_batch()
+    assert outcomes == {True, False}
+
+
+def label_draws(number: int) -> list[Tensor]:
+    """The two draws of a batch of eight, four classes."""
+    stream = generator_for(0, "train", "labels", number)
+    gammas = [torch._standard_gamma(torch.ones(8, 4), stream) for _ in range(2)]
+    return [(gamma / gamma.sum(1, keepdim=True)).double() for gamma in gammas]
+
+
+def test_kappa_50_still_pulls_where_kappa_10_has_let_go() -> None:
+    """A lead of 20: the update's margin term has a gradient at kappa 50 only."""
+    logits = torch.tensor([[20.0, 0.0, -1.0]], dtype=torch.float64, requires_grad=True)
+    y = torch.zeros(1, dtype=torch.long)
+    for kappa, expected in ((10.0, 0.0), (50.0, -1.0)):
+        method = get_method("cat-mix", kappa=kappa)
+        assert isinstance(method, CatMix)
+
+        state = make_state(method, small_net())
+        state.model = lambda _, logits=logits: logits  # type: ignore[assignment]
+        state.scratch |= {"label": one_hot(y, 3), "radius": torch.zeros(1).double()}
+        loss = method.loss(state, Batch(x=torch.zeros(1), y=y, index=y), torch.zeros(1))
+        (gradient,) = torch.autograd.grad(loss, logits)
+        assert float(gradient[0, 0]) == pytest.approx(expected, abs=1e-6)
