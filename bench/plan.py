@@ -159,6 +159,7 @@ def _train_spec(
         n_train=len(dataset.train),
         n_val=len(dataset.val),
         eps=eps,
+        study_eps=None if eps == study.eps else study.eps,
         seed=study.seeds[0],
         precision=study.precision,
         recipe=replace(recipe, pad=pad, flip=flip, eps=None),

@@ -61,6 +61,9 @@ class TrainSpec:
     n_val: int
     norm: str = "linf"
     eps: float
+    """Radius of the training."""
+    study_eps: float | None = field(default=None, metadata={"label": True})
+    """Radius of the study, at which it is attacked, where the recipe trains at another."""
     seed: int
     precision: str = "fp32"
     recipe: Recipe

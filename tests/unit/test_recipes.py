@@ -301,6 +301,7 @@ def test_eps_is_the_radius_of_the_training_alone(eps: float) -> None:
     trades, madry = make_plan(study).cells
     assert trades.spec.eps == pytest.approx(0.031 * eps / (8 / 255), rel=1e-12)
     assert madry.spec.eps == eps
+    assert (trades.spec.study_eps, madry.spec.study_eps) == (eps, None)
     assert trades.spec.recipe.eps is None
     assert {e.eps for e in trades.evaluations} == {e.eps for e in madry.evaluations}
     assert eps in {e.eps for e in trades.evaluations}

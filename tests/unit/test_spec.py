@@ -80,6 +80,7 @@ def test_ids_from_before_a_value_was_added_stay() -> None:
 def test_the_name_of_a_recipe_does_not_change_what_it_trains() -> None:
     same = replace(SPEC, recipe_name="paper")
     assert same.run_id == SPEC.run_id
+    assert replace(SPEC, study_eps=0.3).run_id == SPEC.run_id
     renamed = replace(SPEC, dataset="other")
     assert renamed.run_id.rpartition("-")[2] == SPEC.run_id.rpartition("-")[2]
 
