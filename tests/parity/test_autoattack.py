@@ -155,11 +155,14 @@ def test_every_part_gives_the_packages_images(version: Any, part: str) -> None:
         assert get_attack(part) == attack
 
 
+@pytest.mark.parametrize("version", ["standard", "plus"])
 @pytest.mark.parametrize("part", ["apgd-t", "fab-t"])
 @pytest.mark.parametrize(("k", "targets"), [(1000, 9), (10, 9), (9, 8), (4, 3)])
-def test_targets_are_nine_where_there_are_as_many(part: str, k: int, targets: int) -> None:
-    device = torch.device("cpu")
-    attack = AutoAttackPart(part=part)._attack(subject("conv")[0], Threat(eps=EPS), k, 7, device)
+def test_targets_are_nine_where_there_are_as_many(
+    version: Any, part: str, k: int, targets: int
+) -> None:
+    build_part = AutoAttackPart(part=part, version=version)._attack
+    attack = build_part(nn.Identity(), Threat(eps=EPS), k, 7, torch.device("cpu"))
     assert (attack.n_target_classes, attack.n_restarts, attack.n_iter) == (targets, 1, 100)
 
 
