@@ -1,0 +1,208 @@
+"""Image folders from the command line to the record: trained on, resumed, attacked, reported."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from torch import Tensor
+
+from bench.archs.weights import read_weights
+from bench.cli import main
+from bench.data import stream
+from bench.data.decode import centre, crop
+from bench.folder import RunFolder
+from bench.plan import make_plan
+from bench.progress import Reporter
+from bench.records import load_records
+from bench.spec import TrainSpec
+from bench.study import AskedAttack, load_suite
+from bench.training import engine
+from bench.training.engine import Trainer, initial_model
+from tests.pictures import make_folder, make_imagenet
+
+
+def bench(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    return make_folder(tmp_path / "pictures", {"train": 12, "val": 4})
+
+
+def run(results: Path, dataset: str, *arguments: str) -> Result:
+    fixed = ["--results", str(results), "--dataset", dataset, "--device", "cpu", "--quiet"]
+    return bench("run", *fixed, "--eps", "4/255", "--epochs", "1", *arguments)
+
+
+def refused(result: Result) -> str:
+    """Exit code 2 and one line."""
+    assert result.exit_code == 2, result.output
+    (line,) = result.stderr.splitlines()
+    return str(line)
+
+
+def test_a_folder_trains_is_attacked_and_reported(tmp_path: Path, pictures: Path) -> None:
+    results, dataset = tmp_path / "r", f"folder:{pictures}@16"
+    asked = ["--arch", "cnn", "--methods", "natural,cat-ce", "--attacks", "clean"]
+    first = run(results, dataset, *asked, "--batch-size", "10")
+    assert first.exit_code == 0, first.output
+    runs = load_records(results)
+    assert [record.method for record in runs] == ["cat-ce", "natural"]
+    for record in runs:
+        assert record.dataset == "pictures-16"
+        assert (record.spec["n_train"], record.spec["n_val"]) == (33, 3)
+        assert (record.spec["recipe"]["pad"], record.spec["recipe"]["flip"]) == (0, True)
+        for evaluation in record.evaluations:
+            assert evaluation.n_examples == 12
+            assert evaluation.label is not None
+            assert np.bincount(evaluation.label).tolist() == [4, 4, 4]
+    again = run(results, dataset, *asked[:-1], "clean,fgsm", "--batch-size", "10")
+    assert again.exit_code == 0, again.output
+    added = bench(
+        "evaluate", runs[0].run_id, "--results", str(results), "--attacks", "cw", "--device", "cpu"
+    )
+    assert added.exit_code == 0, added.output
+    frame = load_records(results).to_frame()
+    assert frame.groupby("attack").size().to_dict() == {"clean": 4, "cw": 1, "fgsm": 4}
+    report = bench("report", "--results", str(results), "--reports", str(tmp_path / "p"))
+    assert report.exit_code == 0
+    assert "pictures-16" in report.stdout
+
+
+def test_balanced_accuracy_is_that_of_the_model(tmp_path: Path, pictures: Path) -> None:
+    extra = pictures / "val" / "a"
+    for number in range(4):
+        (extra / f"more-{number}.png").write_bytes((extra / f"{number}.png").read_bytes())
+    asked = ["--arch", "cnn", "--methods", "natural", "--attacks", "clean", "--batch-size", "4"]
+    assert run(tmp_path / "r", f"folder:{pictures}@16", *asked).exit_code == 0
+    (record,) = load_records(tmp_path / "r")
+    found = next(e for e in record.evaluations if e.spec.checkpoint == "last")
+    model = initial_model(TrainSpec.from_dict(record.spec))
+    model.load_state_dict(read_weights(record.path / "last.safetensors"))
+    shares = []
+    for label, name in enumerate("abc"):
+        paths = sorted((pictures / "val" / name).iterdir())
+        x = torch.stack([torch.tensor(centre(path, 16).copy()) for path in paths])
+        with torch.no_grad():
+            logits = model.eval()(x.permute(0, 3, 1, 2) / 255)
+        shares.append(float((logits.argmax(1) == label).float().mean()))
+    assert found.balanced_accuracy() == pytest.approx(sum(shares) / 3)
+    assert found.n_correct == round(8 * shares[0] + 4 * shares[1] + 4 * shares[2])
+
+
+class Stopped(Exception):
+    pass
+
+
+def trained(results: Path, dataset: str, *, stop_at: int | None = None) -> dict[str, Tensor]:
+    """The last weights of two epochs of 4 batches; with `stop_at`, die when that batch begins."""
+    study = replace(
+        load_suite("digits"),
+        methods=("madry",),
+        dataset=dataset,
+        attacks=(AskedAttack(name="clean"),),
+        training={"epochs": 2, "batch_size": 10, "lr": 0.05},
+    )
+    plan = make_plan(study)
+    cell = plan.cells[0]
+    folder = RunFolder(results, cell.spec.run_id)
+    trainer = Trainer(cell.spec, cell.method, plan.dataset, folder, torch.device("cpu"))
+    inner = trainer._batch
+
+    def dying(index: Tensor, step: int) -> None:
+        if trainer.state.batch_number == stop_at:
+            raise Stopped
+        inner(index, step)
+
+    trainer._batch = dying  # type: ignore[method-assign]
+    trainer.run(Reporter(quiet=True))
+    return read_weights(folder.weights("last"))
+
+
+def test_a_stopped_training_on_files_ends_with_the_same_weights(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: Counter[Path] = Counter()
+
+    def counted(path: Path, size: int, seed: int) -> Any:
+        read[path] += 1
+        return crop(path, size, seed)
+
+    monkeypatch.setattr(stream, "crop", counted)
+    dataset = f"folder:{pictures}@8"
+    whole = trained(tmp_path / "whole", dataset)
+    assert sorted(read.values()) == [2] * 33  # once an epoch: what is announced is what is used
+    monkeypatch.setattr(engine, "SAVE_SECONDS", -1.0)
+    for stop_at in (2, 4, 7):
+        with pytest.raises(Stopped):
+            trained(tmp_path / str(stop_at), dataset, stop_at=stop_at)
+        with torch.random.fork_rng():
+            torch.manual_seed(stop_at)
+            parts = trained(tmp_path / str(stop_at), dataset)
+        assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_a_broken_file_ends_a_run_with_one_line_and_a_good_one_goes_on(
+    tmp_path: Path, pictures: Path
+) -> None:
+    path = pictures / "train" / "b" / "7.png"
+    good = path.read_bytes()
+    path.write_bytes(good[:60] + bytes(len(good) - 60))
+    asked = ["--arch", "cnn", "--methods", "natural", "--attacks", "clean"]
+    message = refused(run(tmp_path / "r", f"folder:{pictures}@8", *asked))
+    assert message.startswith(f"error: image file {path} cannot be decoded (")
+    path.write_bytes(good)
+    assert run(tmp_path / "r", f"folder:{pictures}@8", *asked).exit_code == 0
+    assert [record.status for record in load_records(tmp_path / "r")] == ["done"]
+
+
+def test_bad_folders_leave_nothing(tmp_path: Path, pictures: Path) -> None:
+    for dataset, options, words in (
+        ("folder:nowhere", [], "folder data 'nowhere': there is no such folder"),
+        (f"folder:{pictures}@0", [], "image size 0 is out of range"),
+        ("restricted-imagenet", ["--data-root", str(tmp_path)], "image-net.org"),
+        ("restricted-imagenet", ["--data-root", str(pictures)], "must hold ImageNet's 1000 synset"),
+    ):
+        asked = ["--arch", "cnn", "--methods", "natural", *options]
+        assert words in refused(run(tmp_path / "r", dataset, *asked))
+    assert not (tmp_path / "r").exists()
+
+
+def test_dry_run_times_a_folder(tmp_path: Path, pictures: Path) -> None:
+    asked = ["--arch", "cnn", "--methods", "natural", "--attacks", "clean", "--dry-run"]
+    result = run(tmp_path / "r", f"folder:{pictures}@16", *asked)
+    assert result.exit_code == 0, result.output
+    assert "natural-cnn-pictures-16-s0-" in result.stdout
+    assert not (tmp_path / "r").exists()
+
+
+def test_restricted_imagenet_from_the_files_to_the_record(tmp_path: Path) -> None:
+    root = make_imagenet(tmp_path / "imagenet", 1, 1)
+    result = run(
+        tmp_path / "r",
+        "restricted-imagenet@16",
+        *("--data-root", str(root), "--arch", "resnet-50", "--methods", "natural"),
+        *("--train-size", "20", "--test-size", "16", "--batch-size", "18", "--attacks", "fgsm"),
+    )
+    assert result.exit_code == 0, result.output
+    (record,) = load_records(tmp_path / "r")
+    assert (record.status, record.dataset) == ("done", "restricted-imagenet-16")
+    assert record.spec["num_classes"] == 9
+    assert record.spec["mean"] == [0.4717, 0.4499, 0.3837]
+    weights = read_weights(record.path / "best.safetensors")
+    assert weights["fc.weight"].shape == (9, 2048)
+    assert weights["std"].flatten().tolist() == pytest.approx([0.2600, 0.2516, 0.2575])
+    assert len(record.evaluations) == 2
+    for evaluation in record.evaluations:
+        accuracies = evaluation.class_accuracies()
+        assert accuracies is not None
+        assert set(accuracies) <= set(range(9))
+        assert evaluation.balanced_accuracy() == np.mean(list(accuracies.values()))
