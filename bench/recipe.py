@@ -10,6 +10,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -152,7 +153,8 @@ def load_recipe(
     return Recipe(**required).replaced(values, f"recipe {name}"), params
 
 
-def _table(name: str) -> dict[str, Any]:
+@cache
+def _table(name: str) -> Mapping[str, Any]:
     return tomllib.loads((files("bench") / "recipes" / f"{name}.toml").read_text())
 
 
