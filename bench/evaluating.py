@@ -56,7 +56,7 @@ def evaluate_runs(
                 f"{run.run_id} was trained on {spec.dataset} and {source} is "
                 f"{data[source].name}; name its data with --dataset"
             )
-        own = parse_eps(eps) if eps else spec.eps
+        own = parse_eps(eps) if eps else spec.attacked_eps
         specs = eval_specs(asked, own, data[source])
         images = Images.of(data[source], device)
         folder = RunFolder(results, run.run_id)

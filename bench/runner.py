@@ -132,7 +132,7 @@ class Runner:
         shown = []
         for spec in cell.evaluations:
             record = load_evaluation(folder.evaluation(spec).path, [])
-            if record and spec.checkpoint == "best" and spec.eps == cell.spec.eps:
+            if record and spec.checkpoint == "best" and spec.eps == cell.spec.attacked_eps:
                 share = record.n_correct / record.n_examples
                 shown.append(f"{spec.attack} {share:.1%} of {record.n_examples}")
         return "; ".join(shown) or "done"

@@ -76,6 +76,11 @@ class TrainSpec:
             )
 
     @property
+    def attacked_eps(self) -> float:
+        """Radius at which the model is attacked unless something else is asked for."""
+        return self.eps if self.study_eps is None else self.study_eps
+
+    @property
     def run_id(self) -> str:
         """Readable head, hashed tail."""
         hashed = {

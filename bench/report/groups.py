@@ -72,7 +72,7 @@ def _setting(run: RunRecord) -> Setting:
         arch=run.arch,
         recipe=str(run.spec.get("recipe_name", "")),
         norm=str(run.spec.get("norm", "linf")),
-        eps=round(float(run.spec["eps"]), _DIGITS),
+        eps=round(float(run.spec.get("study_eps") or run.spec["eps"]), _DIGITS),
     )
 
 

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 from bench.errors import ConfigError
 from bench.method import Batch, Method, TrainState
-from bench.registry import defaults, get_method, method_class
+from bench.registry import get_method, method_class, parameters
 from bench.seeding import generator_for
 from bench.threat import Threat
 from methods.awp import AWP, Proxy, layerwise_ascent
@@ -266,8 +266,10 @@ def test_what_a_method_keeps_is_still_its_own() -> None:
 
 
 def test_parameters_are_flat_and_carry_the_papers_values() -> None:
-    madry = defaults(method_class("awp-madry"))
-    trades = defaults(method_class("awp-trades"))
+    madry, trades = (
+        {name: f.default for name, f in parameters(method_class(method)).items()}
+        for method in ("awp-madry", "awp-trades")
+    )
     assert (madry["gamma"], madry["warmup"], madry["steps"]) == (0.01, 0.0, 10)
     assert (trades["gamma"], trades["warmup"], trades["beta"]) == (0.005, 0.05, 6.0)
     assert trades["step_size"] == madry["step_size"] == 2 / 255

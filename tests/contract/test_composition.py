@@ -1,0 +1,118 @@
+"""Every method composes with what the engine may put around it: resume, bf16, torch.compile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from bench.archs import build
+from bench.archs.weights import read_weights
+from bench.data import Dataset, load_dataset
+from bench.folder import RunFolder
+from bench.method import Batch, TrainState
+from bench.plan import make_plan
+from bench.progress import Reporter
+from bench.recipe import Recipe
+from bench.registry import get_method, list_methods
+from bench.study import load_suite
+from bench.threat import Threat
+from bench.training import engine
+from bench.training.engine import Trainer
+from bench.training.optimiser import Optimiser
+
+QUIET = Reporter(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return load_dataset("digits", train_size=50, test_size=10)
+
+
+class Stopped(Exception):
+    pass
+
+
+def trainer(
+    name: str, dataset: Dataset, results: Path, precision: str = "fp32"
+) -> tuple[Trainer, RunFolder]:
+    """Two epochs of three batches, the last of 5 images."""
+    study = replace(
+        load_suite("digits"), methods=(name,), train_size=50, test_size=10, precision=precision
+    )
+    cell = make_plan(study).cells[0]
+    spec = replace(cell.spec, recipe=replace(cell.spec.recipe, epochs=2, batch_size=20))
+    folder = RunFolder(results, spec.run_id)
+    return Trainer(spec, cell.method, dataset, folder, torch.device("cpu")), folder
+
+
+@pytest.mark.parametrize("name", list_methods())
+def test_resumed_in_the_middle_of_an_epoch_is_bit_equal(
+    name: str, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, whole_folder = trainer(name, dataset, tmp_path / "whole")
+    expected = whole.run(QUIET)
+    monkeypatch.setattr(engine, "SAVE_SECONDS", -1.0)
+    cut, _ = trainer(name, dataset, tmp_path / "cut")
+    step = cut._batch
+
+    def dying(index: torch.Tensor, number: int) -> None:
+        if cut.state.batch_number == 4:
+            raise Stopped
+        step(index, number)
+
+    monkeypatch.setattr(cut, "_batch", dying)
+    with pytest.raises(Stopped):
+        cut.run(QUIET)
+    resumed, folder = trainer(name, dataset, tmp_path / "cut")
+    assert resumed.run(QUIET)["checkpoints"] == expected["checkpoints"]
+    one, two = read_weights(whole_folder.weights("last")), read_weights(folder.weights("last"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.parametrize("name", list_methods())
+def test_bf16_trains_and_leaves_fp32_weights(name: str, dataset: Dataset, tmp_path: Path) -> None:
+    bf16, folder = trainer(name, dataset, tmp_path, "bf16")
+    assert bf16.run(QUIET)["status"] == "done"
+    weights = read_weights(folder.weights("last"))
+    assert all(value.isfinite().all() for value in weights.values())
+    assert {v.dtype for v in weights.values() if v.is_floating_point()} == {torch.float32}
+
+
+def compile_module(network: nn.Module) -> nn.Module:
+    compiled: nn.Module = torch.compile(network, backend="aot_eager")  # type: ignore[assignment]
+    return compiled
+
+
+# the compiler looks at .grad of Free's image, which is a function of the perturbation
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.parametrize("name", list_methods())
+def test_a_compiled_network_gives_the_same_step(name: str) -> None:
+    def stepped(compiled: bool) -> tuple[float, list[torch.Tensor]]:
+        torch.manual_seed(0)
+        network = build("cnn", in_channels=1).double().train()
+        method, threat = get_method(name), Threat()
+        state = TrainState(
+            model=compile_module(network) if compiled else network,
+            threat=threat,
+            num_classes=10,
+            seed=0,
+            n_epochs=4,
+            epoch=2,
+            stepper=Optimiser(network, Recipe(epochs=4, batch_size=8, lr=0.1), 4),
+            device=torch.device("cpu"),
+            examples=method.example_state(8, threat),
+        )
+        x = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(1)).double()
+        y = torch.arange(8)
+        loss = method.train_step(state, Batch(x, y, torch.arange(8)))["loss"]
+        return float(loss), [p.detach().clone() for p in network.parameters()]
+
+    torch._dynamo.reset()
+    plain, fast = stepped(compiled=False), stepped(compiled=True)
+    assert fast[0] == pytest.approx(plain[0], abs=1e-10)
+    for one, two in zip(plain[1], fast[1], strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-9)
