@@ -16,7 +16,7 @@ from bench.folder import RunFolder
 from bench.method import Method
 from bench.recipe import Recipe, load_recipe
 from bench.registry import get_method, method_name, method_sha256, parameters
-from bench.spec import EvalSpec, TrainSpec
+from bench.spec import EvalSpec, TrainSpec, digest
 from bench.study import AskedAttack, Study
 from bench.threat import Threat
 
@@ -155,7 +155,7 @@ def _train_spec(
         mean=dataset.mean,
         std=dataset.std,
         dataset=dataset.name,
-        data_sha256=dataset.train.sha256[:32] + dataset.val.sha256[:32],
+        data_sha256=digest([dataset.train.sha256, dataset.val.sha256, dataset.scale], 64),
         n_train=len(dataset.train),
         n_val=len(dataset.val),
         eps=eps,

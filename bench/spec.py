@@ -56,7 +56,7 @@ class TrainSpec:
     dataset: str = field(metadata={"label": True})
     """The data variant's name in every table."""
     data_sha256: str
-    """Of the training and validation images and labels."""
+    """Of the training and validation images, their scale, and their labels."""
     n_train: int
     n_val: int
     norm: str = "linf"
