@@ -190,8 +190,10 @@ def test_views_depend_on_seed_batch_and_image_alone(split: FileSplit) -> None:
     before = torch.get_rng_state()
     state = random.getstate()
     many.expect([torch.tensor([0, 1]), index, index.flip(0)], 2)
-    many.views(torch.tensor([0, 1]), 5, 2)  # not the tensor that was announced
+    other = torch.tensor([7, 3])  # not what was announced for batch 2, nor below for batch 4
+    assert torch.equal(many.views(other, 5, 2), one.views(other, 5, 2))
     assert torch.equal(many.views(index, 5, 3), x)
+    assert torch.equal(many.views(other, 5, 4), one.views(other, 5, 4))
     assert torch.equal(one.views(index.flip(0), 5, 3), x.flip(0))
     assert torch.equal(one.views(index[2:3], 5, 3), x[2:3])
     others = [one.views(index, 6, 3), one.views(index, 5, 4), many.views(index, 5, 4)]
