@@ -36,5 +36,8 @@ types: $(VENV)/.installed-test
 pytest: $(VENV)/.installed-test
 	$(BIN)/python -m pytest --numprocesses 2
 
+docs: $(VENV)/.installed  ## regenerate docs/methods.md and README's table
+	$(BIN)/python docs/generate.py
+
 clean:  ## remove the environment and what the demo wrote
 	rm -rf $(VENV) results/demo reports/demo

@@ -185,14 +185,14 @@ def _no_reference(setting: Setting, runs: Sequence[RunRecord], results: str | Pa
     if any(run.method == REFERENCE and run.status == "failed" for run in runs):
         return f"{missing}: its training failed."  # and would again, so that no run repeats it
     run = max(runs, key=lambda run: run.status == "done")
-    recipe = run.spec.get("recipe", {})
+    recipe, eps = run.spec.get("recipe", {}), eps_text(setting.eps)
     options = {
         "--suite": run.provenance.get("suite"),
         "--methods": REFERENCE,
         "--dataset": run.provenance.get("dataset_source") or setting.dataset,
         "--arch": setting.arch,
         "--recipe": setting.recipe,
-        "--eps": eps_text(setting.eps),
+        "--eps": eps if "/" in eps else run.spec["eps"],
         "--epochs": recipe.get("epochs"),
         "--batch-size": recipe.get("batch_size"),
         "--results": str(results) if str(results) != "results" else None,

@@ -20,6 +20,9 @@ MASKING_NOTE = (
     "to 32 for models that mislead attacks by their gradients. Read AutoAttack and the worst "
     "case of this row, not its PGD-20."
 )
+GAP = f"PGD-20 {MINUS} AutoAttack"
+COST = f"Cost (passes, relative to {REFERENCE})"
+"""Headings of columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +97,7 @@ def main_table(section: Section) -> Table:
     return Table(
         headings=(
             *("Method", "Checkpoint", "Clean", "PGD-20", "C&W", "AutoAttack", "Worst case"),
-            *(f"PGD-20 {MINUS} AutoAttack", "n (AutoAttack's)", "Seeds"),
-            f"Cost (passes, relative to {REFERENCE})",
+            *(GAP, "n (AutoAttack's)", "Seeds", COST),
         ),
         lines=tuple(lines),
         notes=tuple(notes.texts),

@@ -1,0 +1,81 @@
+"""Table 3 in short, for a front page: best checkpoints, few columns, a paragraph on the origin."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from bench.records import Records, RunRecord
+from bench.report.aggregate import AUTOATTACK, Section, sections
+from bench.report.cost import costs
+from bench.report.joins import Cell
+from bench.report.layout import COST, GAP, Line, Notes, Table, main_table, title
+from bench.report.markdown import markdown
+from bench.report.published import REFERENCE
+from bench.report.units import span
+
+_COLUMNS = ("Clean", "PGD-20", "C&W", "AutoAttack", "Worst case", COST)
+_ABSOLUTE = r"(?:^|(?<=[\s:=,]))/(?:[^\s,]*/)?"
+"""The folders before the name at the end of an absolute path."""
+
+
+def brief(records: Records, results: str) -> str:
+    """A table and a paragraph for each setting; `results` is the folder that it names."""
+    return "\n\n".join(
+        f"{markdown(brief_table(section))}\n\n{_origin(section, results)}"
+        for section in sections(records)
+    )
+
+
+def brief_table(section: Section) -> Table:
+    """The best checkpoints of Table 3, with the notes that their cells need."""
+    whole, notes = main_table(section), Notes()
+    lines = []
+    for line in whole.lines:
+        by_heading = dict(zip(whole.headings, (*line.head, *line.cells), strict=False))
+        if by_heading["Checkpoint"].main == "last":
+            continue
+        if line.cells:
+            # what is said of the gap, which has no column here, is said of its PGD-20
+            doubts = by_heading[GAP].marks
+            by_heading["PGD-20"] = replace(by_heading["PGD-20"], marks=doubts)
+        name, *cells = (
+            replace(text, marks=tuple(notes.mark(whole.notes[mark - 1]) for mark in text.marks))
+            for heading in ("Method", *_COLUMNS)
+            if (text := by_heading.get(heading))
+        )
+        lines.append(Line(head=(name,), cells=tuple(cells), status=line.status))
+    return Table(headings=("Method", *_COLUMNS), lines=tuple(lines), notes=tuple(notes.texts))
+
+
+def _origin(section: Section, results: str) -> str:
+    rows = [row for row in section.rows if row.evaluated and row.checkpoint != "last"]
+    runs = [run for group in section.groups for run in group.runs]
+    seeds = sorted({run.seed for run in runs if run.seed is not None})
+    machines = {str(r.machine) for cost in costs(section) for r in cost.runs if r.machine}
+    spread = any(row.clean and row.clean.std is not None for row in rows)
+    interval = "[a, b]: 95% interval over the images"
+    interval += "; \u00b1: standard deviation over seeds" if spread else ""
+    return (
+        f"Percent of the first {_n(row.clean for row in rows)} test images "
+        f"(AutoAttack {_n(row.attacks.get(AUTOATTACK) for row in rows)}, "
+        f"worst case {_n(row.worst for row in rows)}); {interval}. "
+        f"Cost: forward and backward passes of the training, relative to {REFERENCE}'s. "
+        f"Setting: {title(section.setting)}; best checkpoints; "
+        f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}. "
+        f"Trained on: {'; '.join(sorted(machines)) or 'not on record'}. "
+        f"From the records in `{results}`, made by {_commands(runs)}."
+    )
+
+
+def _n(cells: Iterable[Cell | None]) -> str:
+    """Images of the cells: `360`, or the smallest and the largest."""
+    counts = [n for cell in cells if cell is not None for n in cell.n]
+    return span(tuple(counts)) if counts else "0"
+
+
+def _commands(runs: Sequence[RunRecord]) -> str:
+    """Each recorded command once, without the folders of the machine that ran it."""
+    asked = dict.fromkeys(str(run.provenance.get("command") or "bench run") for run in runs)
+    return ", ".join(f"`{re.sub(_ABSOLUTE, '', command)}`" for command in asked)

@@ -1,0 +1,147 @@
+"""The generated pages: equal to what code and records say, and the same on every machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.records import load_records
+from bench.registry import get_method, list_methods, method_class, parameters
+from bench.report.brief import brief
+from docs.generate import DIGITS, END, ROOT, START, main, methods_page, prose, with_digits_table
+from tests.report.made import evaluate, evaluate_all, train_run
+
+README = f"Before.\n\n{START}\nan old table\n{END}\n\nAfter.\n"
+
+
+def our_methods() -> list[str]:
+    """Without that of a test of the command line, which may hold a file in methods/ just now."""
+    return [name for name in list_methods() if name != "zz-mine"]
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("docs.generate.list_methods", our_methods)
+        yield methods_page()
+
+
+def test_the_page_of_methods_is_up_to_date(page: str) -> None:
+    assert (ROOT / "docs" / "methods.md").read_text() == page, "run `make docs`"
+
+
+def test_the_table_in_the_readme_is_that_of_the_records() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert with_digits_table(text, ROOT / DIGITS) == text, "run `make docs`"
+
+
+def test_every_method_and_parameter_has_its_place(page: str) -> None:
+    sections = {s.split("\n", 1)[0]: s for s in page.split("\n## ")[1:]}
+    assert set(sections) == set(our_methods())
+    assert list(sections)[:3] == ["natural", "madry", "trades"]
+    for name, text in sections.items():
+        method = get_method(name)
+        assert f"**{method.title}**" in text
+        assert f"Minimises `{method.objective}`" in text
+        elsewhere = "with the parameters that both have" in text
+        for parameter in parameters(method_class(name)):
+            assert f"| `{parameter}` |" in text or elsewhere, f"{name}.{parameter}"
+
+
+def test_every_parameter_has_a_meaning(page: str) -> None:
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert len(rows) > 50
+    assert [row for row in rows if row.split(" | ")[-1].strip(" |") == ""] == []
+
+
+def test_facts_of_a_method_are_those_of_the_code(page: str) -> None:
+    (cat,) = (s for s in page.split("\n## ") if s.startswith("cat-ce\n"))
+    assert "- Kept for each image: radius\n- Passes: 12 + 11\n" in cat
+    assert "| `eps_max` | `8/255` | Largest radius" in cat
+    assert "| `start` | `zero` | Start of the attack. One of `zero`, `uniform`. |" in cat
+    (adp,) = (s for s in page.split("\n## ") if s.startswith("adp-adv\n"))
+    assert "| `eta` | `0.005` | Growth of the radius per failed attack" in adp  # inherited
+    assert "| `c` |" not in adp  # fixed, so not a parameter
+
+
+def test_a_docstring_becomes_paragraphs_and_code() -> None:
+    text = prose(
+        "One line\nand 2*3, a *star*, y'_y < z, <b>, `a*b`.\n\n    x = 1\n\n        y = 2\n\nEnd.\n"
+        "Agrees with it.\nDiffers from it: so\nfar."
+    )
+    assert text == (
+        "One line and 2\\*3, a \\*star\\*, y'\\_y < z, \\<b>, `a*b`.\n\n"
+        "```text\nx = 1\n\n    y = 2\n```\n\nEnd.\n\nAgrees with it.\n\nDiffers from it: so far."
+    )
+
+
+def test_the_readme_gets_the_records_between_its_markers(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    run = {"command": f"bench run --results {results} --eps 8/255", "suite": "digits"}
+    evaluate_all(train_run(results, "madry", provenance=run), clean=0.9, pgd=0.6, cw=0.6,
+                 autoattack=0.5)  # fmt: skip
+    cat = train_run(results, "cat-ce", provenance=run, passes=(12, 11))
+    evaluate_all(cat, clean=0.95, pgd=0.8, cw=0.6, autoattack=0.3)
+    evaluate(cat, "pgd-20", 0.7, 360, clean=0.95, checkpoint="last")
+    train_run(results, "mart", provenance=run, error="the loss is not finite")
+    text = with_digits_table(README, results)
+    assert text.startswith(f"Before.\n\n{START}\n\n| Method ")
+    assert text.endswith(f"\n\n{END}\n\nAfter.\n")
+    assert "an old table" not in text
+    assert with_digits_table(text, results) == text
+    rows = {r.split(" | ")[0].strip("| "): r for r in text.splitlines() if r.startswith("| ")}
+    assert rows["madry"].split(" | ")[6].strip(" |") == "1.00"
+    assert "80.0" in rows["cat-ce"]
+    assert "failed: the loss is not finite" in rows["mart"]
+    assert "- \u00b9 PGD-20 is more than 5 points above AutoAttack" in text
+    assert "last" not in text
+    assert "first 360 test images (AutoAttack 100, worst case 100)" in text
+    assert "seed 0." in text
+    assert "Trained on: Made CPU @ 2 GHz, 2 threads." in text
+    assert "made by `bench run --results results --eps 8/255`." in text
+    assert str(tmp_path) not in text
+
+
+def test_a_readme_without_records_or_markers_stays(tmp_path: Path) -> None:
+    assert with_digits_table(README, tmp_path) == README
+    train_run(tmp_path, "madry")
+    assert with_digits_table("No markers.", tmp_path) == "No markers."
+    assert with_digits_table(f"{END} {START}", tmp_path) == f"{END} {START}"
+    assert with_digits_table(README, tmp_path) != README
+
+
+def test_seeds_and_settings_are_named(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        run = train_run(tmp_path, "madry", seed=seed)
+        evaluate_all(run, clean=0.9, pgd=0.6, cw=0.6, autoattack=0.5)
+    evaluate_all(train_run(tmp_path, "madry", eps=0.2), clean=0.9, pgd=0.4, cw=0.4,
+                 autoattack=0.3, eps=0.2)  # fmt: skip
+    text = brief(load_records(tmp_path), "results/digits")
+    assert text.count("| Method ") == 2
+    assert "digits, cnn, recipe common, eps 51/255 (0.2); best checkpoints; seed 0." in text
+    assert "best checkpoints; seeds 0, 1." in text
+    assert "\u00b1: standard deviation over seeds." in text
+
+
+def test_what_is_out_of_date_is_named_and_then_written(
+    tmp_path: Path, page: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("docs.generate.methods_page", lambda: page)
+    evaluate_all(train_run(tmp_path / DIGITS, "madry"), clean=0.9, pgd=0.6, cw=0.6,
+                 autoattack=0.5)  # fmt: skip
+    methods, readme = tmp_path / "docs" / "methods.md", tmp_path / "README.md"
+    methods.parent.mkdir()
+    methods.write_text(page.replace("radius", "Radius"))
+    assert main(["--check"], tmp_path) == 1
+    assert capsys.readouterr().err == "docs/methods.md is out of date: run `make docs`\n"
+    readme.write_text(README)
+    assert main(["--check"], tmp_path) == 1
+    assert "README.md is out of date" in capsys.readouterr().err
+    assert readme.read_text() == README
+    assert main([], tmp_path) == 0
+    assert capsys.readouterr().out == "wrote docs/methods.md\nwrote README.md\n"
+    assert methods.read_text() == page
+    assert main(["--check"], tmp_path) == 0
+    assert capsys.readouterr() == ("", "")
