@@ -25,7 +25,7 @@ from tests.short import ShortAutoAttack
 
 N = 24
 SHAPE = (1, 6, 6)
-CLASSES = {"linear": 6, "conv": 10, "five": 5}
+CLASSES = {"linear": 10, "conv": 6, "five": 5}
 SEEDS = {"linear": 3, "conv": 4, "five": 5}
 EPS = 0.1
 
@@ -81,16 +81,25 @@ def right(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         return correct
 
 
-def theirs(kind: str, seed: int, version: str = "standard") -> Tensor:
-    """Survivors of the package's own evaluation, all images in one batch."""
-    net, x, y = subject(kind)
-    suite = pyautoattack.AutoAttack(net, eps=EPS, seed=seed, version=version)
+def package(
+    net: nn.Module, kind: str, seed: int, version: str, eps: float, parts: tuple[str, ...] = ()
+) -> Tensor:
+    """Images of the package's own evaluation, all in one batch."""
+    _, x, y = subject(kind)
+    suite = pyautoattack.AutoAttack(net, eps=eps, seed=seed, version=version)
     if CLASSES[kind] < 10:  # the package raises where it wants more targets than there are
         suite.apgd_targeted.n_target_classes = suite.fab.n_target_classes = CLASSES[kind] - 1
-    state = torch.get_rng_state()
-    x_adv, _ = suite.run_standard_evaluation(x, y, batch_size=N)
-    torch.set_rng_state(state)  # it seeds the global generator
-    return right(net, x_adv, y)
+    assert set(parts) <= set(suite.attacks_to_run)
+    suite.attacks_to_run = list(parts) or suite.attacks_to_run
+    with torch.random.fork_rng():
+        x_adv: Tensor = suite.run_standard_evaluation(x, y, batch_size=N)[0]
+    return x_adv
+
+
+def theirs(kind: str, seed: int, version: str = "standard") -> Tensor:
+    """Survivors of the package's own evaluation."""
+    net, _, y = subject(kind)
+    return right(net, package(net, kind, seed, version, EPS), y)
 
 
 def ours(kind: str, seed: int, name: str = "autoattack", *, drawn: int = 0) -> Tensor:
@@ -116,17 +125,13 @@ class FewQueries(pyautoattack.AutoAttack):  # type: ignore[misc]
         self.square.n_queries = 500
 
 
-@pytest.mark.parametrize(
-    ("kind", "left"), [("linear", (8, 18)), ("conv", (8, 18)), ("five", (16, 21))]
-)
-def test_the_survivors_are_the_packages_own(
-    kind: str, left: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("kind", CLASSES)
+def test_the_survivors_are_the_packages_own(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pyautoattack, "AutoAttack", FewQueries)
     net, x, y = subject(kind)
     found = ours(kind, SEEDS[kind])
     assert torch.equal(found, theirs(kind, SEEDS[kind]))
-    assert left[0] <= int(found.sum()) <= left[1] < int(right(net, x, y).sum())
+    assert 5 < int(found.sum()) < int(right(net, x, y).sum()) - 2  # some fall, some stand
 
 
 @pytest.mark.usefixtures("short")
@@ -142,11 +147,7 @@ def test_every_part_gives_the_packages_images(version: Any, part: str) -> None:
     """To the bit, which tells apart what breaks the same images in another way."""
     net, x, y = subject("conv")
     eps = 2 * EPS  # so that Square breaks some with few queries
-    suite = pyautoattack.AutoAttack(net, eps=eps, seed=7, version=version)
-    assert part in suite.attacks_to_run
-    suite.attacks_to_run = [part]
-    with torch.random.fork_rng():
-        expected, _ = suite.run_standard_evaluation(x, y, batch_size=N)
+    expected = package(net, "conv", 7, version, eps, (part,))
     attack = AutoAttackPart(part=part, version=version)
     found = attack(net, x, y, Threat(eps=eps), generator=torch.Generator().manual_seed(7))
     assert torch.equal(found, expected)
@@ -186,9 +187,7 @@ def test_blocks_of_the_model_change_nothing() -> None:
     blocked = Blocked(net, 16)
     generator = torch.Generator().manual_seed(7)
     x_adv = get_attack("autoattack")(blocked, x, y, Threat(eps=EPS), generator=generator)
-    suite = pyautoattack.AutoAttack(Blocked(net, N), eps=EPS, seed=7)
-    with torch.random.fork_rng():
-        expected, _ = suite.run_standard_evaluation(x, y, batch_size=N)
+    expected = package(Blocked(net, N), "conv", 7, "standard", EPS)
     assert torch.equal(right(net, x_adv, y), right(net, expected, y))
 
 
@@ -199,7 +198,7 @@ def test_a_later_part_gets_what_the_earlier_ones_missed() -> None:
     x = subject("conv")[1]
     with torch.no_grad():
         y = net(x).argmax(1)
-    generator, threat = torch.Generator().manual_seed(5), Threat(eps=0.15)
+    generator, threat = torch.Generator().manual_seed(5), Threat(eps=0.25)
     left = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AttackWarning)
