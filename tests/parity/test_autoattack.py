@@ -131,7 +131,7 @@ def test_the_survivors_are_the_packages_own(kind: str, monkeypatch: pytest.Monke
     net, x, y = subject(kind)
     found = ours(kind, SEEDS[kind])
     assert torch.equal(found, theirs(kind, SEEDS[kind]))
-    assert 5 < int(found.sum()) < int(right(net, x, y).sum()) - 2  # some fall, some stand
+    assert 5 < int(found.sum()) < int(right(net, x, y).sum())  # some fall, some stand
 
 
 @pytest.mark.usefixtures("short")
