@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -205,22 +206,24 @@ def test_a_method_file_trains_and_is_part_of_its_runs_identity(tmp_path: Path) -
 
 
 def test_a_method_is_one_file(tmp_path: Path) -> None:
-    """A new file in the package `methods` is listed; nothing else has to know of it."""
+    """A new file in the package `methods` is listed and trains; nothing else has to know of it."""
     import methods
 
-    path = Path(str(methods.__file__)).with_name("zz_written_by_a_test.py")
-    path.write_text(MINE.replace('"mine"', '"zz-mine"').format(extra=""))
-    try:
-        trained = ["run", "--results", str(tmp_path), *SMALL, "--methods", "zz-mine"]
-        both = (["list", "methods"], [*trained, "--attacks", "clean"])
-        code = f"from bench.cli import main\nfor a in {both!r}: main(a, standalone_mode=False)"
-        listed = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout
-    finally:
-        path.unlink()
-    assert any(line.startswith("zz-mine") for line in listed.splitlines())
-    assert load_records(tmp_path)[0].status == "done"
+    package = tmp_path / "methods"
+    shutil.copytree(Path(str(methods.__file__)).parent, package)
+    (package / "new.py").write_text(MINE.replace('"mine"', '"brand-new"').format(extra=""))
+    trained = ["run", "--results", str(tmp_path / "r"), *SMALL, "--methods", "brand-new"]
+    both = (["list", "methods"], [*trained, "--attacks", "clean"])
+    code = f"from bench.cli import main\nfor a in {both!r}: main(a, standalone_mode=False)"
+    listed = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,  # Python looks there first
+    ).stdout
+    assert any(line.startswith("brand-new") for line in listed.splitlines())
+    assert load_records(tmp_path / "r")[0].status == "done"
 
 
 def test_a_failed_run_is_recorded_and_others_go_on(tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ from bench.training.engine import Trainer, initial_model
 
 N_TEST = 200
 WITHOUT_ADVERSARY = ("natural", "natural-ls")
-AHEAD = 20
-"""Images of the 200 by which an adversary must help: four standard deviations at 5%."""
+AHEAD = 10
+"""Images of the 200 by which an adversary must help: five standard deviations at 2%."""
 
 
 @cache

@@ -119,9 +119,14 @@ def _list(heading: str, lines: Sequence[str]) -> list[str]:
     return [heading, bullets(lines)] if lines else []
 
 
+def trained(parts: Sequence[Section]) -> list[Section]:
+    """The sections that hold more than models from outside, whose training nobody saw."""
+    return [part for part in parts if any(not group.outside for group in part.groups)]
+
+
 def _cost_markdown(parts: Sequence[Section], results: str | Path) -> str:
     blocks = ["# Cost of training", COST_LEGEND]
-    for section in parts:
+    for section in trained(parts):
         table = markdown(cost_table(section), cost_facts(section, results))
         blocks += [f"## {title(section.setting)}", table]
     return "\n\n".join(blocks) + "\n"
@@ -129,7 +134,7 @@ def _cost_markdown(parts: Sequence[Section], results: str | Path) -> str:
 
 def _cost_latex(parts: Sequence[Section], note: str, results: str | Path) -> str:
     blocks = [_preamble(note)]
-    for section in parts:
+    for section in trained(parts):
         caption, label = title(section.setting), section.setting.slug
         below = (COST_LEGEND, *cost_facts(section, results))
         table = cost_table(section)
