@@ -23,12 +23,12 @@ from bench.report.joins import (
     survivors,
     worst_case,
 )
+from bench.spec import CHECKPOINTS, GIVEN
 
 PGD, CW, AUTOATTACK = "pgd-20", "cw", "autoattack"
 CORE = (PGD, CW, AUTOATTACK)
 """The attacks that have a column of their own in every table."""
 SPLIT = "test"
-CHECKPOINTS = ("best", "last")
 MASKING_GAP = 0.05
 """PGD-20 minus AutoAttack above this marks a row. AutoAttack's authors found 1 to 6 points for
 most adversarially trained models, and 24 to 32 for models whose gradients mislead PGD."""
@@ -152,7 +152,8 @@ def _rows(group: Group, setting: Setting, labels: Mapping[AttackId, str]) -> lis
     }
     if not present:
         return [Row(group=group, checkpoint="", n_seeds=0, attacks={})]
-    wanted = [c for c in CHECKPOINTS if c in present or not group.outside]
+    usual = () if group.outside else CHECKPOINTS
+    wanted = [c for c in (*CHECKPOINTS, GIVEN) if c in present or c in usual]
     return [_row(group, checkpoint, setting, labels) for checkpoint in wanted]
 
 

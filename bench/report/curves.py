@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.records import EvaluationRecord
-from bench.report.aggregate import CHECKPOINTS, CW, PGD, Section, evaluations_of
+from bench.report.aggregate import CW, PGD, Section, evaluations_of
 from bench.report.groups import Group
 from bench.report.joins import Cell, Flags, accuracy, clean_flags, over_seeds, survivors
+from bench.spec import CHECKPOINTS, GIVEN
 
 PANELS = {PGD: "PGD-20", CW: "C&W"}
 """Attacks with a panel of their own, where any run has them, and the panel's title."""
@@ -43,7 +44,7 @@ def curves(section: Section) -> list[Curve]:
 
 def _curve(group: Group, attack: str, norm: str) -> Curve | None:
     """The best checkpoint's curve; the last one's where only that was attacked."""
-    for checkpoint in CHECKPOINTS:
+    for checkpoint in (*CHECKPOINTS, GIVEN):
         runs = [evaluations_of(run, checkpoint, norm) for run in group.runs]
         attacked = [[e for e in run if e.spec.attack == attack] for run in runs]
         radii = sorted({round(e.spec.eps, 9) for run in attacked for e in run if e.spec.eps > 0})

@@ -157,7 +157,7 @@ def _tick(eps: float) -> str:
 
 
 def _legend_text(curve: Curve) -> str:
-    return curve.label if curve.checkpoint == "best" else f"{curve.label} (last)"
+    return f"{curve.label} (last)" if curve.checkpoint == "last" else curve.label
 
 
 def _title(curves: Sequence[Curve], setting: Setting) -> list[str]:
