@@ -9,6 +9,7 @@ from pathlib import Path
 from bench.errors import RecordError
 from bench.records import Records
 from bench.report.aggregate import Section, sections
+from bench.report.balanced import BALANCED, balanced
 from bench.report.cost_table import COST_LEGEND, cost_csv, cost_facts, cost_table
 from bench.report.curves import Curve, curves
 from bench.report.facts import damage, facts, left_out, provenance, warnings
@@ -106,6 +107,7 @@ def _section(section: Section, figure: Sequence[Curve]) -> list[str]:
     blocks = [f"## {heading}", markdown(main_table(section), facts(section))]
     if table := other_table(section):
         blocks += ["Other attacks:", markdown(table)]
+    blocks += _list(BALANCED, balanced(section))
     if figure:
         blocks.append(f"![Robust accuracy against eps: {heading}]({_image(section)}.png)")
         drawn = {curve.label for curve in figure}

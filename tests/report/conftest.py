@@ -6,6 +6,7 @@ import pytest
 
 from bench.records import load_records
 from bench.report import ReportResult, write_report
+from bench.spec import GIVEN
 from tests.report.made import evaluate, evaluate_all, model_run, train_run
 
 GPU = {"device": "Made GPU", "processor": "Made Host", "threads": 16}
@@ -108,4 +109,12 @@ def _digits(folder: Path) -> None:
     )
     evaluate(cat, "pgd-20", 0.8, 300, clean=0.95, split="train")
     outside = model_run(folder, "zoo/models/mine.py:make")
-    evaluate_all(outside, clean=0.86, pgd=0.53, cw=0.52, autoattack=0.5, n_autoattack=50)
+    evaluate_all(
+        outside,
+        clean=0.86,
+        pgd=0.53,
+        cw=0.52,
+        autoattack=0.5,
+        n_autoattack=50,
+        checkpoint=GIVEN,
+    )

@@ -114,6 +114,7 @@ def evaluate(
     data_sha256: str = "d" * 64,
     chunks: Sequence[int] | None = None,
     warnings: Sequence[str] = (),
+    labels: Sequence[int] | None = None,
 ) -> None:
     """One evaluation of n images.
 
@@ -151,6 +152,7 @@ def evaluate(
                 parts=PARTS if attack == "autoattack" else (attack,),
                 seconds=1.0,
                 warnings=tuple(warnings),
+                label=None if labels is None else np.array(labels)[index],
             ),
         )
 

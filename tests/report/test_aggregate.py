@@ -122,7 +122,8 @@ def test_an_outside_model_joins_the_largest_table_at_its_eps(tmp_path: Path) -> 
     for method in ("natural", "madry"):
         train_run(tmp_path, method, arch="cnn")
     train_run(tmp_path, "natural", arch="linear")
-    evaluate_all(model_run(tmp_path), clean=0.9, pgd=0.5, cw=0.5, autoattack=0.4)
+    outside = model_run(tmp_path)
+    evaluate_all(outside, clean=0.9, pgd=0.5, cw=0.5, autoattack=0.4, checkpoint="given")
     found = {s.setting.arch: labels(s) for s in sections(load_records(tmp_path))}
     assert found["cnn"] == ["natural", "madry", "mine.py:make (outside model)"]
     assert len(found["vgg-16"]) == 3
@@ -130,11 +131,12 @@ def test_an_outside_model_joins_the_largest_table_at_its_eps(tmp_path: Path) -> 
 
 def test_an_outside_model_alone_has_a_table(tmp_path: Path) -> None:
     attacked, idle = model_run(tmp_path), model_run(tmp_path, "other.py:make", dataset="cifar10")
-    evaluate_all(attacked, clean=0.9, pgd=0.5, cw=0.5, autoattack=0.4, eps=0.2)
+    figures = {"clean": 0.9, "pgd": 0.5, "cw": 0.5, "autoattack": 0.4}
+    evaluate_all(attacked, **figures, eps=0.2, checkpoint="given")  # type: ignore[arg-type]
     assert idle.path.exists()
     cifar, digits = sections(load_records(tmp_path))
     assert digits.setting.eps == 0.2
-    assert rows(digits)["mine.py:make (outside model)", "best"].gap is not None
+    assert rows(digits)["mine.py:make (outside model)", "given"].gap is not None
     assert [row.evaluated for row in cifar.rows] == [False]
 
 
