@@ -24,7 +24,7 @@ class Attack(Protocol):
 
     @property
     def passes(self) -> tuple[int, int]:
-        """Gradients and plain forwards an image, at most."""
+        """Gradients and plain forwards, about, of an image that nothing breaks."""
 
     def __call__(
         self,

@@ -76,7 +76,7 @@ class AutoAttackPart:
 
     @property
     def passes(self) -> tuple[int, int]:
-        """Gradients and plain forwards an image, at most: of one that nothing breaks."""
+        """Gradients and plain forwards, about, of an image that nothing breaks."""
         iterations, restarts = 100, 5 if self.version == "plus" else 1
         samples = 20 if self.version == "rand" else 1
         return {
@@ -124,7 +124,7 @@ class Cascade:
 
     @property
     def passes(self) -> tuple[int, int]:
-        """Gradients and plain forwards an image, at most."""
+        """Gradients and plain forwards, about, of an image that nothing breaks."""
         each = [part.passes for part in self.parts]
         return sum(gradients for gradients, _ in each), sum(forwards for _, forwards in each)
 

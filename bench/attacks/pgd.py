@@ -61,7 +61,7 @@ class PGD:
 
     @property
     def passes(self) -> tuple[int, int]:
-        """Gradients and plain forwards an image, at most."""
+        """Gradients and plain forwards, about, of an image that nothing breaks."""
         return self.restarts * self.steps, self.restarts
 
     def __call__(
