@@ -25,7 +25,8 @@ _LEGEND = (
     "Percent of the first n test images. [a, b]: 95% interval over the images (Wilson's; for the "
     "difference Newcombe's for paired images). \u00b1: standard deviation over seeds, beside "
     "their mean. Worst case and difference: on the images that their attacks share. best: the "
-    "epoch with the highest robust accuracy on the validation split; last: the final epoch. "
+    "epoch with the highest robust accuracy on the validation split (clean accuracy, for a method "
+    "without an adversary); last: the final epoch. "
     f"Cost: forward and backward passes of the training. {MISSING}: not on record."
 )
 
