@@ -168,7 +168,7 @@ def run(
 
 def _done(before: Sequence[CellStatus], after: Sequence[CellStatus], results: Path) -> str:
     """What the command did, and what to do next."""
-    pairs = list(zip(before, after, strict=True))
+    pairs = [pair for pair in zip(before, after, strict=True) if not pair[1].failed]
     n_trained = sum(not old.trained and new.trained for old, new in pairs)
     n_made = sum(len(old.missing) - len(new.missing) for old, new in pairs)
     n_failed = sum(new.failed is not None for new in after)

@@ -7,18 +7,20 @@ from pathlib import Path
 
 import torch
 
+from bench.attacks.blocks import MIN_ROWS
 from bench.data import Dataset, load_dataset
 from bench.eps import REFERENCE_EPS, parse_eps
 from bench.errors import ConfigError, unknown_name
+from bench.evaluation.evaluate import inspect_model
 from bench.evaluation.store import Images, evaluate_missing
 from bench.external import load_external
 from bench.folder import RunFolder
 from bench.machine import describe_machine
-from bench.plan import eval_specs
+from bench.plan import check_classes, eval_specs
 from bench.progress import Reporter
 from bench.records import RunRecord, load_records
 from bench.runner import load_network
-from bench.spec import CHECKPOINTS, GIVEN, TrainSpec
+from bench.spec import CHECKPOINTS, CHUNK, GIVEN, EvalSpec, TrainSpec
 from bench.study import AskedAttack
 
 
@@ -46,6 +48,7 @@ def evaluate_runs(
     chosen = [_finished(name, there) for name in runs]
     asked = [AskedAttack.parse(a, checkpoints=tuple(checkpoints)) for a in attacks]
     data: dict[str, Dataset] = {}
+    work: list[tuple[TrainSpec, RunFolder, Dataset, tuple[EvalSpec, ...]]] = []
     for run in chosen:
         source = dataset or str(run.provenance["dataset_source"])
         if source not in data:
@@ -57,20 +60,27 @@ def evaluate_runs(
                 f"{data[source].name}; name its data with --dataset"
             )
         own = parse_eps(eps) if eps else spec.attacked_eps
-        specs = eval_specs(asked, own, data[source])
-        images = Images.of(data[source], device)
+        check_classes(asked, data[source])
         folder = RunFolder(results, run.run_id)
         for checkpoint in checkpoints:
-            evaluate_missing(
-                folder,
-                checkpoint,
-                load_network(spec, folder, checkpoint).to(device),
-                [s for s in specs if s.checkpoint == checkpoint],
-                images,
-                describe_machine(device),
-                reporter,
-            )
-        reporter.say(f"{run.run_id}: {len(specs)} evaluations are in {folder.path}")
+            load_network(spec, folder, checkpoint)
+        work.append((spec, folder, data[source], eval_specs(asked, own, data[source])))
+    for spec, folder, images, specs in work:
+        with folder.claimed() as mine:
+            if not mine:
+                raise ConfigError(f"another process works on {folder.run_id}; try again after it")
+            folder.set_damage_aside()
+            for checkpoint in checkpoints:
+                evaluate_missing(
+                    folder,
+                    checkpoint,
+                    load_network(spec, folder, checkpoint).to(device),
+                    [s for s in specs if s.checkpoint == checkpoint],
+                    Images.of(images, device),
+                    describe_machine(device),
+                    reporter,
+                )
+        reporter.say(f"{folder.run_id}: {len(specs)} evaluations are in {folder.path}")
 
 
 def evaluate_external(
@@ -92,12 +102,14 @@ def evaluate_external(
         raise ConfigError("--model needs --dataset: the test images to attack it on")
     data = load_dataset(dataset, data_root=data_root, test_size=test_size)
     asked = [AskedAttack.parse(name, checkpoints=(GIVEN,)) for name in attacks]
+    check_classes(asked, data)
     specs = eval_specs(asked, parse_eps(eps) if eps else REFERENCE_EPS, data)
     external = load_external(model, weights, data, device)
     folder = RunFolder(results, external.spec.run_id)
     machine = describe_machine(device)
-    folder.write_spec(external.spec, {}, {"dataset_source": dataset, "machine": machine})
     images = Images.of(data, device)
+    inspect_model(external.network, *images.chunk(range(min(CHUNK, len(data.test)))), MIN_ROWS)
+    folder.write_spec(external.spec, {}, {"dataset_source": dataset, "machine": machine})
     evaluate_missing(folder, GIVEN, external.network, specs, images, machine, reporter)
     reporter.say(f"{folder.run_id}: {len(specs)} evaluations are in {folder.path}")
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bench.archs.weights import load_state, read_weights
+from bench.archs.weights import load_state, network_bytes, read_weights
 from bench.data import Dataset
 from bench.errors import BenchError, CheckpointError, ConfigError
 from bench.spec import ModelSpec
-from bench.storage import sha256_file
+from bench.storage import sha256, sha256_file
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def load_external(
         load_state(network, read_weights(weights))
     spec = ModelSpec(
         model=reference,
-        weights_sha256=sha256_file(weights) if weights is not None else None,
+        weights_sha256=sha256(network_bytes(network)),
         source_sha256=sha256_file(path),
         num_classes=dataset.num_classes,
         dataset=dataset.name,

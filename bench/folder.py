@@ -27,6 +27,15 @@ class RunFolder:
         """Summary of the training; it is there once the training has ended."""
         return self.path / "train.json"
 
+    @property
+    def earlier_train_file(self) -> Path:
+        """Summary of an earlier training, while one whose weights are gone is made again."""
+        return self.path / "train.json.earlier"
+
+    def earlier_weights(self) -> Any:
+        """Checkpoints of that earlier training; None where there was none."""
+        return (_content(self.earlier_train_file) or {}).get("checkpoints")
+
     def weights(self, checkpoint: str) -> Path:
         """Weights of the best or the last checkpoint."""
         return self.path / f"{checkpoint}.safetensors"
@@ -56,6 +65,11 @@ class RunFolder:
             except BlockingIOError:
                 yield False
                 return
+            except OSError as error:
+                raise RecordError(
+                    f"{self.path.parent} cannot lock files ({error.strerror}): name a results "
+                    "folder on a local disk with --results"
+                ) from None
             yield True
 
     def write_spec(
@@ -66,7 +80,7 @@ class RunFolder:
     ) -> None:
         """What is asked and on which machine, once; a damaged file is kept aside and redone."""
         path = self.path / "spec.json"
-        if usable(path):
+        if path.exists():
             return
         head = {
             "schema": SCHEMA,
@@ -80,10 +94,25 @@ class RunFolder:
 
     def train_summary(self) -> dict[str, Any] | None:
         """Content of train.json; None where the training has not ended, or the file is damaged."""
-        if not usable(self.train_file):
-            return None
-        summary: dict[str, Any] = read_json(self.train_file)
-        return summary
+        return _content(self.train_file)
+
+    def set_damage_aside(self) -> None:
+        """Put aside what is damaged, so that it is made again, and remove what a kill left.
+
+        For the process that holds the claim.
+        """
+        for left in self.path.rglob(".*.partial"):
+            left.unlink(missing_ok=True)
+        files = [self.path / "spec.json", self.train_file]
+        for path in (*files, *self.path.glob("evaluations/*/eval.json")):
+            if path.exists() and _content(path) is None:
+                keep_aside(path)
+        for path in self.path.glob("evaluations/*/*.json"):
+            if path.name == "eval.json" or _chunk(path) is not None:
+                continue
+            for damaged in (path, path.with_suffix(".npz")):
+                if damaged.exists():
+                    keep_aside(damaged)
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """All epochs so far."""
@@ -103,12 +132,15 @@ class EvaluationFolder:
         self.spec = spec
 
     def missing(self) -> list[int]:
-        """Numbers of the chunks that have no outcome; damaged ones are kept aside."""
-        return [c for c in range(len(self.spec.chunks())) if self._chunk(c) is None]
+        """Numbers of the chunks that have no outcome, or a damaged one."""
+        numbers = range(len(self.spec.chunks()))
+        if _content(self.path / "eval.json") is None:
+            return list(numbers)
+        return [c for c in numbers if _chunk(self.path / f"{c}.json") is None]
 
     def write_chunk(self, number: int, chunk: Chunk) -> None:
         """The flags first: the .json beside them says that the chunk is there."""
-        if not usable(self.path / "eval.json"):
+        if _content(self.path / "eval.json") is None:
             write_json(self.path / "eval.json", self.spec.to_dict())
         arrays = {
             "index": chunk.index,
@@ -132,26 +164,23 @@ class EvaluationFolder:
         write_atomic(self.path / f"{number}.npz", flags)
         write_json(self.path / f"{number}.json", facts)
 
-    def _chunk(self, number: int) -> Chunk | None:
-        path = self.path / f"{number}.json"
-        if not path.exists():
-            return None
-        try:
-            return load_chunk(path)
-        except RecordError:
-            for damaged in (path, path.with_suffix(".npz")):
-                if damaged.exists():
-                    keep_aside(damaged)
-            return None
 
-
-def usable(path: Path) -> bool:
-    """Whether a JSON file is there and whole; a damaged one is kept aside."""
+def _content(path: Path) -> dict[str, Any] | None:
+    """Of a JSON file; None where it is missing or damaged."""
     if not path.exists():
-        return False
+        return None
     try:
-        read_json(path)
+        content: dict[str, Any] = read_json(path)
     except RecordError:
-        keep_aside(path)
-        return False
-    return True
+        return None
+    return content
+
+
+def _chunk(path: Path) -> Chunk | None:
+    """The outcome whose facts are in `path`; None where it is missing or damaged."""
+    if not path.exists():
+        return None
+    try:
+        return load_chunk(path)
+    except RecordError:
+        return None

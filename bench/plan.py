@@ -85,7 +85,7 @@ def make_plan(study: Study) -> Plan:
         train_size=study.train_size,
         test_size=study.test_size,
     )
-    _check_classes(study.attacks, dataset)
+    check_classes(study.attacks, dataset)
     evaluations = eval_specs(study.attacks, study.eps, dataset)
     cells = []
     for name, method, recipe in resolved:
@@ -118,7 +118,7 @@ def eval_specs(
     return tuple(specs.values())
 
 
-def _check_classes(attacks: Sequence[AskedAttack], dataset: Dataset) -> None:
+def check_classes(attacks: Sequence[AskedAttack], dataset: Dataset) -> None:
     """AutoAttack would refuse too few classes itself, but after the training."""
     for attack in attacks:
         is_autoattack = isinstance(get_attack(attack.name), AutoAttackPart | Cascade)

@@ -11,7 +11,7 @@ import math
 import pkgutil
 import sys
 from collections.abc import Callable, Container
-from dataclasses import Field, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -104,6 +104,12 @@ def get_method(name: str, /, **params: Any) -> Method:
     for key in params:
         if key not in known:
             raise unknown_name(f"parameter of {method_name(name)}", key, known)
+    needed = [f.name for f in known.values() if f.default is MISSING and f.name not in params]
+    if needed:
+        raise ConfigError(
+            f"{method_name(name)} needs {', '.join(needed)}: give each with "
+            f"--param {method_name(name)}.{needed[0]}=VALUE, or a default in its file"
+        )
     kinds = get_type_hints(cls)
     values = {key: _typed(name, key, kinds[key], value) for key, value in params.items()}
     return cls(**values)

@@ -24,6 +24,7 @@ from bench.progress import Reporter
 from bench.records import load_evaluation
 from bench.spec import CHECKPOINTS, EvalSpec, TrainSpec
 from bench.storage import keep_aside, sha256_file, write_json
+from bench.training.checkpoint import remove_states
 from bench.training.engine import Trainer, initial_model
 
 WAIT_SECONDS = 1.0
@@ -67,6 +68,8 @@ class Runner:
             return mine
 
     def _cell(self, cell: Cell, folder: RunFolder) -> None:
+        folder.set_damage_aside()
+        folder.write_spec(cell.spec, card(cell), self.provenance)
         status = cell.status(folder)
         if status.finished:
             note = f"failed before: {status.failed}" if status.failed else "done already"
@@ -87,17 +90,21 @@ class Runner:
 
     def _train(self, cell: Cell, folder: RunFolder) -> bool:
         """Train and record; False where the loss was not finite."""
-        earlier = folder.train_summary()
-        folder.write_spec(cell.spec, card(cell), self.provenance)
+        if folder.train_file.exists():  # trained before, and its weights are gone
+            folder.train_file.replace(folder.earlier_train_file)
+            (folder.path / "spec.json").unlink(missing_ok=True)
+            folder.write_spec(cell.spec, card(cell), self.provenance)
         trainer = Trainer(cell.spec, cell.method, self.plan.dataset, folder, self.device)
         try:
             summary = trainer.run(self.reporter)
         except NonFiniteLoss as error:
             summary = failure(error, trainer.warnings)
             self.reporter.say(f"{folder.run_id}: failed: {error}")
-        if earlier and earlier.get("checkpoints") != summary.get("checkpoints"):
+        if folder.earlier_weights() != summary.get("checkpoints"):
             self._set_evaluations_aside(folder)
         write_json(folder.train_file, summary)
+        folder.earlier_train_file.unlink(missing_ok=True)
+        remove_states(folder.path)
         return bool(summary["status"] == "done")
 
     def _weights_whole(self, folder: RunFolder, missing: Sequence[EvalSpec]) -> bool:
@@ -164,11 +171,12 @@ def failure(error: NonFiniteLoss, warnings: Sequence[str]) -> dict[str, Any]:
 
 def load_network(spec: TrainSpec, folder: RunFolder, checkpoint: str) -> nn.Module:
     """The trained network, on the CPU, in eval mode; raises CheckpointError."""
-    path = folder.weights(checkpoint)
-    if not path.exists():
-        raise CheckpointError(
-            f"{path} is not here; run the command that trained it again to make it"
-        )
+    path, summary = folder.weights(checkpoint), folder.train_summary()
+    again = "run the command that trained it again to make it"
+    if summary is None or not path.exists():
+        raise CheckpointError(f"{path} is not here; {again}")
+    if sha256_file(path) != summary["checkpoints"][checkpoint]["sha256"]:
+        raise CheckpointError(f"{path} is damaged: it is not what was recorded; {again}")
     model = initial_model(spec)
     load_state(model, read_weights(path))
     return model.eval()

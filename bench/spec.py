@@ -113,17 +113,21 @@ class ModelSpec:
 
     model: str
     """Where it comes from: FILE.py:FACTORY."""
-    weights_sha256: str | None
-    """Of the weights' file; None where the factory brings its own."""
-    source_sha256: str | None
+    weights_sha256: str
+    """Of the network's state dict as it is attacked, wherever that came from."""
+    source_sha256: str
     """Of the factory's file."""
     num_classes: int
-    dataset: str = field(metadata={"label": True})
+    dataset: str
+    """The data variant's name: images of two data sets never share a record."""
 
     @property
     def run_id(self) -> str:
         """Readable head, hashed tail."""
-        hashed = (self.model, self.weights_sha256, self.source_sha256, self.num_classes)
+        hashed = (
+            *(self.model, self.weights_sha256, self.source_sha256),
+            *(self.num_classes, self.dataset),
+        )
         return f"model-{slug(self.model.rpartition('/')[2])}-{digest(hashed, 10)}"
 
     def to_dict(self) -> dict[str, Any]:

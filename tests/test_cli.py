@@ -226,6 +226,34 @@ def test_a_method_is_one_file(tmp_path: Path) -> None:
     assert load_records(tmp_path / "r")[0].status == "done"
 
 
+def test_what_is_damaged_is_named_kept_aside_and_redone(tmp_path: Path) -> None:
+    arguments = ["--methods", "natural", "--attacks", "clean"]
+    assert run(tmp_path, *arguments).exit_code == 0
+    (folder,) = tmp_path.iterdir()
+    (chunk,) = folder.glob("evaluations/clean-best*/0.json")
+    paths = [folder / "spec.json", folder / "train.json", chunk, chunk.with_name("eval.json")]
+    for path in paths:
+        before = path.read_bytes()
+        path.write_bytes(before[: len(before) // 2])
+        damaged = {p: p.read_bytes() for p in folder.rglob("*.json")}
+        assert run(tmp_path, *arguments, "--dry-run").exit_code == 0
+        assert {p: p.read_bytes() for p in folder.rglob("*.json")} == damaged
+        assert run(tmp_path, *arguments).exit_code == 0
+        assert path.with_name(f"{path.name}.damaged").exists()
+        records = load_records(tmp_path)
+        assert not records.damaged
+        assert len(records[0].evaluations) == 2
+        assert all(evaluation.complete for evaluation in records[0].evaluations)
+
+
+def test_evaluate_refuses_weights_that_are_not_the_recorded_ones(tmp_path: Path) -> None:
+    assert run(tmp_path, "--methods", "natural", "--attacks", "clean").exit_code == 0
+    (folder,) = tmp_path.iterdir()
+    (folder / "best.safetensors").write_bytes((folder / "last.safetensors").read_bytes()[:-1])
+    common = ["--results", str(tmp_path), "--quiet", "--attacks", "fgsm"]
+    refused(bench("evaluate", folder.name, *common), "best.safetensors", "damaged")
+
+
 def test_a_failed_run_is_recorded_and_others_go_on(tmp_path: Path) -> None:
     path = tmp_path / "nan.py"
     path.write_text(MINE.replace('"mine"', '"nan-loss"').format(extra=' * float("nan")'))
@@ -304,6 +332,15 @@ def broken():
 
 def number():
     return 3
+
+def wide():
+    return nn.Linear(65, 10)
+
+def pair():
+    class Pair(nn.Module):
+        def forward(self, x):
+            return x, x
+    return Pair()
 """
 
 
@@ -330,6 +367,9 @@ def test_a_model_of_ones_own_gets_a_record_and_a_row(tmp_path: Path) -> None:
     model = ["evaluate", *arguments, *common, "--model"]
     refused(bench(*model, f"{path}:broken"), "ValueError: no weights here")
     refused(bench(*model, f"{path}:number"), "returned int")
+    refused(bench(*model, f"{path}:wide"), "cannot take images (1, 8, 8)")
+    refused(bench(*model, f"{path}:pair"), "returns a tuple")
+    assert len(list((tmp_path / "r").iterdir())) == 1
     refused(bench(*model, f"{path}"), "FILE.py:FACTORY")
     refused(bench(*model, f"{path}:make", "--weights", str(tmp_path / "no.pt")), "no.pt")
     (tmp_path / "weights.pt").write_bytes(b"cut")

@@ -11,13 +11,12 @@ import pytest
 import torch
 
 from bench.archs.weights import load_state, read_weights
-from bench.data import load_dataset
 from bench.evaluation import evaluate
 from bench.evaluation.store import Images
 from bench.folder import RunFolder
 from bench.plan import make_plan
 from bench.progress import Reporter
-from bench.registry import list_methods
+from bench.registry import list_methods, method_class, parameters
 from bench.study import load_suite
 from bench.threat import Threat
 from bench.training.engine import Trainer, initial_model
@@ -30,9 +29,11 @@ AHEAD = 10
 
 @cache
 def n_robust(name: str) -> int:
-    """Test images that survive PGD-20 after a short training on digits."""
-    study = replace(load_suite("digits"), methods=(name,), train_size=600, test_size=N_TEST)
-    cell, dataset = make_plan(study).cells[0], load_dataset("digits", train_size=600)
+    """Test images that survive PGD-20 after a short training on digits, with short attacks."""
+    short = {name: {"steps": "5"}} if "steps" in parameters(method_class(name)) else {}
+    study = replace(load_suite("digits"), methods=(name,), params=short, train_size=500)
+    plan = make_plan(study)
+    cell, dataset = plan.cells[0], plan.dataset
     spec = replace(cell.spec, recipe=replace(cell.spec.recipe, epochs=10, batch_size=30))
     with TemporaryDirectory() as results:
         folder = RunFolder(Path(results), spec.run_id)

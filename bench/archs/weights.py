@@ -72,10 +72,15 @@ def save_weights(model: nn.Module, path: Path | str) -> None:
 
     Raises RecordError where the disk is full or the folder cannot be written.
     """
+    write_atomic(Path(path), network_bytes(model))
+
+
+def network_bytes(model: nn.Module) -> bytes:
+    """The model's state dict as the content of a safetensors file."""
     tensors = {
         name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
     }
-    write_atomic(Path(path), safetensors.torch.save(tensors))
+    return safetensors.torch.save(tensors)
 
 
 def _unwrap(state: Mapping[Any, Any]) -> dict[str, Any]:

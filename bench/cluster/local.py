@@ -50,7 +50,9 @@ def _start(
     threads: int,
     reporter: Reporter,
 ) -> subprocess.Popen[str]:
-    where = f"cuda:{number % torch.cuda.device_count()}" if device.type == "cuda" else "cpu"
+    where = "cpu"
+    if device.type == "cuda":
+        where = f"cuda:{((device.index or 0) + number) % torch.cuda.device_count()}"
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.cli", *arguments, "--workers", "1", "--device", where],
         env=os.environ | {HELPER: str(number), "OMP_NUM_THREADS": str(threads)},
@@ -75,7 +77,9 @@ def die_with_parent() -> None:
         return
 
     def watch() -> None:
-        sys.stdin.buffer.read()  # returns when the other end of the pipe is gone
-        os._exit(1)
+        # unbuffered: Python cannot shut down while a thread holds a buffered reader
+        while os.read(0, 1):
+            pass
+        os._exit(1)  # the other end of the pipe is gone
 
     threading.Thread(target=watch, daemon=True).start()

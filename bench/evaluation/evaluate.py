@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks import get_attack
-from bench.attacks.blocks import Blocked
+from bench.attacks.blocks import MIN_ROWS, Blocked
 from bench.attacks.maximise import attack_mode
 from bench.errors import ConfigError, DataError
 from bench.evaluation.checks import Check, run_checks
@@ -98,6 +98,21 @@ def check_images(x: Tensor, y: Tensor) -> None:
         )
 
 
+def _check_call(model: nn.Module, x: Tensor) -> None:
+    """Raises ConfigError unless the model takes such images and returns a tensor (n, K)."""
+    try:
+        logits = model(x[:MIN_ROWS])
+    except Exception as error:  # whatever the model raises, its user wants to read
+        reason = (str(error).splitlines() or [""])[0]
+        raise ConfigError(
+            f"the model cannot take images {tuple(x.shape[1:])}: {type(error).__name__}: {reason}"
+        ) from error
+    if not isinstance(logits, Tensor):
+        raise ConfigError(
+            f"the model returns a {type(logits).__name__}; it must return logits (n, K)"
+        )
+
+
 def inspect_model(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> list[str]:
     """What is wrong with the model's output on the first images, as warnings.
 
@@ -108,6 +123,7 @@ def inspect_model(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> li
         notes.append("the model was in train mode; it is evaluated in eval mode")
     first, labels = x[:CHUNK], y[:CHUNK]
     with attack_mode(model, "eval"), torch.no_grad(), exact_arithmetic():
+        _check_call(model, first)
         blocked = Blocked(model, batch_size)
         logits = blocked(first)
         if model.training:

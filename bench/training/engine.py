@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ from bench.seeding import seed_for
 from bench.spec import TrainSpec
 from bench.storage import sha256_file
 from bench.threat import Threat
-from bench.training.checkpoint import load_state, remove_states, save_state
+from bench.training.checkpoint import load_state, save_state
 from bench.training.cost import Cost
 from bench.training.optimiser import Optimiser
 from bench.training.precision import plain, with_precision
@@ -85,7 +86,7 @@ class Trainer:
         method.validate(threat, spec.num_classes)
         self.data = loader(dataset.train, dataset.scale, device)
         self.val = loader(dataset.val, dataset.scale, device)
-        self.batches_per_epoch = -(-len(self.data) // spec.recipe.batch_size)
+        self.batches_per_epoch = len(self._parts(torch.arange(len(self.data))))
         self.n_batches = self.batches_per_epoch * spec.recipe.epochs
         self.network = initial_model(spec).to(device)
         model = with_precision(self.network, spec.precision)
@@ -124,8 +125,18 @@ class Trainer:
             for epoch in range(first, self.spec.recipe.epochs):
                 self._epoch(epoch, task)
         save_weights(plain(self.method.eval_model(self.state)), self.folder.weights("last"))
-        remove_states(self.folder.path)
+        assert self.best is not None
+        if self._best_of(self.best["epoch"]).exists():
+            self._best_of(self.best["epoch"]).replace(self.folder.weights("best"))
         return self._summary()
+
+    def _parts(self, order: Tensor) -> list[Tensor]:
+        """The epoch's batches. A last one of a single image joins the one before: BatchNorm
+        cannot normalise one value a channel, where a network ends at one pixel."""
+        parts = list(batches(order, self.spec.recipe.batch_size))
+        if len(parts) > 1 and len(parts[-1]) == 1 and len(parts[-2]) > 1:
+            parts[-2:] = [torch.cat(parts[-2:])]
+        return parts
 
     def time_batch(self, n: int) -> float:
         """Seconds of a step on the first n images. The trainer is of no other use afterwards."""
@@ -138,7 +149,7 @@ class Trainer:
         state = self.state
         state.epoch = epoch
         order = epoch_order(len(self.data), self.spec.seed, epoch, self.device)
-        parts = batches(order, self.spec.recipe.batch_size)
+        parts = self._parts(order)
         self.data.expect(parts, epoch * self.batches_per_epoch)
         since = time.monotonic()
         for step in range(state.batch_number % self.batches_per_epoch, len(parts)):
@@ -178,11 +189,15 @@ class Trainer:
         self.history.append(self._history_row(epoch, result))
         rank = result.rank(self.method.selects_by)
         if self.best is None or rank >= tuple(self.best["rank"]):
-            save_weights(model, self.folder.weights("best"))
-            self.best = {"epoch": epoch, "rank": list(rank)}
+            path = self._best_of(epoch)
+            save_weights(model, path)
+            self.best = {"epoch": epoch, "rank": list(rank), "sha256": sha256_file(path)}
         self.folder.write_history(self.history)
         self.sums, self.epoch_seconds = Sums({}), 0.0
         self._save()
+        for older in self.folder.path.glob("best-*.safetensors"):
+            if older != self._best_of(self.best["epoch"]):
+                older.unlink()
         task.advance(
             0,
             f"val clean {result.n_clean / result.n:.1%}, PGD-10 {result.n_robust / result.n:.1%}",
@@ -236,6 +251,19 @@ class Trainer:
             "error": None,
         }
 
+    def _best_of(self, epoch: int) -> Path:
+        """The best weights so far; the saved state says of which epoch, so that a kill between
+        the two files leaves the ones that belong together."""
+        return self.folder.path / f"best-{epoch}.safetensors"
+
+    def _best_whole(self, saved: dict[str, Any]) -> bool:
+        """Whether the best weights of a saved state are there as they were."""
+        if saved["best"] is None:
+            return True
+        # at the end of a training they get their final name, and only then are the states removed
+        places = self._best_of(saved["best"]["epoch"]), self.folder.weights("best")
+        return any(p.exists() and sha256_file(p) == saved["best"]["sha256"] for p in places)
+
     def _save(self) -> None:
         state = self.state
         save_state(
@@ -261,6 +289,9 @@ class Trainer:
 
     def _resume(self, reporter: Reporter) -> None:
         saved, warnings = load_state(self.folder.path, self.device)
+        if saved is not None and not self._best_whole(saved):
+            warnings.append("the best weights so far are missing or damaged: begun again")
+            saved = None
         self.warnings += warnings
         for warning in warnings:
             reporter.say(f"{self.folder.run_id}: {warning}")

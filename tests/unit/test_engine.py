@@ -34,11 +34,11 @@ QUIET = Reporter(quiet=True)
 
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
-    return load_dataset("digits", train_size=90, test_size=20)
+    return load_dataset("digits", train_size=100, test_size=20)
 
 
 def spec_for(name: str, epochs: int = 2, **changes: Any) -> TrainSpec:
-    study = replace(load_suite("digits"), methods=(name,), train_size=90, test_size=20)
+    study = replace(load_suite("digits"), methods=(name,), train_size=100, test_size=20)
     spec = make_plan(study).cells[0].spec
     return replace(spec, recipe=replace(spec.recipe, epochs=epochs, batch_size=20), **changes)
 
@@ -199,3 +199,31 @@ def test_bf16_keeps_the_first_layer_in_fp32(dataset: Dataset, tmp_path: Path) ->
     weights = read_weights(RunFolder(tmp_path, spec.run_id).weights("last"))
     assert all(value.dtype != torch.bfloat16 for value in weights.values())
     assert summary["status"] == "done"
+
+
+def test_a_last_batch_of_one_image_joins_the_one_before(dataset: Dataset, tmp_path: Path) -> None:
+    spec = spec_for("natural", epochs=1)
+    spec = replace(spec, recipe=replace(spec.recipe, batch_size=89))
+    folder = RunFolder(tmp_path, spec.run_id)
+    trainer = Trainer(spec, Natural(), dataset, folder, torch.device("cpu"))
+    assert trainer.n_batches == 1
+    trainer.run(QUIET)
+    assert trainer.cost.forward == len(dataset.train) == 90
+
+
+@pytest.mark.parametrize("how", ["damaged", "missing"])
+def test_a_training_without_its_best_weights_begins_again(
+    how: str, dataset: Dataset, tmp_path: Path
+) -> None:
+    spec, method = spec_for("natural"), Natural()
+    whole = trained(spec, method, dataset, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        trained(spec, method, dataset, tmp_path / "cut", stop_at=7)
+    (best,) = (tmp_path / "cut").glob("*/best-*.safetensors")
+    if how == "damaged":
+        best.write_bytes(best.read_bytes()[:-8])
+    else:
+        best.unlink()
+    summary = trained(spec, method, dataset, tmp_path / "cut")
+    assert summary["checkpoints"] == whole["checkpoints"]
+    assert "begun again" in summary["warnings"][0]
