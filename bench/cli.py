@@ -143,12 +143,12 @@ def run(
             text = describe_plan(plan, results, chosen, reporter)
         click.echo(text)
         return
-    from bench.cluster.local import die_with_parent, helpers
+    from bench.cluster.local import HELPER, die_with_parent, helpers
     from bench.runner import Runner
 
     die_with_parent()
     provenance = {
-        "command": "bench " + " ".join(sys.argv[1:]),
+        "command": os.environ.get(HELPER) or "bench " + " ".join(sys.argv[1:]),
         "dataset_source": study.dataset,
         "suite": study.suite,
     }

@@ -18,7 +18,7 @@ import torch
 from bench.progress import Reporter
 
 HELPER = "ATBENCH_HELPER"
-"""Set in the environment of a helper process."""
+"""Set in the environment of a helper process, to the command that it helps."""
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def _start(
         where = f"cuda:{((device.index or 0) + number) % torch.cuda.device_count()}"
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.cli", *arguments, "--workers", "1", "--device", where],
-        env=os.environ | {HELPER: str(number), "OMP_NUM_THREADS": str(threads)},
+        env=os.environ | {HELPER: f"bench {' '.join(arguments)}", "OMP_NUM_THREADS": str(threads)},
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
