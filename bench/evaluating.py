@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -66,10 +67,7 @@ def evaluate_runs(
             load_network(spec, folder, checkpoint)
         work.append((spec, folder, data[source], eval_specs(asked, own, data[source])))
     for spec, folder, images, specs in work:
-        with folder.claimed() as mine:
-            if not mine:
-                raise ConfigError(f"another process works on {folder.run_id}; try again after it")
-            folder.set_damage_aside()
+        with _held(folder):
             for checkpoint in checkpoints:
                 evaluate_missing(
                     folder,
@@ -109,9 +107,20 @@ def evaluate_external(
     machine = describe_machine(device)
     images = Images.of(data, device)
     inspect_model(external.network, *images.chunk(range(min(CHUNK, len(data.test)))), MIN_ROWS)
-    folder.write_spec(external.spec, {}, {"dataset_source": dataset, "machine": machine})
-    evaluate_missing(folder, GIVEN, external.network, specs, images, machine, reporter)
+    with _held(folder):
+        folder.write_spec(external.spec, {}, {"dataset_source": dataset, "machine": machine})
+        evaluate_missing(folder, GIVEN, external.network, specs, images, machine, reporter)
     reporter.say(f"{folder.run_id}: {len(specs)} evaluations are in {folder.path}")
+
+
+@contextmanager
+def _held(folder: RunFolder) -> Iterator[None]:
+    """The folder is this process's alone inside, and free of damage."""
+    with folder.claimed() as mine:
+        if not mine:
+            raise ConfigError(f"another process works on {folder.run_id}; try again after it")
+        folder.set_damage_aside()
+        yield
 
 
 def _finished(name: str, there: dict[str, RunRecord]) -> RunRecord:
