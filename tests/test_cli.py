@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from bench import registry
 from bench.cli import main
 from bench.records import load_records
 
@@ -27,9 +28,9 @@ from torch import Tensor
 from bench.api import Batch, Method, TrainState, losses, register
 
 
-@register("mine")
+@register("noise-cli")
 @dataclass(frozen=True, kw_only=True)
-class Mine(Method):
+class NoiseCli(Method):
     """Noise instead of an attack."""
 
     share: float = 1.0
@@ -41,6 +42,14 @@ class Mine(Method):
     def loss(self, state: TrainState, batch: Batch, x_adv: Tensor) -> Tensor:
         return losses.cross_entropy(state.model(x_adv), batch.y).mean(){extra}
 '''
+
+
+@pytest.fixture(autouse=True)
+def _registry_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands run in this process: what their method files register goes with each test."""
+    registry.discover()
+    for name in ("_METHODS", "_FILES"):
+        monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
 
 
 def bench(*arguments: str) -> Result:
@@ -195,12 +204,12 @@ def test_results_that_cannot_be_written_are_one_line(tmp_path: Path) -> None:
 def test_a_method_file_trains_and_is_part_of_its_runs_identity(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(MINE.format(extra=""))
-    arguments = ["--methods", str(path), "--attacks", "clean", "--param", "mine.share=0.5"]
+    arguments = ["--methods", str(path), "--attacks", "clean", "--param", "noise-cli.share=0.5"]
     assert run(tmp_path / "r", *arguments).exit_code == 0
     path.write_text(MINE.format(extra="  # changed"))
     assert run(tmp_path / "r", *arguments).exit_code == 0
     one, two = load_records(tmp_path / "r")
-    assert one.method == two.method == "mine"
+    assert one.method == two.method == "noise-cli"
     assert one.spec["params"] == {"share": 0.5}
     assert one.run_id != two.run_id
 
@@ -211,7 +220,7 @@ def test_a_method_is_one_file(tmp_path: Path) -> None:
 
     package = tmp_path / "methods"
     shutil.copytree(Path(str(methods.__file__)).parent, package)
-    (package / "new.py").write_text(MINE.replace('"mine"', '"brand-new"').format(extra=""))
+    (package / "new.py").write_text(MINE.replace('"noise-cli"', '"brand-new"').format(extra=""))
     trained = ["run", "--results", str(tmp_path / "r"), *SMALL, "--methods", "brand-new"]
     both = (["list", "methods"], [*trained, "--attacks", "clean"])
     code = f"from bench.cli import main\nfor a in {both!r}: main(a, standalone_mode=False)"
@@ -256,7 +265,7 @@ def test_evaluate_refuses_weights_that_are_not_the_recorded_ones(tmp_path: Path)
 
 def test_a_failed_run_is_recorded_and_others_go_on(tmp_path: Path) -> None:
     path = tmp_path / "nan.py"
-    path.write_text(MINE.replace('"mine"', '"nan-loss"').format(extra=' * float("nan")'))
+    path.write_text(MINE.replace('"noise-cli"', '"nan-loss"').format(extra=' * float("nan")'))
     arguments = ["--methods", f"{path},natural", "--attacks", "clean"]
     result = run(tmp_path / "r", *arguments)
     assert result.exit_code == 1
