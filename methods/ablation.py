@@ -88,6 +88,7 @@ class NaturalLS(AdvLS):
     attack_bn: Literal["eval", "train"] = field(default="eval", init=False)
 
     title = "Natural+LS"
+    selects_by = "clean"
     objective = "CE(Z(x), (1 - c eps) y + c eps Dirichlet)"
     inner = "none"
 
