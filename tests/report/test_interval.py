@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from bench.report.interval import paired_difference, wilson
+from bench.report.interval import mean_difference, paired_difference, wilson
 
 
 @pytest.mark.parametrize(
@@ -69,3 +70,22 @@ def test_paired_difference_uses_the_pairing() -> None:
     """The same two accuracies, once on equal outcomes and once on opposed ones."""
     alike, opposed = paired_difference(50, 5, 0, 45), paired_difference(5, 50, 45, 0)
     assert alike[1] - alike[0] < 0.3 * (opposed[1] - opposed[0])
+
+
+def test_mean_difference_by_hand() -> None:
+    """Bonett and Price: (15 + 1) / 102 - (2 + 1) / 102 -+ 1.96 sqrt((19 - 13^2 / 102) / 102^2)."""
+    signs = np.array([1] * 15 + [-1] * 2 + [0] * 83)
+    low, high = mean_difference(signs)
+    half = 1.959964 * (19 - 13**2 / 102) ** 0.5 / 102
+    assert (low, high) == pytest.approx((13 / 102 - half, 13 / 102 + half), abs=1e-6)
+    newcombe = paired_difference(40, 15, 2, 43)
+    assert (low, high) == pytest.approx(newcombe, abs=0.01)
+    shares = mean_difference(signs / 2)
+    assert shares[1] - shares[0] < high - low
+
+
+def test_mean_difference_has_a_width_where_nothing_differs_and_stays_in_range() -> None:
+    low, high = mean_difference(np.zeros(50))
+    assert -low == high > 0.03
+    assert mean_difference(np.ones(3))[1] == 1.0
+    assert mean_difference(np.zeros(0)) == (-1.0, 1.0)

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import time
+from fractions import Fraction
+from itertools import product
+from math import comb, erfc, sqrt
+
+import numpy as np
+import pytest
+
+from bench.report.significance import SMALLEST, holm, mcnemar, sign_flip
+
+
+@pytest.mark.parametrize(
+    ("first_only", "second_only", "p"),
+    [
+        (0, 0, 1.0),
+        (0, 1, 1.0),
+        (0, 5, 2 / 32),
+        (5, 0, 2 / 32),
+        (3, 3, 1.0),  # not the 1.3125 of twice the tail
+        (1, 7, 2 * (1 + 8) / 2**8),
+        (5, 15, 0.04138946533203125),  # binomial(20, 1/2): 2 * (1 + 20 + 190 + ... + 15504) / 2^20
+        (8, 16, 0.15158963203430176),
+    ],
+)
+def test_mcnemar_is_the_binomial_test(first_only: int, second_only: int, p: float) -> None:
+    assert mcnemar(first_only, second_only) == p
+
+
+def test_mcnemar_of_many_images_is_the_rounded_fraction() -> None:
+    exact = Fraction(2 * sum(comb(2_000, k) for k in range(951)), 2**2_000)
+    assert mcnemar(950, 1_050) == float(exact)
+    started = time.process_time()
+    assert mcnemar(5_200, 4_800) == pytest.approx(6.5935e-5, rel=1e-4)
+    assert time.process_time() - started < 1
+    assert mcnemar(0, 5_000) == SMALLEST
+    with pytest.raises(ValueError, match="-1 and 2 discordant"):
+        mcnemar(-1, 2)
+
+
+def enumerated(differences: list[int]) -> float:
+    """The share of all signings whose sum is as far from 0."""
+    seen = abs(sum(differences))
+    sums = [
+        abs(sum(sign * d for sign, d in zip(signs, differences, strict=True)))
+        for signs in product((-1, 1), repeat=len(differences))
+    ]
+    return sum(s >= seen for s in sums) / len(sums)
+
+
+@pytest.mark.parametrize(
+    "differences",
+    [
+        [3, 2, 2, 1, -1, 0, 3, 1],
+        [6, -4, 3, 3, 2, -6, 1, 0, 0, 5],
+        [-9, 4, -4, -1],
+        [2, -3],
+        [2, 4, 6, -2, 8, 4, 2],  # a common divisor
+        [7, 7, 7, -2],
+        [0, 0],
+        [],
+    ],
+    ids=str,
+)
+def test_sign_flip_counts_every_signing(differences: list[int]) -> None:
+    p = enumerated(differences)
+    assert sign_flip(differences) == pytest.approx(p, rel=1e-12)
+    assert sign_flip([-d for d in differences]) == pytest.approx(p, rel=1e-12)
+    assert sign_flip([6 * d for d in differences]) == pytest.approx(p, rel=1e-12)
+
+
+def test_sign_flip_of_one_seed_is_mcnemar() -> None:
+    for first_only, second_only in ((5, 15), (1, 7), (0, 3), (4, 4)):
+        differences = np.array([1] * first_only + [-1] * second_only + [0] * 9)
+        assert sign_flip(differences) == mcnemar(first_only, second_only)
+
+
+def test_a_small_p_value_of_many_images_is_exact_and_quick() -> None:
+    """Against whole numbers of any size, on the way to a tail that the normal limit misses."""
+    n_small, n_large = 3_000, 1_500
+    differences = np.array(
+        [1] * 2_000 + [-1] * (n_small - 2_000) + [3] * 950 + [-3] * (n_large - 950)
+    )
+    total, seen = n_small + 3 * n_large, int(differences.sum())
+    # pluses: a of the small and b of the large; sums at least as far from 0 on one side
+    tails = [1]
+    for b in range(n_small):
+        tails.append(tails[-1] * (n_small - b) // (b + 1))
+    at_least = [0] * (n_small + 2)
+    for a in range(n_small, -1, -1):
+        at_least[a] = at_least[a + 1] + tails[a]
+    needed = (total + seen) // 2
+    ways = sum(
+        comb(n_large, b) * at_least[min(max(needed - 3 * b, 0), n_small + 1)]
+        for b in range(n_large + 1)
+    )
+    exact = float(Fraction(2 * ways, 2 ** (n_small + n_large)))
+    assert 1e-80 < exact < 1e-30
+    started = time.process_time()
+    assert sign_flip(differences) == pytest.approx(exact, rel=1e-10)
+    assert sign_flip(np.array([3] * 4_000 + [1] * 4_000)) == SMALLEST
+    assert time.process_time() - started < 2
+
+
+def test_ten_thousand_images_of_five_seeds_are_quick() -> None:
+    g = np.random.default_rng(0)
+    hardness = g.beta(0.3, 0.3, 10_000)
+    differences = g.binomial(5, hardness) - g.binomial(5, hardness)
+    started = time.process_time()
+    p = sign_flip(differences)
+    assert time.process_time() - started < 5
+    z = abs(differences.sum()) / np.sqrt((differences**2).sum())
+    assert p == pytest.approx(erfc(z / sqrt(2)), abs=0.02)  # the normal limit
+    assert 0.01 < p < 0.99
+
+
+def test_holm_by_hand() -> None:
+    # 4 * 0.005, then 3 * 0.01, 2 * 0.03, 1 * 0.04 raised to the one before
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.5]) == [1.0, 1.0]
+    assert holm([0.02]) == [0.02]
+    assert holm([]) == []
+
+
+def test_holm_of_equal_p_values_is_bonferroni() -> None:
+    assert holm([0.01, 0.01, 0.01]) == pytest.approx([0.03] * 3)
