@@ -126,19 +126,24 @@ def attack_labels(specs: Iterable[AttackId]) -> dict[AttackId, str]:
     return labels
 
 
-def _attack_id(evaluation: EvaluationRecord) -> AttackId:
-    spec = evaluation.spec
-    return spec.attack, json.dumps(dict(spec.params), sort_keys=True)
-
-
-def _section(setting: Setting, groups: Sequence[Group]) -> Section:
-    labels = attack_labels(
+def labels_of(groups: Iterable[Group], setting: Setting) -> dict[AttackId, str]:
+    """A label for each attack on the groups that belongs to the setting's table."""
+    return attack_labels(
         _attack_id(e)
         for group in groups
         for run in group.runs
         for e in run.evaluations
         if in_table(e, setting) and e.spec.attack != "clean"
     )
+
+
+def _attack_id(evaluation: EvaluationRecord) -> AttackId:
+    spec = evaluation.spec
+    return spec.attack, json.dumps(dict(spec.params), sort_keys=True)
+
+
+def _section(setting: Setting, groups: Sequence[Group]) -> Section:
+    labels = labels_of(groups, setting)
     rows = [row for group in groups for row in _rows(group, setting, labels)]
     found = dict.fromkeys(label for label in labels.values() if label not in CORE)
     return Section(
@@ -162,9 +167,9 @@ def _row(group: Group, checkpoint: str, setting: Setting, labels: Mapping[Attack
     for run in group.runs:
         found = [e for e in evaluations_of(run, checkpoint, setting.norm) if in_table(e, setting)]
         if found:
-            seeds.append(_flags(found, labels))
+            seeds.append(joined(found, labels))
     attacks = [by_label for _, by_label in seeds]
-    names = sorted({label for by_label in attacks for label in by_label}, key=_core_first)
+    names = sorted({label for by_label in attacks for label in by_label}, key=core_first)
     # A seed that lacks an attack would be judged by a weaker adversary than the others.
     whole = [
         list(by_label.values()) for by_label in attacks if names and len(by_label) == len(names)
@@ -182,14 +187,15 @@ def _row(group: Group, checkpoint: str, setting: Setting, labels: Mapping[Attack
     )
 
 
-def _core_first(label: str) -> tuple[int, str]:
+def core_first(label: str) -> tuple[int, str]:
+    """Sort key of attack labels: those with a column of their own in its order, others by name."""
     return (CORE.index(label) if label in CORE else len(CORE), label)
 
 
-def _flags(
+def joined(
     found: Sequence[EvaluationRecord], labels: Mapping[AttackId, str]
 ) -> tuple[Flags, dict[str, Flags]]:
-    """Clean flags, and the survivors by attack label, of one run's checkpoint."""
+    """Clean flags, and the survivors by attack label, of one run's evaluations."""
     by_label: dict[str, list[EvaluationRecord]] = {}
     for evaluation in found:
         if evaluation.spec.attack != "clean":

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
+from bench.errors import RecordError
 from bench.records import EvaluationRecord, Records
 from bench.report.aggregate import SPLIT, Section, in_table
 from bench.report.curves import Curve
 from bench.report.groups import Group, same_eps, short, shown, training_values, varying
-from bench.report.layout import usual_attacks
+from bench.report.layout import ROBUST, usual_attacks
 from bench.report.published import CAVEAT, SOURCE, TABLE_3
 from bench.report.units import eps_text
+
+
+def require(records: Records, results: str | Path) -> None:
+    """Raise RecordError where `results` holds no record."""
+    if len(records):
+        return
+    found = f" but {len(records.damaged)} damaged files" if records.damaged else ""
+    raise RecordError(
+        f"no records in {results}{found}: make some with `bench run`, or name another folder "
+        "with --results"
+    )
 
 
 def facts(section: Section) -> list[str]:
     """Sentences that hold for the whole table."""
     lines = []
     if usual := usual_attacks(section):
-        lines.append(f"Worst case: images that survive all of {', '.join(usual)}.")
+        lines.append(f"{ROBUST}: images that survive all of {', '.join(usual)}.")
     methods = {group.method for group in section.groups}
     if absent := [name for name in TABLE_3 if name not in methods]:
         lines.append(f"In the paper's table, without a run here: {', '.join(absent)}.")

@@ -64,7 +64,8 @@ def _cells(line: Line, n_columns: int, with_paper: bool) -> list[str]:
 def _text(text: Text) -> str:
     interval = rf"{{\scriptsize {escaped(text.interval)}}}" if text.interval else ""
     parts = (escaped(text.main), interval, escaped(text.remark))
-    return " ".join(part for part in parts if part) + _marks(text.marks)
+    words = " ".join(part for part in parts if part)
+    return (rf"\textbf{{{words}}}" if text.strong else words) + _marks(text.marks)
 
 
 def _marks(marks: Sequence[int]) -> str:

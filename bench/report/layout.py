@@ -21,6 +21,7 @@ MASKING_NOTE = (
     "case of this row, not its PGD-20."
 )
 GAP = f"PGD-20 {MINUS} AutoAttack"
+ROBUST = "Robust (worst case)"
 COST = f"Cost (passes, relative to {REFERENCE})"
 """Headings of columns."""
 
@@ -33,6 +34,8 @@ class Text:
     interval: str = ""
     remark: str = ""
     marks: tuple[int, ...] = ()
+    strong: bool = False
+    """Whether it stands out: in bold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +99,7 @@ def main_table(section: Section) -> Table:
         seen = row.group
     return Table(
         headings=(
-            *("Method", "Checkpoint", "Clean", "PGD-20", "C&W", "AutoAttack", "Worst case"),
+            *("Method", "Checkpoint", "Clean", "PGD-20", "C&W", "AutoAttack", ROBUST),
             *(GAP, "n (AutoAttack's)", "Seeds", COST),
         ),
         lines=tuple(lines),
@@ -159,7 +162,7 @@ def _cells(row: Row, usual: tuple[str, ...], notes: Notes) -> tuple[Text, ...]:
     n, n_joint = _usual_n(own), _usual_n([attack]) or _usual_n(joint)
     worst_marks: tuple[int, ...] = ()
     if row.worst and row.worst_over != usual:
-        worst_marks = (notes.mark(f"Worst case over {', '.join(row.worst_over)}."),)
+        worst_marks = (notes.mark(f"{ROBUST} over {', '.join(row.worst_over)}."),)
     gap_marks = (notes.mark(MASKING_NOTE),) if row.suspicious else ()
     images = span(n) if n else MISSING
     images += f" ({span(n_joint)})" if n_joint and n_joint != n else ""

@@ -60,7 +60,8 @@ def _cells(line: Line, n_columns: int, with_paper: bool) -> list[str]:
 
 def _text(text: Text) -> str:
     words = " ".join(part for part in (text.main, text.interval, text.remark) if part)
-    return _marked(_escaped(words), text.marks)
+    shown = f"**{_escaped(words)}**" if text.strong else _escaped(words)
+    return _marked(shown, text.marks)
 
 
 def _marked(words: str, marks: Sequence[int]) -> str:

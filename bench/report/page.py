@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.errors import RecordError
 from bench.records import Records
 from bench.report.aggregate import Section, sections
 from bench.report.balanced import BALANCED, balanced
+from bench.report.class_table import class_csv, class_link, class_markdown
+from bench.report.classes import classes
+from bench.report.comparison_table import (
+    COMPARISONS,
+    comparison_csv,
+    comparison_latex,
+    comparison_legend,
+    comparison_table,
+)
 from bench.report.cost_table import COST_LEGEND, cost_csv, cost_facts, cost_table
 from bench.report.curves import Curve, curves
-from bench.report.facts import damage, facts, left_out, provenance, warnings
+from bench.report.facts import damage, facts, left_out, provenance, require, warnings
 from bench.report.figure import figure_files
 from bench.report.flat import flat
 from bench.report.latex import latex
 from bench.report.layout import main_table, other_table, title
 from bench.report.markdown import bullets, markdown
+from bench.report.matrix import Matrix, matrix
 from bench.report.units import MISSING
 from bench.storage import write_atomic
 
 _LEGEND = (
     "Percent of the first n test images. [a, b]: 95% interval over the images (Wilson's; for the "
     "difference Newcombe's for paired images). \u00b1: standard deviation over seeds, beside "
-    "their mean. Worst case and difference: on the images that their attacks share. best: the "
+    "their mean. Robust and difference: on the images that their attacks share. best: the "
     "epoch with the highest robust accuracy on the validation split (clean accuracy, for a method "
     "without an adversary); last: the final epoch. "
     f"Cost: forward and backward passes of the training. {MISSING}: not on record."
@@ -36,7 +45,8 @@ class ReportResult:
     """What a report wrote."""
 
     paths: tuple[Path, ...]
-    """table3.md, .csv and .tex, then cost.md, .csv and .tex, then the figures."""
+    """table3.md, .csv and .tex, cost.md, .csv and .tex; where there is anything to compare
+    comparisons.csv and .tex, where images have classes classes.md and .csv; then the figures."""
     text: str
     """The content of table3.md and the tables of cost.md, for the terminal."""
 
@@ -49,16 +59,13 @@ def write_report(
     `command` is named in every file as its origin; `results` where a record is missing.
     Raises RecordError without records, or where a file cannot be written.
     """
-    if not len(records):
-        found = f" but {len(records.damaged)} damaged files" if records.damaged else ""
-        raise RecordError(
-            f"no records in {results}{found}: make some with `bench run`, or name another folder "
-            "with --results"
-        )
+    require(records, results)
     note = origin(records, command)
     parts = sections(records)
     figures = [curves(section) for section in parts]
-    text, cost = _markdown(records, parts, figures, note), _cost_markdown(parts, results)
+    matrices, by_class = [matrix(section) for section in parts], [classes(s) for s in parts]
+    text = _markdown(records, parts, figures, matrices, class_link(by_class), note)
+    cost = _cost_markdown(parts, results)
     files = {
         "table3.md": text.encode(),
         "table3.csv": flat(parts, note).encode(),
@@ -67,6 +74,12 @@ def write_report(
         "cost.csv": cost_csv(parts, note).encode(),
         "cost.tex": _cost_latex(parts, note, results).encode(),
     }
+    if compared := [found for found in matrices if found]:
+        files["comparisons.csv"] = comparison_csv(compared, note).encode()
+        files["comparisons.tex"] = _document(note, map(comparison_latex, compared)).encode()
+    if any(found.rows for found in by_class):
+        files["classes.md"] = class_markdown(by_class, note).encode()
+        files["classes.csv"] = class_csv(by_class, note).encode()
     for section, figure in zip(parts, figures, strict=True):
         if figure:
             contents = figure_files(figure, section.setting, note)
@@ -93,21 +106,29 @@ def _count(n: int, noun: str) -> str:
 
 
 def _markdown(
-    records: Records, parts: Sequence[Section], figures: Sequence[Sequence[Curve]], note: str
+    records: Records,
+    parts: Sequence[Section],
+    figures: Sequence[Sequence[Curve]],
+    matrices: Sequence[Matrix | None],
+    link: str,
+    note: str,
 ) -> str:
-    blocks = [note, "# Table 3: clean and robust accuracy", _LEGEND]
-    for section, figure in zip(parts, figures, strict=True):
-        blocks += _section(section, figure)
+    blocks = [note, "# Table 3: clean and robust accuracy", _LEGEND, *([link] if link else [])]
+    for section, figure, compared in zip(parts, figures, matrices, strict=True):
+        blocks += _section(section, figure, compared)
     blocks += _list("## Not in the tables and figures", left_out(parts, figures))
     blocks += _list("## Damaged files", damage(records))
     return "\n\n".join(blocks) + "\n"
 
 
-def _section(section: Section, figure: Sequence[Curve]) -> list[str]:
+def _section(section: Section, figure: Sequence[Curve], compared: Matrix | None) -> list[str]:
     heading = title(section.setting)
     blocks = [f"## {heading}", markdown(main_table(section), facts(section))]
     if table := other_table(section):
         blocks += ["Other attacks:", markdown(table)]
+    if compared:
+        below = (comparison_legend(compared),)
+        blocks += [COMPARISONS, markdown(comparison_table(compared), below)]
     blocks += _list(BALANCED, balanced(section))
     if figure:
         blocks.append(f"![Robust accuracy against eps: {heading}]({_image(section)}.png)")
@@ -136,25 +157,27 @@ def _cost_markdown(parts: Sequence[Section], results: str | Path) -> str:
 
 
 def _cost_latex(parts: Sequence[Section], note: str, results: str | Path) -> str:
-    blocks = [_preamble(note)]
+    blocks = []
     for section in trained(parts):
         caption, label = title(section.setting), section.setting.slug
         below = (COST_LEGEND, *cost_facts(section, results))
         table = cost_table(section)
         blocks.append(latex(table, f"Cost of training: {caption}.", f"{label}-cost", below))
-    return "\n\n".join(blocks) + "\n"
+    return _document(note, blocks)
 
 
-def _preamble(note: str) -> str:
-    return f"% {note}\n% Needs the packages booktabs and graphicx."
+def _document(note: str, tables: Iterable[str]) -> str:
+    """A file of LaTeX tables."""
+    preamble = f"% {note}\n% Needs the packages booktabs and graphicx."
+    return "\n\n".join([preamble, *tables]) + "\n"
 
 
 def _latex(parts: Sequence[Section], note: str) -> str:
-    blocks = [_preamble(note)]
+    blocks = []
     for section in parts:
         heading, label = title(section.setting), section.setting.slug
         caption, below = f"Clean and robust accuracy: {heading}.", (_LEGEND, *facts(section))
         blocks.append(latex(main_table(section), caption, label, below))
         if table := other_table(section):
             blocks.append(latex(table, f"Other attacks: {heading}.", f"{label}-other", (_LEGEND,)))
-    return "\n\n".join(blocks) + "\n"
+    return _document(note, blocks)

@@ -9,6 +9,7 @@ from bench.report import ReportResult, write_report
 from bench.spec import GIVEN
 from tests.report.made import evaluate, evaluate_all, model_run, train_run
 
+LABELS = tuple(image % 10 for image in range(360))
 GPU = {"device": "Made GPU", "processor": "Made Host", "threads": 16}
 
 
@@ -79,7 +80,8 @@ def _digits(folder: Path) -> None:
             card={"paper": "arXiv 1706.06083"},
             epoch_seconds=2.0 + seed / 5,
         )
-        evaluate_all(madry, clean=0.92, pgd=pgd, cw=pgd - 0.01, autoattack=pgd - 0.04)
+        cw, hardest = pgd - 0.01, pgd - 0.04
+        evaluate_all(madry, clean=0.92, pgd=pgd, cw=cw, autoattack=hardest, labels=LABELS)
     train_run(folder, "madry", seed=2, error="the loss is not finite at epoch 1, step 9")
     trades = train_run(
         folder,
@@ -90,7 +92,9 @@ def _digits(folder: Path) -> None:
         epoch_seconds=0.1,
         machine=GPU,
     )
-    evaluate_all(trades, clean=0.83, pgd=0.58, cw=0.57, autoattack=0.54, n_autoattack=300)
+    evaluate_all(
+        trades, clean=0.83, pgd=0.58, cw=0.57, autoattack=0.54, n_autoattack=300, labels=LABELS
+    )
     evaluate(trades, "pgd-20", 0.52, 360, clean=0.83, checkpoint="last")
     autoattack = next(trades.path.glob("evaluations/autoattack-*"))
     (autoattack / "1.npz").write_bytes(b"cut")
@@ -101,7 +105,7 @@ def _digits(folder: Path) -> None:
     cat = train_run(
         folder, "cat-ce", params={"c": 10.0, "eta": 0.005}, passes=(12.0, 11.0), epoch_seconds=2.3
     )
-    evaluate_all(cat, clean=0.94, pgd=0.78, cw=0.61, autoattack=0.35)
+    evaluate_all(cat, clean=0.94, pgd=0.78, cw=0.61, autoattack=0.35, labels=LABELS)
     for eps, survived in ((4, 0.86), (16, 0.70)):
         evaluate(cat, "pgd-20", survived, 360, clean=0.94, eps=eps / 255)
     evaluate(

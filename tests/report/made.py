@@ -174,16 +174,22 @@ def evaluate_all(
     n_autoattack: int = 100,
     checkpoint: str = "best",
     eps: float = 8 / 255,
+    labels: Sequence[int] | None = None,
 ) -> None:
     """The usual four, AutoAttack on fewer images."""
-    for attack, survived in (("clean", clean), ("pgd-20", pgd), ("cw", cw)):
-        evaluate(folder, attack, survived, n, clean=clean, checkpoint=checkpoint, eps=eps)
-    evaluate(
-        folder,
-        "autoattack",
-        autoattack,
-        n_autoattack,
-        clean=clean,
-        checkpoint=checkpoint,
-        eps=eps,
-    )
+    for attack, survived, n_images in (
+        ("clean", clean, n),
+        ("pgd-20", pgd, n),
+        ("cw", cw, n),
+        ("autoattack", autoattack, n_autoattack),
+    ):
+        evaluate(
+            folder,
+            attack,
+            survived,
+            n_images,
+            clean=clean,
+            checkpoint=checkpoint,
+            eps=eps,
+            labels=labels,
+        )

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+
+from bench.errors import ConfigError, RecordError
+from bench.folder import RunFolder
+from bench.records import load_records
+from bench.report.choice import Choice
+from bench.report.comparison import Comparison, compare, corrected
+from bench.report.interval import mean_difference, paired_difference
+from bench.report.significance import mcnemar, sign_flip
+from bench.report.verdict import block, p_text, sentence
+from bench.spec import GIVEN
+from tests.report.made import evaluate, model_run, train_run
+
+
+def attacked(folder: RunFolder, attack: str, survived: Sequence[int], n: int) -> None:
+    evaluate(folder, attack, survived, n)
+    evaluate(folder, attack, survived[:1], n, checkpoint="last")
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    """Of 20 images under PGD, of which the first 16 under C&W."""
+    mine, madry = train_run(tmp_path, "mine"), train_run(tmp_path, "madry")
+    attacked(mine, "pgd-20", range(18), 20)
+    attacked(mine, "cw", range(1, 16), 16)
+    attacked(madry, "pgd-20", [*range(6), 17, 18, 19], 20)
+    attacked(madry, "cw", [0, *range(8, 16)], 16)
+    evaluate(mine, "autoattack", [], 16)  # madry has none: it would be judged by less
+    evaluate(madry, "fgsm", [0], 20)
+    return tmp_path
+
+
+def test_robust_is_the_worst_case_over_what_both_have_on_the_images_of_both(two: Path) -> None:
+    found = compare(load_records(two), "mine", "madry")
+    assert found.attacks == ("pgd-20", "cw")
+    # mine: images 1 to 15 of 16; madry: image 0 alone
+    assert found.n == 16
+    assert (found.first.accuracy, found.second.accuracy) == (15 / 16, 1 / 16)
+    assert found.difference == 14 / 16
+    assert (found.first_only, found.second_only) == (15, 1)
+    assert found.p == mcnemar(15, 1)
+    assert (found.low, found.high) == paired_difference(0, 15, 1, 0)
+    assert found.significant
+    assert found.p_holm is None
+
+
+def test_the_other_way_round_is_the_mirror(two: Path) -> None:
+    one = compare(load_records(two), "mine", "madry")
+    other = compare(load_records(two), "madry", "mine")
+    assert other.difference == -one.difference
+    assert (other.low, other.high) == pytest.approx((-one.high, -one.low))
+    assert (other.first_only, other.second_only, other.p) == (1, 15, one.p)
+
+
+def test_one_attack_alone_and_clean_and_the_last_checkpoint(two: Path) -> None:
+    records = load_records(two)
+    pgd = compare(records, "mine", "madry", attack="pgd-20")
+    assert (pgd.n, pgd.first_only, pgd.second_only) == (20, 11, 2)
+    clean = compare(records, "mine", "madry", attack="clean")
+    assert (clean.n, clean.difference, clean.p) == (20, 0.0, 1.0)
+    last = compare(records, "mine", "madry", checkpoint="last")
+    assert last.first.checkpoint == "last"
+    assert (last.first.accuracy, last.second.accuracy) == (0.0, 1 / 16)
+    with pytest.raises(ConfigError, match=r"'autoattack'.* Known: clean, cw, pgd-20"):
+        compare(records, "mine", "madry", attack="autoattack")
+    with pytest.raises(ConfigError, match=r"unknown checkpoint 'bset'\. Did you mean 'best'"):
+        compare(records, "mine", "madry", checkpoint="bset")
+
+
+def seeds(folder: Path, method: str, survived: Sequence[Sequence[int]], n: int) -> None:
+    for seed, indices in enumerate(survived):
+        evaluate(train_run(folder, method, seed=seed), "pgd-20", indices, n)
+
+
+def test_several_seeds_are_joined_image_by_image(tmp_path: Path) -> None:
+    seeds(tmp_path, "mine", [[0, 1, 2, 3], [0, 1, 2, 4]], 10)
+    seeds(tmp_path, "madry", [[0], [0, 1], [0, 9]], 10)
+    found = compare(load_records(tmp_path), "mine", "madry")
+    # 3 * (0..2 seeds of mine) - 2 * (0..3 seeds of madry)
+    signed = [3 * 2 - 2 * 3, 3 * 2 - 2 * 1, 3 * 2, 3, 3, 0, 0, 0, 0, -2]
+    assert found.p == sign_flip(signed)
+    assert found.difference == pytest.approx(sum(signed) / 6 / 10) == pytest.approx(0.4 - 5 / 30)
+    assert (found.low, found.high) == pytest.approx(mean_difference(np.array(signed) / 6))
+    assert (found.first_only, found.second_only, found.one_seed) == (None, None, False)
+    assert [run.seed for run in found.second.runs] == [0, 1, 2]
+    text = sentence(found)
+    assert "on the same 10 images under pgd-20 (means of 2 and 3 seeds)" in text
+    assert text.endswith("; exact sign-flip test of the images, p = 0.12: not significant at 5%.")
+
+
+def test_a_seed_without_an_attack_of_the_others_is_not_counted(tmp_path: Path) -> None:
+    seeds(tmp_path, "mine", [range(10), range(2)], 10)
+    seeds(tmp_path, "madry", [range(5)], 10)
+    for record in load_records(tmp_path):
+        if (record.method, record.seed) != ("mine", 1):
+            evaluate(RunFolder(tmp_path, record.run_id), "cw", range(4), 10)
+    found = compare(load_records(tmp_path), "mine", "madry")
+    assert found.attacks == ("pgd-20", "cw")
+    assert [run.seed for run in found.first.runs] == [0]
+    assert found.first.accuracy == 0.4
+    alone = compare(load_records(tmp_path), "mine", "madry", attack="pgd-20")
+    assert [run.seed for run in alone.first.runs] == [0, 1]
+
+
+def test_a_run_by_its_id_is_that_run_alone(tmp_path: Path) -> None:
+    seeds(tmp_path, "mine", [range(10), range(2)], 10)
+    first, second = (run.run_id for run in load_records(tmp_path))
+    found = compare(load_records(tmp_path), first, second)
+    assert {found.first.label, found.second.label} == {"mine, seed 0", "mine, seed 1"}
+    assert abs(found.difference) == 0.8
+    with pytest.raises(ConfigError, match=f"{first} and {first} are the same: name two"):
+        compare(load_records(tmp_path), first, first)
+
+
+def test_a_model_from_outside_is_compared_at_its_only_checkpoint(two: Path) -> None:
+    evaluate(model_run(two, "zoo/mine.py:make"), "pgd-20", range(4), 20, checkpoint=GIVEN)
+    found = compare(load_records(two), "mine.py:make", "madry", checkpoint="last")
+    assert (found.first.checkpoint, found.second.checkpoint) == (GIVEN, "last")
+    assert (found.first.accuracy, found.second.accuracy) == (4 / 20, 1 / 20)
+    assert block(found).splitlines()[3].split() == [
+        *("mine.py:make", "(outside", "model)", "given", "-", "20.0", "3"),
+    ]
+
+
+def test_what_cannot_be_compared_is_one_line(two: Path) -> None:
+    records = load_records(two)
+    for name in ("madri", "madry-cnn-digits-s0-00"):
+        with pytest.raises(ConfigError, match=f"'{name}' is not on record. Did you mean 'madry"):
+            compare(records, "mine", name)
+    train_run(two, "mart", error="the loss is not finite at epoch 3, step 12")
+    with pytest.raises(RecordError, match="mart has nothing to compare: failed: the loss"):
+        compare(load_records(two), "mine", "mart")
+    evaluate(train_run(two, "trades"), "square", range(4), 20)
+    with pytest.raises(RecordError, match=r"no attack is on record of both .*trades: square"):
+        compare(load_records(two), "mine", "trades")
+    evaluate(train_run(two, "free"), "pgd-20", range(4), 300, chunks=[1])
+    with pytest.raises(RecordError, match="mine and free share no image under pgd-20"):
+        compare(load_records(two), "mine", "free")
+
+
+def test_other_images_are_not_compared(tmp_path: Path) -> None:
+    evaluate(train_run(tmp_path, "mine"), "pgd-20", range(4), 20)
+    evaluate(train_run(tmp_path, "madry"), "pgd-20", range(4), 20, data_sha256="e" * 64)
+    with pytest.raises(RecordError, match="mine and madry were attacked on different images"):
+        compare(load_records(tmp_path), "mine", "madry")
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Path:
+    """Two methods in three settings, and one of them twice in one setting."""
+    for method in ("mine", "madry"):
+        for dataset, arch in (("digits", "cnn"), ("cifar10", "wrn-34-10"), ("cifar10", "vgg-16")):
+            folder = train_run(tmp_path, method, dataset=dataset, arch=arch)
+            evaluate(folder, "pgd-20", range(len(arch)), 20)
+    for beta in (1.0, 6.0):
+        evaluate(train_run(tmp_path, "trades", params={"beta": beta}), "pgd-20", range(4), 20)
+    evaluate(train_run(tmp_path, "alone", arch="linear"), "pgd-20", range(4), 20)
+    evaluate(train_run(tmp_path, "far", eps=0.2), "pgd-20", range(4), 20, eps=0.2)
+    return tmp_path
+
+
+def test_several_settings_are_listed_with_the_options_that_pick_one(several: Path) -> None:
+    records = load_records(several)
+    with pytest.raises(ConfigError) as error:
+        compare(records, "mine", "madry")
+    for words in ("mine and madry have 3 settings", "cifar10, wrn-34-10, common, eps 8/255;"):
+        assert words in str(error.value)
+    assert str(error.value).endswith("pick one with --dataset or --arch")
+    found = compare(records, "mine", "madry", choice=Choice(dataset="digits"))
+    assert found.setting.arch == "cnn"
+    found = compare(records, "mine", "madry", choice=Choice(arch="wrn"))
+    assert found.first.accuracy == len("wrn-34-10") / 20
+    with pytest.raises(ConfigError, match=r"no records with --arch wrm; there are vgg-16, wrn"):
+        compare(records, "mine", "madry", choice=Choice(dataset="cifar10", arch="wrm"))
+
+
+def test_twins_and_strangers_are_told(several: Path) -> None:
+    records = load_records(several)
+    with pytest.raises(ConfigError, match=r"several trainings: name two of .*'trades \(beta=1\)'"):
+        compare(records, "trades", "mine", choice=Choice(dataset="digits"))
+    assert compare(records, "trades (beta=1)", "trades (beta=6)").difference == 0
+    assert compare(records, "alone", "trades (beta=6)").first.label == "alone"  # another network
+    with pytest.raises(ConfigError, match=r"no data set and eps in common .*far: digits, cnn"):
+        compare(records, "mine", "far")
+
+
+def compared(first: int, second: int, both: int = 40) -> Comparison:
+    """100 images, of which either method alone gets some."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        mine = range(both + first)
+        evaluate(train_run(folder, "mine"), "pgd-20", mine, 100)
+        other = [*range(both), *range(both + first, both + first + second)]
+        evaluate(train_run(folder, "trades"), "pgd-20", other, 100)
+        return compare(load_records(folder), "mine", "trades")
+
+
+def test_the_sentence_says_which_by_how_much_and_how_sure() -> None:
+    assert sentence(compared(15, 3)) == (
+        "mine is 12.0 points [3.8, 19.9] more robust than trades on the same 100 images under "
+        "pgd-20; exact McNemar p = 0.0075: significant at 5%."
+    )
+    assert sentence(compared(3, 15)).startswith(
+        "mine is 12.0 points [3.8, 19.9] less robust than trades"
+    )
+    assert sentence(compared(5, 3)) == (
+        "mine and trades are not distinguishable on the same 100 images under pgd-20: a "
+        "difference of 2.0 points [\u22123.8, 7.8]; exact McNemar p = 0.73: not significant at 5%."
+    )
+
+
+def test_a_family_is_judged_by_corrected_p_values() -> None:
+    family = corrected([compared(10, 1), compared(12, 4), compared(5, 5)])
+    assert [pair.p < 0.05 for pair in family] == [True, False, False]
+    assert family[0].p_holm == 3 * mcnemar(10, 1)
+    borderline = corrected([compared(12, 3)] * 2)[0]
+    assert borderline.p < 0.05 < (borderline.p_holm or 0)
+    assert not borderline.significant
+    assert "after Holm's correction over 2 pairs p = 0.07: not significant" in sentence(borderline)
+    assert "Holm" not in sentence(corrected([compared(12, 3)])[0])
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [(1.0, "p = 1"), (0.0373, "p = 0.037"), (0.04996, "p = 0.04996"), (0.05, "p = 0.05"),
+     (0.00012, "p = 0.00012"), (9.9e-5, "p < 0.0001")],
+)  # fmt: skip
+def test_a_p_value_never_rounds_across_the_level(p: float, text: str) -> None:
+    assert p_text(p) == text
