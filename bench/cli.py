@@ -47,6 +47,7 @@ def main() -> None:
     bench run                                    the digits suite: minutes on a CPU
     bench run --methods cat-ce,trades --arch wrn CIFAR-10 at 8/255, common recipe
     bench report                                 Table 3 from the records
+    bench compare cat-ce trades                  the difference on the same images
     bench list methods                           what there is
 
     Run the same command again and it does only what is missing.
@@ -77,6 +78,11 @@ data_root_option = click.option(
 @main.command()
 @click.option(
     "--methods", callback=_split, help="Names or files: cat-ce,trades,./mine.py.  [suite's]"
+)
+@click.option(
+    "--against",
+    callback=_split,
+    help="Methods that run as well; at the end each of --methods is compared with each of them.",
 )
 @click.option("--arch", help="Network, such as wrn or vgg.  [suite's]")
 @click.option("--dataset", help="digits, cifar10, npz:PATH, ...  [suite's]")
@@ -121,7 +127,13 @@ data_root_option = click.option(
 @click.option("--dry-run", is_flag=True, help="Print the cells and an estimate; do nothing.")
 @quiet_option
 def run(
-    dry_run: bool, quiet: bool, device: str, results: Path, workers: int, **options: Any
+    dry_run: bool,
+    quiet: bool,
+    device: str,
+    results: Path,
+    workers: int,
+    against: tuple[str, ...],
+    **options: Any,
 ) -> None:
     """Train methods and attack them; do only what is missing.
 
@@ -129,13 +141,14 @@ def run(
     'bench report' makes tables of them.
     """
     study = _study(options)
+    from bench.against import verdicts, with_rivals
     from bench.machine import choose_device, use_threads
     from bench.plan import make_plan
     from bench.progress import Reporter
 
     use_threads()
     chosen = choose_device(device)
-    plan = make_plan(study)
+    plan = make_plan(with_rivals(study, against))
     if dry_run:
         from bench.dryrun import describe_plan
 
@@ -162,6 +175,8 @@ def run(
     after = plan.statuses(results)
     if not quiet:
         click.echo(_done(before, after, results))
+        if against:
+            click.echo(verdicts(plan, results, study.methods, against))
     if any(status.failed for status in after):
         raise click.exceptions.Exit(1)
 
@@ -285,6 +300,43 @@ def report(results: Path, reports: Path) -> None:
         results=results,
     )
     click.echo(made.text)
+
+
+@main.command()
+@click.argument("first")
+@click.argument("second")
+@results_option
+@click.option("--attack", help="Under this one alone, or 'clean'.  [all that both have]")
+@click.option("--checkpoint", default="best", show_default=True, help="best or last.")
+@click.option("--dataset", help="Where both have records on several data sets.")
+@click.option("--arch", help="Where both have records of several networks.")
+@click.option("--recipe", help="Where both have records of several recipes.")
+@click.option("--eps", help="Where both have records at several radii: 8/255 or 0.03.")
+def compare(
+    first: str, second: str, results: Path, attack: str | None, checkpoint: str, **choice: Any
+) -> None:
+    """Is FIRST more robust than SECOND on the same images, and is it more than chance?
+
+    FIRST and SECOND are methods, or run ids. An image counts where it survives every attack that
+    both have.
+
+    \b
+    bench compare cat-ce trades
+    bench compare cat-ce trades --attack pgd-20 --checkpoint last
+    """
+    from bench.eps import parse_eps
+    from bench.records import load_records
+    from bench.report.choice import Choice
+    from bench.report.comparison import compare as compared
+    from bench.report.facts import require
+    from bench.report.verdict import block
+
+    choice["eps"] = None if choice["eps"] is None else parse_eps(choice["eps"])
+    records = load_records(results)
+    require(records, results)
+    picked = Choice(**choice)
+    found = compared(records, first, second, attack=attack, checkpoint=checkpoint, choice=picked)
+    click.echo(block(found))
 
 
 def _report_command(results: Path, reports: Path) -> str:

@@ -15,7 +15,7 @@ LEVELS = {
     1: "data archs attacks",
     2: "method registry api",
     3: "training evaluation",
-    4: "plan cluster runner estimate dryrun external evaluating listing report",
+    4: "plan cluster runner estimate dryrun external evaluating listing report against",
     5: "cli",
 }
 LEVEL = {name: level for level, names in LEVELS.items() for name in names.split()}

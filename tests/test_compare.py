@@ -1,0 +1,128 @@
+"""`bench compare` and `bench run --against` in process: exit codes and what is printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.records import load_records
+from tests.report.made import evaluate, train_run
+from tests.test_cli import MINE, _registry_as_before, bench, refused, run
+
+__all__ = ["_registry_as_before"]  # a fixture for this file too
+
+ROOT = Path(__file__).parent.parent
+ROBUST = ["--attacks", "pgd-20"]
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    for method, n_survivors in (("mine", 75), ("trades", 60)):
+        for arch in ("cnn", "wrn-34-10"):
+            folder = train_run(tmp_path, method, arch=arch)
+            evaluate(folder, "pgd-20", range(n_survivors), 100)
+            evaluate(folder, "pgd-20", range(50), 100, checkpoint="last")
+    return tmp_path
+
+
+def compare(results: Path, *arguments: str) -> list[str]:
+    result = bench("compare", "--results", str(results), *arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout.splitlines()
+
+
+def test_compare_prints_a_table_and_a_sentence(results: Path) -> None:
+    lines = compare(results, "mine", "trades", "--arch", "cnn")
+    assert lines[0] == "digits, cnn, recipe common, eps 8/255 (0.0314)"
+    assert [line.split() for line in lines[3:5]] == [
+        ["mine", "best", "0", "75.0", "15"],
+        ["trades", "best", "0", "60.0", "0"],
+    ]
+    assert lines[-1] == (
+        "mine is 15.0 points [7.7, 22.2] more robust than trades on the same 100 images under "
+        "pgd-20; exact McNemar p < 0.0001: significant at 5%."
+    )
+
+
+def test_compare_options_pick_setting_checkpoint_and_attack(results: Path) -> None:
+    by_id = [run.run_id for run in load_records(results) if run.arch == "cnn"]
+    last = compare(results, *by_id, "--checkpoint", "last", "--attack", "pgd-20")
+    assert "not distinguishable" in last[-1]
+    picked = ["--arch", "wrn", "--dataset", "digits", "--recipe", "common", "--eps", "8/255"]
+    assert compare(results, "mine", "trades", *picked)[0].startswith("digits, wrn-34-10")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["mine", "trads"], ["'trads' is not on record", "Did you mean 'trades'?", "mine, trades"]),
+        (["mine", "trades"], ["2 settings", "digits, cnn", "pick one with --arch"]),
+        (["mine", "trades", "--arch", "vgg"], ["--arch vgg", "there are cnn, wrn-34-10"]),
+        (["mine", "trades", "--eps", "8"], ["did you mean 8/255?"]),
+        (["mine", "mine", "--arch", "cnn"], ["the same"]),
+        (["mine", "trades", "--arch", "cnn", "--attack", "pgd"], ["Did you mean 'pgd-20'?"]),
+        (["mine", "trades", "--arch", "cnn", "--checkpoint", "bset"], ["Did you mean 'best'?"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_a_mistake_is_one_line(arguments: list[str], words: list[str], results: Path) -> None:
+    refused(bench("compare", "--results", str(results), *arguments), *words)
+
+
+def test_compare_without_records_says_what_to_run(tmp_path: Path) -> None:
+    refused(bench("compare", "a", "b", "--results", str(tmp_path / "no")), "no", "bench run")
+
+
+def test_the_readme_quotes_what_the_records_say() -> None:
+    quoted = " ".join((ROOT / "README.md").read_text().replace("\n> ", " ").split())
+    assert compare(ROOT / "results" / "digits", "cat-ce", "trades")[-1] in quoted
+
+
+def test_against_trains_each_method_once_and_compares_each_pair(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(MINE.format(extra=""))
+    options = ["--results", str(tmp_path / "r"), "--train-size", "60", "--test-size", "16"]
+    options += ["--epochs", "1", *ROBUST, "--methods", f"{mine},natural"]
+    plan = bench("run", *options, "--against", "natural,madry", "--dry-run")
+    assert [plan.stdout.count(f"{name}-cnn-digits-s0-") for name in ("natural", "madry")] == [1, 1]
+    assert " images under " not in plan.stdout
+    assert not (tmp_path / "r").exists()
+
+    quiet = bench("run", *options, "--against", "natural,madry", "--quiet")
+    assert (quiet.exit_code, quiet.stdout, quiet.stderr) == (0, "", "")
+    names = [record.method for record in load_records(tmp_path / "r")]
+    assert sorted(names) == ["madry", "natural", "noise-cli"]
+
+    # nothing is missing now, and a run of another training must not confuse the names
+    assert run(tmp_path / "r", *ROBUST, "--methods", "madry", "--seeds", "1").exit_code == 0
+    again = bench("run", *options, "--against", "natural,madry")
+    assert again.exit_code == 0, again.output
+    assert "0 trained" in again.stdout
+    verdicts = again.stdout.splitlines()[1:]
+    pairs = [("noise-cli", "natural"), ("noise-cli", "madry"), ("natural", "madry")]
+    assert len(verdicts) == len(pairs)
+    for line, (first, second) in zip(verdicts, pairs, strict=True):
+        assert line.startswith(f"{first} ")
+        assert f" {second} " in line
+        assert "on the same 16 images under pgd-20" in line
+        assert "exact McNemar" in line
+        assert "after Holm's correction over 3 pairs" in line
+
+
+def test_against_says_what_failed(tmp_path: Path) -> None:
+    path = tmp_path / "nan.py"
+    path.write_text(MINE.replace('"noise-cli"', '"nan-loss"').format(extra=' * float("nan")'))
+    options = ["--train-size", "60", "--test-size", "16", "--epochs", "1", *ROBUST]
+    common = ["run", "--results", str(tmp_path / "r"), *options, "--methods", str(path)]
+    result = bench(*common, "--against", "natural")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[-1].startswith(
+        "nan-loss and natural were not compared: nan-loss has nothing to compare: failed: the loss"
+    )
+
+
+def test_against_refuses_what_it_cannot_compare(tmp_path: Path) -> None:
+    refused(run(tmp_path / "r", "--methods", "madry", "--against", "madry"), "--against madry")
+    refused(run(tmp_path / "r", "--methods", "madry", "--against", "trads"), "mean 'trades'?")
+    assert not (tmp_path / "r").exists()
