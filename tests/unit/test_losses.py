@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bench import losses
+from bench.errors import ConfigError
 
 
 def assert_equal(found: Tensor, expected: Tensor | list[float]) -> None:
@@ -69,6 +70,85 @@ def test_margin_at_any_sign_of_the_logits(shift: float) -> None:
     assert bool(wrong.any())
     assert not bool(wrong.all())
     assert torch.equal(losses.margin(logits, y) > 0, wrong)
+
+
+def written_dlr(row: Tensor, label: int) -> Tensor:
+    others = torch.cat([row[:label], row[label + 1 :]])
+    falling = row.sort(descending=True).values
+    return -(row[label] - others.max()) / (falling[0] - falling[2] + 1e-12)
+
+
+def written_targeted_dlr(row: Tensor, label: int, target: int) -> Tensor:
+    falling = row.sort(descending=True).values
+    spread = falling[0] - (falling[2] + falling[3]) / 2 + 1e-12
+    return -(row[label] - row[target]) / spread
+
+
+@pytest.mark.parametrize("k", [3, 4, 7])
+def test_dlr_and_its_gradient(k: int) -> None:
+    logits, y = logits_and_labels(n=40, k=k)
+    logits.requires_grad_()
+    rows = zip(logits, y.tolist(), strict=True)
+    expected = torch.stack([written_dlr(row, label) for row, label in rows])
+    found = losses.dlr(logits, y)
+    assert_equal(found, expected)
+    assert torch.equal(found > 0, logits.argmax(1) != y)
+    assert 0 < int((found > 0).sum()) < len(y)
+    for a, b in zip(
+        torch.autograd.grad(found.sum(), logits),
+        torch.autograd.grad(expected.sum(), logits),
+        strict=True,
+    ):
+        assert_equal(a, b)
+        assert float(a.abs().sum()) > 1
+
+
+@pytest.mark.parametrize("k", [4, 7])
+def test_targeted_dlr_and_its_gradient(k: int) -> None:
+    logits, y = logits_and_labels(n=40, k=k)
+    logits.requires_grad_()
+    target = (y + 1 + torch.arange(40) % (k - 1)) % k
+    rows = zip(logits, y.tolist(), target.tolist(), strict=True)
+    expected = torch.stack([written_targeted_dlr(*row) for row in rows])
+    found = losses.targeted_dlr(logits, y, target)
+    assert_equal(found, expected)
+    for a, b in zip(
+        torch.autograd.grad(found.sum(), logits),
+        torch.autograd.grad(expected.sum(), logits),
+        strict=True,
+    ):
+        assert_equal(a, b)
+        assert float(a.abs().sum()) > 1
+
+
+def test_dlr_moves_neither_with_a_shift_nor_with_a_scale() -> None:
+    logits, y = logits_and_labels()
+    target = (y + 2) % 5
+    moved = 100 * logits - 7
+    assert_equal(losses.dlr(moved, y), losses.dlr(logits, y))
+    assert_equal(losses.targeted_dlr(moved, y, target), losses.targeted_dlr(logits, y, target))
+
+
+def test_dlr_needs_its_third_and_fourth_logit() -> None:
+    logits, y = logits_and_labels(k=2)
+    with pytest.raises(ConfigError) as caught:
+        losses.dlr(logits, y)
+    assert str(caught.value) == (
+        "the DLR loss needs at least 3 classes and the model has 2; "
+        "use an attack on the margin, such as cw or multitargeted"
+    )
+    logits, y = logits_and_labels(k=3)
+    with pytest.raises(ConfigError, match="the targeted DLR loss needs at least 4 classes"):
+        losses.targeted_dlr(logits, y, (y + 1) % 3)
+
+
+def test_targeted_margin_is_the_lead_of_the_target() -> None:
+    logits, y = logits_and_labels()
+    target = (y + 1) % 5
+    rows = zip(logits.tolist(), y.tolist(), target.tolist(), strict=True)
+    assert losses.targeted_margin(logits, y, target).tolist() == [
+        row[t] - row[label] for row, label, t in rows
+    ]
 
 
 def test_kl_divergence_is_its_sum_in_this_order_of_the_arguments() -> None:
@@ -148,6 +228,7 @@ def test_kl_divergence_has_the_formulas_gradient_through_both_arguments() -> Non
 
 def test_every_loss_is_per_example() -> None:
     logits, y = logits_and_labels()
-    for loss in (losses.cross_entropy, losses.margin, losses.true_logit, losses.best_other):
+    names = ("cross_entropy", "margin", "dlr", "true_logit", "best_other")
+    for loss in (getattr(losses, name) for name in names):
         alone = torch.cat([loss(logits[i : i + 1], y[i : i + 1]) for i in range(len(y))])
         assert_equal(loss(logits, y), alone)
