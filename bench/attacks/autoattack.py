@@ -12,13 +12,16 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import pyautoattack
 import torch
 from torch import Tensor, nn
 
+from bench.attacks.attack import Stages
 from bench.attacks.maximise import attack_mode
+from bench.attacks.sequence import in_turn
 from bench.errors import ConfigError
 from bench.threat import Threat
 
@@ -123,6 +126,11 @@ class Cascade:
     """In order. All draw from the one seed, as the package does."""
 
     @property
+    def stages(self) -> Stages:
+        """The parts with their names."""
+        return tuple((part.part, part) for part in self.parts)
+
+    @property
     def passes(self) -> tuple[int, int]:
         """Gradients and plain forwards, about, of an image that nothing breaks."""
         each = [part.passes for part in self.parts]
@@ -139,15 +147,11 @@ class Cascade:
         rows: Tensor | None = None,
     ) -> Tensor:
         """(B, C, H, W), (B,) -> x_adv: for each image the part's result that broke it."""
-        x_adv = x.detach().clone()
-        left = torch.arange(len(x), device=x.device)
-        for part in self.parts:
-            if len(left) == 0:
-                break
-            x_adv[left] = part(model, x[left], y[left], threat, generator=generator)
-            with attack_mode(model, "eval"), torch.no_grad():
-                left = left[model(x_adv[left]).argmax(1) == y[left]]
-        return x_adv
+
+        def run(part: AutoAttackPart, left: Tensor) -> Tensor:
+            return part(model, x[left], y[left], threat, generator=generator)
+
+        return in_turn([partial(run, part) for part in self.parts], model, x, y)
 
 
 def cascade(version: Literal["standard", "plus", "rand"]) -> Cascade:

@@ -5,27 +5,27 @@ Shapes: B batch, C H W image, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.maximise import (
-    Keep,
-    ModelMode,
-    Start,
-    attack_mode,
-    check_choice,
-    maximise,
-    start_noise,
-)
+from bench.attacks.maximise import Keep, ModelMode, Objective, Start, check_choice
+from bench.attacks.sequence import ascend_in_turn
 from bench.errors import ConfigError
-from bench.losses import cross_entropy, margin
-from bench.spec import CHUNK
+from bench.losses import cross_entropy, dlr, margin
 from bench.threat import Threat
 
-LOSSES = {"ce": cross_entropy, "margin": margin}
+Loss = Literal["ce", "margin", "dlr", "ce+margin"]
+LOSSES = {
+    "ce": (cross_entropy,),
+    "margin": (margin,),
+    "dlr": (dlr,),
+    "ce+margin": (cross_entropy, margin),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,9 @@ class PGD:
     """Gradient steps."""
     relative_step: float
     """Length of a step, in units of eps."""
-    loss: Literal["ce", "margin"] = "ce"
-    """Cross entropy, or the unclamped margin max_{j != y} Z_j - Z_y."""
+    loss: Loss = "ce"
+    """Cross entropy, the unclamped margin max_{j != y} Z_j - Z_y, the difference of logits ratio,
+    or the first half of the restarts on cross entropy and the second on the margin."""
     start: Start = "uniform"
     """Noise of the start; uniform is clipped to the pixel range before the first gradient."""
     restarts: int = 1
@@ -53,8 +54,12 @@ class PGD:
                 raise ConfigError(f"{name} = {getattr(self, name)} is out of range: at least 1")
         if not self.relative_step > 0:
             raise ConfigError(f"relative_step = {self.relative_step} is out of range: above 0")
-        if self.loss not in LOSSES:
-            raise ConfigError(f"loss '{self.loss}' is unknown; use {' or '.join(LOSSES)}")
+        check_choice("loss", self.loss, Loss)
+        if self.restarts % len(LOSSES[self.loss]):
+            raise ConfigError(
+                f"restarts = {self.restarts} cannot be shared evenly by the losses of "
+                f"'{self.loss}'; use a multiple of {len(LOSSES[self.loss])}"
+            )
         check_choice("start", self.start, Start)
         check_choice("keep", self.keep, Keep)
         check_choice("model_mode", self.model_mode, ModelMode)
@@ -76,48 +81,28 @@ class PGD:
     ) -> Tensor:
         """(B, C, H, W) in [0, 1], (B,) -> x_adv (B, C, H, W), detached, inside the threat.
 
-        rows: (B,) places of these images in a frame of 256. Noise is drawn for the whole frame,
-        so that an image's noise does not depend on which others are attacked beside it.
+        rows: (B,) places of these images in a frame of 256, which the noise is drawn for.
         """
-        loss = LOSSES[self.loss]
-        x_adv = x.detach().clone()
-        left = torch.arange(len(x), device=x.device)
-        for restart in range(self.restarts):
-            if len(left) == 0:
-                break
-            noise = self._noise(x, threat, generator, rows)
-            begin = x + noise
-            if self.start == "uniform":
-                begin = begin.clamp(0.0, 1.0)
-            x_adv[left] = maximise(
-                lambda logits, labels, _: loss(logits, labels),
-                model,
-                x[left],
-                y[left],
-                threat=threat,
-                radius=threat.eps,
-                steps=self.steps,
-                step_size=self.relative_step * threat.eps,
-                start=begin[left],
-                keep=self.keep,
-                model_mode=self.model_mode,
-            )
-            if restart + 1 < self.restarts:
-                left = left[self._correct(model, x_adv[left], y[left])]
-        return x_adv
+        losses = LOSSES[self.loss]
+        runs = [loss for loss in losses for _ in range(self.restarts // len(losses))]
+        return ascend_in_turn(
+            [partial(_aim, loss) for loss in runs],
+            model,
+            x,
+            y,
+            threat,
+            steps=self.steps,
+            step_size=self.relative_step * threat.eps,
+            start=self.start,
+            keep=self.keep,
+            model_mode=self.model_mode,
+            generator=generator,
+            rows=rows,
+        )
 
-    def _noise(
-        self, x: Tensor, threat: Threat, generator: torch.Generator | None, rows: Tensor | None
-    ) -> Tensor:
-        if rows is None or self.start == "zero":
-            return start_noise(self.start, x, threat, threat.eps, generator)
-        frame = x.new_zeros(CHUNK, *x.shape[1:])
-        return start_noise(self.start, frame, threat, threat.eps, generator)[rows]
 
-    def _correct(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        with attack_mode(model, self.model_mode), torch.no_grad():
-            correct: Tensor = model(x).argmax(1) == y
-            return correct
+def _aim(loss: Callable[[Tensor, Tensor], Tensor], left: Tensor) -> Objective:
+    return lambda logits, y, _: loss(logits, y)
 
 
 @dataclass(frozen=True, kw_only=True)

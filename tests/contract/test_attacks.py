@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.attacks import AttackWarning, get_attack, list_attacks
+from bench.attacks import Attack, AttackWarning, get_attack, list_attacks
 from bench.threat import Threat
 from tests.short import ShortAutoAttack
 
@@ -40,6 +40,18 @@ class Net(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.fc(self.bn(self.conv(x)).relu().flatten(1))
         return logits
+
+
+def asked(name: str) -> Attack:
+    """The attack; one that transfers is crafted on a net close to the one that it is tried on."""
+    if name != "transfer":
+        return get_attack(name)
+    surrogate = Net().train()
+    g = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for weight in surrogate.parameters():
+            weight.add_(torch.randn(weight.shape, generator=g), alpha=0.02)
+    return get_attack(name, surrogate=surrogate)
 
 
 def images(n: int = 6) -> Tensor:
@@ -77,7 +89,7 @@ def attack(name: str, global_seed: int, seed: int, *, n: int = 6, eps: float = E
     y[-1] = (y[-1] + 1) % 4 if n > 2 else y[-1]  # one is misclassified as it is
     net.fc.bias.requires_grad_(False)
     net(x).sum().backward()
-    before = snapshot(net)
+    before, run = snapshot(net), asked(name)
     torch.manual_seed(global_seed)
     random.seed(global_seed)
     np.random.seed(global_seed)
@@ -85,9 +97,7 @@ def attack(name: str, global_seed: int, seed: int, *, n: int = 6, eps: float = E
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore", AttackWarning)
         patch.setattr(pyautoattack, "AutoAttack", ShortAutoAttack)
-        x_adv = get_attack(name)(
-            net, x, y, Threat(eps=eps), generator=torch.Generator().manual_seed(seed)
-        )
+        x_adv = run(net, x, y, Threat(eps=eps), generator=torch.Generator().manual_seed(seed))
     moved = not (
         torch.equal(torch.get_rng_state(), states[0])
         and random.getstate() == states[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from bench.threat import Threat
 from tests.harness import SmallNet, small_batch, small_net
 
 EPS = Threat(eps=0.1)
+LOSS_OF = {"cw": "margin", "pgd-20-dlr": "dlr", "pgd-100x10-mma": "ce+margin"}
 
 
 def trained(n: int = 48) -> tuple[SmallNet, Tensor, Tensor]:
@@ -82,7 +84,44 @@ def test_restarts_end_when_nothing_is_left() -> None:
     assert min(calls) >= 16
 
 
-@pytest.mark.parametrize("name", ["pgd-20", "pgd-20x10", "autoattack", "square", "clean"])
+def test_half_the_restarts_climb_cross_entropy_and_half_the_margin() -> None:
+    """What either half breaks by itself, with the noise that it has in the sequence, is broken."""
+    net, x, y = trained()
+    weak = Threat(eps=0.03)
+    mixed = PGD(steps=1, relative_step=0.5, loss="ce+margin", restarts=4)
+    g = generator()
+    kinds: list[Any] = ["ce", "ce", "margin", "margin"]
+    runs = [replace(mixed, loss=kind, restarts=1)(net, x, y, weak, generator=g) for kind in kinds]
+    wins = torch.stack([broken(net, x_adv, y) for x_adv in runs])
+    found = mixed(net, x, y, weak, generator=generator())
+    assert torch.equal(broken(net, found, y), wins.any(0))
+    at = torch.where(wins.any(0), wins.float().argmax(0), 3)
+    assert set(at.tolist()) >= {0, 1, 3}
+    expected = torch.stack(runs)[at, torch.arange(len(x))]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_logits_that_are_not_finite_count_as_broken_and_are_not_tried_again() -> None:
+    class Fragile(nn.Module):
+        """NaN in a part of the ball, which the arg-max reads as the class of the NaN."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            t = (x - 0.5).flatten(1).mean(1)
+            return torch.stack([torch.where(t > 0.05, torch.nan, 1 + 0 * t), t], 1)
+
+    x, y = torch.full((1, 1, 2, 2), 0.5), torch.zeros(1, dtype=torch.long)
+    calls = []
+    net = Fragile()
+    net.register_forward_hook(lambda *_: calls.append(1))
+    x_adv = PGD(steps=1, relative_step=1.0, start="zero", restarts=5)(net, x, y, EPS)
+    assert torch.equal(x_adv, x + 0.1)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["pgd-20", "pgd-20x10", "multitargeted", "md", "transfer", "autoattack", "square", "clean"],
+)
 def test_no_images_are_no_work(name: str) -> None:
     class Never(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -108,6 +147,20 @@ def test_the_margin_attack_ascends_the_margin_where_cross_entropy_points_elsewhe
     assert torch.equal(by_ce, x - 0.1)
 
 
+def test_the_dlr_attack_ascends_the_ratio_where_the_margin_points_elsewhere() -> None:
+    """The third class grows faster with t than the second, so that the ratio falls."""
+
+    class Three(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            t = (x - 0.5).flatten(1).mean(1)
+            return torch.stack([0 * t, t - 1, 30 * t - 2], 1)
+
+    x, y = torch.full((1, 1, 2, 2), 0.5), torch.zeros(1, dtype=torch.long)
+    one = PGD(steps=1, relative_step=1.0, start="zero", loss="dlr")
+    assert torch.equal(one(Three(), x, y, EPS), x - 0.1)
+    assert torch.equal(replace(one, loss="margin")(Three(), x, y, EPS), x + 0.1)
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [
@@ -115,7 +168,12 @@ def test_the_margin_attack_ascends_the_margin_where_cross_entropy_points_elsewhe
         ({"restarts": 0}, "restarts = 0 is out of range: at least 1"),
         ({"relative_step": 0.0}, "relative_step = 0.0 is out of range: above 0"),
         ({"relative_step": float("nan")}, "relative_step = nan is out of range: above 0"),
-        ({"loss": "cw"}, "loss 'cw' is unknown; use ce or margin"),
+        ({"loss": "cw"}, "loss 'cw' is unknown; use ce or margin or dlr or ce+margin"),
+        (
+            {"loss": "ce+margin", "restarts": 3},
+            "restarts = 3 cannot be shared evenly by the losses of 'ce+margin'; "
+            "use a multiple of 2",
+        ),
         ({"start": "normal"}, "start 'normal' is unknown; use zero or uniform"),
         ({"keep": "bset"}, "keep 'bset' is unknown; use last or best or first"),
         ({"model_mode": "evla"}, "model_mode 'evla' is unknown; use eval or train"),
@@ -145,6 +203,9 @@ def test_a_value_that_is_none_is_refused(params: dict[str, Any], message: str) -
         ("pgd-20-madry", 20, 2 / 255, 8 / 255, "uniform", 1),
         ("pgd-20-rob", 20, 1 / 255, 8 / 255, "zero", 1),
         ("pgd-50x10-fast", 50, 2 / 255, 8 / 255, "uniform", 10),
+        ("pgd-20-dlr", 20, 1.6 / 255, 8 / 255, "uniform", 1),
+        ("pgd-100x10-mma", 100, 2 / 255, 8 / 255, "uniform", 10),
+        ("pgd-plus", 40, 0.01, 0.031, "uniform-unclipped", 5),
     ],
 )
 def test_each_name_is_the_definition_of_its_source(
@@ -155,10 +216,10 @@ def test_each_name_is_the_definition_of_its_source(
     assert params == {
         "steps": steps,
         "relative_step": params["relative_step"],
-        "loss": "margin" if name == "cw" else "ce",
+        "loss": LOSS_OF.get(name, "ce"),
         "start": start,
         "restarts": restarts,
-        "keep": "best" if name == "pgd-20-rob" else "last",
+        "keep": {"pgd-20-rob": "best", "pgd-plus": "first"}.get(name, "last"),
         "model_mode": "eval",
     }
 
@@ -168,3 +229,29 @@ def test_names_have_descriptions_and_a_near_miss_a_suggestion() -> None:
     assert len({describe_attack(name) for name in list_attacks()}) == len(ATTACKS)
     with pytest.raises(ConfigError, match=r"unknown attack 'pgd20'\. Did you mean 'pgd-20'\?"):
         get_attack("pgd20")
+
+
+def test_parameters_replace_those_of_the_name() -> None:
+    pgd = get_attack("pgd-20")
+    assert isinstance(pgd, PGD)
+    assert get_attack("pgd-20", steps=40, loss="margin") == replace(pgd, steps=40, loss="margin")
+    assert attack_params("pgd-20", steps=40) == attack_params("pgd-20") | {"steps": 40}
+    assert get_attack("pgd-20") == pgd
+    with pytest.raises(ConfigError) as caught:
+        get_attack("pgd-20", stepz=40)
+    assert str(caught.value) == (
+        "unknown parameter of attack pgd-20 'stepz'. Did you mean 'steps'? "
+        "Known: keep, loss, model_mode, relative_step, restarts, start, steps"
+    )
+    with pytest.raises(ConfigError, match="steps = 0 is out of range"):
+        get_attack("pgd-20", steps=0)
+    with pytest.raises(ConfigError, match="unknown parameter of attack fgsm 'surrogate'"):
+        get_attack("fgsm", surrogate=nn.Identity())
+
+
+@pytest.mark.parametrize("name", list_attacks())
+def test_parameters_are_plain_json(name: str) -> None:
+    params = attack_params(name)
+    assert json.loads(json.dumps(params)) == params
+    gradients, forwards = get_attack(name).passes
+    assert gradients + forwards > 0

@@ -1,0 +1,176 @@
+"""Transferred images: crafted on other networks, without a look at the gradients of the target.
+
+A target that resists the attacks on itself better than images from elsewhere hides its gradients
+(Athalye et al., arXiv 1802.00420; Carlini et al., arXiv 1902.06705).
+
+Shapes: B batch, C H W image, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from bench.attacks.attack import Attack, Stages
+from bench.attacks.definitions import DEFINITIONS
+from bench.attacks.sequence import in_turn
+from bench.errors import ConfigError, unknown_name
+from bench.threat import Threat
+
+NAME = "transfer"
+
+
+class Ensemble(nn.Module):
+    """The mean of the logits of several networks."""
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, K)."""
+        return torch.stack([network(x) for network in self.networks]).mean(0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferPart:
+    """One attack, run on the surrogate whatever model is given."""
+
+    crafted_with: str
+    """Name of the attack."""
+    needed: str
+    """The name to ask for with a surrogate, where there is none."""
+    surrogate: nn.Module | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def attack(self) -> Attack:
+        """The attack of that name."""
+        return DEFINITIONS[self.crafted_with][0]
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """Gradients and plain forwards, about, of the surrogate."""
+        return self.attack.passes
+
+    def __call__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        *,
+        generator: torch.Generator | None = None,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """(B, C, H, W), (B,) -> x_adv; `model`, the target, is not called."""
+        if self.surrogate is None:
+            raise ConfigError(
+                f"attack '{self.needed}' needs the network that its images are crafted on; "
+                f'use get_attack("{self.needed}", surrogate=network)'
+            )
+        return self.attack(self.surrogate, x, y, threat, generator=generator, rows=rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """Attacks on a surrogate, one after the other; an image is broken if one of them breaks it.
+
+    The surrogate is attacked in eval mode and left as it was. All parts draw from the one seed.
+    """
+
+    sources: tuple[str, ...] = ("natural",)
+    """What the surrogates are; of several, the mean of the logits is attacked."""
+    crafted_with: tuple[str, ...] = ("pgd-20", "cw")
+    """Names of the attacks. `cw` does not stop at the boundary: its images are far beyond it."""
+    surrogate: nn.Module | Sequence[nn.Module] | None = field(
+        default=None, repr=False, compare=False
+    )
+    """A network for each source: no parameter, and in no record."""
+
+    def __post_init__(self) -> None:
+        if not self.sources or not all(self.sources):
+            raise ConfigError(
+                "a source of attack 'transfer' has no name; "
+                "use transfer:natural or transfer:natural+madry"
+            )
+        if not self.crafted_with:
+            raise ConfigError("crafted_with is empty; use names of attacks, such as pgd-20 and cw")
+        for name in self.crafted_with:
+            if name not in DEFINITIONS:
+                raise unknown_name("attack to craft transferred images with", name, DEFINITIONS)
+        n = len(self._networks)
+        if n not in (0, len(self.sources)):
+            raise ConfigError(
+                f"attack '{self.name}' needs a surrogate for each source, in their order: "
+                f"sources {len(self.sources)}, networks {n}"
+            )
+
+    @property
+    def name(self) -> str:
+        """What `get_attack` knows it by."""
+        return NAME if self.sources == ("natural",) else f"{NAME}:{'+'.join(self.sources)}"
+
+    @property
+    def definition(self) -> str:
+        """One line: what it does and whose protocol it is."""
+        several = " (mean of their logits)" if len(self.sources) > 1 else ""
+        return (
+            f"images crafted on {' and '.join(self.sources)}{several} by "
+            f"{', then '.join(self.crafted_with)} (CAT paper, Table 4)"
+        )
+
+    @property
+    def stages(self) -> Stages:
+        """Each attack on the surrogate, by its own name."""
+        networks = self._networks
+        surrogate = Ensemble(networks) if len(networks) > 1 else next(iter(networks), None)
+        return tuple(
+            (name, TransferPart(crafted_with=name, needed=self.name, surrogate=surrogate))
+            for name in self.crafted_with
+        )
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """Gradients and plain forwards, about, of an image, of surrogates and target together."""
+        each = [part.passes for _, part in self.stages]
+        n = len(self.sources)
+        return n * sum(g for g, _ in each), n * sum(f for _, f in each) + len(each)
+
+    def __call__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        *,
+        generator: torch.Generator | None = None,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """(B, C, H, W), (B,) -> x_adv: of the first part that breaks `model`, else of the last.
+
+        rows: (B,) places of these images in a frame of 256, which the noise is drawn for. Raises
+        ConfigError where there is no surrogate.
+        """
+
+        def run(part: Attack, left: Tensor) -> Tensor:
+            whole = part(model, x, y, threat, generator=_anew(generator), rows=rows)
+            return whole[left]  # crafted on all: no image's noise depends on what broke before
+
+        return in_turn([partial(run, part) for _, part in self.stages], model, x, y)
+
+    @property
+    def _networks(self) -> tuple[nn.Module, ...]:
+        if self.surrogate is None:
+            return ()
+        return (self.surrogate,) if isinstance(self.surrogate, nn.Module) else (*self.surrogate,)
+
+
+def _anew(generator: torch.Generator | None) -> torch.Generator | None:
+    """A generator that begins where this one did."""
+    if generator is None:
+        return None
+    return torch.Generator(generator.device).manual_seed(generator.initial_seed())

@@ -1,0 +1,238 @@
+"""Transferred images: crafted on the surrogate alone, judged on the target alone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.attacks import Transfer, attack_params, describe_attack, get_attack
+from bench.attacks.blocks import Blocked
+from bench.errors import ConfigError
+from bench.spec import CHUNK
+from bench.threat import Threat
+from tests.harness import SmallNet, small_batch, small_net
+
+THREAT = Threat(eps=0.08)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def networks(*seeds: int) -> list[SmallNet]:
+    """The same network with weights moved a little, a way for each seed; in eval mode."""
+    found = []
+    for seed in seeds:
+        net = small_net(dtype=torch.float32).eval()
+        with torch.no_grad():
+            for weight in net.parameters():
+                weight.add_(torch.randn(weight.shape, generator=generator(seed)), alpha=0.05)
+        found.append(net)
+    return found
+
+
+def subject(n: int = 60) -> tuple[SmallNet, SmallNet, Tensor, Tensor]:
+    """Target, surrogate, images, and labels that are the target's but for some of them."""
+    target, surrogate = networks(0, 1)
+    x = small_batch(n=n, dtype=torch.float32).x
+    with torch.no_grad():
+        y = target(x).argmax(1)
+    y[::10] = (y[::10] + 1) % 4
+    return target, surrogate, x, y
+
+
+def wrong(model: nn.Module, x_adv: Tensor, y: Tensor) -> Tensor:
+    with torch.no_grad():
+        found: Tensor = model(x_adv).argmax(1) != y
+        return found
+
+
+class NoGradient(nn.Module):
+    """A target whose gradient nobody may ask for."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert not torch.is_grad_enabled()
+        logits: Tensor = self.model(x)
+        return logits
+
+
+def test_each_image_is_that_of_the_first_part_that_breaks_the_target() -> None:
+    target, surrogate, x, y = subject()
+    attack = get_attack("transfer", surrogate=surrogate)
+    found = attack(NoGradient(target), x, y, THREAT, generator=generator())
+    parts = [
+        get_attack(name)(surrogate, x, y, THREAT, generator=generator())
+        for name in ("pgd-20", "cw")
+    ]
+    by_first, by_second = (wrong(target, part, y) for part in parts)
+    assert bool((~by_first & by_second).any())
+    assert bool((by_first & ~by_second).any())
+    assert bool((~by_first & ~by_second).any())
+    expected = torch.where(by_first[:, None, None, None], parts[0], parts[1])
+    assert torch.equal(found, expected)
+    assert torch.equal(wrong(target, found, y), by_first | by_second)
+
+
+def test_stages_are_named_by_the_attack_and_take_any_image() -> None:
+    """Also those that the target gets wrong as they are."""
+    target, surrogate, x, y = subject()
+    transfer = get_attack("transfer", crafted_with=("cw", "pgd-10"), surrogate=surrogate)
+    assert isinstance(transfer, Transfer)
+    assert [name for name, _ in transfer.stages] == ["cw", "pgd-10"]
+    assert bool(wrong(target, x, y).any())
+    for name, stage in transfer.stages:
+        never = NoGradient(target)
+        never.forward = None  # type: ignore[method-assign,assignment]
+        found = stage(never, x, y, THREAT, generator=generator())
+        own = get_attack(name)(surrogate, x, y, THREAT, generator=generator())
+        assert torch.equal(found, own)
+
+
+def test_several_sources_are_attacked_by_the_mean_of_their_logits() -> None:
+    target, _, x, y = subject()
+    a, b = networks(1, 2)
+
+    class Mean(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = (a(x) + b(x)) / 2
+            return logits
+
+    attack = get_attack("transfer:natural+madry", crafted_with=("pgd-20",), surrogate=(a, b))
+    found = attack(target, x, y, THREAT, generator=generator())
+    expected = get_attack("pgd-20")(Mean(), x, y, THREAT, generator=generator())
+    assert torch.equal(found, expected)
+    alone = get_attack("transfer", crafted_with=("pgd-20",), surrogate=a)
+    assert not torch.equal(found, alone(target, x, y, THREAT, generator=generator()))
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_the_surrogate_is_attacked_in_eval_mode_and_left_as_it_was(n: int) -> None:
+    target, _, x, y = subject(20)
+    surrogates = networks(1, 2)[:n]
+    seen = set()
+    for net in surrogates:
+        net.train()
+        net.conv.eval()
+        net.fc.bias.requires_grad_(False)
+        net(x).sum().backward()
+        net.bn.register_forward_hook(
+            lambda module, args, out: seen.add((module.training, module.weight.requires_grad))
+        )
+    before = [{k: v.clone() for k, v in net.state_dict().items()} for net in surrogates]
+    grads = [net.conv.weight.grad.clone() for net in surrogates if net.conv.weight.grad is not None]
+    attack = get_attack("transfer:" + "+".join("ab"[:n]), surrogate=tuple(surrogates))
+    attack(target.train(), x, y, THREAT, generator=generator())
+    assert seen == {(False, False)}
+    assert target.training
+    for net, state, grad in zip(surrogates, before, grads, strict=True):
+        assert [net.training, net.bn.training, net.conv.training] == [True, True, False]
+        assert [k for k, p in net.named_parameters() if not p.requires_grad] == ["fc.bias"]
+        assert all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
+        assert net.conv.weight.grad is not None
+        assert torch.equal(net.conv.weight.grad, grad)
+
+
+def test_what_an_image_gets_does_not_depend_on_the_images_beside_it() -> None:
+    """Nor on how many draws an earlier part made for them."""
+
+    class Rough(nn.Module):
+        """Bends so much within the ball that another start ends elsewhere."""
+
+        def __init__(self, model: nn.Module) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.model((40 * x).sin())
+            return logits
+
+    target, smooth, x, y = subject()
+    surrogate = Rough(smooth)
+    places = torch.randperm(CHUNK, generator=generator(1))[: len(x)]
+    attack = get_attack(
+        "transfer", crafted_with=("pgd-20x10", "cw"), surrogate=Blocked(surrogate, 64)
+    )
+    blocked = Blocked(target, 64)
+    whole = attack(blocked, x, y, THREAT, generator=generator(), rows=places)
+    fallen = wrong(surrogate, whole, y) & ~wrong(target, whole, y)
+    assert int(fallen.sum()) > 1  # of a batch of these, the first part makes fewer draws
+    few = fallen.nonzero()[:, 0].flip(0)
+    part = attack(blocked, x[few], y[few], THREAT, generator=generator(), rows=places[few])
+    assert torch.equal(part, whole[few])
+
+
+@pytest.mark.parametrize(
+    ("name", "sources"),
+    [
+        ("transfer", ("natural",)),
+        ("transfer:natural", ("natural",)),
+        ("transfer:madry", ("madry",)),
+        ("transfer:natural+madry", ("natural", "madry")),
+    ],
+)
+def test_a_name_names_its_sources(name: str, sources: tuple[str, ...]) -> None:
+    attack = get_attack(name)
+    assert attack == Transfer(sources=sources)
+    assert describe_attack(name).startswith(
+        f"images crafted on {' and '.join(sources)}"
+        + (" (mean of their logits)" if len(sources) > 1 else "")
+        + " by pgd-20, then cw (CAT paper, Table 4)"
+    )
+    assert attack.passes == (40 * len(sources), 2 * len(sources) + 2)
+
+
+def test_a_network_is_no_parameter() -> None:
+    class NoCopy(nn.Module):
+        def __deepcopy__(self, memo: Any) -> NoCopy:
+            raise AssertionError("copied")
+
+    given = get_attack("transfer:madry", surrogate=NoCopy())
+    assert given == get_attack("transfer:madry")
+    assert repr(given) == "Transfer(sources=('madry',), crafted_with=('pgd-20', 'cw'))"
+    params = attack_params("transfer:madry", surrogate=NoCopy())
+    assert params == {"sources": ["madry"], "crafted_with": ["pgd-20", "cw"]}
+    assert json.loads(json.dumps(params)) == params
+
+
+@pytest.mark.parametrize("name", ["transfer", "transfer:madry"])
+def test_without_a_surrogate_it_says_how_to_give_one(name: str) -> None:
+    target, _, x, y = subject(4)
+    with pytest.raises(ConfigError) as caught:
+        get_attack(name)(target, x, y, THREAT)
+    assert str(caught.value) == (
+        f"attack '{name}' needs the network that its images are crafted on; "
+        f'use get_attack("{name}", surrogate=network)'
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        ("transfer:", {}, "a source of attack 'transfer' has no name; use transfer:natural or"),
+        ("transfer:a+", {}, "a source of attack 'transfer' has no name"),
+        ("transfer", {"crafted_with": ()}, "crafted_with is empty"),
+        ("transfer", {"crafted_with": ("pgd",)}, "craft transferred images with 'pgd'. Did you"),
+        ("transfer", {"crafted_with": ("transfer",)}, "craft transferred images with 'transfer'"),
+        (
+            "transfer:a+b",
+            {"surrogate": nn.Identity()},
+            "attack 'transfer:a+b' needs a surrogate for each source, in their order: "
+            "sources 2, networks 1",
+        ),
+        ("transfer", {"surrogate": (nn.Identity(),) * 2}, "sources 1, networks 2"),
+        ("transfr:a", {}, "unknown attack 'transfr:a'. Did you mean 'transfer'?"),
+        ("pgd-20:a", {}, "unknown attack 'pgd-20:a'. Did you mean 'pgd-20'?"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(name: str, params: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        get_attack(name, **params)
+    assert message in str(caught.value)
