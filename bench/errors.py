@@ -35,9 +35,16 @@ class NonFiniteLoss(Exception):
         self.step = step
 
 
+MAX_LISTED = 120
+"""Known names that an error lists; of more, as of a model zoo, only the nearest."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:
     """The error for a name that no registry holds, with the nearest known one."""
     names = sorted(known)
-    close = get_close_matches(name, names, n=1, cutoff=0.5)
+    close = get_close_matches(name, names, n=8, cutoff=0.5)
     hint = f" Did you mean '{close[0]}'?" if close else ""
+    if len(names) > MAX_LISTED:
+        near = f", such as {', '.join(close)}" if close else ""
+        return ConfigError(f"unknown {kind} '{name}'.{hint} {len(names)} are known{near}")
     return ConfigError(f"unknown {kind} '{name}'.{hint} Known: {', '.join(names)}")

@@ -67,8 +67,8 @@ class Arch(nn.Module):
             self.mean = self.std = None
             return
         like = next(self.parameters(), torch.empty(0))
-        self.mean = _per_channel("mean", mean, self.in_channels).to(like)
-        self.std = _per_channel("std", std, self.in_channels, positive=True).to(like)
+        self.mean = per_channel("mean", mean, self.in_channels).to(like)
+        self.std = per_channel("std", std, self.in_channels, positive=True).to(like)
 
     def normalise(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W): (x - mean) / std, or x itself."""
@@ -105,10 +105,13 @@ def global_average(h: Tensor) -> Tensor:
     return h.mean((2, 3))
 
 
-def _per_channel(
+def per_channel(
     name: str, values: Sequence[float], n_channels: int, *, positive: bool = False
 ) -> Tensor:
-    """(1, C, 1, 1), on the default device, which may be `meta`."""
+    """(1, C, 1, 1), on the default device, which may be `meta`.
+
+    Raises ConfigError, which names `name`, unless there are `n_channels` finite values.
+    """
     numbers = [float(value) for value in values]
     if len(numbers) != n_channels:
         raise ConfigError(f"{name} has {len(numbers)} values, the images {n_channels} channels")

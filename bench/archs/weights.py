@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 """Keys under which training scripts put the state dict beside an epoch or an optimiser."""
 PREFIXES = ("module.", "model.", "attacker.", "_orig_mod.")
 """Added to every key by DataParallel, wrappers that normalise or attack, and torch.compile."""
+ATTACKER = "attacker."
+"""Begins the keys of a network's second copy in files of the package `robustness`."""
 DEAD_KEYS = "sub_block1."
 """Of a group that TRADES' WideResNet builds and saves but never calls."""
 
@@ -29,21 +31,29 @@ _MAX_NESTING = 4  # a hostile pickle can hold itself
 _N_NAMED = 3
 
 
-def load_state(model: nn.Module, state: Mapping[str, Any]) -> None:
+def load_state(
+    model: nn.Module, state: Mapping[str, Any], *, constants: Collection[str] = ()
+) -> None:
     """Copy `state`, a state dict or a wrapper around one, into `model`, in place.
 
-    Prefixes that every key shares are dropped on both sides, and so is TRADES' dead `sub_block1`.
-    Every other key must be there, with the model's shape, and no more: else CheckpointError, and
-    the model is as it was.
+    Prefixes that every key shares are dropped on both sides, and so are TRADES' dead `sub_block1`
+    and the second copy that the package `robustness` keeps in its attacker. `constants`: names of
+    the model that a file may leave out; they stay as they are. Every other key must be there,
+    with the model's shape, and no more: else CheckpointError, and the model is as it was.
     """
-    own = model.state_dict()
+    given, own = _bare(_unwrap(state)), model.state_dict()
+    if not any(ATTACKER in name for name in own):
+        given = _without_copy(given)
+    absent = {name for name in constants if name not in given}
+    own = {name: tensor for name, tensor in own.items() if name not in absent}
     own_prefix = _shared_prefix(own)
     wanted = {name[len(own_prefix) :]: tensor for name, tensor in own.items()}
-    given = _bare(_unwrap(state))
     if not any(name.startswith(DEAD_KEYS) for name in wanted):
         given = {name: value for name, value in given.items() if not name.startswith(DEAD_KEYS)}
     _require_fit(model, wanted, given)
-    model.load_state_dict({own_prefix + name: value for name, value in given.items()})
+    model.load_state_dict(
+        {own_prefix + name: value for name, value in given.items()}, strict=not absent
+    )
 
 
 def read_weights(path: Path | str) -> dict[str, Tensor]:
@@ -76,9 +86,10 @@ def save_weights(model: nn.Module, path: Path | str) -> None:
 
 
 def network_bytes(model: nn.Module) -> bytes:
-    """The model's state dict as the content of a safetensors file."""
+    """The model's state dict as the content of a safetensors file, which refuses shared memory."""
     tensors = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
     }
     return safetensors.torch.save(tensors)
 
@@ -96,6 +107,12 @@ def _bare(state: Mapping[str, Any]) -> dict[str, Any]:
     """Without the prefixes that every tensor shares; what has no such prefix keeps its name."""
     prefix = _shared_prefix(name for name, value in state.items() if isinstance(value, Tensor))
     return {name.removeprefix(prefix): value for name, value in state.items()}
+
+
+def _without_copy(state: dict[str, Any]) -> dict[str, Any]:
+    """One network where the file has it twice, once in an attacker."""
+    rest = {name: value for name, value in state.items() if not name.startswith(ATTACKER)}
+    return _bare(rest) if rest and len(rest) < len(state) else state
 
 
 def _shared_prefix(names: Iterable[str]) -> str:

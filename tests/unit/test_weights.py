@@ -90,6 +90,41 @@ def test_a_model_with_a_prefix_of_its_own(source: dict[str, Tensor]) -> None:
             torch.testing.assert_close(actual, expected, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_second_copy_in_an_attacker_is_left_out(prefix: str, source: dict[str, Tensor]) -> None:
+    """As the package `robustness` saves it; the copies are made unequal to see which one counts."""
+    twice = {f"{prefix}model.{name}": tensor for name, tensor in source.items()}
+    twice |= {f"{prefix}attacker.model.{name}": tensor + 1 for name, tensor in source.items()}
+    assert_loads({"model": twice, "epoch": 3}, source)
+    both = nn.ModuleDict({"model": cnn(2), "attacker": cnn(3)})
+    load_state(both, {name.replace("attacker.model.", "attacker."): t for name, t in twice.items()})
+    torch.testing.assert_close(both["attacker"].state_dict()["fc.bias"], source["fc.bias"] + 1)
+
+
+def test_constants_may_be_left_out_and_nothing_else(source: dict[str, Tensor]) -> None:
+    """Networks of a zoo hold a normalisation that the files of their weights lack."""
+    for prefix in ("", "module.model."):
+        model = archs.build("cnn", in_channels=1, mean=(0.5,), std=(0.2,))
+        load_state(
+            model, {prefix + name: t for name, t in source.items()}, constants=("mean", "std")
+        )
+        loaded = model.state_dict()
+        assert float(loaded["std"]) == pytest.approx(0.2)
+        torch.testing.assert_close(loaded["fc.bias"], source["fc.bias"], rtol=0, atol=0)
+    front = nn.Sequential()
+    front.add_module("normalize", nn.BatchNorm2d(1, affine=False))
+    front.add_module("model", cnn(2))
+    constants = [name for name in front.state_dict() if name.startswith("normalize.")]
+    load_state(front, source, constants=constants)
+    torch.testing.assert_close(front.state_dict()["model.fc.bias"], source["fc.bias"])
+    own = {**front.state_dict(), "normalize.running_mean": torch.ones(1)}
+    load_state(front, own, constants=constants)
+    assert float(front.state_dict()["normalize.running_mean"]) == 1
+    del source["fc.bias"]
+    with pytest.raises(CheckpointError, match=r"1 missing: fc\.bias"):
+        load_state(front, source, constants=constants)
+
+
 def test_the_dead_group_of_trades_is_dropped() -> None:
     with torch.device("meta"):
         model = archs.build("wrn-34-10")
