@@ -54,6 +54,8 @@ class Row:
     """Labels of the attacks that `worst` joins."""
     gap: Cell | None = None
     """PGD-20 minus AutoAttack."""
+    warnings: tuple[str, ...] = ()
+    """What the evaluator noticed of the model or the attacks, each once."""
 
     @property
     def suspicious(self) -> bool:
@@ -163,9 +165,10 @@ def _rows(group: Group, setting: Setting, labels: Mapping[AttackId, str]) -> lis
 
 
 def _row(group: Group, checkpoint: str, setting: Setting, labels: Mapping[AttackId, str]) -> Row:
-    seeds = []
+    seeds, warnings = [], dict[str, None]()
     for run in group.runs:
         found = [e for e in evaluations_of(run, checkpoint, setting.norm) if in_table(e, setting)]
+        warnings |= dict.fromkeys(text for e in found for text in e.warnings)
         if found:
             seeds.append(joined(found, labels))
     attacks = [by_label for _, by_label in seeds]
@@ -184,6 +187,7 @@ def _row(group: Group, checkpoint: str, setting: Setting, labels: Mapping[Attack
         worst=_accuracy([worst_case(flags) for flags in whole]) if whole else None,
         worst_over=tuple(names),
         gap=_gap(pairs) if pairs else None,
+        warnings=tuple(warnings),
     )
 
 

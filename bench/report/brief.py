@@ -36,6 +36,10 @@ def brief_table(section: Section) -> Table:
         by_heading = dict(zip(whole.headings, (*line.head, *line.cells), strict=False))
         if by_heading["Checkpoint"].main == "last":
             continue
+        doubts = by_heading["Checkpoint"].marks
+        by_heading["Method"] = replace(
+            by_heading["Method"], marks=(*by_heading["Method"].marks, *doubts)
+        )
         if line.cells:
             # what is said of the gap, which has no column here, is said of its PGD-20
             doubts = by_heading[GAP].marks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bench.records import RunRecord
@@ -24,6 +24,8 @@ GAP = f"PGD-20 {MINUS} AutoAttack"
 ROBUST = "Robust (worst case)"
 COST = f"Cost (passes, relative to {REFERENCE})"
 """Headings of columns."""
+SHOWN_WARNINGS = 3
+"""Warnings that a row's note quotes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,14 +143,23 @@ def _line(row: Row, first: bool, usual: tuple[str, ...], cost: float | None, not
             notes,
         )
     marks = tuple(notes.mark(f"{group.label}, {state}.") for state in states)
-    head = (
-        Text(main=group.label if first else "", marks=marks if first else ()),
-        Text(main=MISSING if group.outside else row.checkpoint),
-    )
+    doubts = (notes.mark(_doubt(row.warnings)),) if row.warnings else ()
+    if group.outside:
+        head = (Text(main=group.label, marks=(*marks, *doubts)), Text(main=MISSING))
+    else:
+        name = Text(main=group.label if first else "", marks=marks if first else ())
+        head = (name, Text(main=row.checkpoint, marks=doubts))
     price = MISSING if cost is None else f"{cost:.2f}"
     cells = (*_cells(row, usual, notes), Text(main=price if first else ""))
     line = Line(head=head, cells=cells)
     return _with_paper(line, group, notes) if first else line
+
+
+def _doubt(warnings: Sequence[str]) -> str:
+    """The note of a row that the evaluator warns of; the list below the table has them all."""
+    more = len(warnings) - SHOWN_WARNINGS
+    rest = f"; and {more} more, listed below" if more > 0 else ""
+    return f"The evaluator warns: {'; '.join(warnings[:SHOWN_WARNINGS])}{rest}."
 
 
 def _state(run: RunRecord, group: Group) -> str:

@@ -18,6 +18,7 @@ from bench.report.comparison_table import (
     comparison_legend,
     comparison_table,
 )
+from bench.report.context import CONTEXT, context_csv, context_facts, context_table
 from bench.report.cost_table import COST_LEGEND, cost_csv, cost_facts, cost_table
 from bench.report.curves import Curve, curves
 from bench.report.facts import damage, facts, left_out, provenance, require, warnings
@@ -46,7 +47,8 @@ class ReportResult:
 
     paths: tuple[Path, ...]
     """table3.md, .csv and .tex, cost.md, .csv and .tex; where there is anything to compare
-    comparisons.csv and .tex, where images have classes classes.md and .csv; then the figures."""
+    comparisons.csv and .tex, where images have classes classes.md and .csv, where others published
+    comparable results context.csv; then the figures."""
     text: str
     """The content of table3.md and the tables of cost.md, for the terminal."""
 
@@ -80,6 +82,8 @@ def write_report(
     if any(found.rows for found in by_class):
         files["classes.md"] = class_markdown(by_class, note).encode()
         files["classes.csv"] = class_csv(by_class, note).encode()
+    if any(context_table(part) for part in parts):
+        files["context.csv"] = context_csv(parts, note).encode()
     for section, figure in zip(parts, figures, strict=True):
         if figure:
             contents = figure_files(figure, section.setting, note)
@@ -126,6 +130,8 @@ def _section(section: Section, figure: Sequence[Curve], compared: Matrix | None)
     blocks = [f"## {heading}", markdown(main_table(section), facts(section))]
     if table := other_table(section):
         blocks += ["Other attacks:", markdown(table)]
+    if known := context_table(section):
+        blocks += [CONTEXT, markdown(known, context_facts())]
     if compared:
         below = (comparison_legend(compared),)
         blocks += [COMPARISONS, markdown(comparison_table(compared), below)]

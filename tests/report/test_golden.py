@@ -37,7 +37,7 @@ def digits(folder: Path) -> str:
     "name",
     [
         *("table3.md", "table3.csv", "table3.tex", "cost.md", "cost.csv", "cost.tex"),
-        *("comparisons.csv", "comparisons.tex", "classes.md", "classes.csv"),
+        *("comparisons.csv", "comparisons.tex", "classes.md", "classes.csv", "context.csv"),
         "robust-accuracy-digits-cnn-common-eps0.0314.csv",
     ],
 )
