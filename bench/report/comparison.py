@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 
 import numpy as np
 
@@ -25,7 +24,7 @@ from bench.report.aggregate import (
 from bench.report.choice import Choice, chosen_pair
 from bench.report.groups import Group, Setting
 from bench.report.interval import mean_difference, paired_difference
-from bench.report.joins import Flags, worst_case
+from bench.report.joins import Flags, shared, worst_case
 from bench.report.significance import LEVEL, holm, sign_flip
 from bench.spec import CHECKPOINTS, GIVEN
 
@@ -164,7 +163,7 @@ def paired(first: Scored, second: Scored, attack: str | None = None) -> Comparis
         raise RecordError(f"{first.label} and {second.label} were attacked on different images")
     ones, ones_runs = _worst(first, attacks)
     others, others_runs = _worst(second, attacks)
-    index = reduce(np.intersect1d, [flags.index for flags in (*ones, *others)])
+    index = shared([*ones, *others])
     if not len(index):
         raise RecordError(
             f"{first.label} and {second.label} share no image under {', '.join(attacks)}"

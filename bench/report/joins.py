@@ -80,10 +80,15 @@ def _merged(parts: Sequence[tuple[np.ndarray, np.ndarray, int]]) -> Flags:
 
 def worst_case(attacks: Sequence[Flags]) -> Flags:
     """Images that survive every attack, among the images that all attacks share."""
-    index = reduce(np.intersect1d, [attack.index for attack in attacks])
+    index = shared(attacks)
     survived = np.logical_and.reduce([attack.at(index) for attack in attacks])
     n_expected = min(attack.n_expected for attack in attacks)
     return Flags(index=index, survived=survived, n_expected=n_expected)
+
+
+def shared(parts: Sequence[Flags]) -> np.ndarray:
+    """(n,) indices, ascending, of the images that all parts have."""
+    return reduce(_common, [part.index for part in parts])
 
 
 def accuracy(flags: Flags) -> Estimate | None:
@@ -97,7 +102,7 @@ def accuracy(flags: Flags) -> Estimate | None:
 
 def difference(first: Flags, second: Flags) -> Estimate | None:
     """Accuracy under the first attack minus under the second, on the images they share."""
-    index = np.intersect1d(first.index, second.index)
+    index = shared([first, second])
     if len(index) == 0:
         return None
     a, b = first.at(index), second.at(index)
@@ -120,3 +125,8 @@ def over_seeds(estimates: Sequence[Estimate | None], n_expected: int) -> Cell:
         return Cell(value=one.value, low=one.low, high=one.high, n=n, n_expected=expected)
     values = [estimate.value for estimate in found]
     return Cell(value=fmean(values), std=stdev(values), n=n, n_expected=expected)
+
+
+def _common(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    # mostly the same images, where sorting them would be nearly all the time of a large report
+    return a if np.array_equal(a, b) else np.intersect1d(a, b, assume_unique=True)
