@@ -233,12 +233,19 @@ def _study(options: dict[str, Any]) -> Study:
 
 @main.command()
 @click.argument("runs", nargs=-1, metavar="[RUN_ID]...")
-@click.option("--model", help="A model that was not trained here: FILE.py:FACTORY.")
+@click.option(
+    "--model",
+    help="A model that was not trained here: FILE.py:FACTORY, robustbench:NAME, torchvision:NAME, "
+    "timm:NAME.",
+)
 @click.option(
     "--weights",
     type=click.Path(path_type=Path),
-    help="Its weights: safetensors, or a state dict that opens without running code.",
+    help="Its weights: safetensors, or a state dict that opens without running code.  "
+    "[the factory's or the package's own]",
 )
+@click.option("--mean", help="With --model: normalise in front of it, by 0.49,0.48,0.45 a channel.")
+@click.option("--std", help="With --mean: by this standard deviation, 0.25,0.24,0.26.")
 @click.option(
     "--attacks",
     callback=_split,
@@ -256,25 +263,37 @@ def _study(options: dict[str, Any]) -> Study:
 @device_option
 @results_option
 @quiet_option
-def evaluate(runs: tuple[str, ...], model: str | None, **options: Any) -> None:
+def evaluate(
+    runs: tuple[str, ...],
+    model: str | None,
+    weights: Path | None,
+    mean: str | None,
+    std: str | None,
+    **options: Any,
+) -> None:
     """Attack runs that are there (by RUN_ID), or a model of your own (--model).
 
     \b
     bench evaluate cat-ce-cnn-digits-s0-0123456789 --attacks autoattack
     bench evaluate --model mine.py:make --weights mine.safetensors --dataset cifar10
+    bench evaluate --model robustbench:Wong2020Fast --dataset cifar10
     """
     from bench.errors import ConfigError
     from bench.evaluating import evaluate_external, evaluate_runs
+    from bench.external import Named
     from bench.machine import choose_device, use_threads
     from bench.progress import Reporter
 
     if bool(runs) == bool(model):
         raise ConfigError("name runs by their ids (bench report lists them), or one --model")
+    if runs and (weights or mean or std):
+        raise ConfigError("--weights, --mean and --std go with --model; a run has its own")
     use_threads()
     options["device"] = choose_device(options["device"])
     with Reporter(quiet=options.pop("quiet")) as reporter:
         if model:
-            evaluate_external(model, reporter=reporter, **options)
+            named = Named(model=model, weights=weights, mean=mean, std=std)
+            evaluate_external(named, reporter=reporter, **options)
         else:
             evaluate_runs(runs, reporter=reporter, **options)
 

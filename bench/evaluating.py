@@ -12,9 +12,9 @@ from bench.attacks.blocks import MIN_ROWS
 from bench.data import Dataset, load_dataset
 from bench.eps import REFERENCE_EPS, parse_eps
 from bench.errors import ConfigError, unknown_name
-from bench.evaluation.evaluate import inspect_model
 from bench.evaluation.store import Images, evaluate_missing
-from bench.external import load_external
+from bench.external import Named, load_external
+from bench.external.selfcheck import self_check
 from bench.folder import RunFolder
 from bench.machine import describe_machine
 from bench.plan import check_classes, eval_specs
@@ -37,11 +37,8 @@ def evaluate_runs(
     test_size: int | None,
     device: torch.device,
     results: Path,
-    weights: Path | None = None,
 ) -> None:
     """Attack trained runs; raises a BenchError before any work where one cannot be attacked."""
-    if weights is not None:
-        raise ConfigError("--weights goes with --model; a run has its own")
     for checkpoint in checkpoints:
         if checkpoint not in CHECKPOINTS:
             raise unknown_name("checkpoint", checkpoint, CHECKPOINTS)
@@ -82,10 +79,9 @@ def evaluate_runs(
 
 
 def evaluate_external(
-    model: str,
+    named: Named,
     *,
     reporter: Reporter,
-    weights: Path | None,
     attacks: Sequence[str],
     checkpoints: Sequence[str],
     dataset: str | None,
@@ -102,11 +98,13 @@ def evaluate_external(
     asked = [AskedAttack.parse(name, checkpoints=(GIVEN,)) for name in attacks]
     check_classes(asked, data)
     specs = eval_specs(asked, parse_eps(eps) if eps else REFERENCE_EPS, data)
-    external = load_external(model, weights, data, device)
+    external = load_external(named, data, device)
     folder = RunFolder(results, external.spec.run_id)
     machine = describe_machine(device)
     images = Images.of(data, device)
-    inspect_model(external.network, *images.chunk(range(min(CHUNK, len(data.test)))), MIN_ROWS)
+    first = images.chunk(range(min(CHUNK, len(data.test))))
+    for line in self_check(external.network, *first, MIN_ROWS).lines():
+        reporter.say(line)
     with _held(folder):
         folder.write_spec(external.spec, {}, {"dataset_source": dataset, "machine": machine})
         evaluate_missing(folder, GIVEN, external.network, specs, images, machine, reporter)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -112,14 +112,17 @@ class ModelSpec:
     """A model that was not trained here."""
 
     model: str
-    """Where it comes from: FILE.py:FACTORY."""
+    """Where it comes from: FILE.py:FACTORY, or a package and a name: timm:NAME."""
     weights_sha256: str
     """Of the network's state dict as it is attacked, wherever that came from."""
-    source_sha256: str
-    """Of the factory's file."""
+    source_sha256: str | None
+    """Of the factory's file; None for a model of an installed package."""
     num_classes: int
     dataset: str
     """The data variant's name: images of two data sets never share a record."""
+    mean: Sequence[float] | None = None
+    """Normalisation that was put in front of it, a value per channel; None for none."""
+    std: Sequence[float] | None = None
 
     @property
     def run_id(self) -> str:
@@ -127,6 +130,8 @@ class ModelSpec:
         hashed = (
             *(self.model, self.weights_sha256, self.source_sha256),
             *(self.num_classes, self.dataset),
+            # Ids from before there was a normalisation stay as they were.
+            *(() if self.mean is None else (self.mean, self.std)),
         )
         return f"model-{slug(self.model.rpartition('/')[2])}-{digest(hashed, 10)}"
 

@@ -14,6 +14,7 @@ from bench.attacks.maximise import attack_mode
 from bench.errors import ConfigError, DataError
 from bench.evaluation.checks import Check, run_checks
 from bench.evaluation.chunk import Outcome, attack_chunk, exact_arithmetic
+from bench.evaluation.normalised import expects_normalised
 from bench.spec import CHUNK
 from bench.threat import Threat
 
@@ -63,6 +64,7 @@ def evaluate(
     device = next((p.device for p in model.parameters()), x.device)
     x, y = x.to(device), y.to(device)
     notes = dict.fromkeys(inspect_model(model, x, y, batch_size))
+    notes |= dict.fromkeys(expects_normalised(model, x, y, batch_size))
     survivors, outcomes, clean = {}, {}, torch.zeros(len(y), dtype=torch.bool)
     index = torch.arange(len(y))
     for name in ("clean", *attacks):

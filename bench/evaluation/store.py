@@ -14,10 +14,11 @@ from bench.data.dataset import Dataset
 from bench.data.loader import Loader, loader
 from bench.evaluation.chunk import Outcome, attack_chunk
 from bench.evaluation.evaluate import inspect_model
+from bench.evaluation.normalised import expects_normalised
 from bench.folder import RunFolder
 from bench.progress import Reporter
 from bench.records import Chunk
-from bench.spec import CHUNK, EvalSpec
+from bench.spec import CHUNK, GIVEN, EvalSpec
 from bench.threat import Threat
 
 
@@ -65,6 +66,8 @@ def evaluate_missing(
         return
     x, y = images.chunk(range(min(CHUNK, len(images.split))))
     notes = inspect_model(model, x, y, batch_size)
+    if checkpoint == GIVEN:
+        notes += expects_normalised(model, x, y, batch_size)
     title = f"{folder.run_id} ({checkpoint})"
     with reporter.task(f"{title}: attacks", len(todo)) as task:
         for spec, number in todo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -130,6 +131,21 @@ def test_a_model_is_known_by_its_weights_and_source() -> None:
     assert spec.run_id.startswith("model-mine.py-make-")
     assert replace(spec, weights_sha256="3").run_id != spec.run_id
     assert ModelSpec(**spec.to_dict()) == spec
+
+
+def test_a_normalisation_in_front_is_part_of_a_models_identity_and_none_changes_no_id() -> None:
+    spec = ModelSpec(
+        model="zoo/mine.py:make",
+        weights_sha256="b" * 64,
+        source_sha256="c" * 64,
+        num_classes=10,
+        dataset="digits",
+    )
+    assert spec.run_id == "model-mine.py-make-b765e1605f"  # as before there was a normalisation
+    normalised = replace(spec, mean=(0.5,), std=(0.25,))
+    ids = {spec.run_id, normalised.run_id, replace(normalised, std=(0.5,)).run_id}
+    assert len(ids) == 3
+    assert ModelSpec(**json.loads(json.dumps(normalised.to_dict()))).run_id == normalised.run_id
 
 
 @pytest.mark.parametrize("name", list_recipes())

@@ -1,0 +1,81 @@
+"""A normalisation in front of a network that expects normalised images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from torch import Tensor, nn
+
+from bench.archs.arch import per_channel
+from bench.errors import CheckpointError, ConfigError
+
+PAIR = ("new_mean", "new_std")
+"""Ends of the keys under which the package `robustness` saves a normalisation."""
+IDENTITY = "--mean 0,0,0 --std 1,1,1"
+
+Normalisation: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation, a value a channel."""
+
+
+class Normalised(nn.Module):
+    """`network` on (x - mean) / std. Images (B, C, H, W) in [0, 1]; logits (B, K)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", per_channel("mean", mean, len(mean)))
+        self.register_buffer("std", per_channel("std", std, len(mean), positive=True))
+        self.training = network.training
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, K)."""
+        logits: Tensor = self.network((x - self.mean) / self.std)
+        return logits
+
+
+def parse_normalisation(mean: str | None, std: str | None, n_channels: int) -> Normalisation | None:
+    """The values of --mean and --std, one a channel; None where neither is given.
+
+    Raises ConfigError.
+    """
+    if (mean is None) != (std is None):
+        raise ConfigError("--mean and --std go together: give both or neither")
+    if mean is None or std is None:
+        return None
+    pair = _numbers("--mean", mean), _numbers("--std", std)
+    for name, values in zip(("--mean", "--std"), pair, strict=True):
+        per_channel(name, values, n_channels, positive=name == "--std")
+    return pair
+
+
+def _numbers(name: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(
+            f"{name} {text}: write a number a channel, such as 0.4914,0.4822,0.4465"
+        ) from None
+
+
+def without_normalisation(state: Mapping[str, Tensor], *, given: bool) -> dict[str, Tensor]:
+    """A state dict of the package `robustness` without its normalisation.
+
+    `given`: whether --mean and --std are; if not, CheckpointError names the file's values, for
+    nobody but the user knows whether the network normalises by itself.
+    """
+    found = {name: t for name, t in state.items() if name.rpartition(".")[2] in PAIR}
+    if found and not given:
+        mean, std = (
+            ",".join(f"{value:.4g}" for value in tensor.flatten().tolist())
+            for end in PAIR
+            for tensor in [next(t for name, t in found.items() if name.endswith(end))]
+        )
+        raise CheckpointError(
+            f"the weights come with a normalisation: give --mean {mean} --std {std}, or "
+            f"{IDENTITY} if the network normalises by itself"
+        )
+    return {name: tensor for name, tensor in state.items() if name not in found}
