@@ -1,8 +1,4 @@
-"""Robust accuracy against eps, drawn. Matplotlib is imported when a figure is made, not before.
-
-Figure objects instead of pyplot, so that no window, no global figure and no user's style sheet
-comes in; the bytes of the SVG depend on the numbers alone.
-"""
+"""Robust accuracy against eps, drawn."""
 
 from __future__ import annotations
 
@@ -10,10 +6,11 @@ import csv
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.report.curves import PANELS, Curve
 from bench.report.groups import Setting
+from bench.report.picture import picture_files
 from bench.report.style import Style, order, styles
 from bench.report.units import eps_text, span
 
@@ -21,17 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DPI = 200
-_RC: Any = {
-    "svg.hashsalt": "robust accuracy",
-    "svg.fonttype": "path",
-    "font.family": "DejaVu Sans",
-    "font.size": 9.0,
-    "axes.titlesize": 10.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.fontsize": 9.0,
-}
 _PANEL_INCHES = (3.1, 3.1)
 """Two panels and the legend fit the width of a page, so that the print keeps its font size."""
 _LABEL_FRACTION = 0.17
@@ -41,16 +27,8 @@ _LEGEND_ROWS = 24
 
 def figure_files(curves: Sequence[Curve], setting: Setting, note: str) -> dict[str, bytes]:
     """The .png, .svg and .csv of one setting, by suffix. `note` says where the numbers are from."""
-    import matplotlib
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_RC)
-        figure = draw(curves, setting)
-        png = _saved(figure, "png", {"Software": None, "Description": note})
-        figure.set_layout_engine("none")  # the layout is found: half of the time is saved
-        svg = _saved(figure, "svg", {"Date": None, "Creator": None, "Description": note})
-        return {".png": png, ".svg": svg, ".csv": _csv(curves, note).encode()}
+    pictures = picture_files(lambda: draw(curves, setting), note, "robust accuracy")
+    return {**pictures, ".csv": _csv(curves, note).encode()}
 
 
 def draw(curves: Sequence[Curve], setting: Setting) -> Figure:
@@ -169,12 +147,6 @@ def _title(curves: Sequence[Curve], setting: Setting) -> list[str]:
     dotted = f"dotted: training radius {eps_text(setting.eps)}" if setting.arch else ""
     details = (f"n = {n} images", f"bars: {bars}", dotted)
     return [", ".join(part for part in parts if part), "; ".join(part for part in details if part)]
-
-
-def _saved(figure: Figure, kind: str, metadata: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
-    return buffer.getvalue()
 
 
 def _csv(curves: Sequence[Curve], note: str) -> str:

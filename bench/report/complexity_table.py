@@ -1,0 +1,129 @@
+"""The table of weight norms: how much larger a network's product is than the reference's."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from bench.report.layout import Line, Table, Text
+from bench.report.published import CAT
+from bench.report.style import order
+from bench.report.units import MINUS, MISSING
+
+COMPLEXITY_CLAIM = (
+    "The CAT paper (arXiv 2002.06789, section 3.5) finds products 2.54, 3.53 and 1.39 times its "
+    "own network's for training at fixed eps 0.01, 0.02 and 0.03. Its norm is unstated."
+)
+COMPLEXITY_LEGEND = (
+    "Product over the layers of a norm of their weights, relative to {reference}; above 1: larger. "
+    "Weight matrices have a row for each output channel; a convolution's kernel is reshaped. "
+    "weights: as stored. folded: BatchNorm multiplied in. Over seeds the geometric mean, "
+    "\u00d7\u00f7 its standard deviation as a factor."
+)
+COLUMNS = {
+    "folded_spectral": "Spectral, folded",
+    "folded_frobenius": "Frobenius, folded",
+    "folded_max_row_sum": "Max row sum, folded",
+    "weights_spectral": "Spectral, weights",
+    "weights_frobenius": "Frobenius, weights",
+    "weights_max_row_sum": "Max row sum, weights",
+}
+"""`log10_product_NAME` of the records, and the heading. Folded first: scaling a convolution before
+a BatchNorm changes the others alone, and no output."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightNorms:
+    """One network; the seeds of one way of training share a label."""
+
+    label: str
+    method: str
+    log10_products: Mapping[str, float | None]
+    """By the names of COLUMNS."""
+    n_layers: int
+
+
+def complexity_table(found: Sequence[WeightNorms]) -> Table:
+    """A line for each label, ratios to the paper's own method where there is one."""
+    groups = _groups(found)
+    reference = _reference(groups)
+    lines = []
+    for label, networks in groups.items():
+        cells = [
+            _ratio(networks, groups.get(reference or "", []), name, label == reference)
+            for name in COLUMNS
+        ]
+        sizes = sorted({network.n_layers for network in networks})
+        counts = (Text(main=", ".join(map(str, sizes))), Text(main=str(len(networks))))
+        lines.append(Line(head=(Text(main=label),), cells=(*cells, *counts)))
+    return Table(
+        headings=("Method", *COLUMNS.values(), "Layers", "Seeds"), lines=tuple(lines), notes=()
+    )
+
+
+def complexity_facts(found: Sequence[WeightNorms]) -> list[str]:
+    """What the columns are, and what the paper says; or why nothing is relative."""
+    reference = _reference(_groups(found))
+    if reference is None:
+        missing = f"No network of {' or '.join(CAT)} is among these, so nothing is relative to it: "
+        return [f"{missing}the columns are log10 of the products.", COMPLEXITY_CLAIM]
+    return [COMPLEXITY_LEGEND.format(reference=reference), COMPLEXITY_CLAIM]
+
+
+def complexity_csv(found: Sequence[WeightNorms], note: str) -> str:
+    """A comment line with `note`, the header, and a line for each network."""
+    buffer = io.StringIO()
+    buffer.write(f"# {note}\n")
+    rows = csv.writer(buffer, lineterminator="\n")
+    rows.writerow(["label", "method", "n_layers", *(f"log10_product_{name}" for name in COLUMNS)])
+    for label, networks in _groups(found).items():
+        for network in networks:
+            values = [network.log10_products.get(name) for name in COLUMNS]
+            cells = ["" if value is None else f"{value:.6f}" for value in values]
+            rows.writerow([label, network.method, network.n_layers, *cells])
+    return buffer.getvalue()
+
+
+def _groups(found: Sequence[WeightNorms]) -> dict[str, list[WeightNorms]]:
+    """Label -> its networks, in the order of the tables."""
+    groups: dict[str, list[WeightNorms]] = {}
+    for network in sorted(found, key=lambda n: (order(n.method), n.label)):
+        groups.setdefault(network.label, []).append(network)
+    return groups
+
+
+def _reference(groups: Mapping[str, Sequence[WeightNorms]]) -> str | None:
+    """The label of the paper's own method; of several the plainest, by its shortest label."""
+    for method in CAT:
+        labels = [label for label, networks in groups.items() if networks[0].method == method]
+        if labels:
+            return min(labels, key=lambda label: (len(label), label))
+    return None
+
+
+def _ratio(
+    networks: Sequence[WeightNorms], reference: Sequence[WeightNorms], name: str, itself: bool
+) -> Text:
+    own, base = _logs(networks, name), _logs(reference, name)
+    if not own or (reference and not base):
+        return Text(main=MISSING)
+    spread = f"\u00d7\u00f7 {10 ** stdev(own):.2f}" if len(own) > 1 else ""
+    if not reference:
+        return Text(main=f"{fmean(own):.2f}".replace("-", MINUS), interval=spread)
+    return Text(main="1" if itself else _factor(fmean(own) - fmean(base)), interval=spread)
+
+
+def _logs(networks: Sequence[WeightNorms], name: str) -> list[float]:
+    values = [network.log10_products.get(name) for network in networks]
+    return [value for value in values if value is not None]
+
+
+def _factor(log10: float) -> str:
+    """`2.54`, or `3.1e+07` where plain digits would not be read."""
+    if -2 <= log10 < 4:
+        return f"{10**log10:.3g}"
+    whole = int(log10 // 1)
+    return f"{10 ** (log10 - whole):.1f}e{whole:+03d}"
