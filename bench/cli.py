@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,10 @@ import click
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
+    import torch
+
     from bench.plan import CellStatus
+    from bench.progress import Reporter
     from bench.study import Study
 
 # Before torch is loaded: threads that spin while they wait for each other make a small network
@@ -69,6 +73,13 @@ results_option = click.option(
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
 )
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes that share the work; a GPU each, or a share of the cores.",
+)
 quiet_option = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 data_root_option = click.option(
     "--data-root", help="Folder of downloaded data sets.  [default: data]"
@@ -100,6 +111,11 @@ data_root_option = click.option(
 @click.option(
     "--attacks", callback=_split, help="pgd-20,cw,autoattack; pgd-20@4/255 for an eps.  [suite's]"
 )
+@click.option(
+    "--checks/--no-checks",
+    default=None,
+    help="Look for masked gradients.  [suite's; no with --attacks]",
+)
 @click.option("--recipe", help="How to train: see bench list recipes.  [suite's]")
 @click.option(
     "--param",
@@ -115,13 +131,7 @@ data_root_option = click.option(
     show_default=True,
     help="Of the training; attacks are evaluated in fp32.",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Processes that share the cells; a GPU each, or a share of the cores.",
-)
+@workers_option
 @device_option
 @results_option
 @click.option("--dry-run", is_flag=True, help="Print the cells and an estimate; do nothing.")
@@ -185,11 +195,11 @@ def _done(before: Sequence[CellStatus], after: Sequence[CellStatus], results: Pa
     """What the command did, and what to do next."""
     pairs = [pair for pair in zip(before, after, strict=True) if not pair[1].failed]
     n_trained = sum(not old.trained and new.trained for old, new in pairs)
-    n_made = sum(len(old.missing) - len(new.missing) for old, new in pairs)
+    n_made = sum(old.n_missing - new.n_missing for old, new in pairs)
     n_failed = sum(new.failed is not None for new in after)
     named = "" if results == Path("results") else f" --results {results}"
     return (
-        f"{len(after)} cells in {results}: {n_trained} trained, {n_made} evaluations made, "
+        f"{len(after)} cells in {results}: {n_trained} trained, {n_made} evaluations and checks made, "
         f"{n_failed} failed. Next: bench report{named}"
     )
 
@@ -200,7 +210,7 @@ def _study(options: dict[str, Any]) -> Study:
 
     from bench.eps import parse_eps
     from bench.errors import ConfigError
-    from bench.study import chosen_attacks, load_suite, parse_params
+    from bench.study import AskedMeasures, chosen_attacks, load_suite, parse_params
 
     on_digits = options["arch"] is None and options["dataset"] in (None, "digits")
     study = load_suite(options["suite"] or ("digits" if on_digits else "cifar10"))
@@ -218,6 +228,10 @@ def _study(options: dict[str, Any]) -> Study:
             ) from None
     if options["attacks"]:
         changes["attacks"] = chosen_attacks(study, options["attacks"])
+    if options["checks"] is False or (options["attacks"] and not options["checks"]):
+        changes["checks"] = None
+    elif options["checks"]:
+        changes["checks"] = study.checks or AskedMeasures()
     training = {n: options[n] for n in ("epochs", "batch_size") if options[n] is not None}
     return replace(
         study,
@@ -260,6 +274,21 @@ def _study(options: dict[str, Any]) -> Study:
 @data_root_option
 @click.option("--eps", help="Radius: 8/255 or 0.03.  [the run's own; 8/255 with --model]")
 @click.option("--test-size", type=int, help="Only the first so many test images.")
+@click.option("--checks", is_flag=True, help="Look for masked gradients: checks C1 to C14.")
+@click.option(
+    "--check-size",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="The checks look at the first so many test images.",
+)
+@click.option(
+    "--surrogate",
+    metavar="RUN_ID",
+    help="With --model: a naturally trained run, for transfer and checks C1, C2, C12.",
+)
+@click.option("--save-adversarials", is_flag=True, help="Also write the adversarial images.")
+@workers_option
 @device_option
 @results_option
 @quiet_option
@@ -269,33 +298,58 @@ def evaluate(
     weights: Path | None,
     mean: str | None,
     std: str | None,
+    device: str,
+    results: Path,
+    workers: int,
+    quiet: bool,
     **options: Any,
 ) -> None:
     """Attack runs that are there (by RUN_ID), or a model of your own (--model).
 
     \b
-    bench evaluate cat-ce-cnn-digits-s0-0123456789 --attacks autoattack
+    bench evaluate cat-ce-cnn-digits-s0-0123456789 --attacks autoattack --checks
     bench evaluate --model mine.py:make --weights mine.safetensors --dataset cifar10
     bench evaluate --model robustbench:Wong2020Fast --dataset cifar10
+
+    Run the same command again and it does only what is missing.
     """
     from bench.errors import ConfigError
-    from bench.evaluating import evaluate_external, evaluate_runs
+    from bench.evaluating import Where, evaluate_external, evaluate_runs
     from bench.external import Named
-    from bench.machine import choose_device, use_threads
-    from bench.progress import Reporter
+    from bench.plan_runs import Request
 
     if bool(runs) == bool(model):
         raise ConfigError("name runs by their ids (bench report lists them), or one --model")
     if runs and (weights or mean or std):
         raise ConfigError("--weights, --mean and --std go with --model; a run has its own")
-    use_threads()
-    options["device"] = choose_device(options["device"])
-    with Reporter(quiet=options.pop("quiet")) as reporter:
+    request = Request(**options)
+    with _at_work(device, workers, quiet) as (chosen, reporter, command):
+        where = Where(results, chosen, reporter, command)
         if model:
             named = Named(model=model, weights=weights, mean=mean, std=std)
-            evaluate_external(named, reporter=reporter, **options)
+            evaluate_external(named, request, where)
         else:
-            evaluate_runs(runs, reporter=reporter, **options)
+            evaluate_runs(runs, request, where)
+
+
+@contextmanager
+def _at_work(
+    device: str, workers: int, quiet: bool
+) -> Iterator[tuple[torch.device, Reporter, str]]:
+    """The device, the progress display and the command for the records, with helpers at work."""
+    from bench.cluster.local import HELPER, die_with_parent, helpers
+    from bench.machine import choose_device, use_threads
+    from bench.progress import Reporter
+
+    use_threads()
+    chosen = choose_device(device)
+    die_with_parent()
+    command = os.environ.get(HELPER) or "bench " + " ".join(sys.argv[1:])
+    with (
+        Reporter(quiet=quiet) as reporter,
+        helpers(workers - 1, sys.argv[1:], chosen, reporter),
+    ):
+        yield chosen, reporter, command
 
 
 @main.command()
@@ -356,6 +410,35 @@ def compare(
     picked = Choice(**choice)
     found = compared(records, first, second, attack=attack, checkpoint=checkpoint, choice=picked)
     click.echo(block(found))
+
+
+@main.command()
+@click.option("--only", callback=_split, help="Methods and attacks: trades,pgd-20.  [all]")
+@click.option("--pin", is_flag=True, help="Write what is now, after a change that is meant to move.")
+@click.option(
+    "--pins",
+    type=click.Path(path_type=Path),
+    default=Path("results/pinned"),
+    show_default=True,
+    help="Folder of the pins.",
+)
+@quiet_option
+def verify(only: tuple[str, ...], pin: bool, pins: Path, quiet: bool) -> None:
+    """Check that methods and attacks do what they did: short runs against pinned facts.
+
+    Prints a line for each that moved, and what moved. Exit code 1 if any did.
+    """
+    from bench.progress import Reporter
+    from bench.verify import verify as compare_with_pins
+
+    with Reporter(quiet=quiet) as reporter:
+        verdict = compare_with_pins(pins, only, reporter, pin=pin)
+    for line in verdict.lines:
+        click.echo(line)
+    if verdict.moved or not quiet:
+        click.echo(verdict.summary)
+    if verdict.moved:
+        raise click.exceptions.Exit(1)
 
 
 def _report_command(results: Path, reports: Path) -> str:

@@ -25,7 +25,7 @@ def describe_plan(plan: Plan, results: Path, device: torch.device, reporter: Rep
             total += seconds
             task.advance()
     return (
-        f"{plan.study.title}\n{aligned(rows)}\n"
+        f"{plan.title}\n{aligned(rows)}\n"
         f"In all about {duration(total)} on {device}; attacks are counted as if no image broke."
     )
 

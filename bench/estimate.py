@@ -48,6 +48,7 @@ class Speed:
 
 def measure(cell: Cell, dataset: Dataset, folder: RunFolder, device: torch.device) -> Speed:
     """A few steps of the method and of PGD; writes nothing."""
+    assert cell.method is not None
     trainer = Trainer(cell.spec, cell.method, dataset, folder, device)
     n = min(FIRST_TRY, len(trainer.data))
     seconds = trainer.time_batch(n)
@@ -63,7 +64,7 @@ def _attack_seconds(
     network: nn.Module, dataset: Dataset, device: torch.device
 ) -> tuple[float, float]:
     n = min(MIN_ROWS, len(dataset.test))
-    x, y = Images.of(dataset, device).chunk(range(n))
+    x, y = Images(dataset, device).chunk(range(n))
     blocked, attack, steps = Blocked(network, MIN_ROWS), PGD(steps=2, relative_step=0.2), 2
 
     def forward() -> float:

@@ -2,128 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
+from bench.asked import TWIN, Asked, all_sources
 from bench.attacks.blocks import MIN_ROWS
-from bench.data import Dataset, load_dataset
 from bench.eps import REFERENCE_EPS, parse_eps
-from bench.errors import ConfigError, unknown_name
-from bench.evaluation.store import Images, evaluate_missing
+from bench.errors import ConfigError
+from bench.evaluation.store import Images, Target, evaluate_missing
 from bench.external import Named, load_external
 from bench.external.selfcheck import self_check
 from bench.folder import RunFolder
 from bench.machine import describe_machine
-from bench.plan import check_classes, eval_specs
+from bench.plan_runs import Request, plan_runs
 from bench.progress import Reporter
-from bench.records import RunRecord, load_records
-from bench.runner import load_network
-from bench.spec import CHECKPOINTS, CHUNK, GIVEN, EvalSpec, TrainSpec
-from bench.study import AskedAttack
+from bench.records import load_records
+from bench.runner import WAIT_SECONDS, Runner, surrogate_network
+from bench.spec import CHUNK, GIVEN
 
 
-def evaluate_runs(
-    runs: Sequence[str],
-    *,
-    reporter: Reporter,
-    attacks: Sequence[str],
-    checkpoints: Sequence[str],
-    dataset: str | None,
-    data_root: str | None,
-    eps: str | None,
-    test_size: int | None,
-    device: torch.device,
-    results: Path,
-) -> None:
+@dataclass(frozen=True)
+class Where:
+    """Where the work is done and told."""
+
+    results: Path
+    device: torch.device
+    reporter: Reporter
+    command: str
+    """For the records of surrogates that are trained."""
+
+
+def evaluate_runs(runs: Sequence[str], request: Request, where: Where) -> None:
     """Attack trained runs; raises a BenchError before any work where one cannot be attacked."""
-    for checkpoint in checkpoints:
-        if checkpoint not in CHECKPOINTS:
-            raise unknown_name("checkpoint", checkpoint, CHECKPOINTS)
-    there = {run.run_id: run for run in load_records(results) if run.kind == "train"}
-    chosen = [_finished(name, there) for name in runs]
-    asked = [AskedAttack.parse(a, checkpoints=tuple(checkpoints)) for a in attacks]
-    data: dict[str, Dataset] = {}
-    work: list[tuple[TrainSpec, RunFolder, Dataset, tuple[EvalSpec, ...]]] = []
-    for run in chosen:
-        source = dataset or str(run.provenance["dataset_source"])
-        if source not in data:
-            data[source] = load_dataset(source, data_root=data_root, test_size=test_size)
-        spec = TrainSpec.from_dict(run.spec)
-        if data[source].name != spec.dataset:
-            raise ConfigError(
-                f"{run.run_id} was trained on {spec.dataset} and {source} is "
-                f"{data[source].name}; name its data with --dataset"
-            )
-        own = parse_eps(eps) if eps else spec.attacked_eps
-        check_classes(asked, data[source])
-        folder = RunFolder(results, run.run_id)
-        for checkpoint in checkpoints:
-            load_network(spec, folder, checkpoint)
-        work.append((spec, folder, data[source], eval_specs(asked, own, data[source])))
-    for spec, folder, images, specs in work:
-        with _held(folder):
-            for checkpoint in checkpoints:
-                evaluate_missing(
-                    folder,
-                    checkpoint,
-                    load_network(spec, folder, checkpoint).to(device),
-                    [s for s in specs if s.checkpoint == checkpoint],
-                    Images.of(images, device),
-                    describe_machine(device),
-                    reporter,
-                )
-        reporter.say(f"{folder.run_id}: {len(specs)} evaluations are in {folder.path}")
+    for plan in plan_runs(runs, request, load_records(where.results), where.results):
+        provenance = {"command": where.command, "dataset_source": plan.source}
+        Runner(plan, where.results, where.device, where.reporter, provenance).run()
+    where.reporter.say(f"the records are in {where.results}. Next: bench report")
 
 
-def evaluate_external(
-    named: Named,
-    *,
-    reporter: Reporter,
-    attacks: Sequence[str],
-    checkpoints: Sequence[str],
-    dataset: str | None,
-    data_root: str | None,
-    eps: str | None,
-    test_size: int | None,
-    device: torch.device,
-    results: Path,
-) -> None:
+def evaluate_external(named: Named, request: Request, where: Where) -> None:
     """Attack a model that was not trained here; it gets a record like any other."""
-    if dataset is None:
+    results, device, reporter = where.results, where.device, where.reporter
+    if request.dataset is None:
         raise ConfigError("--model needs --dataset: the test images to attack it on")
-    data = load_dataset(dataset, data_root=data_root, test_size=test_size)
-    asked = [AskedAttack.parse(name, checkpoints=(GIVEN,)) for name in attacks]
-    check_classes(asked, data)
-    specs = eval_specs(asked, parse_eps(eps) if eps else REFERENCE_EPS, data)
+    data = request.load(request.dataset)
+    asked, attacks = Asked(data), request.asked_attacks((GIVEN,))
+    asked.refuse_too_few_classes(attacks)
+    networks: dict[str, nn.Module] = {}
+
+    def network(run_id: str) -> nn.Module:
+        if run_id not in networks:
+            networks[run_id] = surrogate_network(results, run_id).to(device)
+        return networks[run_id]
+
+    own = {TWIN: request.surrogate} if request.surrogate else {}
+    runs = {source: own.get(source, source) for source in all_sources(attacks, None)}
+    for run_id in {*runs.values(), *own.values()}:
+        network(run_id)  # raises where it cannot be used
+    eps = parse_eps(request.eps) if request.eps else REFERENCE_EPS
+    specs = asked.evaluations(attacks, eps, runs)
+    checks = request.asked_checks((GIVEN,))
+    measures = asked.checks(checks, eps, own) if checks else ()
     external = load_external(named, data, device)
     folder = RunFolder(results, external.spec.run_id)
     machine = describe_machine(device)
-    images = Images.of(data, device)
+    images = Images(data, device)
     first = images.chunk(range(min(CHUNK, len(data.test))))
     for line in self_check(external.network, *first, MIN_ROWS).lines():
         reporter.say(line)
-    with _held(folder):
-        folder.write_spec(external.spec, {}, {"dataset_source": dataset, "machine": machine})
-        evaluate_missing(folder, GIVEN, external.network, specs, images, machine, reporter)
-    reporter.say(f"{folder.run_id}: {len(specs)} evaluations are in {folder.path}")
-
-
-@contextmanager
-def _held(folder: RunFolder) -> Iterator[None]:
-    """The folder is this process's alone inside, and free of damage."""
-    with folder.claimed() as mine:
-        if not mine:
-            raise ConfigError(f"another process works on {folder.run_id}; try again after it")
-        folder.set_damage_aside()
-        yield
-
-
-def _finished(name: str, there: dict[str, RunRecord]) -> RunRecord:
-    if name not in there:
-        raise unknown_name("run", name, there)
-    if there[name].status != "done":
-        raise ConfigError(f"run {name} is {there[name].status}; run its training to the end first")
-    return there[name]
+    with folder.claimed() as alone:
+        if alone:
+            folder.set_damage_aside()
+            provenance = {"dataset_source": request.dataset, "machine": machine}
+            folder.write_spec(external.spec, {}, provenance)
+    target = Target(
+        folder=folder,
+        checkpoint=GIVEN,
+        model=external.network,
+        images=images,
+        surrogate=network,
+        info=machine,
+        keep_images=request.save_adversarials,
+    )
+    with folder.claimed(shared=True):
+        while not evaluate_missing(target, specs, measures, reporter):
+            time.sleep(WAIT_SECONDS)
+    n = len(specs) + len(measures)
+    reporter.say(f"{folder.run_id}: {n} evaluations and checks are in {folder.path}")

@@ -7,11 +7,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from bench.errors import RecordError
+from bench.measured import whole
 from bench.records import SCHEMA, Chunk, load_chunk
-from bench.spec import EvalSpec, ModelSpec, TrainSpec
+from bench.spec import EvalSpec, MeasureSpec, ModelSpec, TrainSpec
 from bench.storage import keep_aside, npz_bytes, read_json, sha256, write_atomic, write_json
 
 
@@ -46,31 +47,57 @@ class RunFolder:
         return self.path / "state.pt"
 
     @contextmanager
-    def claimed(self) -> Iterator[bool]:
+    def claimed(self, *, shared: bool = False) -> Iterator[bool]:
         """Whether this process may write here now; the claim ends with the process or the block.
 
-        The lock is the operating system's, so a kill releases it.
+        Training and mending need the folder alone; any number of processes may share it to
+        attack the model, each unit of which has a claim of its own. The locks are the operating
+        system's, so a kill releases them.
         """
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        with self._lock_file(".lock") as file:
+            try:
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            except OSError as error:
+                raise self._cannot_lock(error) from None
+            yield True
+
+    @contextmanager
+    def claimed_unit(self, name: str) -> Iterator[bool]:
+        """Whether this process may make the unit `name`: one chunk of an evaluation, a measure.
+
+        A byte of one file stands for each unit, so that claims leave no litter. Such a lock is
+        the process's, not the thread's.
+        """
+        place = int(sha256(name.encode())[:15], 16)
+        with self._lock_file(".units.lock") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+            except (BlockingIOError, PermissionError):
+                yield False
+                return
+            except OSError as error:
+                raise self._cannot_lock(error) from None
+            yield True
+
+    def _lock_file(self, name: str) -> IO[str]:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / ".lock").open("a")
+            return (self.path / name).open("a")
         except OSError as error:
             raise RecordError(
                 f"cannot write the results folder {self.path.parent}: {error.strerror}; "
                 "name another with --results"
             ) from None
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            except OSError as error:
-                raise RecordError(
-                    f"{self.path.parent} cannot lock files ({error.strerror}): name a results "
-                    "folder on a local disk with --results"
-                ) from None
-            yield True
+
+    def _cannot_lock(self, error: OSError) -> RecordError:
+        return RecordError(
+            f"{self.path.parent} cannot lock files ({error.strerror}): name a results "
+            "folder on a local disk with --results"
+        )
 
     def write_spec(
         self,
@@ -110,9 +137,10 @@ class RunFolder:
         for path in self.path.glob("evaluations/*/*.json"):
             if path.name == "eval.json" or _chunk(path) is not None:
                 continue
-            for damaged in (path, path.with_suffix(".npz")):
-                if damaged.exists():
-                    keep_aside(damaged)
+            _pair_aside(path)
+        for path in self.path.glob("measures/*.json"):
+            if not whole(path):
+                _pair_aside(path)
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """All epochs so far."""
@@ -122,6 +150,10 @@ class RunFolder:
     def evaluation(self, spec: EvalSpec) -> EvaluationFolder:
         """The folder of one evaluation."""
         return EvaluationFolder(self.path / "evaluations" / spec.eval_id, spec)
+
+    def measure(self, spec: MeasureSpec) -> Path:
+        """The file of one measure."""
+        return self.path / "measures" / f"{spec.measure_id}.json"
 
 
 class EvaluationFolder:
@@ -148,8 +180,8 @@ class EvaluationFolder:
             "survived": chunk.survived,
             "broken_by": chunk.broken_by,
         }
-        if chunk.label is not None:
-            arrays["label"] = chunk.label
+        optional = {"label": chunk.label, "after": chunk.after}
+        arrays |= {name: array for name, array in optional.items() if array is not None}
         flags = npz_bytes(arrays)
         facts = {
             "n_examples": len(chunk.index),
@@ -161,8 +193,19 @@ class EvaluationFolder:
             "info": dict(chunk.info),
             "npz_sha256": sha256(flags),
         }
+        if chunk.package_checks:
+            facts["package_checks"] = [dict(check) for check in chunk.package_checks]
         write_atomic(self.path / f"{number}.npz", flags)
         write_json(self.path / f"{number}.json", facts)
+        self.partial(number).unlink(missing_ok=True)
+
+    def adversarials(self, number: int) -> Path:
+        """The adversarial images of a chunk, where they are kept."""
+        return self.path / f"{number}.adversarials.safetensors"
+
+    def partial(self, number: int) -> Path:
+        """What the first parts of a cascade did to a chunk that is not finished."""
+        return self.path / f"{number}.unfinished"
 
 
 def _content(path: Path) -> dict[str, Any] | None:
@@ -174,6 +217,13 @@ def _content(path: Path) -> dict[str, Any] | None:
     except RecordError:
         return None
     return content
+
+
+def _pair_aside(path: Path) -> None:
+    """A damaged .json and the .npz that belongs to it."""
+    for damaged in (path, path.with_suffix(".npz")):
+        if damaged.exists():
+            keep_aside(damaged)
 
 
 def _chunk(path: Path) -> Chunk | None:

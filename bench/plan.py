@@ -2,67 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.archs import resolve
-from bench.attacks import AutoAttackPart, Cascade, attack_params, get_attack
+from bench.asked import Asked, all_sources
+from bench.attacks import get_attack
 from bench.data import Dataset, load_dataset
-from bench.data.dataset import first_images
 from bench.eps import REFERENCE_EPS
-from bench.errors import ConfigError, unknown_name
+from bench.errors import unknown_name
 from bench.folder import RunFolder
+from bench.measured import whole
 from bench.method import Method
 from bench.recipe import Recipe, load_recipe
 from bench.registry import get_method, method_name, method_sha256, parameters
-from bench.spec import EvalSpec, TrainSpec, digest
-from bench.study import AskedAttack, Study
+from bench.spec import EvalSpec, MeasureSpec, TrainSpec, digest
+from bench.study import Study
 from bench.threat import Threat
-
-AUTOATTACK_CLASSES = 4
-"""Its targeted DLR loss is made of the four largest logits."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run and the attacks that are asked for on its checkpoints."""
+    """One training run, and what is asked of its checkpoints."""
 
     spec: TrainSpec
-    method: Method
-    evaluations: tuple[EvalSpec, ...]
+    method: Method | None
+    """None for a run that is there and must not be trained again."""
+    evaluations: tuple[EvalSpec, ...] = ()
+    measures: tuple[MeasureSpec, ...] = ()
+
+    @property
+    def surrogates(self) -> set[str]:
+        """Run ids of the models that its attacks and checks need."""
+        asked: tuple[EvalSpec | MeasureSpec, ...] = (*self.evaluations, *self.measures)
+        return {run for spec in asked for run in spec.surrogates}
 
     def status(self, folder: RunFolder) -> CellStatus:
         """What of the cell is on disk."""
         summary = folder.train_summary()
         if summary and summary["status"] == "failed":
-            return CellStatus(trained=True, failed=str(summary["error"]), missing=())
-        missing = tuple(e for e in self.evaluations if folder.evaluation(e).missing())
-        return CellStatus(trained=summary is not None, failed=None, missing=missing)
+            return CellStatus(trained=True, failed=str(summary["error"]))
+        return CellStatus(
+            trained=summary is not None,
+            failed=None,
+            missing=tuple(e for e in self.evaluations if folder.evaluation(e).missing()),
+            missing_measures=tuple(m for m in self.measures if not whole(folder.measure(m))),
+        )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CellStatus:
     """What is there of a cell, and what is not."""
 
     trained: bool
     failed: str | None
     """Why the training ended early; it would again, so it is not repeated."""
-    missing: tuple[EvalSpec, ...]
+    missing: tuple[EvalSpec, ...] = ()
+    missing_measures: tuple[MeasureSpec, ...] = ()
+
+    @property
+    def n_missing(self) -> int:
+        """Evaluations and measures that are not there, or not whole."""
+        return len(self.missing) + len(self.missing_measures)
 
     @property
     def finished(self) -> bool:
         """Nothing is left to do."""
-        return self.failed is not None or (self.trained and not self.missing)
+        return self.failed is not None or (self.trained and not self.n_missing)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The cells of a study and the data that they share."""
+    """Cells that share a data set."""
 
-    study: Study
+    title: str
     cells: tuple[Cell, ...]
     dataset: Dataset
+    source: str
+    """What --dataset calls it."""
+    keep_images: bool = False
+    """Also write the adversarial images."""
 
     def statuses(self, results: Path) -> list[CellStatus]:
         """Of every cell, in order."""
@@ -73,68 +93,66 @@ def make_plan(study: Study) -> Plan:
     """Raises a BenchError for the first thing that cannot work; writes nothing."""
     arch = resolve(study.arch)
     for attack in study.attacks:
-        attack_params(attack.name)
+        get_attack(attack.name)
     names = [method_name(name) for name in study.methods]
     for name in study.params:
         if name not in names:
             raise unknown_name("method of this run, in --param", name, names)
-    resolved = [_resolve(study, name, arch) for name in study.methods]
+    wanted = all_sources(study.attacks, study.checks)
+    resolved = {
+        name: _resolve(study, name, arch) for name in dict.fromkeys((*study.methods, *wanted))
+    }
     dataset = load_dataset(
         study.dataset,
         data_root=study.data_root,
         train_size=study.train_size,
         test_size=study.test_size,
     )
-    check_classes(study.attacks, dataset)
-    evaluations = eval_specs(study.attacks, study.eps, dataset)
-    cells = []
-    for name, method, recipe in resolved:
+    asked = Asked(dataset)
+    asked.refuse_too_few_classes(study.attacks)
+    specs = {}
+    for name, (method, recipe) in resolved.items():
         method.validate(Threat(eps=study.eps), dataset.num_classes)
-        spec = _train_spec(study, name, method, arch, recipe, dataset)
-        cells += [Cell(replace(spec, seed=seed), method, evaluations) for seed in study.seeds]
-    return Plan(study, tuple(cells), dataset)
+        specs[name] = _train_spec(study, name, method, arch, recipe, dataset)
+    cells: list[Cell] = []
+    beside: dict[str, Cell] = {}
+    for name in study.methods:
+        for seed in study.seeds:
+            spec = replace(specs[name], seed=seed)
+            serve = {source: surrogate(spec, specs[source]) for source in wanted}
+            beside |= {s.run_id: Cell(s, resolved[source][0]) for source, s in serve.items()}
+            cells.append(_cell(study, spec, resolved[name][0], asked, serve))
+    return Plan(study.title, surrogates_first(cells, beside), dataset, study.dataset)
 
 
-def eval_specs(
-    attacks: Sequence[AskedAttack], eps: float, dataset: Dataset
-) -> tuple[EvalSpec, ...]:
-    """A specification for each attack and checkpoint that is asked for, each once."""
-    specs: dict[str, EvalSpec] = {}
-    hashes: dict[int, str] = {}
-    for attack in attacks:
-        n = min(attack.first or len(dataset.test), len(dataset.test))
-        if n not in hashes:
-            hashes[n] = first_images(dataset.test, n).sha256
-        for checkpoint in attack.checkpoints:
-            spec = EvalSpec(
-                checkpoint=checkpoint,
-                attack=attack.name,
-                params=attack_params(attack.name),
-                eps=eps if attack.eps is None else attack.eps,
-                n_examples=n,
-                data_sha256=hashes[n],
-            )
-            specs[spec.eval_id] = spec
-    return tuple(specs.values())
+def _cell(
+    study: Study, spec: TrainSpec, method: Method, asked: Asked, serve: Mapping[str, TrainSpec]
+) -> Cell:
+    runs = {source: s.run_id for source, s in serve.items()}
+    checks = asked.checks(study.checks, study.eps, runs) if study.checks else ()
+    return Cell(spec, method, asked.evaluations(study.attacks, study.eps, runs), checks)
 
 
-def check_classes(attacks: Sequence[AskedAttack], dataset: Dataset) -> None:
-    """AutoAttack would refuse too few classes itself, but after the training."""
-    for attack in attacks:
-        is_autoattack = isinstance(get_attack(attack.name), AutoAttackPart | Cascade)
-        if is_autoattack and dataset.num_classes < AUTOATTACK_CLASSES:
-            raise ConfigError(
-                f"attack '{attack.name}' needs at least {AUTOATTACK_CLASSES} classes and "
-                f"{dataset.name} has {dataset.num_classes}; use --attacks pgd-20,cw"
-            )
+def surrogate(spec: TrainSpec, source: TrainSpec) -> TrainSpec:
+    """The training of `source` that serves `spec`: of the same seed, but never itself."""
+    twin = replace(source, seed=spec.seed)
+    return replace(twin, seed=spec.seed + 1) if twin.run_id == spec.run_id else twin
 
 
-def _resolve(study: Study, name: str, arch: str) -> tuple[str, Method, Recipe]:
+def surrogates_first(cells: Sequence[Cell], beside: Mapping[str, Cell]) -> tuple[Cell, ...]:
+    """The cells with those that only serve others, in an order in which nothing waits."""
+    own = {cell.spec.run_id for cell in cells}
+    needed = {run for cell in cells for run in cell.surrogates}
+    support = [cell for run, cell in beside.items() if run in needed - own]
+    return (*support, *sorted(cells, key=lambda cell: cell.spec.run_id not in needed))
+
+
+def _resolve(study: Study, name: str, arch: str) -> tuple[Method, Recipe]:
     """The method with its parameters, and its recipe with the study's changes."""
     registered = method_name(name)
     recipe, params = load_recipe(study.recipe, arch=arch, dataset=study.dataset, method=registered)
     method = get_method(name, **(params | dict(study.params.get(registered, {}))))
-    return name, method, recipe.replaced(study.training, f"suite {study.suite}")
+    return method, recipe.replaced(study.training, f"suite {study.suite}")
 
 
 def _train_spec(

@@ -5,6 +5,8 @@
     results/<run_id>/history.jsonl   one line an epoch
     results/<run_id>/evaluations/<eval_id>/eval.json          what is asked: attack, eps, images
     results/<run_id>/evaluations/<eval_id>/<chunk>.npz .json  the outcome of every image
+    results/<run_id>/evaluations/<eval_id>/<chunk>.adversarials.safetensors   where they are kept
+    results/<run_id>/measures/<measure_id>.json .npz          see bench/measured.py
     results/<run_id>/best.safetensors last.safetensors        weights, ignored by git
 
 One fact, one file; written beside and renamed. So two processes may share a folder, and a kill
@@ -25,6 +27,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from bench.errors import RecordError
+from bench.measured import MeasureRecord, load_measure
 from bench.spec import EvalSpec
 from bench.storage import read_json, sha256
 
@@ -55,6 +58,10 @@ class Chunk:
     """Versions and hardware."""
     label: np.ndarray | None = None
     """(n,) class indices; None in records that were made before labels were kept."""
+    after: np.ndarray | None = None
+    """(n,) bool: correct under the attack, whether or not correct without it; transfer only."""
+    package_checks: tuple[Mapping[str, Any], ...] = ()
+    """AutoAttack's own checks: name, value, threshold, alarm of each."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,23 @@ class EvaluationRecord:
         if any(chunk.label is None for chunk in self.chunks):
             return None
         return self._joined("label", np.int64)
+
+    @cached_property
+    def after(self) -> np.ndarray | None:
+        """(n,) bool, aligned with `index`: correct under a transferred image, clean or not."""
+        if any(chunk.after is None for chunk in self.chunks):
+            return None
+        return self._joined("after", np.bool_)
+
+    @property
+    def package_checks(self) -> list[dict[str, Any]]:
+        """AutoAttack's own checks over all chunks: of each the chunk with the largest value."""
+        worst: dict[str, dict[str, Any]] = {}
+        for check in (check for chunk in self.chunks for check in chunk.package_checks):
+            name = str(check["name"])
+            if name not in worst or check["value"] > worst[name]["value"]:
+                worst[name] = dict(check)
+        return list(worst.values())
 
     def class_accuracies(self, *, clean: bool = False) -> dict[int, float] | None:
         """Class -> accuracy on its images, under the attack or `clean`; None without labels."""
@@ -158,6 +182,8 @@ class RunRecord:
     """Content of train.json; None while the training is unfinished."""
     history: tuple[Mapping[str, Any], ...]
     evaluations: tuple[EvaluationRecord, ...]
+    measures: tuple[MeasureRecord, ...] = ()
+    """Masking checks, margins, landscapes and the like."""
 
     @property
     def status(self) -> str:
@@ -292,12 +318,19 @@ def _load_run(folder: Path, damaged: list[Damage]) -> RunRecord | None:
         for path in sorted(folder.glob("evaluations/*/eval.json"))
         if (evaluation := load_evaluation(path.parent, damaged)) is not None
     ]
+    measures = []
+    for path in sorted(folder.glob("measures/*.json")):
+        try:
+            measures.append(load_measure(path))
+        except RecordError as error:
+            damaged.append(Damage(path, _reason(error)))
     return RunRecord(
         **fields,
         path=folder,
         train=train,
         history=tuple(history or ()),
         evaluations=tuple(evaluations),
+        measures=tuple(measures),
     )
 
 
@@ -353,6 +386,8 @@ def load_chunk(path: Path) -> Chunk:
                 warnings=tuple(facts["warnings"]),
                 info=facts["info"],
                 label=arrays.get("label"),
+                after=arrays.get("after"),
+                package_checks=tuple(facts.get("package_checks", ())),
             )
     except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise RecordError(f"{path} is damaged: {error!r}") from None

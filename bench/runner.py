@@ -15,15 +15,15 @@ import torch
 from torch import nn
 
 from bench.archs.weights import load_state, read_weights
-from bench.errors import CheckpointError, NonFiniteLoss
-from bench.evaluation.store import Images, evaluate_missing
+from bench.errors import CheckpointError, NonFiniteLoss, RecordError
+from bench.evaluation.store import Images, Target, evaluate_missing
 from bench.folder import RunFolder
 from bench.machine import describe_machine
 from bench.plan import Cell, Plan
 from bench.progress import Reporter
 from bench.records import load_evaluation
-from bench.spec import CHECKPOINTS, EvalSpec, TrainSpec
-from bench.storage import keep_aside, sha256_file, write_json
+from bench.spec import CHECKPOINTS, TrainSpec
+from bench.storage import keep_aside, read_json, sha256_file, write_json
 from bench.training.checkpoint import remove_states
 from bench.training.engine import Trainer, initial_model
 
@@ -43,12 +43,15 @@ class Runner:
         provenance: Mapping[str, Any],
     ) -> None:
         self.plan, self.results, self.device, self.reporter = plan, results, device, reporter
-        self.images = Images.of(plan.dataset, device)
+        self.images = Images(plan.dataset, device)
         self.machine = describe_machine(device)
         self.provenance = dict(provenance) | {"machine": self.machine}
+        self.networks: dict[str, nn.Module] = {}
 
     def run(self) -> None:
-        """Every cell, those that another process holds last."""
+        """Every cell; those that wait for another process last."""
+        for run_id in sorted(self._from_elsewhere()):
+            self.surrogate(run_id)  # raises before any work where it cannot be used
         held = [cell for cell in self.plan.cells if not self._try(cell)]
         if held:
             names = ", ".join(cell.spec.run_id for cell in held)
@@ -59,41 +62,110 @@ class Runner:
                 time.sleep(WAIT_SECONDS)
             held = still
 
-    def _try(self, cell: Cell) -> bool:
-        """Do what is missing of a cell; False where another process holds it."""
-        folder = RunFolder(self.results, cell.spec.run_id)
-        with folder.claimed() as mine:
-            if mine:
-                self._cell(cell, folder)
-            return mine
+    def surrogate(self, run_id: str) -> nn.Module:
+        """The network of another run, in eval mode on the device; raises CheckpointError."""
+        if run_id not in self.networks:
+            self.networks[run_id] = surrogate_network(self.results, run_id).to(self.device)
+        return self.networks[run_id]
 
-    def _cell(self, cell: Cell, folder: RunFolder) -> None:
+    def _from_elsewhere(self) -> set[str]:
+        """Surrogates that are not of this plan."""
+        own = {cell.spec.run_id for cell in self.plan.cells}
+        return {run for cell in self.plan.cells for run in cell.surrogates} - own
+
+    def _try(self, cell: Cell) -> bool:
+        """Do what can be done of a cell; False where something is left that others do first."""
+        folder = RunFolder(self.results, cell.spec.run_id)
+        with folder.claimed() as alone:
+            if alone:
+                self._prepare(cell, folder)
+        with folder.claimed(shared=True) as ours:
+            return ours and self._attack(cell, folder)
+
+    def _prepare(self, cell: Cell, folder: RunFolder) -> None:
+        """Mend what is damaged, and train where that is needed."""
         folder.set_damage_aside()
-        folder.write_spec(cell.spec, card(cell), self.provenance)
+        if cell.method is not None:
+            folder.write_spec(cell.spec, card(cell), self.provenance | self._role(cell))
         status = cell.status(folder)
-        if status.finished:
+        needed = [e.checkpoint for e in status.missing]
+        needed += [m.checkpoint for m in status.missing_measures]
+        needed += ["best"] if self._serves(cell) else []
+        if status.failed or (status.finished and not needed):
             note = f"failed before: {status.failed}" if status.failed else "done already"
             self.reporter.say(f"{folder.run_id}: {note}")
             return
-        if not (status.trained and self._weights_whole(folder, status.missing)):
-            if not self._train(cell, folder):
-                return
-            status = cell.status(folder)
+        if not (status.trained and self._weights_whole(folder, needed)):
+            self._train(cell, folder)
+
+    def _serves(self, cell: Cell) -> bool:
+        """Whether an unfinished cell needs this one as a surrogate."""
+        return any(
+            cell.spec.run_id in other.surrogates
+            and not other.status(RunFolder(self.results, other.spec.run_id)).finished
+            for other in self.plan.cells
+        )
+
+    def _role(self, cell: Cell) -> dict[str, Any]:
+        """A training that was not asked for, and only serves attacks on others."""
+        alone = not cell.evaluations and not cell.measures
+        others = any(cell.spec.run_id in other.surrogates for other in self.plan.cells)
+        return {"role": "surrogate"} if alone and others else {}
+
+    def _attack(self, cell: Cell, folder: RunFolder) -> bool:
+        """Make what is missing, as far as its surrogates are there; False if something is left."""
+        status = cell.status(folder)
+        if status.finished:
+            return True
+        if not status.trained:
+            return False
+        ready = {run for run in cell.surrogates if self._ready(run)}
+        complete = True
         for checkpoint in CHECKPOINTS:
             missing = [e for e in status.missing if e.checkpoint == checkpoint]
-            if missing:
-                model = load_network(cell.spec, folder, checkpoint).to(self.device)
-                evaluate_missing(
-                    folder, checkpoint, model, missing, self.images, self.machine, self.reporter
-                )
-        self.reporter.say(f"{folder.run_id}: {self._figures(folder, cell)}")
+            measures = [m for m in status.missing_measures if m.checkpoint == checkpoint]
+            now = [e for e in missing if ready.issuperset(e.surrogates)]
+            now_measures = [m for m in measures if ready.issuperset(m.surrogates)]
+            complete &= len(now) == len(missing) and len(now_measures) == len(measures)
+            if now or now_measures:
+                target = self._target(cell, folder, checkpoint)
+                complete &= evaluate_missing(target, now, now_measures, self.reporter)
+        if complete:
+            self.reporter.say(f"{folder.run_id}: {self._figures(folder, cell)}")
+        return complete
 
-    def _train(self, cell: Cell, folder: RunFolder) -> bool:
-        """Train and record; False where the loss was not finite."""
+    def _target(self, cell: Cell, folder: RunFolder, checkpoint: str) -> Target:
+        return Target(
+            folder=folder,
+            checkpoint=checkpoint,
+            model=load_network(cell.spec, folder, checkpoint).to(self.device),
+            images=self.images,
+            surrogate=self.surrogate,
+            info=self.machine,
+            keep_images=self.plan.keep_images,
+        )
+
+    def _ready(self, run_id: str) -> bool:
+        """Whether a surrogate has been trained; raises CheckpointError where that failed."""
+        summary = RunFolder(self.results, run_id).train_summary()
+        if summary and summary["status"] == "failed":
+            raise CheckpointError(
+                f"surrogate {run_id} failed in training ({summary['error']}); "
+                "leave the transfer attack and the checks out, or name another: transfer:METHOD"
+            )
+        return summary is not None
+
+    def _train(self, cell: Cell, folder: RunFolder) -> None:
+        """Train and record."""
+        if cell.method is None:
+            raise CheckpointError(
+                f"the weights of {folder.run_id} are not here or damaged; run the command that "
+                "trained it again to make them"
+            )
         if folder.train_file.exists():  # trained before, and its weights are gone
             folder.train_file.replace(folder.earlier_train_file)
             (folder.path / "spec.json").unlink(missing_ok=True)
-            folder.write_spec(cell.spec, card(cell), self.provenance)
+            folder.write_spec(cell.spec, card(cell), self.provenance | self._role(cell))
         trainer = Trainer(cell.spec, cell.method, self.plan.dataset, folder, self.device)
         try:
             summary = trainer.run(self.reporter)
@@ -105,13 +177,12 @@ class Runner:
         write_json(folder.train_file, summary)
         folder.earlier_train_file.unlink(missing_ok=True)
         remove_states(folder.path)
-        return bool(summary["status"] == "done")
 
-    def _weights_whole(self, folder: RunFolder, missing: Sequence[EvalSpec]) -> bool:
-        """Whether the weights that the missing evaluations need are those that were recorded."""
+    def _weights_whole(self, folder: RunFolder, checkpoints: Sequence[str]) -> bool:
+        """Whether the weights of these checkpoints are those that were recorded."""
         summary = folder.train_summary()
         assert summary is not None
-        for checkpoint in dict.fromkeys(e.checkpoint for e in missing):
+        for checkpoint in dict.fromkeys(checkpoints):
             path = folder.weights(checkpoint)
             if not path.exists():
                 self.reporter.say(f"{folder.run_id}: {path.name} is not here; training again")
@@ -126,13 +197,13 @@ class Runner:
 
     def _set_evaluations_aside(self, folder: RunFolder) -> None:
         """Training again gave other weights (another machine, say): outcomes are not theirs."""
-        evaluations = folder.path / "evaluations"
-        if evaluations.exists():
-            aside = keep_aside(evaluations)
-            self.reporter.say(
-                f"{folder.run_id}: the new weights differ from the recorded ones; the earlier "
-                f"evaluations are kept as {aside.name} and made again"
-            )
+        for earlier in (folder.path / "evaluations", folder.path / "measures"):
+            if earlier.exists():
+                aside = keep_aside(earlier)
+                self.reporter.say(
+                    f"{folder.run_id}: the new weights differ from the recorded ones; the earlier "
+                    f"{earlier.name} are kept as {aside.name} and made again"
+                )
 
     def _figures(self, folder: RunFolder, cell: Cell) -> str:
         """The new figures in a line."""
@@ -148,6 +219,7 @@ class Runner:
 def card(cell: Cell) -> dict[str, Any]:
     """What a reader of the record wants to know of the method."""
     method = cell.method
+    assert method is not None
     return {
         "name": cell.spec.method,
         "title": method.title or cell.spec.method,
@@ -180,3 +252,16 @@ def load_network(spec: TrainSpec, folder: RunFolder, checkpoint: str) -> nn.Modu
     model = initial_model(spec)
     load_state(model, read_weights(path))
     return model.eval()
+
+
+def surrogate_network(results: Path, run_id: str) -> nn.Module:
+    """The best checkpoint of a run, on the CPU, in eval mode; raises CheckpointError."""
+    folder = RunFolder(results, run_id)
+    try:
+        spec = TrainSpec.from_dict(read_json(folder.path / "spec.json")["spec"])
+    except (RecordError, KeyError, TypeError):
+        raise CheckpointError(
+            f"surrogate '{run_id}' is not a training in {results}; write transfer:RUN_ID with a "
+            "run that is there (`bench run --methods natural` makes one)"
+        ) from None
+    return load_network(spec, folder, "best")

@@ -173,6 +173,11 @@ class EvalSpec:
         head = f"{slug(self.attack)}-{self.checkpoint}-{self.split}{self.n_examples}"
         return f"{head}-eps{self.eps:.4f}-{digest(self.to_dict(), 8)}"
 
+    @property
+    def surrogates(self) -> tuple[str, ...]:
+        """Run ids of the models that the attack was crafted on, where it is a transfer."""
+        return tuple(self.params.get("surrogates", ()))
+
     def chunks(self) -> list[list[int]]:
         """The index lists of the chunks, in order; they are never merged or split."""
         n = self.n_examples
@@ -180,5 +185,41 @@ class EvalSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `EvalSpec(**values)` is the inverse."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureSpec:
+    """One property of one checkpoint, measured on the first images: a masking check, say."""
+
+    checkpoint: str
+    """best, last, or given for a model that was not trained here."""
+    name: str
+    """Of the measure or check."""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """Its parameters, defaults included."""
+    norm: str = "linf"
+    eps: float
+    split: str = "test"
+    n_examples: int
+    """The images are the first n of the split."""
+    data_sha256: str
+    """Of those images and labels."""
+    seed: int = 0
+
+    @property
+    def measure_id(self) -> str:
+        """Readable head, hashed tail."""
+        head = f"{slug(self.name)}-{self.checkpoint}-{self.split}{self.n_examples}"
+        return f"{head}-eps{self.eps:.4f}-{digest(self.to_dict(), 8)}"
+
+    @property
+    def surrogates(self) -> tuple[str, ...]:
+        """Run ids of the models that it needs beside the measured one."""
+        return tuple(self.params.get("surrogates", ()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; `MeasureSpec(**values)` is the inverse."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return values

@@ -25,13 +25,28 @@ class AskedAttack:
     """None is the eps of the training."""
     checkpoints: tuple[str, ...] = CHECKPOINTS
     first: int | None = None
-    """Only the first so many test images; None is all."""
+    """Only the first so many images; None is all."""
+    split: str = "test"
+    """The images: test, or train."""
 
     @classmethod
     def parse(cls, text: str, **others: Any) -> AskedAttack:
         """`pgd-20`, or `pgd-20@4/255` for an eps of its own."""
         name, _, eps = text.partition("@")
         return cls(name=name.strip(), eps=parse_eps(eps) if eps else None, **others)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedMeasures:
+    """Masking checks or other measures of the checkpoints of every model of a study."""
+
+    names: tuple[str, ...] = ()
+    """C1 to C14, or of measures; empty is all checks."""
+    checkpoints: tuple[str, ...] = ("best",)
+    first: int | None = 1000
+    """Only the first so many test images."""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """How far the checks go: steps, samples, restarts; or parameters of the measure."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +62,8 @@ class Study:
     seeds: tuple[int, ...]
     recipe: str
     attacks: tuple[AskedAttack, ...]
+    checks: AskedMeasures | None = None
+    """The masking checks; None is none."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """Values of the recipe that the suite or the command line changes."""
     params: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -74,6 +91,7 @@ def load_suite(name: str) -> Study:
             text,
             checkpoints=tuple(group.get("checkpoints", CHECKPOINTS)),
             first=group.get("first"),
+            split=group.get("split", "test"),
         )
         for group in table["attacks"]
         for text in group["names"]
@@ -88,7 +106,18 @@ def load_suite(name: str) -> Study:
         seeds=tuple(table["seeds"]),
         recipe=table["recipe"],
         attacks=tuple(attacks),
+        checks=_measures(table["checks"]) if "checks" in table else None,
         training=table.get("training", {}),
+    )
+
+
+def _measures(table: Mapping[str, Any]) -> AskedMeasures:
+    default = AskedMeasures()
+    return AskedMeasures(
+        names=tuple(table.get("names", default.names)),
+        checkpoints=tuple(table.get("checkpoints", default.checkpoints)),
+        first=table.get("first", default.first),
+        params={k: v for k, v in table.items() if k not in ("names", "checkpoints", "first")},
     )
 
 

@@ -92,13 +92,13 @@ def test_a_run_does_only_what_is_missing(tmp_path: Path) -> None:
     )  # fmt: skip
     assert again.exit_code == 0
     assert again.stderr.count("done already") == 2
-    assert "0 trained, 0 evaluations made, 0 failed" in again.stdout
+    assert "0 trained, 0 evaluations and checks made, 0 failed" in again.stdout
     assert {p: p.stat().st_mtime_ns for p in files} == files
     more = bench(
         "run", "--results", str(tmp_path), *SMALL[:-1], "--methods", "natural,madry",
         "--attacks", "clean,pgd-20,cw",
     )  # fmt: skip
-    assert "0 trained, 4 evaluations made" in more.stdout
+    assert "0 trained, 4 evaluations and checks made" in more.stdout
     frame = load_records(tmp_path).to_frame()
     assert len(frame) == 2 * 2 * 3
     assert (frame.status == "done").all()

@@ -11,16 +11,29 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LEVELS = {
-    0: "errors eps storage spec recipe records folder study seeding threat losses progress machine",
+    0: "errors eps storage spec recipe measured records folder study "
+    "seeding threat losses progress machine",
     1: "data archs attacks",
     2: "method registry api",
     3: "training evaluation",
-    4: "plan cluster runner estimate dryrun external evaluating listing report against",
+    4: "asked plan plan_runs cluster runner estimate dryrun external evaluating listing report "
+    "against verify",
     5: "cli",
 }
 LEVEL = {name: level for level, names in LEVELS.items() for name in names.split()}
 FILES = sorted((ROOT / "bench").rglob("*.py"))
-NO_TORCH = ("errors", "eps", "storage", "spec", "recipe", "records", "folder", "study", "report")
+NO_TORCH = (
+    "errors",
+    "eps",
+    "storage",
+    "spec",
+    "recipe",
+    "measured",
+    "records",
+    "folder",
+    "study",
+    "report",
+)
 
 
 def imported(path: Path) -> set[str]:

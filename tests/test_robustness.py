@@ -40,7 +40,7 @@ def n_robust(name: str) -> int:
         Trainer(spec, cell.method, dataset, folder, torch.device("cpu")).run(Reporter(quiet=True))
         model = initial_model(spec)
         load_state(model, read_weights(folder.weights("last")))
-    x, y = Images.of(dataset, torch.device("cpu")).chunk(range(N_TEST))
+    x, y = Images(dataset, torch.device("cpu")).chunk(range(N_TEST))
     return int(evaluate(model, x, y, Threat(eps=spec.eps), ("pgd-20",)).robust.sum())
 
 

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from bench.attacks import Attack, AttackWarning, Cascade, get_attack
+from bench.attacks import Attack, AttackWarning, Cascade, Transfer, get_attack
 from bench.attacks.blocks import Blocked
 from bench.attacks.maximise import attack_mode
+from bench.evaluation.check import Check
+from bench.evaluation.package_checks import is_autoattack, package_checks
 from bench.seeding import generator_for
 from bench.spec import CHUNK
 from bench.threat import Threat
@@ -42,6 +44,23 @@ class Outcome:
     parts: tuple[str, ...]
     seconds: float
     warnings: tuple[str, ...]
+    after: Tensor | None = None
+    """(n,) bool: correct under the attack, whether or not correct without; transfer only."""
+    package_checks: tuple[Check, ...] = ()
+    """AutoAttack's own checks of the model, where it was AutoAttack."""
+    x_adv: Tensor | None = None
+    """(n, C, H, W), where it was asked for: the image that broke each, else the last tried."""
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """What the first parts of an attack did to a chunk: enough to go on with the next."""
+
+    n_parts: int
+    broken_by: Tensor
+    """(n,) int8, as in Outcome, on the CPU."""
+    seconds: float
+    warnings: tuple[str, ...]
 
 
 def attack_chunk(
@@ -54,49 +73,136 @@ def attack_chunk(
     *,
     seed: int = 0,
     batch_size: int = 256,
+    surrogate: Sequence[nn.Module] = (),
+    keep_images: bool = False,
+    unfinished: Unfinished | None = None,
+    on_part: Callable[[Unfinished], None] | None = None,
 ) -> Outcome:
     """Attack the clean-correct images, in eval mode, and count what the evaluator itself sees.
 
     x: (n, C, H, W) in [0, 1] on the model's device; y: (n,); index: (n,) dataset indices within
     one chunk, on the CPU. Every adversarial image is projected into the threat, its distance is
     checked, and the prediction is made again before it counts. NaN counts as broken.
+
+    surrogate: the networks that a transfer attack is crafted on; it is run on all images.
+    unfinished: where an earlier call was stopped; `on_part` is told after each part but the last.
     """
-    number = int(index[0]) // CHUNK
-    assert (index // CHUNK == number).all(), "the images of a call are of one chunk"
-    blocked, notes, since = Blocked(model, batch_size), dict[str, None](), time.monotonic()
-    rows = (index - number * CHUNK).to(x.device)
-    with attack_mode(blocked, "eval"), exact_arithmetic():
-        clean, missing = predictions(blocked, x, y)
+    work = _Work(model, x, y, index, threat, attack, seed, batch_size, surrogate, keep_images)
+    with attack_mode(work.blocked, "eval"), exact_arithmetic():
+        if unfinished is not None:
+            work.resume(unfinished)
+        for part in range(0 if unfinished is None else unfinished.n_parts, len(work.parts)):
+            work.run(part)
+            if on_part is not None and part + 1 < len(work.parts):
+                on_part(work.so_far(part + 1))
+        return work.outcome()
+
+
+class _Work:
+    """One chunk under one attack, while it runs."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        index: Tensor,
+        threat: Threat,
+        attack: str,
+        seed: int,
+        batch_size: int,
+        surrogate: Sequence[nn.Module],
+        keep_images: bool,
+    ) -> None:
+        number = int(index[0]) // CHUNK
+        assert (index // CHUNK == number).all(), "the images of a call are of one chunk"
+        self.blocked = Blocked(model, batch_size)
+        self.x, self.y, self.threat, self.attack = x, y, threat, attack
+        self.rows = (index - number * CHUNK).to(x.device)
+        self.seed, self.number = seed, number
+        found = get_attack(
+            attack, **({"surrogate": _blocked(surrogate, batch_size)} if surrogate else {})
+        )
+        self.parts = attack_parts(found, attack)
+        self.transfers = isinstance(found, Transfer)
+        self.notes, self.since, self.earlier = dict[str, None](), time.monotonic(), 0.0
+        with attack_mode(self.blocked, "eval"), exact_arithmetic():
+            self.clean, missing = predictions(self.blocked, x, y)
         if missing:
-            notes[f"{missing} clean images have logits that are not finite"] = None
-        left = clean.nonzero().squeeze(1)
-        broken_by = torch.full((len(y),), -1, dtype=torch.int8, device=y.device)
-        parts = attack_parts(attack)
-        for part, (name, run) in enumerate(parts):
-            if len(left) == 0:
-                break
-            generator = generator_for(seed, attack, number, device=x.device)
-            with _collected(notes):
-                x_adv = run(blocked, x[left], y[left], threat, generator=generator, rows=rows[left])
-            right = _verified(blocked, x[left], y[left], x_adv, threat, name, notes)
-            broken_by[left[~right]] = part
-            left = left[right]
-    return Outcome(
-        clean=clean.cpu(),
-        survived=(clean & (broken_by < 0)).cpu(),
-        broken_by=broken_by.cpu(),
-        parts=tuple(name for name, _ in parts),
-        seconds=time.monotonic() - since,
-        warnings=tuple(notes),
-    )
+            self.notes[f"{missing} clean images have logits that are not finite"] = None
+        self.broken_by = torch.full((len(y),), -1, dtype=torch.int8, device=y.device)
+        self.after = torch.ones_like(self.clean)
+        self.x_adv = x.clone() if keep_images else None
+
+    def resume(self, unfinished: Unfinished) -> None:
+        """Go on where an earlier call was stopped."""
+        self.broken_by = unfinished.broken_by.to(self.y.device)
+        self.notes |= dict.fromkeys(unfinished.warnings)
+        self.earlier = unfinished.seconds
+
+    def run(self, part: int) -> None:
+        """One part, on the images that are left; a transferred image is tried on every image."""
+        name, attack = self.parts[part]
+        left = (self.clean & (self.broken_by < 0)).nonzero().squeeze(1)
+        tried = torch.arange(len(self.y), device=self.y.device) if self.transfers else left
+        if len(tried) == 0:
+            return
+        x, y = self.x[tried], self.y[tried]
+        generator = generator_for(self.seed, self.attack, self.number, device=x.device)
+        with _collected(self.notes):
+            x_adv = attack(
+                self.blocked, x, y, self.threat, generator=generator, rows=self.rows[tried]
+            )
+        right, projected = _verified(self.blocked, x, y, x_adv, self.threat, name, self.notes)
+        if self.transfers:
+            self.after[tried] &= right
+        if self.x_adv is not None:
+            fresh = self.broken_by[tried] < 0  # an image that is broken already keeps its breaker
+            self.x_adv[tried[fresh]] = projected[fresh]
+        broken = tried[~right & self.clean[tried] & (self.broken_by[tried] < 0)]
+        self.broken_by[broken] = part
+
+    def so_far(self, n_parts: int) -> Unfinished:
+        """What a later call needs to go on."""
+        return Unfinished(n_parts, self.broken_by.cpu(), self._seconds(), tuple(self.notes))
+
+    def outcome(self) -> Outcome:
+        """Everything, on the CPU."""
+        names = tuple(name for name, _ in self.parts)
+        survived = (self.clean & (self.broken_by < 0)).cpu()
+        checks: tuple[Check, ...] = ()
+        if is_autoattack(self.attack):
+            square = (
+                int((self.broken_by == names.index("square")).sum()) if "square" in names else 0
+            )
+            checks = package_checks(
+                self.blocked, self.x, self.y, square if len(names) > 1 else None
+            )
+        return Outcome(
+            clean=self.clean.cpu(),
+            survived=survived,
+            broken_by=self.broken_by.cpu(),
+            parts=names,
+            seconds=self._seconds(),
+            warnings=tuple(self.notes),
+            after=self.after.cpu() if self.transfers else None,
+            package_checks=checks,
+            x_adv=self.x_adv.cpu() if self.x_adv is not None else None,
+        )
+
+    def _seconds(self) -> float:
+        return self.earlier + time.monotonic() - self.since
 
 
-def attack_parts(attack: str) -> list[tuple[str, Attack]]:
-    """The attack's parts in order: one, but for a cascade."""
-    found = get_attack(attack)
-    if isinstance(found, Cascade):
-        return [(part.part, part) for part in found.parts]
-    return [(attack, found)]
+def _blocked(networks: Sequence[nn.Module], batch_size: int) -> tuple[nn.Module, ...]:
+    return tuple(Blocked(network, batch_size) for network in networks)
+
+
+def attack_parts(found: Attack, name: str) -> list[tuple[str, Attack]]:
+    """The attack's parts in order: one, but for a cascade or a transfer."""
+    if isinstance(found, Cascade | Transfer):
+        return list(found.stages)
+    return [(name, found)]
 
 
 def predictions(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, int]:
@@ -118,8 +224,8 @@ def _verified(
     threat: Threat,
     name: str,
     notes: dict[str, None],
-) -> Tensor:
-    """(n,) bool: still right on the projected adversarial image."""
+) -> tuple[Tensor, Tensor]:
+    """(n,) bool: still right on the projected adversarial image; and those images."""
     unusable = ~x_adv.isfinite().flatten(1).all(1)
     if unusable.any():
         notes[f"{name} returned {int(unusable.sum())} images that are not finite: broken"] = None
@@ -132,7 +238,7 @@ def _verified(
     right, missing = predictions(model, projected, y)
     if missing:
         notes[f"{missing} images under {name} have logits that are not finite: broken"] = None
-    return right & ~unusable
+    return right & ~unusable, projected
 
 
 @contextmanager

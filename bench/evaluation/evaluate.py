@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from bench.attacks import get_attack
+from bench.attacks import Transfer, get_attack
 from bench.attacks.blocks import MIN_ROWS, Blocked
 from bench.attacks.maximise import attack_mode
 from bench.errors import ConfigError, DataError
-from bench.evaluation.checks import Check, run_checks
+from bench.evaluation.checks import Check, Effort, left_out, run_checks
 from bench.evaluation.chunk import Outcome, attack_chunk, exact_arithmetic
 from bench.evaluation.normalised import expects_normalised
 from bench.spec import CHUNK
@@ -50,16 +50,21 @@ def evaluate(
     seed: int = 0,
     batch_size: int = 256,
     checks: bool = False,
+    surrogates: Mapping[str, nn.Module] | None = None,
+    effort: Effort | None = None,
 ) -> Evaluation:
     """Attack `model` on images x (n, C, H, W) in [0, 1] with labels y (n,), chunk by chunk.
 
     The model takes images in [0, 1] and returns logits; it is evaluated in eval mode and fp32, on
     the device of its parameters. batch_size: rows of one call of the model; it bounds the memory
-    and changes no result. checks: also measure whether the model hides its gradients.
+    and changes no result. checks: also measure whether the model hides its gradients, as far as
+    `effort` says; surrogates: networks by name, on the same device, which transfer attacks are
+    crafted on: `natural` is the naturally trained one of the same arch, which `transfer` and some
+    checks need.
     Raises ConfigError or DataError for an unknown attack or unusable images, labels or logits.
     """
-    for name in attacks:
-        get_attack(name)
+    networks = dict(surrogates or {})
+    crafted_on = {name: tuple(_surrogates(name, networks)) for name in attacks}
     check_images(x, y)
     device = next((p.device for p in model.parameters()), x.device)
     x, y = x.to(device), y.to(device)
@@ -70,7 +75,15 @@ def evaluate(
     for name in ("clean", *attacks):
         parts = tuple(
             attack_chunk(
-                model, x[i], y[i], index[i], threat, name, seed=seed, batch_size=batch_size
+                model,
+                x[i],
+                y[i],
+                index[i],
+                threat,
+                name,
+                seed=seed,
+                batch_size=batch_size,
+                surrogate=crafted_on.get(name, ()),
             )
             for i in (slice(c, c + CHUNK) for c in range(0, len(y), CHUNK))
         )
@@ -80,8 +93,41 @@ def evaluate(
         if name in attacks:
             survivors[name] = torch.cat([part.survived for part in parts])
             outcomes[name] = parts
-    found = run_checks(model, x, y, threat, seed=seed, batch_size=batch_size) if checks else []
+    if not checks:
+        return Evaluation(clean, survivors, outcomes, [], list(notes))
+    natural = [networks["natural"]] if "natural" in networks else []
+    found = run_checks(
+        model,
+        x,
+        y,
+        threat,
+        seed=seed,
+        batch_size=batch_size,
+        effort=effort,
+        surrogates=natural,
+    )
+    missing = left_out(len(natural), _n_classes(model, x))
+    notes |= {f"check {number} was not made: it {why}": None for number, why in missing.items()}
     return Evaluation(clean, survivors, outcomes, found, list(notes))
+
+
+def _n_classes(model: nn.Module, x: Tensor) -> int:
+    with attack_mode(model, "eval"), torch.no_grad():
+        return int(model(x[:MIN_ROWS]).shape[1])
+
+
+def _surrogates(attack: str, networks: Mapping[str, nn.Module]) -> list[nn.Module]:
+    """Those that the attack is crafted on; raises ConfigError where one is not given."""
+    found = get_attack(attack)
+    if not isinstance(found, Transfer):
+        return []
+    for source in found.sources:
+        if source not in networks:
+            raise ConfigError(
+                f"attack '{attack}' is crafted on another network: "
+                f"evaluate(..., surrogates={{'{source}': network}})"
+            )
+    return [networks[source] for source in found.sources]
 
 
 def check_images(x: Tensor, y: Tensor) -> None:

@@ -1,10 +1,16 @@
-"""Evaluations of a run, kept in its folder chunk by chunk: what is there is not made again."""
+"""Attacks and measures of a checkpoint, kept in its run's folder: what is there is not made again.
+
+The unit is one chunk under one attack, or one measure. Any number of processes may work on the
+units of one model: each unit is claimed while it is made, and its outcome does not depend on who
+makes it or when.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,31 +18,40 @@ from torch import Tensor, nn
 
 from bench.data.dataset import Dataset
 from bench.data.loader import Loader, loader
+from bench.evaluation.adversarials import write_adversarials
 from bench.evaluation.chunk import Outcome, attack_chunk
 from bench.evaluation.evaluate import inspect_model
+from bench.evaluation.measuring import Measuring
 from bench.evaluation.normalised import expects_normalised
+from bench.evaluation.unfinished import read_unfinished, write_unfinished
 from bench.folder import RunFolder
+from bench.measured import whole, write_measure
 from bench.progress import Reporter
 from bench.records import Chunk
-from bench.spec import CHUNK, GIVEN, EvalSpec
+from bench.spec import CHUNK, GIVEN, EvalSpec, MeasureSpec
 from bench.threat import Threat
 
 
 @dataclass(frozen=True)
 class Images:
-    """The test images of a data set, as floats on the device when they are needed."""
+    """The images of a data set, as floats on the device when they are needed."""
 
-    split: Loader
+    dataset: Dataset
+    device: torch.device
+    _loaders: dict[str, Loader] = field(default_factory=dict, repr=False)
 
-    @classmethod
-    def of(cls, dataset: Dataset, device: torch.device) -> Images:
-        """All test images."""
-        return cls(loader(dataset.test, dataset.scale, device))
+    def split(self, name: str) -> Loader:
+        """The images of train, val or test."""
+        if name not in self._loaders:
+            images = getattr(self.dataset, name)
+            self._loaders[name] = loader(images, self.dataset.scale, self.device)
+        return self._loaders[name]
 
-    def chunk(self, index: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def chunk(self, index: Sequence[int], split: str = "test") -> tuple[Tensor, Tensor]:
         """x (n, C, H, W) in [0, 1] and y (n,)."""
-        rows = torch.tensor(index, device=self.split.y.device)
-        return self.split.images(rows), self.split.labels(rows)
+        images = self.split(split)
+        rows = torch.tensor(index, device=images.y.device)
+        return images.images(rows), images.labels(rows)
 
 
 SMALL = 1_000_000
@@ -49,43 +64,166 @@ def default_batch(device: torch.device, model: nn.Module) -> int:
     return CHUNK if small or device.type == "cuda" else 64
 
 
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A checkpoint of a run, and what it is attacked with."""
+
+    folder: RunFolder
+    checkpoint: str
+    model: nn.Module
+    images: Images
+    surrogate: Callable[[str], nn.Module]
+    """The network of a run id."""
+    info: Mapping[str, Any]
+    """Versions and hardware, for the records."""
+    keep_images: bool = False
+    """Also write the adversarial images."""
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of one call of the model."""
+        return default_batch(self.images.device, self.model)
+
+
+class Unit(Protocol):
+    """A piece of work that one process does."""
+
+    @property
+    def name(self) -> str:
+        """Its place in the run's folder, for the claim."""
+
+    @property
+    def title(self) -> str:
+        """For the progress bar."""
+
+    def missing(self) -> bool:
+        """Whether it is not there yet."""
+
+    def make(self) -> None:
+        """Do it, and write the outcome."""
+
+
 def evaluate_missing(
-    folder: RunFolder,
-    checkpoint: str,
-    model: nn.Module,
+    target: Target,
     specs: Sequence[EvalSpec],
-    images: Images,
-    info: Mapping[str, Any],
+    measures: Sequence[MeasureSpec],
     reporter: Reporter,
-) -> None:
-    """Run the chunks of `specs` that have no outcome yet, and store each as it ends."""
-    device = images.split.y.device
-    batch_size = default_batch(device, model)
-    todo = [(spec, c) for spec in specs for c in folder.evaluation(spec).missing()]
-    if not todo:
-        return
-    x, y = images.chunk(range(min(CHUNK, len(images.split))))
-    notes = inspect_model(model, x, y, batch_size)
-    if checkpoint == GIVEN:
-        notes += expects_normalised(model, x, y, batch_size)
-    title = f"{folder.run_id} ({checkpoint})"
-    with reporter.task(f"{title}: attacks", len(todo)) as task:
-        for spec, number in todo:
-            task.advance(0, f"{spec.attack} at {spec.eps:.4g}")
-            index = spec.chunks()[number]
-            x, y = images.chunk(index)
-            outcome = attack_chunk(
-                model,
-                x,
-                y,
-                torch.tensor(index),
-                Threat(spec.norm, spec.eps),
-                spec.attack,
-                seed=spec.seed,
-                batch_size=batch_size,
-            )
-            folder.evaluation(spec).write_chunk(number, _record(index, y, outcome, notes, info))
+) -> bool:
+    """Make what `specs` and `measures` lack; False where another process still makes some of it."""
+    measuring = Measuring(target.model, target.batch_size, target.surrogate)
+    units: list[Unit] = [
+        _ChunkUnit(target, spec, number) for spec in specs for number in _lacking(target, spec)
+    ]
+    units += [
+        _MeasureUnit(target, spec, measuring)
+        for spec in measures
+        if not whole(target.folder.measure(spec))
+    ]
+    if not units:
+        return True
+    held = 0
+    with reporter.task(
+        f"{target.folder.run_id} ({target.checkpoint}): attacks", len(units)
+    ) as task:
+        for unit in units:
+            task.advance(0, unit.title)
+            with target.folder.claimed_unit(unit.name) as mine:
+                if mine and unit.missing():
+                    unit.make()
+            held += not mine
             task.advance(1)
+    return held == 0
+
+
+def _lacking(target: Target, spec: EvalSpec) -> list[int]:
+    """Numbers of the chunks without an outcome, or without images that are to be kept."""
+    folder = target.folder.evaluation(spec)
+    missing = folder.missing()
+    if not target.keep_images:
+        return missing
+    every = range(len(spec.chunks()))
+    return [c for c in every if c in missing or not folder.adversarials(c).exists()]
+
+
+@dataclass(frozen=True)
+class _ChunkUnit:
+    target: Target
+    spec: EvalSpec
+    number: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.spec.eval_id}/{self.number}"
+
+    @property
+    def title(self) -> str:
+        return f"{self.spec.attack} at {self.spec.eps:.4g}"
+
+    def missing(self) -> bool:
+        return self.number in _lacking(self.target, self.spec)
+
+    def make(self) -> None:
+        target, spec = self.target, self.spec
+        index = spec.chunks()[self.number]
+        x, y = target.images.chunk(index, spec.split)
+        notes = inspect_model(target.model, x, y, target.batch_size)
+        if target.checkpoint == GIVEN and self.number == 0:
+            notes += expects_normalised(target.model, x, y, target.batch_size)
+        folder = target.folder.evaluation(spec)
+        partial = folder.partial(self.number)
+        outcome = attack_chunk(
+            target.model,
+            x,
+            y,
+            torch.tensor(index),
+            Threat(spec.norm, spec.eps),
+            spec.attack,
+            seed=spec.seed,
+            batch_size=target.batch_size,
+            surrogate=tuple(target.surrogate(run_id) for run_id in spec.surrogates),
+            keep_images=target.keep_images,
+            unfinished=None if target.keep_images else read_unfinished(partial, len(index)),
+            on_part=None if target.keep_images else lambda u: write_unfinished(partial, u),
+        )
+        if outcome.x_adv is not None:
+            write_adversarials(
+                folder.adversarials(self.number),
+                outcome,
+                index,
+                y,
+                {
+                    "run_id": target.folder.run_id,
+                    "dataset": target.images.dataset.name,
+                    **spec.to_dict(),
+                },
+            )
+        if self.number in folder.missing():
+            folder.write_chunk(self.number, _record(index, y, outcome, notes, target.info))
+
+
+@dataclass(frozen=True)
+class _MeasureUnit:
+    target: Target
+    spec: MeasureSpec
+    measuring: Measuring
+
+    @property
+    def name(self) -> str:
+        return self.spec.measure_id
+
+    @property
+    def title(self) -> str:
+        return self.spec.name
+
+    def missing(self) -> bool:
+        return not whole(self.target.folder.measure(self.spec))
+
+    def make(self) -> None:
+        spec, since = self.spec, time.monotonic()
+        x, y = self.target.images.chunk(range(spec.n_examples), spec.split)
+        measured = self.measuring.measure(spec, x, y)
+        path = self.target.folder.measure(spec)
+        write_measure(path, spec, measured, time.monotonic() - since, self.target.info)
 
 
 def _record(
@@ -105,4 +243,6 @@ def _record(
         warnings=(*notes, *outcome.warnings),
         info=info,
         label=y.cpu().numpy(),
+        after=outcome.after.numpy() if outcome.after is not None else None,
+        package_checks=tuple(check.to_dict() for check in outcome.package_checks),
     )

@@ -1,0 +1,130 @@
+"""What is asked of one model, as specifications: every name and value resolved, before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.attacks import AutoAttackPart, Cascade, Transfer, attack_params, get_attack
+from bench.data import Dataset
+from bench.data.dataset import first_images
+from bench.errors import ConfigError
+from bench.evaluation.checks import CHECKS, Effort, check_params, definition, left_out
+from bench.evaluation.measures import MEASURES
+from bench.spec import EvalSpec, MeasureSpec
+from bench.study import AskedAttack, AskedMeasures
+
+AUTOATTACK_CLASSES = 4
+"""Its targeted DLR loss is made of the four largest logits."""
+TWIN = "natural"
+"""The method whose network the checks take for undefended."""
+
+
+@dataclass
+class Asked:
+    """Specifications for one data set; `surrogates` maps a source's name to the run that it is."""
+
+    dataset: Dataset
+    _hashes: dict[tuple[str, int], str] = field(default_factory=dict, repr=False)
+
+    def evaluations(
+        self, attacks: Iterable[AskedAttack], eps: float, surrogates: Mapping[str, str]
+    ) -> tuple[EvalSpec, ...]:
+        """One for each attack and checkpoint that is asked for, each once."""
+        specs: dict[str, EvalSpec] = {}
+        for attack in attacks:
+            n, sha256 = self._first(attack.split, attack.first)
+            runs = [surrogates[source] for source in sources(attack.name)]
+            for checkpoint in attack.checkpoints:
+                spec = EvalSpec(
+                    checkpoint=checkpoint,
+                    attack=attack.name,
+                    params=attack_params(attack.name) | ({"surrogates": runs} if runs else {}),
+                    eps=eps if attack.eps is None else attack.eps,
+                    split=attack.split,
+                    n_examples=n,
+                    data_sha256=sha256,
+                )
+                specs[spec.eval_id] = spec
+        return tuple(specs.values())
+
+    def checks(
+        self, asked: AskedMeasures, eps: float, surrogates: Mapping[str, str]
+    ) -> tuple[MeasureSpec, ...]:
+        """The masking checks that can be made on this data set with these surrogates."""
+        n, sha256 = self._first("test", asked.first)
+        effort = _effort(asked.params)
+        runs = [surrogates[TWIN]] if TWIN in surrogates else []
+        absent = left_out(len(runs), self.dataset.num_classes)
+        return tuple(
+            MeasureSpec(
+                checkpoint=checkpoint,
+                name=number,
+                params=check_params(number, effort)
+                | ({"surrogates": runs} if runs and definition(number).uses_surrogate else {}),
+                eps=eps,
+                n_examples=n,
+                data_sha256=sha256,
+            )
+            for checkpoint in asked.checkpoints
+            for number in asked.names or CHECKS
+            if definition(number) and number not in absent
+        )
+
+    def measures(self, asked: AskedMeasures, eps: float) -> tuple[MeasureSpec, ...]:
+        """Other properties: margins, landscapes."""
+        n, sha256 = self._first("test", asked.first)
+        return tuple(
+            MeasureSpec(
+                checkpoint=checkpoint,
+                name=name,
+                params=dict(asked.params),
+                eps=eps,
+                n_examples=n,
+                data_sha256=sha256,
+            )
+            for checkpoint in asked.checkpoints
+            for name in asked.names
+            if name in MEASURES
+        )
+
+    def refuse_too_few_classes(self, attacks: Iterable[AskedAttack]) -> None:
+        """AutoAttack would refuse too few classes itself, but after the training."""
+        for attack in attacks:
+            is_autoattack = isinstance(get_attack(attack.name), AutoAttackPart | Cascade)
+            if is_autoattack and self.dataset.num_classes < AUTOATTACK_CLASSES:
+                raise ConfigError(
+                    f"attack '{attack.name}' needs at least {AUTOATTACK_CLASSES} classes and "
+                    f"{self.dataset.name} has {self.dataset.num_classes}; "
+                    "use --attacks pgd-20,cw"
+                )
+
+    def _first(self, split: str, first: int | None) -> tuple[int, str]:
+        """How many images those are, and their hash."""
+        images = getattr(self.dataset, split)
+        n = min(first or len(images), len(images))
+        if (split, n) not in self._hashes:
+            self._hashes[split, n] = first_images(images, n).sha256
+        return n, self._hashes[split, n]
+
+
+def sources(attack: str) -> tuple[str, ...]:
+    """The models that a transfer attack is crafted on, by name; nothing for other attacks."""
+    found = get_attack(attack)
+    return found.sources if isinstance(found, Transfer) else ()
+
+
+def all_sources(attacks: Sequence[AskedAttack], checks: AskedMeasures | None) -> list[str]:
+    """Of all attacks and, for the checks, the undefended twin; each once."""
+    wanted = [source for attack in attacks for source in sources(attack.name)]
+    return list(dict.fromkeys([*wanted, *([TWIN] if checks else [])]))
+
+
+def _effort(params: Mapping[str, Any]) -> Effort:
+    try:
+        return Effort(**params)
+    except TypeError:
+        raise ConfigError(
+            f"checks take steps, samples and restarts, not {', '.join(sorted(params))}"
+        ) from None

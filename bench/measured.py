@@ -1,0 +1,105 @@
+"""What was measured on a model beside the attacks: masking checks, margins, landscapes. No torch.
+
+    results/<run_id>/measures/<measure_id>.json   what was asked, and the figures
+    results/<run_id>/measures/<measure_id>.npz    what does not fit a line, where there is such
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.errors import RecordError
+from bench.spec import MeasureSpec
+from bench.storage import npz_bytes, read_json, sha256, write_atomic, write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """The outcome of one measure."""
+
+    values: Mapping[str, Any]
+    """Plain JSON: numbers, texts, lists; None where a figure does not exist."""
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """What does not fit a line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureRecord:
+    """One measure on one checkpoint: what was asked, and what came out."""
+
+    path: Path
+    """Of its .json file."""
+    spec: MeasureSpec
+    values: Mapping[str, Any]
+    seconds: float
+    info: Mapping[str, Any]
+    """Versions and hardware."""
+    npz_sha256: str | None
+    """Of the arrays' file; None where there are no arrays."""
+
+    @cached_property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Read when they are asked for; raises RecordError where they are damaged."""
+        if self.npz_sha256 is None:
+            return {}
+        path = self.path.with_suffix(".npz")
+        try:
+            content = path.read_bytes()
+            if sha256(content) != self.npz_sha256:
+                raise RecordError(f"{path} does not match its checksum in {self.path.name}")
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise RecordError(f"{path} is damaged: {error!r}") from None
+
+
+def load_measure(path: Path) -> MeasureRecord:
+    """The measure whose facts are in `path`; raises RecordError where it is damaged."""
+    facts = read_json(path)
+    try:
+        return MeasureRecord(
+            path=path,
+            spec=MeasureSpec(**facts["spec"]),
+            values=dict(facts["values"]),
+            seconds=float(facts["seconds"]),
+            info=facts["info"],
+            npz_sha256=facts["npz_sha256"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(f"{path} is damaged: {error!r}") from None
+
+
+def write_measure(
+    path: Path, spec: MeasureSpec, measured: Measured, seconds: float, info: Mapping[str, Any]
+) -> None:
+    """The arrays first: the .json beside them says that the measure is there."""
+    arrays = npz_bytes(measured.arrays) if measured.arrays else None
+    if arrays is not None:
+        write_atomic(path.with_suffix(".npz"), arrays)
+    facts = {
+        "spec": spec.to_dict(),
+        "values": dict(measured.values),
+        "seconds": seconds,
+        "info": dict(info),
+        "npz_sha256": sha256(arrays) if arrays is not None else None,
+    }
+    write_json(path, facts)
+
+
+def whole(path: Path) -> bool:
+    """Whether the measure in `path` is there and undamaged, arrays included."""
+    if not path.exists():
+        return False
+    try:
+        load_measure(path).arrays  # noqa: B018 - reading them is the check
+    except RecordError:
+        return False
+    return True

@@ -1,0 +1,159 @@
+"""From runs that are there to cells: more attacks and checks on them, and no training of theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bench.asked import Asked, all_sources
+from bench.data import Dataset, load_dataset
+from bench.eps import parse_eps
+from bench.errors import ConfigError, unknown_name
+from bench.folder import RunFolder
+from bench.plan import Cell, Plan, surrogate, surrogates_first
+from bench.records import Records, RunRecord
+from bench.registry import get_method, list_methods, parameters
+from bench.runner import load_network
+from bench.spec import CHECKPOINTS, TrainSpec, digest
+from bench.study import AskedAttack, AskedMeasures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What `bench evaluate` asks of a model."""
+
+    attacks: tuple[str, ...]
+    checkpoints: tuple[str, ...]
+    checks: bool = False
+    check_size: int = 1000
+    """Images that the checks look at."""
+    dataset: str | None = None
+    data_root: str | None = None
+    eps: str | None = None
+    test_size: int | None = None
+    save_adversarials: bool = False
+    surrogate: str | None = None
+    """Run id of a naturally trained network, for the checks of a model from outside."""
+
+    def asked_attacks(self, checkpoints: Sequence[str]) -> tuple[AskedAttack, ...]:
+        """On these checkpoints."""
+        return tuple(AskedAttack.parse(a, checkpoints=tuple(checkpoints)) for a in self.attacks)
+
+    def asked_checks(self, checkpoints: Sequence[str]) -> AskedMeasures | None:
+        """All of them, or None."""
+        if not self.checks:
+            return None
+        return AskedMeasures(checkpoints=tuple(checkpoints), first=self.check_size)
+
+    def load(self, source: str, train_size: int | None = None) -> Dataset:
+        """The images."""
+        return load_dataset(
+            source, data_root=self.data_root, train_size=train_size, test_size=self.test_size
+        )
+
+
+def plan_runs(
+    names: Sequence[str], request: Request, records: Records, results: Path
+) -> list[Plan]:
+    """A plan for each data set; raises a BenchError where a run cannot be attacked."""
+    for checkpoint in request.checkpoints:
+        if checkpoint not in CHECKPOINTS:
+            raise unknown_name("checkpoint", checkpoint, CHECKPOINTS)
+    there = {run.run_id: run for run in records if run.kind == "train"}
+    runs = [_finished(name, there) for name in names]
+    by_source: dict[tuple[str, int], list[RunRecord]] = {}
+    for run in runs:
+        source = request.dataset or str(run.provenance["dataset_source"])
+        n_train = int(run.spec["n_train"]) + int(run.spec["n_val"])
+        by_source.setdefault((source, n_train), []).append(run)
+    return [
+        _plan(source, n_train, group, request, records, results)
+        for (source, n_train), group in by_source.items()
+    ]
+
+
+def _finished(name: str, there: dict[str, RunRecord]) -> RunRecord:
+    if name not in there:
+        raise unknown_name("run", name, there)
+    if there[name].status != "done":
+        raise ConfigError(f"run {name} is {there[name].status}; run its training to the end first")
+    return there[name]
+
+
+def _plan(
+    source: str,
+    n_train: int,
+    runs: Sequence[RunRecord],
+    request: Request,
+    records: Records,
+    results: Path,
+) -> Plan:
+    dataset = request.load(source, n_train)
+    asked = Asked(dataset)
+    attacks = request.asked_attacks(request.checkpoints)
+    checks = request.asked_checks(request.checkpoints)
+    asked.refuse_too_few_classes(attacks)
+    cells, beside = [], {}
+    for run in runs:
+        if dataset.name != run.dataset:
+            raise ConfigError(
+                f"{run.run_id} was trained on {run.dataset} and {source} is {dataset.name}; "
+                "name its data with --dataset"
+            )
+        spec = TrainSpec.from_dict(run.spec)
+        for checkpoint in request.checkpoints:
+            load_network(spec, RunFolder(results, run.run_id), checkpoint)
+        serve = {}
+        for name in all_sources(attacks, checks):
+            cell = _surrogate(name, spec, dataset, records, results)
+            serve[name] = cell.spec.run_id
+            beside[cell.spec.run_id] = cell
+        eps = parse_eps(request.eps) if request.eps else spec.attacked_eps
+        evaluations = asked.evaluations(attacks, eps, serve)
+        measures = asked.checks(checks, eps, serve) if checks else ()
+        cells.append(Cell(spec, None, evaluations, measures))
+    title = f"attacks on {len(cells)} runs on {dataset.name}"
+    return Plan(title, surrogates_first(cells, beside), dataset, source, request.save_adversarials)
+
+
+def _surrogate(
+    name: str, spec: TrainSpec, dataset: Dataset, records: Records, results: Path
+) -> Cell:
+    """The run of that id, or the network of that method: one that is there, else a new training.
+
+    It shares the arch and the training images with `spec`, and its recipe where there is none.
+    """
+    for run in records:
+        if run.run_id == name:
+            return Cell(TrainSpec.from_dict(run.spec), None)
+    if name not in list_methods():
+        raise unknown_name("method or run id of a surrogate", name, list_methods())
+    cell = _alike(name, spec, records)
+    if cell is None:
+        method = get_method(name)
+        params = {key: getattr(method, key) for key in parameters(type(method))}
+        twin = replace(spec, method=name, params=params, method_sha256=None)
+        cell = Cell(surrogate(spec, twin), method)
+    if RunFolder(results, cell.spec.run_id).weights("best").exists():
+        return cell
+    if digest([dataset.train.sha256, dataset.val.sha256, dataset.scale], 64) != spec.data_sha256:
+        raise ConfigError(
+            f"the training images of {spec.run_id} are not those of {dataset.name} here, so that "
+            f"surrogate '{name}' cannot be trained on them; name them with --dataset"
+        )
+    return cell
+
+
+def _alike(name: str, spec: TrainSpec, records: Records) -> Cell | None:
+    """A finished training of that method on the same arch and images, of the same recipe first."""
+    finished = [
+        TrainSpec.from_dict(run.spec)
+        for run in records
+        if run.kind == "train" and run.method == name and run.status == "done"
+    ]
+    for other in sorted(finished, key=lambda s: (s.recipe_name != spec.recipe_name, s.seed)):
+        same = (other.arch, other.data_sha256) == (spec.arch, spec.data_sha256)
+        if same and other.run_id != spec.run_id:
+            return Cell(other, get_method(name, **other.params))
+    return None
