@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint types pytest docs clean help
+.PHONY: install demo test lint types verify pytest docs clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
@@ -24,7 +24,7 @@ demo: install  ## train and attack the paper's methods on digits, print Table 3
 	$(BIN)/bench report --results results/demo --reports reports/demo
 	@echo "The report is in reports/demo/table3.md"
 
-test: lint types pytest  ## lint, types and the test suite
+test: lint types verify pytest  ## lint, types, pinned facts and the test suite
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -32,6 +32,9 @@ lint: $(VENV)/.installed-test
 
 types: $(VENV)/.installed-test
 	$(BIN)/mypy
+
+verify: $(VENV)/.installed-test  ## methods and attacks do what results/pinned says
+	$(BIN)/bench verify
 
 pytest: $(VENV)/.installed-test
 	$(BIN)/python -m pytest --numprocesses 2

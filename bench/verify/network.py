@@ -1,0 +1,147 @@
+"""The networks of the short runs: tiny, smooth, and the same on every machine.
+
+Methods train one from the engine's own draws. Attacks meet two that were trained once and are kept
+as files beside the pins: another machine would train other weights, in the last bits and then in
+all.
+
+Shapes: B batch, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.archs import ARCHS
+from bench.archs.arch import Arch, ArchSpec, conv3x3
+from bench.archs.weights import load_state, read_weights, save_weights
+from bench.attacks.maximise import maximise
+from bench.data import load_dataset
+from bench.data.loader import loader
+from bench.errors import RecordError
+from bench.losses import cross_entropy
+from bench.seeding import generator_for, seed_for
+from bench.threat import Threat
+from bench.verify.arithmetic import arithmetic
+
+THREAT = Threat(eps=0.2)
+NETWORKS = {"model": 0, "surrogate": 1}
+"""File and seed: the network that is attacked, and the one that transferred images come from."""
+EPOCHS = 60
+BATCH = 64
+RATE = 0.01
+SHARPNESS = 5.0
+"""Of softplus: its bend is a fifth of a unit wide."""
+
+
+class TracedNet(Arch):
+    """Two convolutions with BatchNorm and softplus, and Linear: 8x8 digits, 1,922 parameters.
+
+    Near ReLU, and smooth: no gradient jumps where two processors differ.
+    """
+
+    def __init__(self, spec: ArchSpec) -> None:
+        super().__init__(spec)
+        self.conv1, self.bn1 = conv3x3(spec.in_channels, 8, 2), nn.BatchNorm2d(8)
+        self.conv2, self.bn2 = conv3x3(8, 16, 2), nn.BatchNorm2d(16)
+        self.fc = nn.Linear(64, spec.num_classes)
+
+    @property
+    def first_layer(self) -> nn.Module:
+        """The first convolution."""
+        return self.conv1
+
+    def rest(self, h: Tensor) -> Tensor:
+        """(B, 8, 4, 4) -> logits (B, K)."""
+        h = F.softplus(self.bn1(h), beta=SHARPNESS)
+        h = F.softplus(self.bn2(self.conv2(h)), beta=SHARPNESS)
+        logits: Tensor = self.fc(h.flatten(1))
+        return logits
+
+
+@contextmanager
+def traced_arch() -> Iterator[str]:
+    """The name by which the engine builds a TracedNet inside: no architecture for users."""
+    name = "verify"
+    ARCHS[name] = TracedNet
+    try:
+        yield name
+    finally:
+        del ARCHS[name]
+
+
+class PinnedNet(nn.Module):
+    """8x8 digits (B, 1, 8, 8) in [0, 1] to logits (B, 10): 2,410 parameters, 10 kB."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(64, 32)
+        self.last = nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 1, 8, 8) -> (B, 10)."""
+        logits: Tensor = self.last(F.softplus(self.first(x.flatten(1)), beta=SHARPNESS))
+        return logits
+
+
+def network_file(folder: Path, name: str) -> Path:
+    """Where the network of that name is kept."""
+    return folder / f"{name}.safetensors"
+
+
+def load_network(folder: Path, name: str) -> PinnedNet:
+    """The network of that name; raises RecordError where it is missing."""
+    path = network_file(folder, name)
+    if not path.exists():
+        raise RecordError(
+            f"{path} is missing: run this in a checkout of the project, or name the folder of its "
+            "pins with --pins"
+        )
+    with torch.random.fork_rng(devices=[]):  # what is drawn here is written over
+        network = PinnedNet()
+    load_state(network, read_weights(path))
+    return network
+
+
+def make_networks(folder: Path) -> list[str]:
+    """Train the networks whose files are missing, in seconds; their names."""
+    missing = [name for name in NETWORKS if not network_file(folder, name).exists()]
+    for name in missing:
+        with arithmetic(torch.float32):
+            save_weights(_trained(NETWORKS[name]), network_file(folder, name))
+    return missing
+
+
+def _trained(seed: int) -> PinnedNet:
+    """PGD training: about half of the test images survive, so that an attack's strength shows."""
+    split = loader((digits := load_dataset("digits")).train, digits.scale, "cpu")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(seed, "weights"))
+        network = PinnedNet()
+    generator = generator_for(seed, "train")
+    adam = torch.optim.Adam(network.parameters(), lr=RATE)
+    for epoch in range(EPOCHS):
+        adam.param_groups[0]["lr"] = RATE * (1 - epoch / EPOCHS)
+        for index in torch.randperm(len(split), generator=generator).split(BATCH):  # type: ignore[no-untyped-call]
+            y = split.labels(index)
+            x_adv = maximise(
+                lambda logits, y, _: cross_entropy(logits, y),
+                network,
+                split.images(index),
+                y,
+                threat=THREAT,
+                radius=THREAT.eps,
+                steps=5,
+                step_size=0.3 * THREAT.eps,
+                start="uniform",
+                generator=generator,
+            )
+            adam.zero_grad()
+            torch.autograd.backward(cross_entropy(network(x_adv), y).mean())
+            adam.step()
+    return network
