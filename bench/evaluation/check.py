@@ -14,7 +14,7 @@ class Check:
     """One quantity that tells whether an evaluation can be believed."""
 
     name: str
-    """Its number and what the figure is: `C8 scaling the logits breaks: more by`."""
+    """Its number and what the figure is: `C8: scaling the logits breaks more: by`."""
     value: float
     threshold: float
     """The largest value that raises no alarm."""
@@ -40,4 +40,4 @@ class Check:
     @property
     def number(self) -> str:
         """`C8`."""
-        return self.name.split()[0]
+        return self.name.split(":")[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bench.records import EvaluationRecord, RunRecord
@@ -23,6 +23,7 @@ from bench.report.joins import (
     survivors,
     worst_case,
 )
+from bench.report.masking import Masking, masking
 from bench.spec import CHECKPOINTS, GIVEN
 
 PGD, CW, AUTOATTACK = "pgd-20", "cw", "autoattack"
@@ -49,6 +50,8 @@ class Row:
     clean: Cell | None = None
     attacks: Mapping[str, Cell]
     """By the attack's label, at the setting's eps."""
+    after: Mapping[str, Cell] = field(default_factory=dict)
+    """Transferred attacks by label: accuracy with the images that are wrong without an attack."""
     worst: Cell | None = None
     worst_over: tuple[str, ...] = ()
     """Labels of the attacks that `worst` joins."""
@@ -56,6 +59,8 @@ class Row:
     """PGD-20 minus AutoAttack."""
     warnings: tuple[str, ...] = ()
     """What the evaluator noticed of the model or the attacks, each once."""
+    masking: Masking = field(default_factory=lambda: Masking(findings=()))
+    """The checks for masked gradients, at the setting's eps."""
 
     @property
     def suspicious(self) -> bool:
@@ -140,8 +145,9 @@ def labels_of(groups: Iterable[Group], setting: Setting) -> dict[AttackId, str]:
 
 
 def _attack_id(evaluation: EvaluationRecord) -> AttackId:
-    spec = evaluation.spec
-    return spec.attack, json.dumps(dict(spec.params), sort_keys=True)
+    """Without the run ids of surrogates, which differ from seed to seed."""
+    params = {k: v for k, v in evaluation.spec.params.items() if k != "surrogates"}
+    return evaluation.spec.attack, json.dumps(params, sort_keys=True)
 
 
 def _section(setting: Setting, groups: Sequence[Group]) -> Section:
@@ -165,12 +171,14 @@ def _rows(group: Group, setting: Setting, labels: Mapping[AttackId, str]) -> lis
 
 
 def _row(group: Group, checkpoint: str, setting: Setting, labels: Mapping[AttackId, str]) -> Row:
-    seeds, warnings = [], dict[str, None]()
+    seeds, warnings, after = [], dict[str, None](), dict[str, list[Flags]]()
     for run in group.runs:
         found = [e for e in evaluations_of(run, checkpoint, setting.norm) if in_table(e, setting)]
         warnings |= dict.fromkeys(text for e in found for text in e.warnings)
         if found:
             seeds.append(joined(found, labels))
+        for label, flags in _after(found, labels).items():
+            after.setdefault(label, []).append(flags)
     attacks = [by_label for _, by_label in seeds]
     names = sorted({label for by_label in attacks for label in by_label}, key=core_first)
     # A seed that lacks an attack would be judged by a weaker adversary than the others.
@@ -184,10 +192,12 @@ def _row(group: Group, checkpoint: str, setting: Setting, labels: Mapping[Attack
         n_seeds=len(seeds),
         clean=_accuracy([clean for clean, _ in seeds]) if seeds else None,
         attacks={name: _accuracy([a[name] for a in attacks if name in a]) for name in names},
+        after={label: _accuracy(flags) for label, flags in after.items()},
         worst=_accuracy([worst_case(flags) for flags in whole]) if whole else None,
         worst_over=tuple(names),
         gap=_gap(pairs) if pairs else None,
         warnings=tuple(warnings),
+        masking=masking(group.runs, checkpoint, setting.eps),
     )
 
 
@@ -205,6 +215,15 @@ def joined(
         if evaluation.spec.attack != "clean":
             by_label.setdefault(labels[_attack_id(evaluation)], []).append(evaluation)
     return clean_flags(found), {label: survivors(parts) for label, parts in by_label.items()}
+
+
+def _after(found: Sequence[EvaluationRecord], labels: Mapping[AttackId, str]) -> dict[str, Flags]:
+    """Of the transferred attacks of one run: right on the attacked image, whatever before."""
+    return {
+        labels[_attack_id(e)]: Flags(index=e.index, survived=e.after, n_expected=e.spec.n_examples)
+        for e in found
+        if e.after is not None and len(e.index)
+    }
 
 
 def _accuracy(seeds: Sequence[Flags]) -> Cell:

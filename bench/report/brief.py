@@ -10,12 +10,12 @@ from bench.records import Records, RunRecord
 from bench.report.aggregate import AUTOATTACK, Section, sections
 from bench.report.cost import costs
 from bench.report.joins import Cell
-from bench.report.layout import COST, GAP, ROBUST, Line, Notes, Table, main_table, title
+from bench.report.layout import COST, GAP, MASKED, ROBUST, Line, Notes, Table, main_table, title
 from bench.report.markdown import markdown
 from bench.report.published import REFERENCE
 from bench.report.units import span
 
-_COLUMNS = ("Clean", "PGD-20", "C&W", "AutoAttack", ROBUST, COST)
+_COLUMNS = ("Clean", "PGD-20", "C&W", "AutoAttack", ROBUST, MASKED, COST)
 _ABSOLUTE = r"(?:^|(?<=[\s:=,]))/(?:[^\s,]*/)?"
 """The folders before the name at the end of an absolute path."""
 

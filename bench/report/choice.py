@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from bench.errors import ConfigError
 from bench.records import RunRecord
 from bench.report.groups import Group, Setting, group_runs, same_eps
-from bench.report.units import eps_text
+from bench.report.units import ALARM, eps_text
 
 Found = tuple[Setting, Group]
 """A training with the setting that it was made in."""
@@ -86,7 +86,10 @@ def _matches(everything: Sequence[Found], name: str) -> list[Found]:
             run = group.runs[ids.index(name)]
             label = group.label if len(ids) == 1 else f"{group.label}, seed {run.seed}"
             found.append((setting, replace(group, label=label, runs=(run,))))
-        elif name in (group.label, group.method, group.method.rpartition("/")[2]):
+        elif name in (
+            *(group.label, group.label.removesuffix(ALARM)),
+            *(group.method, group.method.rpartition("/")[2]),
+        ):
             found.append((setting, group))
     if not found:
         names = sorted({text for _, group in everything for text in (group.method, group.label)})

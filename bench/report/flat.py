@@ -15,6 +15,7 @@ from bench.report.units import span
 _HEAD = ("dataset", "arch", "recipe", "norm", "eps", "method", "label", "checkpoint", "status")
 _PARTS = ("", "_low", "_high", "_std", "_n", "_n_expected", "_n_seeds")
 _COST = f"passes_relative_to_{REFERENCE}"
+_MASKING = ("masking_checks_made", "masking_alarms")
 _PAPER = ("paper_clean", "paper_pgd", "paper_cw", "paper_differs")
 
 
@@ -27,7 +28,9 @@ def flat(sections: Sequence[Section], note: str) -> str:
     buffer.write(f"# {note}\n")
     rows = csv.writer(buffer, lineterminator="\n")
     columns = [f"{name}{part}" for name in names.values() for part in _PARTS]
-    rows.writerow([*_HEAD, "n_runs", "n_seeds", *columns, "suspicious", _COST, *_PAPER, "run_ids"])
+    rows.writerow(
+        [*_HEAD, "n_runs", "n_seeds", *columns, "suspicious", *_MASKING, _COST, *_PAPER, "run_ids"]
+    )
     for section in sections:
         relative = {cost.group.label: cost.passes_relative for cost in costs(section)}
         for row in section.rows:
@@ -36,8 +39,9 @@ def flat(sections: Sequence[Section], note: str) -> str:
             ids = " ".join(run.run_id for run in row.group.runs)
             cost = relative[row.group.label]
             price = "" if cost is None else f"{cost:.6g}"
-            end = [int(row.suspicious), price, *_paper(section, row), ids]
-            rows.writerow([*_head(section, row), *numbers, *end])
+            checks = [len(row.masking.made), " ".join(row.masking.codes)]
+            facts = [int(row.suspicious), *checks, price, *_paper(section, row), ids]
+            rows.writerow([*_head(section, row), *numbers, *facts])
     return buffer.getvalue()
 
 

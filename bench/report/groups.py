@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.records import RunRecord
+from bench.report.masking import masking
 from bench.report.style import order
+from bench.report.units import ALARM
 from bench.spec import slug
 
 _DIGITS = 9
@@ -54,7 +56,7 @@ def same_eps(a: float, b: float) -> bool:
 
 def group_runs(runs: Iterable[RunRecord]) -> list[tuple[Setting, list[Group]]]:
     """The settings in order, each with its groups in the order of the paper's methods."""
-    runs = list(runs)
+    runs = [run for run in runs if not _only_serves(run)]
     settings: dict[Setting, list[RunRecord]] = {}
     for run in runs:
         if run.kind != "model":
@@ -64,6 +66,11 @@ def group_runs(runs: Iterable[RunRecord]) -> list[tuple[Setting, list[Group]]]:
         if run.kind == "model":
             settings.setdefault(_home(run, trained), []).append(run)
     return [(setting, _groups(settings[setting])) for setting in sorted(settings)]
+
+
+def _only_serves(run: RunRecord) -> bool:
+    """Whether it was trained as a surrogate and nobody asked for figures of it."""
+    return run.provenance.get("role") == "surrogate" and not run.evaluations
 
 
 def _setting(run: RunRecord) -> Setting:
@@ -108,8 +115,15 @@ def _groups(runs: Sequence[RunRecord]) -> list[Group]:
         )
         for members in by_key.values()
     ]
-    groups = _told_apart(groups)
+    groups = [_with_alarm(group) for group in _told_apart(groups)]
     return sorted(groups, key=lambda g: (g.outside, order(g.method), g.label))
+
+
+def _with_alarm(group: Group) -> Group:
+    checkpoints = {m.spec.checkpoint for run in group.runs for m in run.measures}
+    checkpoints |= {e.spec.checkpoint for run in group.runs for e in run.evaluations}
+    alarmed = any(masking(group.runs, checkpoint).alarms for checkpoint in checkpoints)
+    return replace(group, label=f"{group.label}{ALARM}") if alarmed else group
 
 
 def _key(run: RunRecord) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.report.layout import Line, Table, Text
-from bench.report.units import MINUS, MISSING
+from bench.report.units import ALARM, MINUS, MISSING
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -18,6 +18,7 @@ _ESCAPES = {
     "\u00b1": r"$\pm$",
     MINUS: "$-$",
     MISSING: "--",
+    ALARM.strip(): r"$^\dagger$",
 }
 _PAPER = ("Clean", "PGD-20", "C&W")
 

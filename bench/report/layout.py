@@ -11,6 +11,7 @@ from bench.report.aggregate import AUTOATTACK, CW, MASKING_GAP, PGD, Row, Sectio
 from bench.report.cost import costs
 from bench.report.groups import Group, Setting
 from bench.report.joins import Cell
+from bench.report.masking import Masking
 from bench.report.published import REFERENCE, TABLE_3, differences
 from bench.report.units import MINUS, MISSING, eps_both, percent, span
 
@@ -22,6 +23,8 @@ MASKING_NOTE = (
 )
 GAP = f"PGD-20 {MINUS} AutoAttack"
 ROBUST = "Robust (worst case)"
+MASKED = "Masking checks"
+ALL_IMAGES = "(all images)"
 COST = f"Cost (passes, relative to {REFERENCE})"
 """Headings of columns."""
 SHOWN_WARNINGS = 3
@@ -102,7 +105,7 @@ def main_table(section: Section) -> Table:
     return Table(
         headings=(
             *("Method", "Checkpoint", "Clean", "PGD-20", "C&W", "AutoAttack", ROBUST),
-            *(GAP, "n (AutoAttack's)", "Seeds", COST),
+            *(GAP, MASKED, "n (AutoAttack's)", "Seeds", COST),
         ),
         lines=tuple(lines),
         notes=tuple(notes.texts),
@@ -114,13 +117,16 @@ def other_table(section: Section) -> Table | None:
     """The attacks without a column of their own; None where there are none."""
     if not section.attacks:
         return None
+    transferred = sorted({label for row in section.rows for label in row.after})
     lines = []
     for row in (row for row in section.rows if row.evaluated):
         cells = [_text(row.attacks.get(label), row.n_seeds, None) for label in section.attacks]
+        cells += [_text(row.after.get(label), row.n_seeds, None) for label in transferred]
         checkpoint = MISSING if row.group.outside else row.checkpoint
         head = (Text(main=row.group.label), Text(main=checkpoint))
         lines.append(Line(head=head, cells=tuple(cells)))
-    headings = ("Method", "Checkpoint", *section.attacks)
+    everything = (f"{label} {ALL_IMAGES}" for label in transferred)
+    headings = ("Method", "Checkpoint", *section.attacks, *everything)
     return Table(headings=headings, lines=tuple(lines), notes=())
 
 
@@ -184,9 +190,19 @@ def _cells(row: Row, usual: tuple[str, ...], notes: Notes) -> tuple[Text, ...]:
         _text(attack, row.n_seeds, n_joint),
         _text(row.worst, row.n_seeds, n_joint, worst_marks),
         _text(row.gap, row.n_seeds, n_joint, gap_marks),
+        masking_text(row.masking),
         Text(main=images),
         Text(main=MISSING if row.group.outside else seeds),
     )
+
+
+def masking_text(found: Masking) -> Text:
+    """`14 passed`, or the checks that raise an alarm: `C8, C14 of 14`."""
+    if not found.made:
+        return Text(main=MISSING)
+    n = len(found.made)
+    codes = ", ".join(found.codes)
+    return Text(main=f"{codes} of {n}", strong=True) if codes else Text(main=f"{n} passed")
 
 
 def _usual_n(cells: Iterable[Cell | None]) -> tuple[int, ...] | None:

@@ -27,6 +27,7 @@ from bench.report.flat import flat
 from bench.report.latex import latex
 from bench.report.layout import main_table, other_table, title
 from bench.report.markdown import bullets, markdown
+from bench.report.masking_table import MASKING_LINK, masking_csv, masking_markdown
 from bench.report.matrix import Matrix, matrix
 from bench.report.units import MISSING
 from bench.storage import write_atomic
@@ -37,6 +38,8 @@ _LEGEND = (
     "their mean. Robust and difference: on the images that their attacks share. best: the "
     "epoch with the highest robust accuracy on the validation split (clean accuracy, for a method "
     "without an adversary); last: the final epoch. "
+    "A transferred attack is also scored on all images, with those that are wrong without an "
+    "attack and may be right under it. "
     f"Cost: forward and backward passes of the training. {MISSING}: not on record."
 )
 
@@ -47,8 +50,9 @@ class ReportResult:
 
     paths: tuple[Path, ...]
     """table3.md, .csv and .tex, cost.md, .csv and .tex; where there is anything to compare
-    comparisons.csv and .tex, where images have classes classes.md and .csv, where others published
-    comparable results context.csv; then the figures."""
+    comparisons.csv and .tex, where images have classes classes.md and .csv, where models were
+    checked masking.md and .csv, where others published comparable results context.csv; then the
+    figures."""
     text: str
     """The content of table3.md and the tables of cost.md, for the terminal."""
 
@@ -66,7 +70,10 @@ def write_report(
     parts = sections(records)
     figures = [curves(section) for section in parts]
     matrices, by_class = [matrix(section) for section in parts], [classes(s) for s in parts]
-    text = _markdown(records, parts, figures, matrices, class_link(by_class), note)
+    checked = any(row.masking.findings for part in parts for row in part.rows)
+    alarmed = any(row.masking.alarms for part in parts for row in part.rows)
+    links = [*([MASKING_LINK] if alarmed else []), class_link(by_class)]
+    text = _markdown(records, parts, figures, matrices, links, note)
     cost = _cost_markdown(parts, results)
     files = {
         "table3.md": text.encode(),
@@ -82,6 +89,9 @@ def write_report(
     if any(found.rows for found in by_class):
         files["classes.md"] = class_markdown(by_class, note).encode()
         files["classes.csv"] = class_csv(by_class, note).encode()
+    if checked:
+        files["masking.md"] = masking_markdown(parts, note).encode()
+        files["masking.csv"] = masking_csv(parts, note).encode()
     if any(context_table(part) for part in parts):
         files["context.csv"] = context_csv(parts, note).encode()
     for section, figure in zip(parts, figures, strict=True):
@@ -114,10 +124,10 @@ def _markdown(
     parts: Sequence[Section],
     figures: Sequence[Sequence[Curve]],
     matrices: Sequence[Matrix | None],
-    link: str,
+    links: Sequence[str],
     note: str,
 ) -> str:
-    blocks = [note, "# Table 3: clean and robust accuracy", _LEGEND, *([link] if link else [])]
+    blocks = [note, "# Table 3: clean and robust accuracy", _LEGEND, *filter(None, links)]
     for section, figure, compared in zip(parts, figures, matrices, strict=True):
         blocks += _section(section, figure, compared)
     blocks += _list("## Not in the tables and figures", left_out(parts, figures))

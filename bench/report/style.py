@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bench.report.published import TABLE_3
+from bench.report.units import ALARM
 
 BLACK, GREY, ORANGE, SKY = "#000000", "#7f7f7f", "#e69f00", "#56b4e9"
 GREEN, BLUE, VERMILLION, PURPLE = "#009e73", "#0072b2", "#d55e00", "#cc79a7"
@@ -67,10 +68,11 @@ def styles(labels: Iterable[str]) -> dict[str, Style]:
     """
     chosen: dict[str, Style] = {}
     for label in sorted(set(labels)):
-        if label in KNOWN:
-            chosen[label] = KNOWN[label]
+        name = label.removesuffix(ALARM)
+        if name in KNOWN:
+            chosen[label] = KNOWN[name]
             continue
-        start = int(hashlib.sha256(label.encode()).hexdigest()[:8], 16)
+        start = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
         spare = [_SPARE[(start + step) % len(_SPARE)] for step in range(len(_SPARE))]
         chosen[label] = next((s for s in spare if s not in chosen.values()), spare[0])
     return chosen

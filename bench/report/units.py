@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+ALARM = " \u2020"
+"""Ends the label of a model on which a masking check raises an alarm."""
 MISSING = "\u2013"
 MINUS = "\u2212"
 
