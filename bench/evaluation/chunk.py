@@ -59,6 +59,8 @@ class Unfinished:
     n_parts: int
     broken_by: Tensor
     """(n,) int8, as in Outcome, on the CPU."""
+    after: Tensor
+    """(n,) bool: correct under every part so far; of use where the attack is a transfer."""
     seconds: float
     warnings: tuple[str, ...]
 
@@ -136,7 +138,8 @@ class _Work:
 
     def resume(self, unfinished: Unfinished) -> None:
         """Go on where an earlier call was stopped."""
-        self.broken_by = unfinished.broken_by.to(self.y.device)
+        self.broken_by = unfinished.broken_by.clone().to(self.y.device)
+        self.after = unfinished.after.clone().to(self.y.device)
         self.notes |= dict.fromkeys(unfinished.warnings)
         self.earlier = unfinished.seconds
 
@@ -157,14 +160,22 @@ class _Work:
         if self.transfers:
             self.after[tried] &= right
         if self.x_adv is not None:
-            fresh = self.broken_by[tried] < 0  # an image that is broken already keeps its breaker
+            # an image that is broken already keeps its breaker; one that is wrong without an
+            # attack stays as it is, for a transferred image may well be right
+            fresh = (self.broken_by[tried] < 0) & self.clean[tried]
             self.x_adv[tried[fresh]] = projected[fresh]
         broken = tried[~right & self.clean[tried] & (self.broken_by[tried] < 0)]
         self.broken_by[broken] = part
 
     def so_far(self, n_parts: int) -> Unfinished:
         """What a later call needs to go on."""
-        return Unfinished(n_parts, self.broken_by.cpu(), self._seconds(), tuple(self.notes))
+        return Unfinished(
+            n_parts=n_parts,
+            broken_by=self.broken_by.cpu().clone(),
+            after=self.after.cpu().clone(),
+            seconds=self._seconds(),
+            warnings=tuple(self.notes),
+        )
 
     def outcome(self) -> Outcome:
         """Everything, on the CPU."""

@@ -1,17 +1,19 @@
-"""What is kept of a chunk between the parts of AutoAttack: a kill costs one part at most."""
+"""What is kept of a chunk between the parts of an attack: a kill costs one part at most."""
 
 from __future__ import annotations
 
 import io
 import json
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from bench.evaluation.chunk import Unfinished
-from bench.storage import npz_bytes, write_atomic
+from bench.storage import npz_bytes, sha256, write_atomic
+
+CHECKSUM = 64
+"""Bytes of the hex digest that the file begins with."""
 
 
 def write_unfinished(path: Path, unfinished: Unfinished) -> None:
@@ -22,23 +24,33 @@ def write_unfinished(path: Path, unfinished: Unfinished) -> None:
         "warnings": list(unfinished.warnings),
     }
     content = npz_bytes(
-        {"broken_by": unfinished.broken_by.numpy(), "facts": np.array(json.dumps(facts))}
+        {
+            "broken_by": unfinished.broken_by.numpy(),
+            "after": unfinished.after.numpy(),
+            "facts": np.array(json.dumps(facts)),
+        }
     )
-    write_atomic(path, content)
+    write_atomic(path, sha256(content).encode() + content)
 
 
 def read_unfinished(path: Path, n: int) -> Unfinished | None:
     """Of a chunk of n images; None where there is nothing, or nothing usable."""
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-            broken_by, facts = arrays["broken_by"], json.loads(str(arrays["facts"]))
-        if broken_by.shape != (n,) or broken_by.dtype != np.int8:
-            return None
-        return Unfinished(
-            n_parts=int(facts["n_parts"]),
-            broken_by=torch.from_numpy(broken_by),
-            seconds=float(facts["seconds"]),
-            warnings=tuple(facts["warnings"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        whole = path.read_bytes()
+    except OSError:
         return None
+    content = whole[CHECKSUM:]
+    if whole[:CHECKSUM] != sha256(content).encode():
+        return None
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        broken_by, after = arrays["broken_by"], arrays["after"]
+        facts = json.loads(str(arrays["facts"]))
+    if len(broken_by) != n:
+        return None
+    return Unfinished(
+        n_parts=int(facts["n_parts"]),
+        broken_by=torch.from_numpy(broken_by),
+        after=torch.from_numpy(after),
+        seconds=float(facts["seconds"]),
+        warnings=tuple(facts["warnings"]),
+    )
