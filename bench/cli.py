@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -323,8 +323,8 @@ def evaluate(
     if runs and (weights or mean or std):
         raise ConfigError("--weights, --mean and --std go with --model; a run has its own")
     request = Request(**options)
-    with _at_work(device, workers, quiet) as (chosen, reporter, command):
-        where = Where(results, chosen, reporter, command)
+    with _at_work(device, workers, quiet) as (chosen, reporter, command, others):
+        where = Where(results, chosen, reporter, command, others)
         if model:
             named = Named(model=model, weights=weights, mean=mean, std=std)
             evaluate_external(named, request, where)
@@ -335,8 +335,8 @@ def evaluate(
 @contextmanager
 def _at_work(
     device: str, workers: int, quiet: bool
-) -> Iterator[tuple[torch.device, Reporter, str]]:
-    """The device, the progress display and the command for the records, with helpers at work."""
+) -> Iterator[tuple[torch.device, Reporter, str, AbstractContextManager[None]]]:
+    """The device, the progress display, the command for the records, and helpers to be started."""
     from bench.cluster.local import HELPER, die_with_parent, helpers
     from bench.machine import choose_device, use_threads
     from bench.progress import Reporter
@@ -345,11 +345,8 @@ def _at_work(
     chosen = choose_device(device)
     die_with_parent()
     command = os.environ.get(HELPER) or "bench " + " ".join(sys.argv[1:])
-    with (
-        Reporter(quiet=quiet) as reporter,
-        helpers(workers - 1, sys.argv[1:], chosen, reporter),
-    ):
-        yield chosen, reporter, command
+    with Reporter(quiet=quiet) as reporter:
+        yield chosen, reporter, command, helpers(workers - 1, sys.argv[1:], chosen, reporter)
 
 
 @main.command()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,15 +17,16 @@ from bench.attacks.blocks import MIN_ROWS
 from bench.eps import REFERENCE_EPS, parse_eps
 from bench.errors import ConfigError
 from bench.evaluation.store import Images, Target, evaluate_missing
-from bench.external import Named, load_external
+from bench.external import ExternalModel, Named, load_external
 from bench.external.selfcheck import self_check
 from bench.folder import RunFolder
 from bench.machine import describe_machine
 from bench.plan_runs import Request, plan_runs
 from bench.progress import Reporter
 from bench.records import load_records
-from bench.runner import WAIT_SECONDS, Runner, surrogate_network
-from bench.spec import CHUNK, GIVEN
+from bench.runner import WAIT_SECONDS, Runner
+from bench.spec import CHUNK, GIVEN, EvalSpec, MeasureSpec
+from bench.trained import surrogate_network
 
 
 @dataclass(frozen=True)
@@ -35,13 +38,17 @@ class Where:
     reporter: Reporter
     command: str
     """For the records of surrogates that are trained."""
+    helpers: AbstractContextManager[None]
+    """More processes that do the same; entered once it is known that there is work to share."""
 
 
 def evaluate_runs(runs: Sequence[str], request: Request, where: Where) -> None:
     """Attack trained runs; raises a BenchError before any work where one cannot be attacked."""
-    for plan in plan_runs(runs, request, load_records(where.results), where.results):
-        provenance = {"command": where.command, "dataset_source": plan.source}
-        Runner(plan, where.results, where.device, where.reporter, provenance).run()
+    plans = plan_runs(runs, request, load_records(where.results), where.results)
+    with where.helpers:
+        for plan in plans:
+            provenance = {"command": where.command, "dataset_source": plan.source}
+            Runner(plan, where.results, where.device, where.reporter, provenance).run()
     where.reporter.say(f"the records are in {where.results}. Next: bench report")
 
 
@@ -57,7 +64,7 @@ def evaluate_external(named: Named, request: Request, where: Where) -> None:
 
     def network(run_id: str) -> nn.Module:
         if run_id not in networks:
-            networks[run_id] = surrogate_network(results, run_id).to(device)
+            networks[run_id] = surrogate_network(results, run_id, data).to(device)
         return networks[run_id]
 
     own = {TWIN: request.surrogate} if request.surrogate else {}
@@ -69,28 +76,42 @@ def evaluate_external(named: Named, request: Request, where: Where) -> None:
     checks = request.asked_checks((GIVEN,))
     measures = asked.checks(checks, eps, own) if checks else ()
     external = load_external(named, data, device)
-    folder = RunFolder(results, external.spec.run_id)
-    machine = describe_machine(device)
     images = Images(data, device)
     first = images.chunk(range(min(CHUNK, len(data.test))))
     for line in self_check(external.network, *first, MIN_ROWS).lines():
         reporter.say(line)
-    with folder.claimed() as alone:
-        if alone:
-            folder.set_damage_aside()
-            provenance = {"dataset_source": request.dataset, "machine": machine}
-            folder.write_spec(external.spec, {}, provenance)
-    target = Target(
-        folder=folder,
-        checkpoint=GIVEN,
-        model=external.network,
-        images=images,
-        surrogate=network,
-        info=machine,
-        keep_images=request.save_adversarials,
-    )
-    with folder.claimed(shared=True):
-        while not evaluate_missing(target, specs, measures, reporter):
+    folder = RunFolder(results, external.spec.run_id)
+    with where.helpers:
+        machine = describe_machine(device)  # of which helpers have their share of the threads
+        provenance = {"dataset_source": request.dataset, "machine": machine}
+        target = Target(
+            folder=folder,
+            checkpoint=GIVEN,
+            model=external.network,
+            images=images,
+            surrogate=network,
+            info=machine,
+            keep_images=request.save_adversarials,
+        )
+        while not _attack(target, external, provenance, specs, measures, reporter):
             time.sleep(WAIT_SECONDS)
     n = len(specs) + len(measures)
     reporter.say(f"{folder.run_id}: {n} evaluations and checks are in {folder.path}")
+
+
+def _attack(
+    target: Target,
+    external: ExternalModel,
+    provenance: Mapping[str, Any],
+    specs: Sequence[EvalSpec],
+    measures: Sequence[MeasureSpec],
+    reporter: Reporter,
+) -> bool:
+    """Make what is missing; False where another process mends the folder, or still makes some."""
+    folder = target.folder
+    with folder.claimed() as alone:
+        if alone:
+            folder.set_damage_aside()
+            folder.write_spec(external.spec, {}, provenance)
+    with folder.claimed(shared=True) as ours:
+        return ours and evaluate_missing(target, specs, measures, reporter)

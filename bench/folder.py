@@ -141,6 +141,9 @@ class RunFolder:
         for path in self.path.glob("measures/*.json"):
             if not whole(path):
                 _pair_aside(path)
+        for left in self.path.glob("evaluations/*/*.unfinished"):
+            if _chunk(left.with_suffix(".json")) is not None:
+                left.unlink(missing_ok=True)
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """All epochs so far."""
@@ -163,12 +166,16 @@ class EvaluationFolder:
         self.path = path
         self.spec = spec
 
-    def missing(self) -> list[int]:
-        """Numbers of the chunks that have no outcome, or a damaged one."""
+    def missing(self, *, images: bool = False) -> list[int]:
+        """Numbers of the chunks that have no outcome, or a damaged one; with `images`, or none."""
         numbers = range(len(self.spec.chunks()))
         if _content(self.path / "eval.json") is None:
             return list(numbers)
-        return [c for c in numbers if _chunk(self.path / f"{c}.json") is None]
+        return [c for c in numbers if not self._there(c, images)]
+
+    def _there(self, number: int, images: bool) -> bool:
+        kept = not images or self.adversarials(number).exists()
+        return kept and _chunk(self.path / f"{number}.json") is not None
 
     def write_chunk(self, number: int, chunk: Chunk) -> None:
         """The flags first: the .json beside them says that the chunk is there."""

@@ -31,6 +31,8 @@ class Cell:
     """None for a run that is there and must not be trained again."""
     evaluations: tuple[EvalSpec, ...] = ()
     measures: tuple[MeasureSpec, ...] = ()
+    keep_images: bool = False
+    """Also write the adversarial images."""
 
     @property
     def surrogates(self) -> set[str]:
@@ -46,7 +48,9 @@ class Cell:
         return CellStatus(
             trained=summary is not None,
             failed=None,
-            missing=tuple(e for e in self.evaluations if folder.evaluation(e).missing()),
+            missing=tuple(
+                e for e in self.evaluations if folder.evaluation(e).missing(images=self.keep_images)
+            ),
             missing_measures=tuple(m for m in self.measures if not whole(folder.measure(m))),
         )
 
@@ -60,6 +64,12 @@ class CellStatus:
     """Why the training ended early; it would again, so it is not repeated."""
     missing: tuple[EvalSpec, ...] = ()
     missing_measures: tuple[MeasureSpec, ...] = ()
+
+    @property
+    def surrogates(self) -> set[str]:
+        """Run ids of the models that what is missing needs."""
+        asked: tuple[EvalSpec | MeasureSpec, ...] = (*self.missing, *self.missing_measures)
+        return {run for spec in asked for run in spec.surrogates}
 
     @property
     def n_missing(self) -> int:
@@ -81,8 +91,6 @@ class Plan:
     dataset: Dataset
     source: str
     """What --dataset calls it."""
-    keep_images: bool = False
-    """Also write the adversarial images."""
 
     def statuses(self, results: Path) -> list[CellStatus]:
         """Of every cell, in order."""

@@ -14,9 +14,9 @@ from bench.folder import RunFolder
 from bench.plan import Cell, Plan, surrogate, surrogates_first
 from bench.records import Records, RunRecord
 from bench.registry import get_method, list_methods, parameters
-from bench.runner import load_network
 from bench.spec import CHECKPOINTS, TrainSpec, digest
 from bench.study import AskedAttack, AskedMeasures
+from bench.trained import load_network, refuse_other_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +112,9 @@ def _plan(
         eps = parse_eps(request.eps) if request.eps else spec.attacked_eps
         evaluations = asked.evaluations(attacks, eps, serve)
         measures = asked.checks(checks, eps, serve) if checks else ()
-        cells.append(Cell(spec, None, evaluations, measures))
+        cells.append(Cell(spec, None, evaluations, measures, request.save_adversarials))
     title = f"attacks on {len(cells)} runs on {dataset.name}"
-    return Plan(title, surrogates_first(cells, beside), dataset, source, request.save_adversarials)
+    return Plan(title, surrogates_first(cells, beside), dataset, source)
 
 
 def _surrogate(
@@ -126,7 +126,7 @@ def _surrogate(
     """
     for run in records:
         if run.run_id == name:
-            return Cell(TrainSpec.from_dict(run.spec), None)
+            return Cell(_trained_here(run, dataset), None)
     if name not in list_methods():
         raise unknown_name("method or run id of a surrogate", name, list_methods())
     cell = _alike(name, spec, records)
@@ -143,6 +143,17 @@ def _surrogate(
             f"surrogate '{name}' cannot be trained on them; name them with --dataset"
         )
     return cell
+
+
+def _trained_here(run: RunRecord, dataset: Dataset) -> TrainSpec:
+    if run.kind != "train":
+        raise ConfigError(
+            f"surrogate {run.run_id} was not trained here, so its network is not in the results; "
+            "name a run of `bench run`, or a method"
+        )
+    spec = TrainSpec.from_dict(run.spec)
+    refuse_other_images(spec, dataset)
+    return spec
 
 
 def _alike(name: str, spec: TrainSpec, records: Records) -> Cell | None:

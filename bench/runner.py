@@ -14,18 +14,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.archs.weights import load_state, read_weights
-from bench.errors import CheckpointError, NonFiniteLoss, RecordError
+from bench.errors import CheckpointError, NonFiniteLoss
 from bench.evaluation.store import Images, Target, evaluate_missing
 from bench.folder import RunFolder
 from bench.machine import describe_machine
 from bench.plan import Cell, Plan
 from bench.progress import Reporter
 from bench.records import load_evaluation
-from bench.spec import CHECKPOINTS, TrainSpec
-from bench.storage import keep_aside, read_json, sha256_file, write_json
+from bench.spec import CHECKPOINTS
+from bench.storage import keep_aside, write_json
+from bench.trained import load_network, surrogate_network, weights_whole
 from bench.training.checkpoint import remove_states
-from bench.training.engine import Trainer, initial_model
+from bench.training.engine import Trainer
 
 WAIT_SECONDS = 1.0
 """Between two looks at cells that other processes hold."""
@@ -47,11 +47,10 @@ class Runner:
         self.machine = describe_machine(device)
         self.provenance = dict(provenance) | {"machine": self.machine}
         self.networks: dict[str, nn.Module] = {}
+        self.attacked: dict[tuple[str, str], nn.Module] = {}
 
     def run(self) -> None:
         """Every cell; those that wait for another process last."""
-        for run_id in sorted(self._from_elsewhere()):
-            self.surrogate(run_id)  # raises before any work where it cannot be used
         held = [cell for cell in self.plan.cells if not self._try(cell)]
         if held:
             names = ", ".join(cell.spec.run_id for cell in held)
@@ -65,13 +64,9 @@ class Runner:
     def surrogate(self, run_id: str) -> nn.Module:
         """The network of another run, in eval mode on the device; raises CheckpointError."""
         if run_id not in self.networks:
-            self.networks[run_id] = surrogate_network(self.results, run_id).to(self.device)
+            network = surrogate_network(self.results, run_id, self.plan.dataset)
+            self.networks[run_id] = network.to(self.device)
         return self.networks[run_id]
-
-    def _from_elsewhere(self) -> set[str]:
-        """Surrogates that are not of this plan."""
-        own = {cell.spec.run_id for cell in self.plan.cells}
-        return {run for cell in self.plan.cells for run in cell.surrogates} - own
 
     def _try(self, cell: Cell) -> bool:
         """Do what can be done of a cell; False where something is left that others do first."""
@@ -99,11 +94,12 @@ class Runner:
             self._train(cell, folder)
 
     def _serves(self, cell: Cell) -> bool:
-        """Whether an unfinished cell needs this one as a surrogate."""
+        """Whether something that is missing of a cell needs this one as a surrogate."""
+        run_id = cell.spec.run_id
         return any(
-            cell.spec.run_id in other.surrogates
-            and not other.status(RunFolder(self.results, other.spec.run_id)).finished
+            run_id in other.status(RunFolder(self.results, other.spec.run_id)).surrogates
             for other in self.plan.cells
+            if run_id in other.surrogates
         )
 
     def _role(self, cell: Cell) -> dict[str, Any]:
@@ -119,7 +115,7 @@ class Runner:
             return True
         if not status.trained:
             return False
-        ready = {run for run in cell.surrogates if self._ready(run)}
+        ready = {run for run in status.surrogates if self._ready(run)}
         complete = True
         for checkpoint in CHECKPOINTS:
             missing = [e for e in status.missing if e.checkpoint == checkpoint]
@@ -129,31 +125,48 @@ class Runner:
             complete &= len(now) == len(missing) and len(now_measures) == len(measures)
             if now or now_measures:
                 target = self._target(cell, folder, checkpoint)
-                complete &= evaluate_missing(target, now, now_measures, self.reporter)
+                complete &= target is not None and evaluate_missing(
+                    target, now, now_measures, self.reporter
+                )
         if complete:
             self.reporter.say(f"{folder.run_id}: {self._figures(folder, cell)}")
         return complete
 
-    def _target(self, cell: Cell, folder: RunFolder, checkpoint: str) -> Target:
+    def _target(self, cell: Cell, folder: RunFolder, checkpoint: str) -> Target | None:
+        """None where the weights are gone, while others attack another checkpoint of the run."""
+        summary = folder.train_summary()
+        assert summary is not None
+        if cell.method is not None and not weights_whole(folder, summary, checkpoint):
+            return None
+        key = folder.run_id, str(summary["checkpoints"][checkpoint]["sha256"])
+        if key not in self.attacked:  # the last one is kept: a wait for others looks every second
+            self.attacked = {key: load_network(cell.spec, folder, checkpoint).to(self.device)}
         return Target(
             folder=folder,
             checkpoint=checkpoint,
-            model=load_network(cell.spec, folder, checkpoint).to(self.device),
+            model=self.attacked[key],
             images=self.images,
             surrogate=self.surrogate,
             info=self.machine,
-            keep_images=self.plan.keep_images,
+            keep_images=cell.keep_images,
         )
 
     def _ready(self, run_id: str) -> bool:
-        """Whether a surrogate has been trained; raises CheckpointError where that failed."""
-        summary = RunFolder(self.results, run_id).train_summary()
-        if summary and summary["status"] == "failed":
-            raise CheckpointError(
-                f"surrogate {run_id} failed in training ({summary['error']}); "
-                "leave the transfer attack and the checks out, or name another: transfer:METHOD"
-            )
-        return summary is not None
+        """Whether a surrogate is there, weights and all; raises CheckpointError where it failed."""
+        if run_id in self.networks:
+            return True
+        folder = RunFolder(self.results, run_id)
+        with folder.claimed(shared=True) as ours:  # or another process may be training it again
+            summary = folder.train_summary()
+            if summary and summary["status"] == "failed":
+                raise CheckpointError(
+                    f"surrogate {run_id} failed in training ({summary['error']}); "
+                    "leave the transfer attack and the checks out, or name another: transfer:METHOD"
+                )
+            if not (ours and summary and weights_whole(folder, summary, "best")):
+                return False
+            self.surrogate(run_id)
+            return True
 
     def _train(self, cell: Cell, folder: RunFolder) -> None:
         """Train and record."""
@@ -187,7 +200,7 @@ class Runner:
             if not path.exists():
                 self.reporter.say(f"{folder.run_id}: {path.name} is not here; training again")
                 return False
-            if sha256_file(path) != summary["checkpoints"][checkpoint]["sha256"]:
+            if not weights_whole(folder, summary, checkpoint):
                 aside = keep_aside(path)
                 self.reporter.say(
                     f"{folder.run_id}: {path.name} is damaged, kept as {aside.name}; training again"
@@ -239,29 +252,3 @@ def failure(error: NonFiniteLoss, warnings: Sequence[str]) -> dict[str, Any]:
         "step": error.step,
         "warnings": list(warnings),
     }
-
-
-def load_network(spec: TrainSpec, folder: RunFolder, checkpoint: str) -> nn.Module:
-    """The trained network, on the CPU, in eval mode; raises CheckpointError."""
-    path, summary = folder.weights(checkpoint), folder.train_summary()
-    again = "run the command that trained it again to make it"
-    if summary is None or not path.exists():
-        raise CheckpointError(f"{path} is not here; {again}")
-    if sha256_file(path) != summary["checkpoints"][checkpoint]["sha256"]:
-        raise CheckpointError(f"{path} is damaged: it is not what was recorded; {again}")
-    model = initial_model(spec)
-    load_state(model, read_weights(path))
-    return model.eval()
-
-
-def surrogate_network(results: Path, run_id: str) -> nn.Module:
-    """The best checkpoint of a run, on the CPU, in eval mode; raises CheckpointError."""
-    folder = RunFolder(results, run_id)
-    try:
-        spec = TrainSpec.from_dict(read_json(folder.path / "spec.json")["spec"])
-    except (RecordError, KeyError, TypeError):
-        raise CheckpointError(
-            f"surrogate '{run_id}' is not a training in {results}; write transfer:RUN_ID with a "
-            "run that is there (`bench run --methods natural` makes one)"
-        ) from None
-    return load_network(spec, folder, "best")

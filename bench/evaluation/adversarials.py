@@ -2,7 +2,7 @@
 
 A file holds one chunk: `x_adv` (n, C, H, W) float32, `index` and `label` (n,) int64, `correct`
 (n,) bool, what the evaluator found. Its header says which attack, eps, images and model, and the
-SHA-256 of the tensors. safetensors: data, never code.
+SHA-256 of that and of the tensors. safetensors: data, never code.
 """
 
 from __future__ import annotations
@@ -25,7 +25,13 @@ from bench.evaluation.chunk import TOLERANCE, Outcome, exact_arithmetic, predict
 from bench.storage import sha256, write_atomic
 from bench.threat import Threat
 
-NAMES = ("x_adv", "index", "label", "correct")
+KINDS = {
+    "x_adv": (torch.float32, 4),
+    "index": (torch.int64, 1),
+    "label": (torch.int64, 1),
+    "correct": (torch.bool, 1),
+}
+"""Type and number of dimensions of each tensor; the first is n in all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +85,8 @@ def write_adversarials(
         "label": y.cpu(),
         "correct": outcome.survived,
     }
-    header = {"facts": json.dumps(dict(facts)), "sha256": _checksum(tensors)}
+    text = json.dumps(dict(facts))
+    header = {"facts": text, "sha256": _checksum(text, tensors)}
     write_atomic(path, save(tensors, metadata=header))
 
 
@@ -88,8 +95,9 @@ def read_adversarials(path: Path) -> Adversarials:
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in NAMES}
-        facts = json.loads(header["facts"])
+            tensors = {name: file.get_tensor(name) for name in KINDS}
+        text = header["facts"]
+        facts = json.loads(text)
     except FileNotFoundError:
         raise DataError(
             f"{path} does not exist; `bench evaluate --save-adversarials` writes such files"
@@ -98,24 +106,26 @@ def read_adversarials(path: Path) -> Adversarials:
         raise DataError(
             f"{path} does not hold adversarial images of this program: {error}"
         ) from None
-    if header.get("sha256") != _checksum(tensors):
-        raise DataError(f"{path} is damaged: its images do not match their checksum")
+    if header.get("sha256") != _checksum(text, tensors) or not _aligned(tensors):
+        raise DataError(
+            f"{path} is damaged: its content does not match its checksum; delete it, and the "
+            "command that wrote it makes it again"
+        )
     return Adversarials(facts=facts, **tensors)
 
 
 def recheck(
     found: Adversarials, model: nn.Module, x: Tensor, y: Tensor, batch_size: int
 ) -> Recheck:
-    """Distance, range, label and prediction of each image; x, y are the test images themselves.
+    """Distance, range, label and prediction of each image; x, y are the images as they were.
 
-    x: (n, C, H, W) on the model's device; y: (n,).
+    x: (n, C, H, W) on the model's device, of the size of `found.x_adv`; y: (n,).
     """
-    x_adv, label = found.x_adv.to(x.device), found.label.to(y.device)
+    x_adv = found.x_adv.to(x.device)
     threat = Threat(found.facts["norm"], float(found.facts["eps"]))
     blocked = Blocked(model, batch_size)
     with attack_mode(blocked, "eval"), exact_arithmetic():
-        right, _ = predictions(blocked, x_adv, label)
-    # what the evaluator counts: an image that is wrong without an attack never survives
+        right, _ = predictions(blocked, x_adv, y)
     far = ~(threat.distance(x_adv, x) <= threat.eps + TOLERANCE)
     out = ~((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1)
     differs = right.cpu() != found.correct
@@ -124,7 +134,7 @@ def recheck(
         n_correct=int(right.sum()),
         outside_ball=_at(found, far),
         outside_range=_at(found, out),
-        other_label=_at(found, label != y),
+        other_label=_at(found, found.label.to(y.device) != y),
         other_prediction=_at(found, differs),
     )
 
@@ -133,5 +143,11 @@ def _at(found: Adversarials, flags: Tensor) -> list[int]:
     return [int(i) for i in found.index[flags.cpu()]]
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    return sha256(b"".join(tensors[name].contiguous().numpy().tobytes() for name in NAMES))
+def _aligned(tensors: Mapping[str, Tensor]) -> bool:
+    kinds = {name: (tensor.dtype, tensor.ndim) for name, tensor in tensors.items()}
+    return kinds == KINDS and len({len(tensor) for tensor in tensors.values()}) == 1
+
+
+def _checksum(facts: str, tensors: Mapping[str, Tensor]) -> str:
+    content = [tensors[name].contiguous().numpy().tobytes() for name in KINDS]
+    return sha256(b"".join([facts.encode(), *content]))

@@ -112,7 +112,9 @@ def evaluate_missing(
     """Make what `specs` and `measures` lack; False where another process still makes some of it."""
     measuring = Measuring(target.model, target.batch_size, target.surrogate)
     units: list[Unit] = [
-        _ChunkUnit(target, spec, number) for spec in specs for number in _lacking(target, spec)
+        _ChunkUnit(target, spec, number)
+        for spec in specs
+        for number in target.folder.evaluation(spec).missing(images=target.keep_images)
     ]
     units += [
         _MeasureUnit(target, spec, measuring)
@@ -135,16 +137,6 @@ def evaluate_missing(
     return held == 0
 
 
-def _lacking(target: Target, spec: EvalSpec) -> list[int]:
-    """Numbers of the chunks without an outcome, or without images that are to be kept."""
-    folder = target.folder.evaluation(spec)
-    missing = folder.missing()
-    if not target.keep_images:
-        return missing
-    every = range(len(spec.chunks()))
-    return [c for c in every if c in missing or not folder.adversarials(c).exists()]
-
-
 @dataclass(frozen=True)
 class _ChunkUnit:
     target: Target
@@ -160,7 +152,8 @@ class _ChunkUnit:
         return f"{self.spec.attack} at {self.spec.eps:.4g}"
 
     def missing(self) -> bool:
-        return self.number in _lacking(self.target, self.spec)
+        folder = self.target.folder.evaluation(self.spec)
+        return self.number in folder.missing(images=self.target.keep_images)
 
     def make(self) -> None:
         target, spec = self.target, self.spec

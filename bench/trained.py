@@ -1,0 +1,69 @@
+"""The networks of runs that are in a results folder; only recorded weights are used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from bench.archs.weights import load_state, read_weights
+from bench.data import Dataset
+from bench.errors import CheckpointError, ConfigError, RecordError
+from bench.folder import RunFolder
+from bench.spec import TrainSpec
+from bench.storage import read_json, sha256_file
+from bench.training.engine import initial_model
+
+
+def weights_whole(folder: RunFolder, summary: Mapping[str, Any], checkpoint: str) -> bool:
+    """Whether the weights are there and are those of the summary, which is that of train.json."""
+    path, recorded = folder.weights(checkpoint), summary.get("checkpoints", {})
+    there = path.exists() and checkpoint in recorded
+    return there and sha256_file(path) == recorded[checkpoint]["sha256"]
+
+
+def load_network(spec: TrainSpec, folder: RunFolder, checkpoint: str) -> nn.Module:
+    """The trained network, on the CPU, in eval mode; raises CheckpointError."""
+    path, summary = folder.weights(checkpoint), folder.train_summary()
+    again = "run the command that trained it again to make it"
+    if summary is None or not path.exists():
+        raise CheckpointError(f"{path} is not here; {again}")
+    if not weights_whole(folder, summary, checkpoint):
+        raise CheckpointError(f"{path} is damaged: it is not what was recorded; {again}")
+    model = initial_model(spec)
+    load_state(model, read_weights(path))
+    return model.eval()
+
+
+def surrogate_network(results: Path, run_id: str, dataset: Dataset) -> nn.Module:
+    """The best checkpoint of a run, on the CPU, in eval mode.
+
+    Raises CheckpointError, and ConfigError where it was trained on images of another kind.
+    """
+    folder = RunFolder(results, run_id)
+    try:
+        spec = TrainSpec.from_dict(read_json(folder.path / "spec.json")["spec"])
+    except (RecordError, KeyError, TypeError):
+        raise CheckpointError(
+            f"surrogate '{run_id}' is not a training in {results}; write transfer:RUN_ID with a "
+            "run that is there (`bench run --methods natural` makes one)"
+        ) from None
+    refuse_other_images(spec, dataset)
+    return load_network(spec, folder, "best")
+
+
+def refuse_other_images(spec: TrainSpec, dataset: Dataset) -> None:
+    """Raises ConfigError where a network cannot take the images, or knows other classes."""
+    takes = spec.in_channels, spec.image_size, spec.num_classes
+    has = dataset.in_channels, dataset.image_size, dataset.num_classes
+    if takes != has:
+        raise ConfigError(
+            f"surrogate {spec.run_id} was trained on {_kind(*takes)} and {dataset.name} has "
+            f"{_kind(*has)}; name a run on such images"
+        )
+
+
+def _kind(channels: int, size: int, classes: int) -> str:
+    return f"images {(channels, size, size)} of {classes} classes"
