@@ -9,7 +9,7 @@ from typing import Any
 from bench.attacks import AutoAttackPart, Cascade, Transfer, attack_params, get_attack
 from bench.data import Dataset
 from bench.data.dataset import first_images
-from bench.errors import ConfigError
+from bench.errors import ConfigError, unknown_name
 from bench.evaluation.checks import CHECKS, Effort, check_params, definition, left_out
 from bench.evaluation.measures import MEASURES
 from bench.spec import EvalSpec, MeasureSpec
@@ -73,7 +73,10 @@ class Asked:
         )
 
     def measures(self, asked: AskedMeasures, eps: float) -> tuple[MeasureSpec, ...]:
-        """Other properties: margins, landscapes."""
+        """Other properties: margins, landscapes. Raises ConfigError for an unknown one."""
+        for name in asked.names:
+            if name not in MEASURES:
+                raise unknown_name("measure", name, MEASURES)
         n, sha256 = self._first("test", asked.first)
         return tuple(
             MeasureSpec(
@@ -86,7 +89,6 @@ class Asked:
             )
             for checkpoint in asked.checkpoints
             for name in asked.names
-            if name in MEASURES
         )
 
     def refuse_too_few_classes(self, attacks: Iterable[AskedAttack]) -> None:

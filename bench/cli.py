@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from bench.plan import CellStatus
     from bench.progress import Reporter
     from bench.study import Study
+    from bench.suite import Suite
 
 # Before torch is loaded: threads that spin while they wait for each other make a small network
 # a hundred times slower as soon as anything else runs on the machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+ONE_STUDY = ("methods", "arch", "eps", "recipe", "attacks", "params")
+"""Options of `bench run` that change a suite of one study, and no suite of several."""
 LISTED = ("methods", "archs", "datasets", "attacks", "suites", "recipes")
 
 
@@ -102,6 +105,7 @@ data_root_option = click.option(
     "--suite",
     help="Study to start from.  [digits; cifar10 with --arch or another --dataset]",
 )
+@click.option("--size", help="Of a suite with several: full, small, tiny.  [full]")
 @click.option("--seeds", callback=_split, help="Training seeds: 0,1,2.  [suite's]")
 @click.option("--epochs", type=int, help="Passes over the training images.  [recipe's]")
 @click.option("--batch-size", type=int, help="Training images a step.  [recipe's]")
@@ -150,43 +154,43 @@ def run(
     Without --arch, --dataset or --suite this is the digits suite. The records go to --results;
     'bench report' makes tables of them.
     """
-    study = _study(options)
+    suite, studies = _studies(options)
     from bench.against import verdicts, with_rivals
     from bench.machine import choose_device, use_threads
-    from bench.plan import make_plan
+    from bench.plan import make_plans
     from bench.progress import Reporter
 
     use_threads()
     chosen = choose_device(device)
-    plan = make_plan(with_rivals(study, against))
+    if against:
+        suite.only()
+        studies = [with_rivals(studies[0], against)]
+    plans = make_plans(suite.title, studies)
     if dry_run:
         from bench.dryrun import describe_plan
 
         with Reporter(quiet=quiet) as reporter:
-            text = describe_plan(plan, results, chosen, reporter)
-        click.echo(text)
+            texts = [describe_plan(plan, results, chosen, reporter) for plan in plans]
+        click.echo("\n\n".join(texts))
         return
     from bench.cluster.local import HELPER, die_with_parent, helpers
     from bench.runner import Runner
 
     die_with_parent()
-    provenance = {
-        "command": os.environ.get(HELPER) or "bench " + " ".join(sys.argv[1:]),
-        "dataset_source": study.dataset,
-        "suite": study.suite,
-    }
-    n_helpers = min(workers, len(plan.cells)) - 1
-    before = plan.statuses(results)
+    command = os.environ.get(HELPER) or "bench " + " ".join(sys.argv[1:])
+    before = [status for plan in plans for status in plan.statuses(results)]
     with (
         Reporter(quiet=quiet) as reporter,
-        helpers(n_helpers, sys.argv[1:], chosen, reporter),
+        helpers(workers - 1, sys.argv[1:], chosen, reporter),
     ):
-        Runner(plan, results, chosen, reporter, provenance).run()
-    after = plan.statuses(results)
+        for plan in plans:
+            provenance = {"command": command, "dataset_source": plan.source, "suite": suite.name}
+            Runner(plan, results, chosen, reporter, provenance).run()
+    after = [status for plan in plans for status in plan.statuses(results)]
     if not quiet:
         click.echo(_done(before, after, results))
         if against:
-            click.echo(verdicts(plan, results, study.methods, against))
+            click.echo(verdicts(plans[0], results, options["methods"] or (), against))
     if any(status.failed for status in after):
         raise click.exceptions.Exit(1)
 
@@ -199,50 +203,22 @@ def _done(before: Sequence[CellStatus], after: Sequence[CellStatus], results: Pa
     n_failed = sum(new.failed is not None for new in after)
     named = "" if results == Path("results") else f" --results {results}"
     return (
-        f"{len(after)} cells in {results}: {n_trained} trained, {n_made} evaluations and checks made, "
-        f"{n_failed} failed. Next: bench report{named}"
+        f"{len(after)} cells in {results}: {n_trained} trained, {n_made} evaluations and checks "
+        f"made, {n_failed} failed. Next: bench report{named}"
     )
 
 
-def _study(options: dict[str, Any]) -> Study:
-    """The suite that the options start from, with what they change."""
-    from dataclasses import replace
-
-    from bench.eps import parse_eps
-    from bench.errors import ConfigError
-    from bench.study import AskedMeasures, chosen_attacks, load_suite, parse_params
+def _studies(options: dict[str, Any]) -> tuple[Suite, list[Study]]:
+    """The suite that the options start from, and its studies with what they change."""
+    from bench.study import changed
+    from bench.suite import load_suite
 
     on_digits = options["arch"] is None and options["dataset"] in (None, "digits")
-    study = load_suite(options["suite"] or ("digits" if on_digits else "cifar10"))
-    changes = {
-        name: options[name] for name in ("methods", "arch", "dataset", "recipe") if options[name]
-    }
-    if options["eps"] is not None:
-        changes["eps"] = parse_eps(options["eps"])
-    if options["seeds"]:
-        try:
-            changes["seeds"] = tuple(dict.fromkeys(int(seed) for seed in options["seeds"]))
-        except ValueError:
-            raise ConfigError(
-                f"--seeds {','.join(options['seeds'])}: write whole numbers, such as 0,1,2"
-            ) from None
-    if options["attacks"]:
-        changes["attacks"] = chosen_attacks(study, options["attacks"])
-    if options["checks"] is False or (options["attacks"] and not options["checks"]):
-        changes["checks"] = None
-    elif options["checks"]:
-        changes["checks"] = study.checks or AskedMeasures()
-    training = {n: options[n] for n in ("epochs", "batch_size") if options[n] is not None}
-    return replace(
-        study,
-        **changes,
-        training={**study.training, **training},
-        params=parse_params(options["params"]),
-        train_size=options["train_size"],
-        test_size=options["test_size"],
-        data_root=options["data_root"],
-        precision=options["precision"],
-    )
+    name = options.pop("suite") or ("digits" if on_digits else "cifar10")
+    suite = load_suite(name, options.pop("size"))
+    if any(options[name] for name in ONE_STUDY):
+        suite.only()
+    return suite, [changed(study, **options) for study in suite.studies]
 
 
 @main.command()
@@ -411,7 +387,9 @@ def compare(
 
 @main.command()
 @click.option("--only", callback=_split, help="Methods and attacks: trades,pgd-20.  [all]")
-@click.option("--pin", is_flag=True, help="Write what is now, after a change that is meant to move.")
+@click.option(
+    "--pin", is_flag=True, help="Write what is now, after a change that is meant to move."
+)
 @click.option(
     "--pins",
     type=click.Path(path_type=Path),

@@ -63,7 +63,7 @@ def _attacks() -> str:
 
 
 def _suites() -> str:
-    from bench.study import list_suites
+    from bench.suite import list_suites
 
     return aligned(list_suites())
 

@@ -40,6 +40,14 @@ class Cell:
         asked: tuple[EvalSpec | MeasureSpec, ...] = (*self.evaluations, *self.measures)
         return {run for spec in asked for run in spec.surrogates}
 
+    def joined(self, other: Cell) -> Cell:
+        """The same training with what either asks of it."""
+        evaluations = {e.eval_id: e for e in (*self.evaluations, *other.evaluations)}
+        measures = {m.measure_id: m for m in (*self.measures, *other.measures)}
+        return replace(
+            self, evaluations=tuple(evaluations.values()), measures=tuple(measures.values())
+        )
+
     def status(self, folder: RunFolder) -> CellStatus:
         """What of the cell is on disk."""
         summary = folder.train_summary()
@@ -97,8 +105,29 @@ class Plan:
         return [cell.status(RunFolder(results, cell.spec.run_id)) for cell in self.cells]
 
 
-def make_plan(study: Study) -> Plan:
-    """Raises a BenchError for the first thing that cannot work; writes nothing."""
+def make_plans(title: str, studies: Sequence[Study]) -> list[Plan]:
+    """A plan for each data set; cells that several studies ask for are in it once."""
+    together: dict[tuple[object, ...], list[Plan]] = {}
+    for study in studies:
+        key = (study.dataset, study.data_root, study.train_size, study.test_size)
+        loaded = together[key][0].dataset if key in together else None
+        together.setdefault(key, []).append(make_plan(study, loaded))
+    return [_merged(title, plans) for plans in together.values()]
+
+
+def _merged(title: str, plans: Sequence[Plan]) -> Plan:
+    cells: dict[str, Cell] = {}
+    for cell in (cell for plan in plans for cell in plan.cells):
+        run_id = cell.spec.run_id
+        cells[run_id] = cells[run_id].joined(cell) if run_id in cells else cell
+    return replace(plans[0], title=title, cells=surrogates_first(list(cells.values()), {}))
+
+
+def make_plan(study: Study, dataset: Dataset | None = None) -> Plan:
+    """Raises a BenchError for the first thing that cannot work; writes nothing.
+
+    dataset: what the study names, where it is loaded already.
+    """
     arch = resolve(study.arch)
     for attack in study.attacks:
         get_attack(attack.name)
@@ -110,7 +139,7 @@ def make_plan(study: Study) -> Plan:
     resolved = {
         name: _resolve(study, name, arch) for name in dict.fromkeys((*study.methods, *wanted))
     }
-    dataset = load_dataset(
+    dataset = dataset or load_dataset(
         study.dataset,
         data_root=study.data_root,
         train_size=study.train_size,
@@ -137,8 +166,10 @@ def _cell(
     study: Study, spec: TrainSpec, method: Method, asked: Asked, serve: Mapping[str, TrainSpec]
 ) -> Cell:
     runs = {source: s.run_id for source, s in serve.items()}
-    checks = asked.checks(study.checks, study.eps, runs) if study.checks else ()
-    return Cell(spec, method, asked.evaluations(study.attacks, study.eps, runs), checks)
+    measures = asked.checks(study.checks, study.eps, runs) if study.checks else ()
+    for group in study.measures:
+        measures += asked.measures(group, study.eps)
+    return Cell(spec, method, asked.evaluations(study.attacks, study.eps, runs), measures)
 
 
 def surrogate(spec: TrainSpec, source: TrainSpec) -> TrainSpec:

@@ -1,18 +1,20 @@
-"""A study: which models to train and which attacks to run on them. Read from a suite, then changed
-by the command line. Without torch.
+"""A study: which models to train on one data set, and what to run on them. Without torch.
+
+Suites (bench/suite.py) are made of studies; the command line changes them.
 """
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.resources import files
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench.eps import parse_eps
-from bench.errors import ConfigError, unknown_name
+from bench.errors import ConfigError
 from bench.spec import CHECKPOINTS
+
+OWN_DATA = ("two-gaussians",)
+"""Data sets that a study is about, and which --dataset does not change."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,10 @@ class Study:
     attacks: tuple[AskedAttack, ...]
     checks: AskedMeasures | None = None
     """The masking checks; None is none."""
+    measures: tuple[AskedMeasures, ...] = ()
+    """Other properties of the trained models: margins, landscapes."""
+    size: str = ""
+    """Of a suite that comes in several: full is the paper's."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """Values of the recipe that the suite or the command line changes."""
     params: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -74,51 +80,59 @@ class Study:
     precision: str = "fp32"
 
 
-def list_suites() -> list[tuple[str, str]]:
-    """Names and titles of the suites in the package."""
-    folder = files("bench") / "suites"
-    names = sorted(e.name[:-5] for e in folder.iterdir() if e.name.endswith(".toml"))
-    return [(name, str(_table(name)["title"])) for name in names]
-
-
-def load_suite(name: str) -> Study:
-    """The suite as it stands in the package."""
-    if name not in dict(list_suites()):
-        raise unknown_name("suite", name, dict(list_suites()))
-    table = _table(name)
-    attacks = [
-        AskedAttack.parse(
-            text,
-            checkpoints=tuple(group.get("checkpoints", CHECKPOINTS)),
-            first=group.get("first"),
-            split=group.get("split", "test"),
-        )
-        for group in table["attacks"]
-        for text in group["names"]
-    ]
-    return Study(
-        suite=name,
-        title=table["title"],
-        methods=tuple(table["methods"]),
-        arch=table["arch"],
-        dataset=table["dataset"],
-        eps=parse_eps(str(table["eps"])),
-        seeds=tuple(table["seeds"]),
-        recipe=table["recipe"],
-        attacks=tuple(attacks),
-        checks=_measures(table["checks"]) if "checks" in table else None,
-        training=table.get("training", {}),
+def changed(
+    study: Study,
+    *,
+    methods: Sequence[str] = (),
+    arch: str | None = None,
+    dataset: str | None = None,
+    data_root: str | None = None,
+    seeds: Sequence[str] = (),
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    eps: str | None = None,
+    train_size: int | None = None,
+    test_size: int | None = None,
+    attacks: Sequence[str] = (),
+    checks: bool | None = None,
+    recipe: str | None = None,
+    params: Sequence[str] = (),
+    precision: str = "fp32",
+) -> Study:
+    """The study with what the options of `bench run` change; raises ConfigError."""
+    training = {"epochs": epochs, "batch_size": batch_size}
+    asked: dict[str, Any] = {
+        "methods": tuple(methods),
+        "arch": arch,
+        "dataset": None if study.dataset in OWN_DATA else dataset,
+        "recipe": recipe,
+        "eps": parse_eps(eps) if eps is not None else None,
+        "seeds": _seeds(seeds),
+        "attacks": chosen_attacks(study, attacks),
+        "train_size": train_size,
+        "test_size": test_size,
+    }
+    wanted = study.checks or AskedMeasures() if checks else None
+    if checks is None and not attacks:
+        wanted = study.checks
+    return replace(
+        study,
+        **{name: value for name, value in asked.items() if value not in (None, ())},
+        checks=wanted,
+        training={**study.training, **{k: v for k, v in training.items() if v is not None}},
+        params=parse_params(params),
+        data_root=data_root,
+        precision=precision,
     )
 
 
-def _measures(table: Mapping[str, Any]) -> AskedMeasures:
-    default = AskedMeasures()
-    return AskedMeasures(
-        names=tuple(table.get("names", default.names)),
-        checkpoints=tuple(table.get("checkpoints", default.checkpoints)),
-        first=table.get("first", default.first),
-        params={k: v for k, v in table.items() if k not in ("names", "checkpoints", "first")},
-    )
+def _seeds(texts: Sequence[str]) -> tuple[int, ...]:
+    try:
+        return tuple(dict.fromkeys(int(seed) for seed in texts))
+    except ValueError:
+        raise ConfigError(
+            f"--seeds {','.join(texts)}: write whole numbers, such as 0,1,2"
+        ) from None
 
 
 def chosen_attacks(study: Study, names: Sequence[str]) -> tuple[AskedAttack, ...]:
@@ -138,7 +152,3 @@ def parse_params(texts: Sequence[str]) -> dict[str, dict[str, str]]:
             raise ConfigError(f"--param {text}: write method.name=value, such as trades.beta=6")
         params.setdefault(method, {})[name] = value
     return params
-
-
-def _table(name: str) -> dict[str, Any]:
-    return tomllib.loads((files("bench") / "suites" / f"{name}.toml").read_text())

@@ -1,4 +1,4 @@
-"""Write the pages that are made from code and records: docs/methods.md, the table in README.md.
+"""Write what is made from code and records: docs/methods.md, tables of docs/evaluation.md, README.
 
 `make docs` runs it; `python docs/generate.py --check` writes nothing, and names what is out of
 date with exit code 1.
@@ -18,6 +18,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 
+from bench.attacks import describe_attack, list_attacks
+from bench.evaluation.checks import CHECKS
 from bench.method import Method
 from bench.records import load_records
 from bench.registry import broken_methods, get_method, list_methods, method_class, parameters
@@ -226,18 +228,41 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def with_digits_table(readme: str, results: Path) -> str:
-    """README.md with the records' table between its markers; unchanged where either is absent."""
-    before, start, rest = readme.partition(START)
-    _, end, after = rest.partition(END)
+    """README.md with the records' table between its markers; unchanged without records."""
     records = load_records(results)
-    if not (start and end and len(records)):
-        return readme
-    return f"{before}{START}\n\n{brief(records, DIGITS)}\n\n{END}{after}"
+    return filled(readme, "digits-table", brief(records, DIGITS)) if len(records) else readme
+
+
+def attack_table() -> str:
+    """Every attack with its exact definition."""
+    rows = [("attack", "definition"), *((f"`{n}`", describe_attack(n)) for n in list_attacks())]
+    return _table(rows)
+
+
+def check_table() -> str:
+    """Every masking check: what it computes, and what raises an alarm."""
+    head = ("check", "looks for", "computes", "alarm")
+    rows = [(n, c.asks, c.compute, c.alarm) for n, c in CHECKS.items()]
+    return _table([head, *rows])
+
+
+def filled(page: str, name: str, content: str) -> str:
+    """`page` with `content` between the markers of `name`; unchanged where either is absent."""
+    start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+    before, found, rest = page.partition(start)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        return page
+    return f"{before}{start}\n\n{content}\n\n{end}{after}"
 
 
 def generated(root: Path) -> dict[Path, str]:
     """Each generated file and the text that it should have."""
     files = {root / "docs" / "methods.md": methods_page()}
+    evaluation = root / "docs" / "evaluation.md"
+    if evaluation.exists():
+        page = filled(evaluation.read_text(), "attacks", attack_table())
+        files[evaluation] = filled(page, "checks", check_table())
     readme = root / "README.md"
     if readme.exists():
         files[readme] = with_digits_table(readme.read_text(), root / DIGITS)

@@ -22,7 +22,8 @@ from bench.plan import make_plan
 from bench.progress import Reporter
 from bench.records import load_records
 from bench.spec import TrainSpec
-from bench.study import AskedAttack, load_suite
+from bench.study import AskedAttack
+from bench.suite import load_suite
 from bench.training import engine
 from bench.training.engine import Trainer, initial_model
 from tests.pictures import make_folder, make_imagenet
@@ -105,7 +106,7 @@ class Stopped(Exception):
 def trained(results: Path, dataset: str, *, stop_at: int | None = None) -> dict[str, Tensor]:
     """The last weights of two epochs of 4 batches; with `stop_at`, die when that batch begins."""
     study = replace(
-        load_suite("digits"),
+        load_suite("digits").only(),
         methods=("madry",),
         dataset=dataset,
         attacks=(AskedAttack(name="clean"),),

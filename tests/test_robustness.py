@@ -17,7 +17,7 @@ from bench.folder import RunFolder
 from bench.plan import make_plan
 from bench.progress import Reporter
 from bench.registry import list_methods, method_class, parameters
-from bench.study import load_suite
+from bench.suite import load_suite
 from bench.threat import Threat
 from bench.training.engine import Trainer, initial_model
 
@@ -31,7 +31,7 @@ AHEAD = 10
 def n_robust(name: str) -> int:
     """Test images that survive PGD-20 after a short training on digits, with short attacks."""
     short = {name: {"steps": "5"}} if "steps" in parameters(method_class(name)) else {}
-    study = replace(load_suite("digits"), methods=(name,), params=short, train_size=500)
+    study = replace(load_suite("digits").only(), methods=(name,), params=short, train_size=500)
     plan = make_plan(study)
     cell, dataset = plan.cells[0], plan.dataset
     spec = replace(cell.spec, recipe=replace(cell.spec.recipe, epochs=10, batch_size=30))

@@ -17,7 +17,7 @@ from bench.plan import make_plan
 from bench.progress import Reporter
 from bench.recipe import Recipe
 from bench.registry import get_method, list_methods
-from bench.study import load_suite
+from bench.suite import load_suite
 from bench.threat import Threat
 from bench.training import engine
 from bench.training.engine import Trainer
@@ -41,7 +41,11 @@ def trainer(
 ) -> tuple[Trainer, RunFolder]:
     """Two epochs of three batches, the last of 5 images."""
     study = replace(
-        load_suite("digits"), methods=(name,), train_size=50, test_size=10, precision=precision
+        load_suite("digits").only(),
+        methods=(name,),
+        train_size=50,
+        test_size=10,
+        precision=precision,
     )
     cell = make_plan(study).cells[0]
     spec = replace(cell.spec, recipe=replace(cell.spec.recipe, epochs=2, batch_size=20))

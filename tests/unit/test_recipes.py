@@ -15,7 +15,7 @@ from bench.listing import listing
 from bench.plan import make_plan
 from bench.recipe import Recipe, list_recipes, load_recipe, recipe_title
 from bench.registry import get_method, list_methods
-from bench.study import load_suite
+from bench.suite import load_suite
 from bench.training.schedule import learning_rate
 
 CAT_ONLY = ("cat-first-release", "cat-version-1", "cat-version-2")
@@ -297,7 +297,9 @@ def test_the_list_says_what_each_recipe_is() -> None:
 
 @pytest.mark.parametrize("eps", [8 / 255, 0.2])
 def test_eps_is_the_radius_of_the_training_alone(eps: float) -> None:
-    study = replace(load_suite("digits"), methods=("trades", "madry"), recipe="authors", eps=eps)
+    study = replace(
+        load_suite("digits").only(), methods=("trades", "madry"), recipe="authors", eps=eps
+    )
     trades, madry = make_plan(study).cells
     assert trades.spec.eps == pytest.approx(0.031 * eps / (8 / 255), rel=1e-12)
     assert madry.spec.eps == eps
@@ -308,5 +310,5 @@ def test_eps_is_the_radius_of_the_training_alone(eps: float) -> None:
 
 
 def test_at_the_reference_eps_the_authors_is_exact() -> None:
-    study = replace(load_suite("digits"), methods=("mart",), recipe="authors", eps=8 / 255)
+    study = replace(load_suite("digits").only(), methods=("mart",), recipe="authors", eps=8 / 255)
     assert make_plan(study).cells[0].spec.eps == 0.031

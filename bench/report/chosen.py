@@ -1,0 +1,161 @@
+"""Which records an artefact is made of: the cells of its suite, in the largest size that is there.
+
+A run belongs to a cell if its method, network, data, radius, recipe and number of images are the
+study's. A data set in several variants (cifar10, cifar10-q75) is taken in the one with most cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+from bench.recipe import Recipe, load_recipe
+from bench.records import RunRecord
+from bench.report.groups import same_eps
+from bench.study import Study
+from bench.suite import FULL, Suite, load_suite, sizes
+
+_DATA_S_OWN = ("pad", "flip", "eps")
+"""Values of a recipe that a training takes from its data set or study."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRuns:
+    """One study of a suite and its records."""
+
+    study: Study
+    runs: Mapping[str, tuple[RunRecord, ...]]
+    """Method -> its trainings, one a seed, in the study's order of methods; absent ones left out."""
+
+    @property
+    def absent(self) -> list[str]:
+        """Methods of the study without a finished training."""
+        return [method for method in self.study.methods if method not in self.runs]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """A suite in one size, and the records that belong to it."""
+
+    suite: Suite
+    dataset: str
+    """The data variant of the records; of the first study, where they differ."""
+    studies: tuple[StudyRuns, ...]
+
+    @property
+    def n_cells(self) -> int:
+        """Trainings that are there."""
+        return sum(len(runs) for study in self.studies for runs in study.runs.values())
+
+    @property
+    def full(self) -> bool:
+        """Whether this is the paper's size, on the paper's data."""
+        return self.suite.size == FULL and self.dataset in (
+            study.study.dataset for study in self.studies
+        )
+
+    @property
+    def caption(self) -> str:
+        """`Size tiny (digits, cnn, 4 epochs): not the paper's.` Stands on every output."""
+        archs = dict.fromkeys(study.study.arch for study in self.studies)
+        epochs = dict.fromkeys(_epochs(study) for study in self.studies)
+        what = ", ".join([self.dataset, *archs, *filter(None, epochs)])
+        end = "the paper's" if self.full else "not the paper's"
+        return f"Size {self.suite.size} ({what}): {end}."
+
+    @property
+    def command(self) -> str:
+        """What makes the missing records."""
+        return command(self.suite.name, self.suite.size)
+
+
+def command(suite: str, size: str) -> str:
+    """`bench run --suite table1 --size tiny`."""
+    return f"bench run --suite {suite}" + (f" --size {size}" if size != FULL else "")
+
+
+def choose(records: Iterable[RunRecord], suite: str, size: str | None = None) -> Chosen | None:
+    """The size, or the given one, and data variant of which most cells are there.
+
+    The larger size of several equal ones. None where no training of the suite is there.
+    """
+    runs = [run for run in records if run.kind == "train" and run.status == "done"]
+    best: Chosen | None = None
+    for name in sizes(suite) if size is None else [size]:
+        loaded = load_suite(suite, name)
+        for variant in _variants(loaded, runs):
+            found = _chosen(loaded, variant, runs)
+            if found.n_cells and (best is None or _share(found) > _share(best)):
+                best = found
+    return best
+
+
+def _share(chosen: Chosen) -> float:
+    return chosen.n_cells / sum(len(study.study.methods) for study in chosen.studies)
+
+
+def _variants(suite: Suite, runs: Sequence[RunRecord]) -> list[str]:
+    """Data variants of the suite's first data set that are on record, the plain one first."""
+    base = _base(suite.studies[0].dataset)
+    return sorted({run.dataset for run in runs if run.dataset.startswith(base)})
+
+
+def _base(dataset: str) -> str:
+    return dataset.partition("@")[0]
+
+
+def _chosen(suite: Suite, variant: str, runs: Sequence[RunRecord]) -> Chosen:
+    first = _base(suite.studies[0].dataset)
+    studies = []
+    for study in suite.studies:
+        data = variant if _base(study.dataset) == first else _base(study.dataset)
+        found = {method: _cell(study, method, data, runs) for method in study.methods}
+        studies.append(StudyRuns(study=study, runs={m: r for m, r in found.items() if r}))
+    return Chosen(suite=suite, dataset=variant, studies=tuple(studies))
+
+
+def _cell(
+    study: Study, method: str, dataset: str, runs: Sequence[RunRecord]
+) -> tuple[RunRecord, ...]:
+    """The trainings of a method, by seed; of several of one seed the one with most outcomes."""
+    recipe, _ = load_recipe(study.recipe, arch=study.arch, dataset=study.dataset, method=method)
+    wanted = recipe.replaced(study.training, study.suite)
+    by_seed: dict[int, RunRecord] = {}
+    for run in runs:
+        if run.method == method and _belongs(run, study, dataset, wanted):
+            seed = run.seed or 0
+            earlier = by_seed.get(seed)
+            if earlier is None or _outcomes(run) > _outcomes(earlier):
+                by_seed[seed] = run
+    return tuple(by_seed[seed] for seed in sorted(by_seed))
+
+
+def _belongs(run: RunRecord, study: Study, dataset: str, wanted: Recipe) -> bool:
+    spec = run.spec
+    n_train = int(spec["n_train"]) + int(spec["n_val"])
+    return (
+        run.dataset == dataset
+        and run.arch == study.arch
+        and spec.get("recipe_name") == study.recipe
+        and same_eps(float(spec.get("study_eps") or spec["eps"]), study.eps)
+        and study.train_size in (None, n_train)
+        and "--param" not in str(run.provenance.get("command", ""))
+        and all(
+            _plain(spec["recipe"].get(f.name)) == _plain(getattr(wanted, f.name))
+            for f in fields(wanted)
+            if f.name not in _DATA_S_OWN and f.name in spec["recipe"]
+        )
+    )
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _outcomes(run: RunRecord) -> int:
+    return len(run.evaluations) + len(run.measures)
+
+
+def _epochs(study: StudyRuns) -> str:
+    counts = {int(run.spec["recipe"]["epochs"]) for runs in study.runs.values() for run in runs}
+    return f"{min(counts)} epochs" if counts else ""
