@@ -1,0 +1,32 @@
+"""What a table or figure of the paper is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from bench.report.chosen import Chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """The files of one artefact."""
+
+    files: Mapping[str, bytes]
+    """By name in the reports folder: `table1.md`, `figure2.png`."""
+    lacks: tuple[str, ...] = ()
+    """What it would also show if there were records: `trades: no training`, in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artefact:
+    """One table or figure of the paper."""
+
+    name: str
+    """`table1`; the head of its files' names."""
+    suite: str
+    """Whose records it is made of."""
+    title: str
+    """What it shows, in a line."""
+    make: Callable[[Chosen, str], Made]
+    """From the records, and the sentence on their origin that every file carries."""
