@@ -325,6 +325,39 @@ def _at_work(
         yield chosen, reporter, command, helpers(workers - 1, sys.argv[1:], chosen, reporter)
 
 
+@main.command("verify-adversarials")
+@click.argument(
+    "files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path)
+)
+@click.option("--model", help="A run id, or a model as for bench evaluate.  [the file's own run]")
+@click.option("--weights", type=click.Path(path_type=Path), help="Of a model from outside.")
+@click.option("--mean", help="With --model: normalise in front of it, by 0.49,0.48,0.45 a channel.")
+@click.option("--std", help="With --mean: by this standard deviation, 0.25,0.24,0.26.")
+@click.option("--dataset", help="The images before the attack.  [the run's own]")
+@data_root_option
+@device_option
+@results_option
+def verify_adversarials(files: tuple[Path, ...], device: str, **options: Any) -> None:
+    """Check images again that bench evaluate --save-adversarials wrote.
+
+    Each must be within eps of its image and in [0, 1], have its label, and be predicted right or
+    wrong as the file says. Exit code 1 if anything differs, 2 if a file is of no use.
+    """
+    from bench.machine import choose_device, use_threads
+    from bench.rechecking import Against, verify_files
+
+    use_threads()
+    verdicts = []
+    for verdict in verify_files(files, Against(**options), choose_device(device)):
+        said = verdict.line if verdict.usable else f"error: {verdict.line}"
+        click.echo(said, err=not verdict.usable)
+        verdicts.append(verdict)
+    if not all(verdict.usable for verdict in verdicts):
+        raise click.exceptions.Exit(2)
+    if not all(verdict.holds for verdict in verdicts):
+        raise click.exceptions.Exit(1)
+
+
 @main.command()
 @results_option
 @click.option(
@@ -334,8 +367,13 @@ def _at_work(
     show_default=True,
     help="Folder of the tables and figures.",
 )
-def report(results: Path, reports: Path) -> None:
-    """Make tables and figures from the records, and print Table 3."""
+@click.option("--suite", help="Only what one suite or artefact is for: table1, figure2.  [all]")
+@click.option("--size", help="Of the paper's artefacts: full, small, tiny.  [the most complete]")
+def report(results: Path, reports: Path, suite: str | None, size: str | None) -> None:
+    """Make tables and figures from the records, and print Table 3.
+
+    index.md in the reports folder links everything, and says what lacks records.
+    """
     from bench.records import load_records
     from bench.report import write_report
 
@@ -344,6 +382,8 @@ def report(results: Path, reports: Path) -> None:
         reports,
         command=_report_command(results, reports),
         results=results,
+        suite=suite,
+        size=size,
     )
     click.echo(made.text)
 

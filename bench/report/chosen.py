@@ -25,7 +25,7 @@ class StudyRuns:
 
     study: Study
     runs: Mapping[str, tuple[RunRecord, ...]]
-    """Method -> its trainings, one a seed, in the study's order of methods; absent ones left out."""
+    """Method -> its trainings, one a seed, in the order of methods; absent ones left out."""
 
     @property
     def absent(self) -> list[str]:

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.errors import unknown_name
 from bench.records import Records
 from bench.report.aggregate import Section, sections
+from bench.report.artefacts import ARTEFACTS, Artefact
 from bench.report.balanced import BALANCED, balanced
 from bench.report.class_table import class_csv, class_link, class_markdown
 from bench.report.classes import classes
@@ -24,6 +26,7 @@ from bench.report.curves import Curve, curves
 from bench.report.facts import damage, facts, left_out, provenance, require, warnings
 from bench.report.figure import figure_files
 from bench.report.flat import flat
+from bench.report.index import Entry, entries, index_markdown
 from bench.report.latex import latex
 from bench.report.layout import main_table, other_table, title
 from bench.report.markdown import bullets, markdown
@@ -44,29 +47,85 @@ _LEGEND = (
 )
 
 
+TABLE_SUITES = ("table3", "digits", "cifar10")
+"""Suites that Table 3 is the report of."""
+OTHERS = (
+    ("Table 3, every setting on record", ("table3.md", "table3.csv", "table3.tex")),
+    ("Claims of the paper, with verdicts", ("claims.md", "claims.csv")),
+    ("Checks for masked gradients", ("masking.md", "masking.csv")),
+    ("Differences between methods", ("comparisons.csv", "comparisons.tex")),
+    ("Accuracy of each class", ("classes.md", "classes.csv")),
+    ("Cost of training", ("cost.md", "cost.csv", "cost.tex")),
+    ("Published AutoAttack results beside ours", ("context.csv",)),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReportResult:
     """What a report wrote."""
 
     paths: tuple[Path, ...]
-    """table3.md, .csv and .tex, cost.md, .csv and .tex; where there is anything to compare
-    comparisons.csv and .tex, where images have classes classes.md and .csv, where models were
-    checked masking.md and .csv, where others published comparable results context.csv; then the
-    figures."""
+    """index.md links them."""
     text: str
-    """The content of table3.md and the tables of cost.md, for the terminal."""
+    """For the terminal: the content of table3.md and the tables of cost.md, where they were made,
+    else the names of the files."""
 
 
 def write_report(
-    records: Records, reports: Path, *, command: str, results: str | Path = "results"
+    records: Records,
+    reports: Path,
+    *,
+    command: str,
+    results: str | Path = "results",
+    suite: str | None = None,
+    size: str | None = None,
 ) -> ReportResult:
     """Write the tables and figures of all records; the same records give the same bytes.
 
-    `command` is named in every file as its origin; `results` where a record is missing.
-    Raises RecordError without records, or where a file cannot be written.
+    `command` is named in every file as its origin; `results` where a record is missing. `suite`:
+    only what a suite or artefact of that name is for; `size`: of the paper's artefacts, in place
+    of the one of which most is there. Raises RecordError without records, or where a file cannot
+    be written, and ConfigError for an unknown suite.
     """
     require(records, results)
     note = origin(records, command)
+    wanted = _wanted(suite)
+    found = entries(wanted, records, note, size)
+    files = {name: content for entry in found for name, content in entry.made.files.items()}
+    text = "\n".join(_told(entry) for entry in found)
+    if suite is None or suite in TABLE_SUITES:
+        tables, text = _tables(records, note, results)
+        files |= tables
+    if suite is None:
+        own = {name for entry in found for name in entry.made.files}
+        others = [(title, [n for n in names if n in files]) for title, names in OTHERS]
+        curves_ = [n for n in files if n.startswith("robust-accuracy-") and n not in own]
+        others.append(("Robust accuracy against eps, every setting on record", sorted(curves_)))
+        files["index.md"] = index_markdown(found, others, records, note).encode()
+    for file, content in files.items():
+        write_atomic(reports / file, content)
+    return ReportResult(paths=tuple(reports / file for file in files), text=text)
+
+
+def _wanted(suite: str | None) -> list[Artefact]:
+    """The artefacts that are named, or all."""
+    if suite is None or suite == "paper":
+        return list(ARTEFACTS)
+    chosen = [artefact for artefact in ARTEFACTS if suite in (artefact.suite, artefact.name)]
+    if not chosen and suite not in TABLE_SUITES:
+        known = {name for artefact in ARTEFACTS for name in (artefact.suite, artefact.name)}
+        raise unknown_name("suite", suite, {*known, *TABLE_SUITES, "paper"})
+    return chosen
+
+
+def _told(entry: Entry) -> str:
+    """What the terminal shows of an artefact."""
+    names = ", ".join(sorted(entry.made.files)) or f"no records; make them: {entry.missing.command}"
+    return f"{entry.artefact.name}: {names}"
+
+
+def _tables(records: Records, note: str, results: str | Path) -> tuple[dict[str, bytes], str]:
+    """What is made of every setting on record, and the tables for the terminal."""
     parts = sections(records)
     figures = [curves(section) for section in parts]
     matrices, by_class = [matrix(section) for section in parts], [classes(s) for s in parts]
@@ -98,10 +157,7 @@ def write_report(
         if figure:
             contents = figure_files(figure, section.setting, note)
             files |= {f"{_image(section)}{suffix}": c for suffix, c in contents.items()}
-    for file, content in files.items():
-        write_atomic(reports / file, content)
-    paths = tuple(reports / file for file in files)
-    return ReportResult(paths=paths, text=f"{text}\n{cost}")
+    return files, f"{text}\n{cost}"
 
 
 def _image(section: Section) -> str:

@@ -1,4 +1,4 @@
-"""Tables and figures of the paper by name: what each is, which suite it needs, and what makes it."""
+"""Tables and figures of the paper by name: what each shows, its suite, and what makes it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,82 @@
+"""index.md: everything that the report wrote, and what it could not write for lack of records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from bench.records import Records
+from bench.report.artefacts import Artefact, Made
+from bench.report.chosen import Chosen, choose
+from bench.report.markdown import bullets
+from bench.report.remaining import Missing, duration_text, everything_of, missing_of
+
+MAX_LACKS = 6
+"""Lines on what one artefact lacks; more are counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One artefact: made, in part, or not for lack of records."""
+
+    artefact: Artefact
+    chosen: Chosen | None
+    made: Made
+
+    @property
+    def missing(self) -> Missing:
+        """Its trainings that are not there."""
+        return missing_of(self.chosen) if self.chosen else everything_of(self.artefact.suite)
+
+
+def entries(
+    artefacts: Iterable[Artefact], records: Records, note: str, size: str | None = None
+) -> list[Entry]:
+    """Each artefact from the records of its suite, in the size of which most is there."""
+    chosen: dict[str, Chosen | None] = {}
+    found = []
+    for artefact in artefacts:
+        if artefact.suite not in chosen:
+            chosen[artefact.suite] = choose(records, artefact.suite, size)
+        runs = chosen[artefact.suite]
+        made = artefact.make(runs, note) if runs else Made(files={})
+        found.append(Entry(artefact=artefact, chosen=runs, made=made))
+    return found
+
+
+def index_markdown(
+    found: Sequence[Entry], others: Sequence[tuple[str, Sequence[str]]], records: Records, note: str
+) -> str:
+    """Links to the artefacts, then to `others` (a title and its files), then what is lacking."""
+    blocks = [note, "# Tables and figures"]
+    blocks.append(bullets([f"{title}: {_links(files)}" for title, files in others if files]))
+    made = [entry for entry in found if entry.made.files]
+    if made:
+        blocks += ["## The CAT paper (arXiv 2002.06789)", bullets([_line(e) for e in made])]
+    lacking = [line for entry in found for line in _lacking(entry, records)]
+    if lacking:
+        blocks += ["## Not there for lack of records", bullets(lacking)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _line(entry: Entry) -> str:
+    assert entry.chosen is not None
+    return f"{entry.artefact.title}: {_links(sorted(entry.made.files))}. {entry.chosen.caption}"
+
+
+def _links(files: Iterable[str]) -> str:
+    return ", ".join(f"[{name}]({name})" for name in files)
+
+
+def _lacking(entry: Entry, records: Records) -> list[str]:
+    name, missing = entry.artefact.name, entry.missing
+    if not entry.made.files:
+        took = duration_text(missing, records)
+        return [f"{name} ({entry.artefact.title}): `{missing.command}`, {took}"]
+    if not entry.made.lacks:
+        return []
+    shown = "; ".join(entry.made.lacks[:MAX_LACKS])
+    more = len(entry.made.lacks) - MAX_LACKS
+    shown += f"; and {more} more" if more > 0 else ""
+    took = f", {duration_text(missing, records)}" if missing.cells else ""
+    return [f"{name} lacks {shown}: `{missing.command}`{took}"]
