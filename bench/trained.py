@@ -60,7 +60,7 @@ def refuse_other_images(spec: TrainSpec, dataset: Dataset) -> None:
     has = dataset.in_channels, dataset.image_size, dataset.num_classes
     if takes != has:
         raise ConfigError(
-            f"surrogate {spec.run_id} was trained on {_kind(*takes)} and {dataset.name} has "
+            f"{spec.run_id} was trained on {_kind(*takes)} and {dataset.name} has "
             f"{_kind(*has)}; name a run on such images"
         )
 

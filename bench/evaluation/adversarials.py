@@ -145,7 +145,8 @@ def _at(found: Adversarials, flags: Tensor) -> list[int]:
 
 def _aligned(tensors: Mapping[str, Tensor]) -> bool:
     kinds = {name: (tensor.dtype, tensor.ndim) for name, tensor in tensors.items()}
-    return kinds == KINDS and len({len(tensor) for tensor in tensors.values()}) == 1
+    lengths = {len(tensor) for tensor in tensors.values() if tensor.ndim}
+    return kinds == KINDS and len(lengths) == 1 and 0 not in lengths
 
 
 def _checksum(facts: str, tensors: Mapping[str, Tensor]) -> str:
