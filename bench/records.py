@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 """Version of the files' layout, in every spec.json."""
+QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+"""Levels of every NAME_quantiles in history.jsonl: per-example state NAME after an epoch."""
 
 
 @dataclass(frozen=True)

@@ -115,15 +115,16 @@ def _groups(runs: Sequence[RunRecord]) -> list[Group]:
         )
         for members in by_key.values()
     ]
-    groups = [_with_alarm(group) for group in _told_apart(groups)]
+    groups = [replace(g, label=marked(g.label, g.runs)) for g in _told_apart(groups)]
     return sorted(groups, key=lambda g: (g.outside, order(g.method), g.label))
 
 
-def _with_alarm(group: Group) -> Group:
-    checkpoints = {m.spec.checkpoint for run in group.runs for m in run.measures}
-    checkpoints |= {e.spec.checkpoint for run in group.runs for e in run.evaluations}
-    alarmed = any(masking(group.runs, checkpoint).alarms for checkpoint in checkpoints)
-    return replace(group, label=f"{group.label}{ALARM}") if alarmed else group
+def marked(label: str, runs: Sequence[RunRecord]) -> str:
+    """The label with the mark of an alarm, where a masking check raises one on any checkpoint."""
+    checkpoints = {m.spec.checkpoint for run in runs for m in run.measures}
+    checkpoints |= {e.spec.checkpoint for run in runs for e in run.evaluations}
+    alarmed = any(masking(runs, checkpoint).alarms for checkpoint in checkpoints)
+    return f"{label}{ALARM}" if alarmed else label
 
 
 def _key(run: RunRecord) -> str:

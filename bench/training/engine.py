@@ -26,6 +26,7 @@ from bench.errors import NonFiniteLoss
 from bench.folder import RunFolder
 from bench.method import Batch, Method, TrainState
 from bench.progress import Reporter, Task
+from bench.records import QUANTILES
 from bench.seeding import seed_for
 from bench.spec import TrainSpec
 from bench.storage import sha256_file
@@ -40,8 +41,6 @@ SAVE_SECONDS = 120.0
 """Time after which the state is saved in the middle of an epoch."""
 CHECK_BATCHES = 50
 """Batches between two looks at whether the loss is finite; looking waits for the device."""
-QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
-"""Of per-example state, in the history."""
 
 
 @dataclass

@@ -17,7 +17,7 @@ from bench.errors import NonFiniteLoss
 from bench.folder import RunFolder
 from bench.plan import make_plan
 from bench.progress import Reporter
-from bench.records import load_history
+from bench.records import QUANTILES, load_history
 from bench.spec import TrainSpec
 from bench.suite import load_suite
 from bench.training import engine
@@ -136,7 +136,7 @@ def test_history_has_what_a_reader_plots(dataset: Dataset, tmp_path: Path) -> No
     assert [row["epoch"] for row in rows] == [0, 1]
     for row in rows:
         assert {"loss", "lr", "val_clean", "val_robust", "images_per_second"} <= row.keys()
-        assert len(row["radius_quantiles"]) == len(engine.QUANTILES)
+        assert len(row["radius_quantiles"]) == len(QUANTILES)
         assert sorted(row["radius_quantiles"]) == row["radius_quantiles"]
         assert row["n_val"] == len(dataset.val)
     assert 0 < rows[1]["radius_quantiles"][-1] <= spec.eps
