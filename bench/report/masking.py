@@ -72,20 +72,20 @@ def masking(runs: Iterable[RunRecord], checkpoint: str, eps: float | None = None
 
 
 def _checks(run: RunRecord, checkpoint: str, eps: float | None) -> list[Finding]:
-    """Of several records of one check the one with most images."""
-    chosen: dict[str, MeasureRecord] = {}
+    """Of several records of one check at one radius the one with most images."""
+    chosen: dict[tuple[str, float], MeasureRecord] = {}
     for measure in run.measures:
         spec = measure.spec
         if not _NUMBER.fullmatch(spec.name) or spec.checkpoint != checkpoint:
             continue
         if "skipped" in measure.values or not _same(spec.eps, eps):
             continue
-        best = chosen.get(spec.name)
+        best = chosen.get((spec.name, spec.eps))
         if best is None or spec.n_examples > best.spec.n_examples:
-            chosen[spec.name] = measure
+            chosen[spec.name, spec.eps] = measure
     return [
         Finding(
-            number=int(name[1:]),
+            number=int(measure.spec.name[1:]),
             name=str(measure.values["name"]),
             value=measure.values["value"],
             threshold=float(measure.values["threshold"]),
@@ -94,7 +94,7 @@ def _checks(run: RunRecord, checkpoint: str, eps: float | None) -> list[Finding]
             n=measure.spec.n_examples,
             seed=run.seed,
         )
-        for name, measure in chosen.items()
+        for measure in chosen.values()
     ]
 
 

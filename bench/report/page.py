@@ -91,11 +91,10 @@ def write_report(
     note = origin(records, command)
     wanted = _wanted(suite)
     found = entries(wanted, records, note, size)
-    files = {name: content for entry in found for name, content in entry.made.files.items()}
-    text = "\n".join(_told(entry) for entry in found)
+    files, text = dict[str, bytes](), "\n".join(_told(entry) for entry in found)
     if suite is None or suite in TABLE_SUITES:
-        tables, text = _tables(records, note, results)
-        files |= tables
+        files, text = _tables(records, note, results)
+    files |= {name: content for entry in found for name, content in entry.made.files.items()}
     if suite is None:
         own = {name for entry in found for name in entry.made.files}
         others = [(title, [n for n in names if n in files]) for title, names in OTHERS]

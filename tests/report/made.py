@@ -115,6 +115,7 @@ def evaluate(
     chunks: Sequence[int] | None = None,
     warnings: Sequence[str] = (),
     labels: Sequence[int] | None = None,
+    package_checks: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """One evaluation of n images.
 
@@ -153,6 +154,7 @@ def evaluate(
                 seconds=1.0,
                 warnings=tuple(warnings),
                 label=None if labels is None else np.array(labels)[index],
+                package_checks=tuple(package_checks),
             ),
         )
 
