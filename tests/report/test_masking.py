@@ -27,8 +27,9 @@ def verdict(
     folder: RunFolder, name: str, value: float | None, threshold: float, **spec: Any
 ) -> None:
     """A check as the evaluator records it."""
+    fields: dict[str, Any] = {"checkpoint": "best", "eps": EPS, "n_examples": 100}
     asked = MeasureSpec(
-        **{"checkpoint": "best", "eps": EPS, "n_examples": 100, "data_sha256": "d" * 64} | spec,
+        **{**fields, "data_sha256": "d" * 64, **spec},
         name=name,
     )
     values = {
