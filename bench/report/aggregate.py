@@ -16,9 +16,9 @@ from bench.report.groups import Group, Setting, group_runs, same_eps, shown
 from bench.report.joins import (
     Cell,
     Flags,
-    accuracy,
     clean_flags,
     difference,
+    mean_accuracy,
     over_seeds,
     survivors,
     worst_case,
@@ -190,10 +190,10 @@ def _row(group: Group, checkpoint: str, setting: Setting, labels: Mapping[Attack
         group=group,
         checkpoint=checkpoint,
         n_seeds=len(seeds),
-        clean=_accuracy([clean for clean, _ in seeds]) if seeds else None,
-        attacks={name: _accuracy([a[name] for a in attacks if name in a]) for name in names},
-        after={label: _accuracy(flags) for label, flags in after.items()},
-        worst=_accuracy([worst_case(flags) for flags in whole]) if whole else None,
+        clean=mean_accuracy([clean for clean, _ in seeds]) if seeds else None,
+        attacks={name: mean_accuracy([a[name] for a in attacks if name in a]) for name in names},
+        after={label: mean_accuracy(flags) for label, flags in after.items()},
+        worst=mean_accuracy([worst_case(flags) for flags in whole]) if whole else None,
         worst_over=tuple(names),
         gap=_gap(pairs) if pairs else None,
         warnings=tuple(warnings),
@@ -224,10 +224,6 @@ def _after(found: Sequence[EvaluationRecord], labels: Mapping[AttackId, str]) ->
         for e in found
         if e.after is not None and len(e.index)
     }
-
-
-def _accuracy(seeds: Sequence[Flags]) -> Cell:
-    return over_seeds([accuracy(f) for f in seeds], max(f.n_expected for f in seeds))
 
 
 def _gap(pairs: Sequence[tuple[Flags, Flags]]) -> Cell:

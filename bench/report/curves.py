@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bench.records import EvaluationRecord
 from bench.report.aggregate import CW, PGD, Section, evaluations_of
 from bench.report.groups import Group
-from bench.report.joins import Cell, Flags, accuracy, clean_flags, over_seeds, survivors
+from bench.report.joins import Cell, Flags, clean_flags, mean_accuracy, survivors
 from bench.spec import CHECKPOINTS, GIVEN
 
 PANELS = {PGD: "PGD-20", CW: "C&W"}
@@ -69,5 +69,4 @@ def _at(attacked: Sequence[Sequence[EvaluationRecord]], eps: float) -> list[Flag
 
 
 def _point(eps: float, seeds: Sequence[Flags]) -> Point:
-    cell = over_seeds([accuracy(f) for f in seeds], max(f.n_expected for f in seeds))
-    return Point(eps=eps, cell=cell)
+    return Point(eps=eps, cell=mean_accuracy(seeds))

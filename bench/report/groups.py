@@ -56,7 +56,7 @@ def same_eps(a: float, b: float) -> bool:
 
 def group_runs(runs: Iterable[RunRecord]) -> list[tuple[Setting, list[Group]]]:
     """The settings in order, each with its groups in the order of the paper's methods."""
-    runs = [run for run in runs if not _only_serves(run)]
+    runs = [run for run in runs if not only_serves(run)]
     settings: dict[Setting, list[RunRecord]] = {}
     for run in runs:
         if run.kind != "model":
@@ -68,7 +68,7 @@ def group_runs(runs: Iterable[RunRecord]) -> list[tuple[Setting, list[Group]]]:
     return [(setting, _groups(settings[setting])) for setting in sorted(settings)]
 
 
-def _only_serves(run: RunRecord) -> bool:
+def only_serves(run: RunRecord) -> bool:
     """Whether it was trained as a surrogate and nobody asked for figures of it."""
     return run.provenance.get("role") == "surrogate" and not run.evaluations
 

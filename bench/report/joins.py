@@ -66,6 +66,12 @@ def clean_flags(evaluations: Sequence[EvaluationRecord]) -> Flags:
     return _merged([(e.index, e.clean, e.spec.n_examples) for e in evaluations])
 
 
+def after_flags(evaluations: Sequence[EvaluationRecord]) -> Flags | None:
+    """Right on the attacked image, whatever before; None where no evaluation records it."""
+    parts = [(e.index, e.after, e.spec.n_examples) for e in evaluations if e.after is not None]
+    return _merged(parts) if parts else None
+
+
 def _merged(parts: Sequence[tuple[np.ndarray, np.ndarray, int]]) -> Flags:
     if len(parts) == 1:
         index, flags, n_expected = parts[0]
@@ -111,6 +117,11 @@ def difference(first: Flags, second: Flags) -> Estimate | None:
     n_expected = min(first.n_expected, second.n_expected)
     value = (counts[1] - counts[2]) / len(index)
     return Estimate(value=value, low=low, high=high, n=len(index), n_expected=n_expected)
+
+
+def mean_accuracy(seeds: Sequence[Flags]) -> Cell:
+    """The cell of one attack, from the flags of each seed."""
+    return over_seeds([accuracy(f) for f in seeds], max(f.n_expected for f in seeds))
 
 
 def over_seeds(estimates: Sequence[Estimate | None], n_expected: int) -> Cell:

@@ -120,8 +120,8 @@ def other_table(section: Section) -> Table | None:
     transferred = sorted({label for row in section.rows for label in row.after})
     lines = []
     for row in (row for row in section.rows if row.evaluated):
-        cells = [_text(row.attacks.get(label), row.n_seeds, None) for label in section.attacks]
-        cells += [_text(row.after.get(label), row.n_seeds, None) for label in transferred]
+        cells = [cell_text(row.attacks.get(label), row.n_seeds, None) for label in section.attacks]
+        cells += [cell_text(row.after.get(label), row.n_seeds, None) for label in transferred]
         checkpoint = MISSING if row.group.outside else row.checkpoint
         head = (Text(main=row.group.label), Text(main=checkpoint))
         lines.append(Line(head=head, cells=tuple(cells)))
@@ -186,10 +186,10 @@ def _cells(row: Row, usual: tuple[str, ...], notes: Notes) -> tuple[Text, ...]:
     total = len(row.group.runs)
     seeds = str(row.n_seeds) if row.n_seeds == total else f"{row.n_seeds} of {total}"
     return (
-        *(_text(cell, row.n_seeds, n) for cell in own),
-        _text(attack, row.n_seeds, n_joint),
-        _text(row.worst, row.n_seeds, n_joint, worst_marks),
-        _text(row.gap, row.n_seeds, n_joint, gap_marks),
+        *(cell_text(cell, row.n_seeds, n) for cell in own),
+        cell_text(attack, row.n_seeds, n_joint),
+        cell_text(row.worst, row.n_seeds, n_joint, worst_marks),
+        cell_text(row.gap, row.n_seeds, n_joint, gap_marks),
         masking_text(row.masking),
         Text(main=images),
         Text(main=MISSING if row.group.outside else seeds),
@@ -210,7 +210,7 @@ def _usual_n(cells: Iterable[Cell | None]) -> tuple[int, ...] | None:
     return counts.most_common(1)[0][0] if counts else None
 
 
-def _text(
+def cell_text(
     cell: Cell | None, n_seeds: int, n: tuple[int, ...] | None, marks: tuple[int, ...] = ()
 ) -> Text:
     """A cell's words; `n` is what the row's n column says, None where there is no such column."""
