@@ -7,10 +7,24 @@ from pathlib import Path
 
 import pytest
 
+from bench.attacks import list_attacks
+from bench.evaluation.checks import CHECKS
 from bench.records import load_records
 from bench.registry import get_method, list_methods, method_class, parameters
 from bench.report.brief import brief
-from docs.generate import DIGITS, END, ROOT, START, main, methods_page, prose, with_digits_table
+from docs.generate import (
+    DIGITS,
+    END,
+    ROOT,
+    START,
+    attack_table,
+    check_table,
+    filled,
+    main,
+    methods_page,
+    prose,
+    with_digits_table,
+)
 from tests.report.made import evaluate, evaluate_all, train_run
 
 README = f"Before.\n\n{START}\nan old table\n{END}\n\nAfter.\n"
@@ -35,6 +49,14 @@ def test_the_page_of_methods_is_up_to_date(page: str) -> None:
 def test_the_table_in_the_readme_is_that_of_the_records() -> None:
     text = (ROOT / "README.md").read_text()
     assert with_digits_table(text, ROOT / DIGITS) == text, "run `make docs`"
+
+
+def test_the_tables_of_the_evaluation_are_up_to_date() -> None:
+    text = (ROOT / "docs" / "evaluation.md").read_text()
+    assert filled(filled(text, "attacks", attack_table()), "checks", check_table()) == text
+    for name in list_attacks():
+        assert f"| `{name}` |" in text
+    assert text.count("\n| C") == len(CHECKS)
 
 
 def test_every_method_and_parameter_has_its_place(page: str) -> None:
@@ -92,7 +114,7 @@ def test_the_readme_gets_the_records_between_its_markers(tmp_path: Path) -> None
     assert "an old table" not in text
     assert with_digits_table(text, results) == text
     rows = {r.split(" | ")[0].strip("| "): r for r in text.splitlines() if r.startswith("| ")}
-    assert rows["madry"].split(" | ")[6].strip(" |") == "1.00"
+    assert rows["madry"].split(" | ")[7].strip(" |") == "1.00"
     assert "80.0" in rows["cat-ce"]
     assert "failed: the loss is not finite" in rows["mart"]
     assert "- \u00b9 PGD-20 is more than 5 points above AutoAttack" in text
