@@ -1,6 +1,24 @@
 """Two test processes on two cores: one thread each."""
 
 import os
+from pathlib import Path
 
+import pytest
+
+# read when torch is loaded, which no import above does
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@pytest.fixture(scope="session")
+def trained_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder with one naturally trained network: some images withstand an attack."""
+    from click.testing import CliRunner
+
+    from bench.cli import main
+
+    results = tmp_path_factory.mktemp("trained") / "results"
+    asked = ["--methods", "natural", "--attacks", "clean", "--train-size", "600", "--epochs", "3"]
+    found = CliRunner().invoke(main, ["run", "--results", str(results), "--quiet", *asked])
+    assert found.exit_code == 0, found.output
+    return results

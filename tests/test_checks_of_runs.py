@@ -1,0 +1,104 @@
+"""Masking checks through the command line: one file each, made once, mended where damaged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from bench import asked
+from bench.cli import main
+from bench.evaluation.checks import CHECKS
+from bench.records import RunRecord, load_records
+
+QUICK = ("C1", "C2", "C6", "C12", "C13")
+"""Two of them need the undefended network."""
+ASKED = ["--checks", "--check-size", "20", "--attacks", "clean", "--test-size", "20", "--quiet"]
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asked, "CHECKS", {name: CHECKS[name] for name in QUICK})
+
+
+@pytest.fixture
+def results(trained_digits: Path, tmp_path: Path) -> Path:
+    """A copy of the trained network's folder."""
+    return Path(shutil.copytree(trained_digits, tmp_path / "results"))
+
+
+def evaluate(results: Path, *arguments: str) -> RunRecord:
+    """The record of what was evaluated."""
+    found = CliRunner().invoke(main, ["evaluate", *arguments, "--results", str(results), *ASKED])
+    assert found.exit_code == 0, found.output
+    kind = "model" if "--model" in arguments else "train"
+    return next(r for r in load_records(results) if r.kind == kind and r.measures)
+
+
+def files(results: Path) -> dict[Path, int]:
+    found = (p for p in results.rglob("*") if p.is_file() and not p.name.endswith("lock"))
+    return {p: p.stat().st_mtime_ns for p in found}
+
+
+def test_checks_are_made_once_and_mended(results: Path) -> None:
+    (run_id,) = (p.name for p in results.iterdir())
+    record = evaluate(results, run_id)
+    assert record.run_id == run_id
+    assert sorted(m.spec.name for m in record.measures) == sorted(QUICK)
+    for measure in record.measures:
+        assert measure.spec.n_examples == 20
+        assert isinstance(measure.values["alarm"], bool)
+        assert measure.values["value"] is not None
+        assert measure.values["threshold"] is not None
+    twins = {s for m in record.measures for s in m.spec.surrogates}
+    (twin,) = (r for r in load_records(results) if r.run_id in twins)
+    assert (twin.method, twin.seed) == ("natural", 1)  # trained for them, never the network itself
+
+    before = files(results)
+    evaluate(results, run_id)
+    assert files(results) == before
+
+    damaged = next(record.path.glob("measures/C6-*.json"))
+    values = json.loads(damaged.read_text())["values"]
+    damaged.write_bytes(damaged.read_bytes()[:40])
+    mended = evaluate(results, run_id)
+    assert json.loads(damaged.read_text())["values"] == values
+    assert damaged.with_name(f"{damaged.name}.damaged").exists()
+    assert len(mended.measures) == len(QUICK)
+    assert not load_records(results).damaged
+    after = files(results)
+    assert {p for p in before if after[p] != before[p]} == {damaged}
+
+
+FACTORY = """
+from torch import nn
+
+def make():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+"""
+
+
+def test_an_outside_model_is_compared_with_the_surrogate_that_is_named(
+    results: Path, tmp_path: Path
+) -> None:
+    import torch
+    from torch import nn
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    torch.save(network.state_dict(), tmp_path / "w.pt")
+    (tmp_path / "mine.py").write_text(FACTORY)
+    (run_id,) = (p.name for p in results.iterdir())
+    weights = ["--weights", str(tmp_path / "w.pt"), "--dataset", "digits"]
+    model = ["--model", f"{tmp_path}/mine.py:make", *weights]
+    alone = evaluate(results, *model)
+    assert sorted(m.spec.name for m in alone.measures) == ["C1", "C13", "C6"]
+    assert not any(m.spec.surrogates for m in alone.measures)
+    beside = evaluate(results, *model, "--surrogate", run_id)
+    with_twin = [m.spec.name for m in beside.measures if m.spec.surrogates]
+    assert {"C2", "C12"} <= set(with_twin)
+    assert {s for m in beside.measures for s in m.spec.surrogates} == {run_id}

@@ -1,0 +1,413 @@
+"""An evaluation that is shared, killed and resumed has the outcome of an undisturbed one."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pyautoattack
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from torch import Tensor, nn
+
+from bench.attacks import AutoAttackPart
+from bench.attacks.blocks import Blocked
+from bench.cli import main
+from bench.data import load_dataset
+from bench.evaluation import store
+from bench.evaluation.chunk import Outcome, Unfinished, attack_chunk
+from bench.evaluation.store import Images
+from bench.evaluation.unfinished import read_unfinished, write_unfinished
+from bench.folder import RunFolder
+from bench.records import RunRecord, load_records
+from bench.seeding import seed_for
+from bench.spec import TrainSpec
+from bench.threat import Threat
+from bench.trained import load_network
+from tests.short import ShortAutoAttack
+
+ROOT = Path(__file__).parent.parent
+TIMEOUT = 240
+EPS = 0.15
+N = 280
+"""Two chunks."""
+ASKED = ["--attacks", f"pgd-20@{EPS},autoattack@{EPS}", "--test-size", str(N), "--quiet"]
+SHORT = """
+import pyautoattack
+from tests.short import ShortAutoAttack
+pyautoattack.AutoAttack = ShortAutoAttack
+"""
+
+
+@pytest.fixture
+def results(trained_digits: Path, tmp_path: Path) -> Path:
+    """A copy of the trained network's folder."""
+    return Path(shutil.copytree(trained_digits, tmp_path / "results"))
+
+
+@pytest.fixture
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pyautoattack, "AutoAttack", ShortAutoAttack)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    trained_digits: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, object]:
+    """What one process makes in one go."""
+    results = Path(shutil.copytree(trained_digits, tmp_path_factory.mktemp("u") / "results"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pyautoattack, "AutoAttack", ShortAutoAttack)
+        assert bench("evaluate", results, *ASKED).exit_code == 0
+    found = outcomes(results)
+    (attacked,) = (e for e in record(results).evaluations if e.spec.attack == "autoattack")
+    assert len(attacked.chunks) == 2
+    assert 5 < attacked.n_correct < 200
+    assert sum(n > 0 for n in attacked.broken_by().values()) > 1  # not all by the first part
+    return found
+
+
+def record(results: Path) -> RunRecord:
+    return next(run for run in load_records(results) if run.method == "natural")
+
+
+def bench(command: str, results: Path, *arguments: str) -> Result:
+    run_id = record(results).run_id
+    return CliRunner().invoke(main, [command, run_id, "--results", str(results), *arguments])
+
+
+def outcomes(results: Path) -> dict[str, object]:
+    """Of every image: whether it survived, and what broke it."""
+    return {
+        e.eval_id: [(c.survived.tolist(), c.broken_by.tolist(), c.parts) for c in e.chunks]
+        for e in record(results).evaluations
+    }
+
+
+def nothing_is_left(results: Path) -> None:
+    assert not load_records(results).damaged
+    ends = (".partial", ".damaged", ".unfinished")
+    assert [p for p in results.rglob("*") if p.name.endswith(ends)] == []
+
+
+@contextmanager
+def started(results: Path, tmp_path: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`bench evaluate` in a process, whose helpers too run AutoAttack with few iterations."""
+    (tmp_path / "site").mkdir(exist_ok=True)
+    (tmp_path / "site" / "sitecustomize.py").write_text(SHORT)
+    path = os.pathsep.join([str(tmp_path / "site"), str(ROOT)])
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "bench.cli", "evaluate", record(results).run_id),
+            *("--results", str(results), *ASKED, *arguments),
+        ],
+        env=os.environ | {"PYTHONPATH": path},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + TIMEOUT
+    while not ready() and process.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_three_processes_share_the_chunks(
+    results: Path, tmp_path: Path, undisturbed: dict[str, object]
+) -> None:
+    with started(results, tmp_path, "--workers", "3") as process:
+        assert process.wait(TIMEOUT) == 0
+    assert outcomes(results) == undisturbed
+    nothing_is_left(results)
+
+
+@pytest.mark.usefixtures("_short")
+def test_three_kills_at_any_moment_cost_no_outcome(
+    results: Path, tmp_path: Path, undisturbed: dict[str, object]
+) -> None:
+    draw = random.Random(0)
+    folder = record(results).path
+    n_killed = 0
+    for _ in range(3):
+        before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+        with started(results, tmp_path) as process:
+            wait_until(lambda: (folder / ".units.lock").exists(), process)
+            time.sleep(draw.uniform(0, 0.8))
+            process.send_signal(signal.SIGKILL)
+            n_killed += process.wait() == -signal.SIGKILL
+        (folder / ".units.lock").unlink(missing_ok=True)
+        for path, when in before.items():  # what was done stays done
+            if path.suffix == ".npz":
+                assert path.stat().st_mtime_ns == when
+    assert n_killed >= 1  # a fast machine may be done before the others
+    assert bench("evaluate", results, *ASKED).exit_code == 0
+    assert outcomes(results) == undisturbed
+    nothing_is_left(results)
+
+
+class Stopped(Exception):
+    """In place of a kill."""
+
+
+@pytest.fixture
+def parts_run(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the parts of AutoAttack that run."""
+    ran: list[str] = []
+    call = AutoAttackPart.__call__
+
+    def counted(self: AutoAttackPart, *args: object, **kwargs: object) -> Tensor:
+        ran.append(self.part)
+        return call(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(AutoAttackPart, "__call__", counted)
+    return ran
+
+
+@pytest.mark.usefixtures("_short")
+def test_a_stop_between_two_parts_goes_on_with_the_next(
+    results: Path,
+    undisturbed: dict[str, object],
+    parts_run: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stop_after_two(path: Path, unfinished: Unfinished) -> None:
+        write_unfinished(path, unfinished)
+        if unfinished.n_parts == 2:
+            raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_unfinished", stop_after_two)
+        assert isinstance(bench("evaluate", results, *ASKED).exception, Stopped)
+    (left,) = results.rglob("*.unfinished")
+    assert left.stem == "0"
+    kept = read_unfinished(left, 256)
+    assert kept is not None
+    assert kept.n_parts == 2
+    assert parts_run == ["apgd-ce", "apgd-t"]
+    assert bench("evaluate", results, *ASKED).exit_code == 0
+    assert parts_run[2:5] == ["fab-t", "square", "apgd-ce"]  # the last is the second chunk's
+    assert outcomes(results) == undisturbed
+    nothing_is_left(results)
+
+
+@pytest.mark.usefixtures("_short")
+def test_unfinished_work_is_removed_where_it_is_damaged_or_its_chunk_is_there(
+    results: Path, parts_run: list[str]
+) -> None:
+    asked = ["--attacks", "autoattack", "--test-size", "24", "--quiet"]
+    assert bench("evaluate", results, *asked).exit_code == 0
+    (chunk,) = results.rglob("autoattack-*/0.json")
+    expected = outcomes(results)
+    left = chunk.with_suffix(".unfinished")
+    left.write_bytes(b"killed after the chunk was written")
+    assert bench("evaluate", results, *asked).exit_code == 0
+    nothing_is_left(results)
+    before = len(parts_run)
+    chunk.unlink()
+    left.write_bytes(b"x" * 500)
+    assert bench("evaluate", results, *asked).exit_code == 0
+    assert parts_run[before:] == parts_run[:before]
+    assert outcomes(results) == expected
+    nothing_is_left(results)
+
+
+def test_no_damage_to_unfinished_work_is_believed(tmp_path: Path) -> None:
+    path = tmp_path / "0.unfinished"
+    flags = torch.tensor([0, -1, 1], dtype=torch.int8)
+    write_unfinished(path, Unfinished(2, flags, flags > 0, 1.5, ("a note",)))
+    whole = path.read_bytes()
+    found = read_unfinished(path, 3)
+    assert found is not None
+    assert (found.n_parts, found.seconds, found.warnings) == (2, 1.5, ("a note",))
+    assert torch.equal(found.broken_by, flags)
+    assert torch.equal(found.after, flags > 0)
+    assert read_unfinished(path, 4) is None
+    for i in range(len(whole)):
+        path.write_bytes(whole[:i] + bytes([whole[i] ^ 0x10]) + whole[i + 1 :])
+        assert read_unfinished(path, 3) is None
+        path.write_bytes(whole[:i])
+        assert read_unfinished(path, 3) is None
+    path.unlink()
+    assert read_unfinished(path, 3) is None
+
+
+class Digits:
+    """The trained network and a chunk of test images."""
+
+    def __init__(self, results: Path, number: int, n: int) -> None:
+        run = record(results)
+        folder = RunFolder(results, run.run_id)
+        self.model = load_network(TrainSpec.from_dict(run.spec), folder, "best")
+        self.index = list(range(256 * number, 256 * number + n))
+        images = Images(load_dataset("digits"), torch.device("cpu"))
+        self.x, self.y = images.chunk(self.index)
+
+    def attack(
+        self,
+        name: str = "autoattack",
+        *,
+        eps: float = EPS,
+        batch_size: int = 256,
+        surrogate: tuple[nn.Module, ...] = (),
+        unfinished: Unfinished | None = None,
+        on_part: Callable[[Unfinished], None] | None = None,
+    ) -> Outcome:
+        return attack_chunk(
+            *(self.model, self.x, self.y, torch.tensor(self.index), Threat(eps=eps), name),
+            batch_size=batch_size,
+            surrogate=surrogate,
+            unfinished=unfinished,
+            on_part=on_part,
+        )
+
+
+@pytest.mark.usefixtures("_short")
+def test_no_block_size_moves_an_image_of_autoattack(trained_digits: Path) -> None:
+    digits = Digits(trained_digits, 0, 50)
+    runs = [digits.attack(eps=0.1, batch_size=size) for size in (16, 64, 256)]
+    for run in runs[1:]:
+        assert torch.equal(run.survived, runs[0].survived)
+        assert torch.equal(run.broken_by, runs[0].broken_by)
+    assert 0 < int(runs[0].survived.sum()) < 40
+    assert len(set(runs[0].broken_by.tolist())) > 2
+
+
+@pytest.mark.usefixtures("_short")
+def test_survivors_of_a_chunk_are_the_packages_own(trained_digits: Path) -> None:
+    """On the second chunk, whose seed is its own, in one call of the package."""
+    digits = Digits(trained_digits, 1, 50)
+    found = digits.attack()
+    suite = pyautoattack.AutoAttack(
+        Blocked(digits.model, 256), eps=EPS, seed=seed_for(0, "autoattack", 1), version="standard"
+    )
+    with torch.random.fork_rng():
+        (x_adv, *_) = suite.run_standard_evaluation(digits.x, digits.y, batch_size=256)
+    with torch.no_grad():
+        theirs = digits.model(x_adv).argmax(1) == digits.y
+    assert torch.equal(found.survived, theirs)
+    assert 0 < int(theirs.sum()) < int(found.clean.sum())
+
+
+def test_a_transfer_that_is_stopped_keeps_what_all_images_did(trained_digits: Path) -> None:
+    digits = Digits(trained_digits, 0, 60)
+    digits.y = (digits.y + (torch.arange(60) % 3 == 0)) % 10  # a third are wrong from the start
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        other = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    kept: list[Unfinished] = []
+    whole = digits.attack("transfer", surrogate=(other,), on_part=kept.append)
+    (first,) = kept
+    before = first.broken_by.clone(), first.after.clone()
+    resumed = digits.attack("transfer", surrogate=(other,), unfinished=first)
+    assert torch.equal(first.broken_by, before[0])
+    assert torch.equal(first.after, before[1])
+    assert whole.after is not None
+    assert resumed.after is not None
+    assert torch.equal(resumed.after, whole.after)
+    assert torch.equal(resumed.broken_by, whole.broken_by)
+    assert int(first.after.sum()) < 60  # the first part did turn some
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from bench.folder import RunFolder
+with RunFolder(Path(sys.argv[1]), sys.argv[2]).claimed_unit(sys.argv[3]) as mine:
+    print(mine, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.usefixtures("_short")
+def test_a_unit_is_waited_for_and_taken_over_when_its_process_dies(
+    results: Path, undisturbed: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = record(results).run_id
+    (attack,) = (i for i in undisturbed if i.startswith("pgd-20"))
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(results), run_id, f"{attack}/1"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"True\n"
+    waited: list[dict[str, object]] = []
+
+    def die(_: float) -> None:
+        waited.append(outcomes(results))
+        holder.kill()
+        holder.wait()
+
+    monkeypatch.setattr("bench.runner.time.sleep", die)
+    assert bench("evaluate", results, *ASKED).exit_code == 0
+    (there,) = (value for name, value in waited[0].items() if name == attack)
+    assert len(there) == 1  # type: ignore[arg-type]
+    assert waited[0] != undisturbed
+    assert outcomes(results) == undisturbed
+    assert holder.stdin is not None
+    holder.stdin.close()
+    holder.stdout.close()
+
+
+FACTORY = """
+from torch import nn
+
+def make():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    network[1].weight.data.fill_(0.1)
+    network[1].bias.data.zero_()
+    return network
+"""
+
+
+def test_an_outside_model_is_not_attacked_while_its_folder_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(FACTORY)
+    results = tmp_path / "results"
+    arguments = [
+        *("evaluate", "--model", f"{tmp_path}/mine.py:make", "--dataset", "digits"),
+        *("--test-size", "16", "--attacks", "clean", "--results", str(results), "--quiet"),
+    ]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    (folder,) = results.iterdir()
+    made = sorted(p.name for p in folder.rglob("*.npz"))
+    shutil.rmtree(folder / "evaluations")
+    (folder / "spec.json").unlink()
+    with ExitStack() as mending:
+        mending.enter_context(RunFolder(results, folder.name).claimed())
+        waits: list[bool] = []
+
+        def done(_: float) -> None:
+            waits.append((folder / "evaluations").exists())
+            mending.close()
+
+        monkeypatch.setattr("bench.evaluating.time.sleep", done)
+        assert CliRunner().invoke(main, arguments).exit_code == 0
+    assert waits == [False]
+    assert (folder / "spec.json").exists()
+    assert sorted(p.name for p in folder.rglob("*.npz")) == made
+
+
+def test_a_mistake_is_found_before_any_helper_starts(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.cluster.local._start", lambda *_: pytest.fail("a helper started"))
+    found = bench("evaluate", results, "--attacks", "pgd20", "--workers", "3")
+    assert found.exit_code == 2
+    assert len(found.stderr.strip().splitlines()) == 1
+    assert "Did you mean 'pgd-20'" in found.stderr
