@@ -290,7 +290,10 @@ def test_no_block_size_moves_an_image_of_autoattack(trained_digits: Path) -> Non
 def test_survivors_of_a_chunk_are_the_packages_own(trained_digits: Path) -> None:
     """On the second chunk, whose seed is its own, in one call of the package."""
     digits = Digits(trained_digits, 1, 50)
-    found = digits.attack()
+    kept: list[Unfinished] = []
+    found = digits.attack(on_part=kept.append)
+    assert [unfinished.n_parts for unfinished in kept] == [1, 2, 3]
+    assert all(int(u.broken_by.max()) < u.n_parts for u in kept)  # none knows a later part
     suite = pyautoattack.AutoAttack(
         Blocked(digits.model, 256), eps=EPS, seed=seed_for(0, "autoattack", 1), version="standard"
     )
