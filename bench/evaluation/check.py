@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,17 +28,29 @@ class Check:
     """Per-image outcomes, where the check has them."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON, without the arrays."""
-        return {
-            "name": self.name,
-            "value": self.value if self.value == self.value else None,
-            "threshold": self.threshold,
-            "alarm": self.alarm,
-            "source": self.source,
-            **({"detail": dict(self.detail)} if self.detail else {}),
-        }
+        """Plain JSON, without the arrays; None where a figure is not a finite number."""
+        found: dict[str, Any] = _plain(
+            {
+                "name": self.name,
+                "value": self.value,
+                "threshold": self.threshold,
+                "alarm": self.alarm,
+                "source": self.source,
+                **({"detail": dict(self.detail)} if self.detail else {}),
+            }
+        )
+        return found
 
     @property
     def number(self) -> str:
         """`C8`."""
         return self.name.split(":")[0]
+
+
+def _plain(value: Any) -> Any:
+    """JSON has neither NaN nor infinity."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from bench.attacks.maximise import attack_mode
-from bench.evaluation.checks import CHECKS, Effort, Lab
+from bench.errors import ConfigError
+from bench.evaluation.checks import CHECKS, Effort, Lab, left_out
 from bench.evaluation.chunk import exact_arithmetic
 from bench.evaluation.measures import MEASURES, Subject
 from bench.measured import Measured
@@ -46,6 +47,9 @@ class Measuring:
         lab = self._lab(spec, x, y)
         if len(lab.y) == 0:
             return Measured(values={"skipped": "no image is correct without an attack"})
+        absent = left_out(len(lab.surrogates), lab.n_classes)
+        if spec.name in absent:
+            raise ConfigError(f"check {spec.name} cannot be made: it {absent[spec.name]}")
         check = CHECKS[spec.name].run(lab)
         return Measured(values=check.to_dict(), arrays=check.arrays)
 

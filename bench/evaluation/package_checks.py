@@ -7,6 +7,8 @@ Its check on the number of classes has no figure here: too few classes are refus
 
 from __future__ import annotations
 
+import sys
+
 import torch
 from pyautoattack import checks as package
 from torch import Tensor, nn
@@ -50,8 +52,14 @@ def _randomised(model: nn.Module, x: Tensor) -> Check:
     """Largest distance between the logits of repeated calls, each scaled to length 1."""
     with torch.no_grad():
         calls = [torch.nn.functional.normalize(model(x), dim=1) for _ in range(REPEATS)]
-    apart = max(float((a - b).norm(dim=1).max()) for a in calls for b in calls)
+    apart = max(_apart(a, b) for a in calls for b in calls)
     return _check("repeated calls: logits apart by", apart, SAME)
+
+
+def _apart(a: Tensor, b: Tensor) -> float:
+    """Largest distance of two rows; of one that is NaN in one call alone, that of opposites."""
+    difference = (a - b).masked_fill(a.isnan() & b.isnan(), 0.0)
+    return float(difference.norm(dim=1).nan_to_num(nan=2.0).max())
 
 
 def _probabilities(model: nn.Module, x: Tensor) -> Check:
@@ -64,18 +72,37 @@ def _probabilities(model: nn.Module, x: Tensor) -> Check:
 
 def _dynamic(model: nn.Module, x: Tensor) -> Check:
     """Calls of autograd inside a forward pass; the package's counter is never reset by itself."""
+    tracer = sys.gettrace()  # of a debugger or of coverage; the package removes it
+    _reset_counter()
+    try:
+        with torch.no_grad():
+            package.check_dynamic(model, x[:1], logger=_Silent())
+    finally:
+        sys.settrace(tracer)
+    n_calls = sum(package.funcs.values())
+    _reset_counter()
+    return _check("gradients taken in a forward pass", float(n_calls), 0.0)
+
+
+def _reset_counter() -> None:
     package.funcs.update(dict.fromkeys(package.funcs, 0))
-    with torch.no_grad():
-        package.check_dynamic(model, x[:1], logger=_Silent())
-    return _check("gradients taken in a forward pass", float(sum(package.funcs.values())), 0.0)
 
 
 def _zero_gradients(model: nn.Module, x: Tensor, y: Tensor) -> Check:
-    """Share of images at which the gradient of the DLR loss is zero in every pixel."""
+    """Share of the clean-correct images where the gradient of the DLR loss is zero in every pixel.
+
+    Of those alone, which are attacked: where y ranks third, the loss is constant in any model.
+    """
     x = x.detach().clone().requires_grad_()
     with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(dlr(model(x), y).sum(), x)
-    share = float((gradient.flatten(1).abs().amax(1) == 0).float().mean())
+        logits = model(x)
+        loss = dlr(logits, y).sum()
+        gradient = torch.zeros_like(x)
+        if loss.requires_grad:
+            (gradient,) = torch.autograd.grad(loss, x, materialize_grads=True)
+    attacked = (logits.argmax(1) == y) & logits.isfinite().all(1)
+    zero = (gradient.flatten(1).abs().amax(1) == 0) & attacked
+    share = int(zero.sum()) / max(int(attacked.sum()), 1)
     return _check("zero gradients of DLR: share of images", share, 0.0)
 
 

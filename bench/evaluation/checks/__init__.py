@@ -121,7 +121,7 @@ CHECKS: dict[str, Definition] = {
         asks="restarts",
         compute="PGD-20 from 20 random starts; accuracy under 1 and 5 of them, averaged over "
         "their choices",
-        alarm="20 break over 1 point and 2 images more than 5",
+        alarm="20 break over 1 point and 3 images more than 5",
         effort=("restarts",),
     ),
     "C11": Definition(

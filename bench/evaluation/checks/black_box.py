@@ -6,11 +6,14 @@ import torch
 from torch import Tensor
 
 from bench.attacks import get_attack
+from bench.attacks.blocks import Blocked
 from bench.evaluation.check import Check
-from bench.evaluation.checks.lab import Figure, Lab, share, verdict
+from bench.evaluation.checks.lab import Figure, Lab, is_right, share, verdict
 
 ROUND = 64
 """Random points an image between two looks at what is broken; looking waits for the device."""
+FLOATS = 2**24
+"""Of the points between two looks: a copy of them is 64 MiB, and several are made."""
 
 
 def black_box(lab: Lab) -> Check:
@@ -74,13 +77,14 @@ def _square(lab: Lab) -> Tensor:
 
 def transferred(lab: Lab, number: int) -> Tensor:
     """(m,) bool: right on images made on a surrogate with PGD-20 on cross entropy and margin."""
-    return lab.remembered(f"transfer {number}", lambda: _transferred(lab, number))
+    network = lab.surrogates[number]
+    return lab.remembered(("transfer", network.model), lambda: _transferred(lab, network))
 
 
-def _transferred(lab: Lab, number: int) -> Tensor:
+def _transferred(lab: Lab, network: Blocked) -> Tensor:
     survived = torch.ones_like(lab.y, dtype=torch.bool)
     for name in ("pgd-20", "cw"):
-        crafted = lab.attack(get_attack(name), f"transfer {name}", on=lab.surrogates[number])
+        crafted = lab.attack(get_attack(name), f"transfer {name}", on=network)
         survived &= lab.still_right(crafted)
     return survived
 
@@ -92,18 +96,17 @@ def random_search(lab: Lab) -> Tensor:
 
 def _random_search(lab: Lab) -> Tensor:
     survived, generator = lab.white_box().clone(), lab.generator("random")
-    for done in range(0, lab.effort.samples, ROUND):
+    done = 0
+    while done < lab.effort.samples and bool(survived.any()):
         left = survived.nonzero().squeeze(1)
-        if len(left) == 0:
-            break
-        n = min(ROUND, lab.effort.samples - done)
+        n = min(ROUND, max(1, FLOATS // lab.x[left].numel()), lab.effort.samples - done)
         x = lab.x[left].repeat(n, 1, 1, 1)
         noise = lab.threat.uniform(x, generator)
-        corners = torch.arange(len(x), device=x.device) // len(left) % 2 == 0
+        corners = (done + torch.arange(len(x), device=x.device) // len(left)) % 2 == 0
         noise[corners] = noise[corners].sign()
         points = lab.threat.project(x + lab.threat.eps * noise, x)
         with torch.no_grad():
             logits = lab.model(points)
-        right = (logits.argmax(1) == lab.y[left].repeat(n)) & logits.isfinite().all(1)
-        survived[left] = right.view(n, len(left)).all(0)
+        survived[left] = is_right(logits, lab.y[left].repeat(n)).view(n, len(left)).all(0)
+        done += n
     return survived

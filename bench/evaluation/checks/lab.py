@@ -5,7 +5,7 @@ Shapes: m clean-correct images, C H W image, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -40,9 +40,10 @@ class Effort:
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 20), ("samples", 1), ("restarts", 5)):
-            if not getattr(self, name) >= least:
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
                 raise ConfigError(
-                    f"checks: {name} = {getattr(self, name)} is out of range: at least {least}"
+                    f"checks: {name} = {value} is out of range: a whole number, at least {least}"
                 )
 
 
@@ -79,9 +80,9 @@ class Lab:
     threat: Threat
     seed: int = 0
     effort: Effort = field(default_factory=Effort)
-    surrogates: tuple[nn.Module, ...] = ()
+    surrogates: tuple[Blocked, ...] = ()
     """Naturally trained networks of the same arch, where there are any."""
-    _survivors: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    _survivors: dict[Hashable, Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
@@ -159,11 +160,16 @@ class Lab:
             "white box", lambda: torch.stack([self.survivors(n) for n in WHITE_BOX]).all(0)
         )
 
-    def remembered(self, key: str, make: Callable[[], Tensor]) -> Tensor:
+    def remembered(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
         """The flags that `make` gives, made once."""
         if key not in self._survivors:
             self._survivors[key] = make()
         return self._survivors[key]
+
+
+def is_right(logits: Tensor, y: Tensor) -> Tensor:
+    """(B, K), (B,) -> (B,) bool; a row that is not finite is not right."""
+    return (logits.argmax(1) == y) & logits.isfinite().all(1)
 
 
 def share(flags: Tensor) -> float:
