@@ -23,6 +23,8 @@ COMPLEXITY_LEGEND = (
     "weights: as stored. folded: BatchNorm multiplied in. Over seeds the geometric mean, "
     "\u00d7\u00f7 its standard deviation as a factor."
 )
+PAPER_RATIOS = {0.01: 2.54, 0.02: 3.53, 0.03: 1.39}
+"""By the fixed radius; of VGG-16 on CIFAR-10."""
 COLUMNS = {
     "folded_spectral": "Spectral, folded",
     "folded_frobenius": "Frobenius, folded",
@@ -33,6 +35,8 @@ COLUMNS = {
 }
 """`log10_product_NAME` of the records, and the heading. Folded first: scaling a convolution before
 a BatchNorm changes the others alone, and no output."""
+_LARGEST = 300
+"""Decades that a float holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,17 +78,48 @@ def complexity_facts(found: Sequence[WeightNorms]) -> list[str]:
 
 
 def complexity_csv(found: Sequence[WeightNorms], note: str) -> str:
-    """A comment line with `note`, the header, and a line for each network."""
+    """A comment line with `note`, the header, and a line for each network.
+
+    ratio_NAME: its product relative to the geometric mean of the reference's; empty without one,
+    and where the ratio is outside the range of a float.
+    """
     buffer = io.StringIO()
     buffer.write(f"# {note}\n")
     rows = csv.writer(buffer, lineterminator="\n")
-    rows.writerow(["label", "method", "n_layers", *(f"log10_product_{name}" for name in COLUMNS)])
-    for label, networks in _groups(found).items():
-        for network in networks:
-            values = [network.log10_products.get(name) for name in COLUMNS]
-            cells = ["" if value is None else f"{value:.6f}" for value in values]
-            rows.writerow([label, network.method, network.n_layers, *cells])
+    products, ratios = (
+        [f"{head}_{name}" for name in COLUMNS] for head in ("log10_product", "ratio")
+    )
+    rows.writerow(["label", "method", "n_layers", *products, *ratios])
+    for network, own in zip(ordered(found), relative(found), strict=True):
+        values = [network.log10_products.get(name) for name in COLUMNS]
+        cells = ["" if value is None else f"{value:.6f}" for value in values]
+        cells += [f"{own[name]:.6g}" if name in own else "" for name in COLUMNS]
+        rows.writerow([network.label, network.method, network.n_layers, *cells])
     return buffer.getvalue()
+
+
+def ordered(found: Sequence[WeightNorms]) -> list[WeightNorms]:
+    """The networks in the order of the table's lines."""
+    return [network for networks in _groups(found).values() for network in networks]
+
+
+def relative(found: Sequence[WeightNorms]) -> list[dict[str, float]]:
+    """Of each network, as `ordered` has them, by the names of COLUMNS: its ratio to the reference.
+
+    A name is left out where there is none, or it is outside the range of a float.
+    """
+    groups = _groups(found)
+    reference = groups.get(_reference(groups) or "", [])
+    ratios = []
+    for network in ordered(found):
+        own = network.log10_products
+        logs = {
+            name: value - fmean(base)
+            for name in COLUMNS
+            if (value := own.get(name)) is not None and (base := _logs(reference, name))
+        }
+        ratios.append({name: 10**log for name, log in logs.items() if abs(log) < _LARGEST})
+    return ratios
 
 
 def _groups(found: Sequence[WeightNorms]) -> dict[str, list[WeightNorms]]:
@@ -93,6 +128,11 @@ def _groups(found: Sequence[WeightNorms]) -> dict[str, list[WeightNorms]]:
     for network in sorted(found, key=lambda n: (order(n.method), n.label)):
         groups.setdefault(network.label, []).append(network)
     return groups
+
+
+def reference(found: Sequence[WeightNorms]) -> str | None:
+    """Label of the network that the others are relative to; None where there is none."""
+    return _reference(_groups(found))
 
 
 def _reference(groups: Mapping[str, Sequence[WeightNorms]]) -> str | None:

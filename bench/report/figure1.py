@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bench.data.dataset import Split
 from bench.data.gaussians import MARGIN, load_two_gaussians, to_points
-from bench.report.picture import picture_files
+from bench.report.picture import fitted, picture_files
 from bench.report.style import order, styles
 from bench.report.units import MINUS
 
@@ -32,6 +32,12 @@ _ROOM = 0.6
 """Around the points, in their units."""
 _MARKS = 5
 """Markers on a line, so that it is told apart in grey."""
+_WIDTH = 6.9
+"""Inches."""
+_FAINT = 0.3
+"""Of the lines of all seeds but the first."""
+_THICKNESS = (4.5, 2.2, 1.8, 1.4)
+"""Lines that fall together are seen: each is drawn on a thicker one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +47,7 @@ class Boundary:
     method: str
     eps: float | None
     """Training radius in the points' units; None for training without an adversary."""
+    seed: int = 0
     weight: NDArray[np.float64]
     """(2,)"""
     bias: float
@@ -58,18 +65,21 @@ class Boundary:
         return self.method if self.eps is None else f"{self.method}, eps {self.eps:g}"
 
 
-def figure1_files(boundaries: Sequence[Boundary], note: str) -> dict[str, bytes]:
+def figure1_files(boundaries: Sequence[Boundary], note: str, caption: str = "") -> dict[str, bytes]:
     """The .png, .svg and .csv, by suffix. `note` says where the lines are from."""
-    pictures = picture_files(lambda: draw_figure1(boundaries), note, "figure 1")
+    pictures = picture_files(lambda: draw_figure1(boundaries, caption), note, "figure 1")
     return {**pictures, ".csv": _csv(boundaries, note).encode()}
 
 
-def draw_figure1(boundaries: Sequence[Boundary]) -> Figure:
-    """One panel with the training points; methods in the paper's order, radii rising."""
+def draw_figure1(boundaries: Sequence[Boundary], caption: str = "") -> Figure:
+    """One panel with the training points; methods in the paper's order, radii rising.
+
+    The first seed's lines are full, those of the others faint. `caption` ends the title.
+    """
     from matplotlib.figure import Figure
 
     points, labels = training_points()
-    figure = Figure(figsize=(6.9, 4.0), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, 5.2), layout="constrained")
     axes = figure.subplots()
     for label, (marker, colour, name) in enumerate(_CLASSES):
         x, y = points[labels == label].T
@@ -83,7 +93,8 @@ def draw_figure1(boundaries: Sequence[Boundary]) -> Figure:
     _lines(axes, boundaries, low, high)
     axes.set_xlabel(r"$x_0$ (units of the points)")
     axes.set_ylabel(r"$x_1$ (units of the points)")
-    axes.set_title("Decision boundaries on two-gaussians; angle to the true boundary", fontsize=9.0)
+    title = "Decision boundaries on two-gaussians; angle to the true boundary"
+    axes.set_title(fitted((title, caption), _WIDTH), fontsize=9.0)
     figure.legend(loc="outside lower center", frameon=False, handlelength=3.0, ncols=2)
     return figure
 
@@ -103,33 +114,36 @@ def _lines(
 ) -> None:
     """A method keeps its colour and marker; its radii differ by their dash."""
     look = styles(boundary.method for boundary in boundaries)
-    seen: dict[str, int] = {}
-    for boundary in sorted(boundaries, key=_key):
-        number = seen[boundary.method] = seen.get(boundary.method, -1) + 1
+    dashes: dict[str, dict[str, str]] = {}
+    for number, boundary in enumerate(sorted(boundaries, key=_key)):
+        own = dashes.setdefault(boundary.method, {})
+        repeated = boundary.label in own
+        dash = own.setdefault(boundary.label, _DASHES[len(own) % len(_DASHES)])
         piece = _inside(boundary, low, high)
         if piece is None:
             x, y = np.full((2, _MARKS), np.nan)  # in the legend alone
         else:
-            part = np.linspace(0.1, 0.9, _MARKS)[:, None]
+            part = np.linspace(0.05, 0.85, _MARKS)[:, None] + 0.03 * (number % 5)
             x, y = np.vstack([piece[:1], piece[0] + part * (piece[1] - piece[0]), piece[1:]]).T
         style = look[boundary.method]
         axes.plot(
             x,
             y,
-            label=_legend_text(boundary, piece is not None),
+            label=None if repeated else _legend_text(boundary, piece is not None),
             color=style.colour,
-            marker=style.marker,
+            alpha=_FAINT if repeated else 1.0,
+            marker="" if repeated else style.marker,
             markevery=slice(1, -1),
-            linestyle=_DASHES[number % len(_DASHES)],
-            linewidth=1.5,
+            linestyle=dash,
+            linewidth=_THICKNESS[min(number, len(_THICKNESS) - 1)],
             markersize=5.0,
             markeredgecolor="white",
             markeredgewidth=0.5,
         )
 
 
-def _key(boundary: Boundary) -> tuple[tuple[int, str], float]:
-    return order(boundary.method), boundary.eps or 0.0
+def _key(boundary: Boundary) -> tuple[tuple[int, str], float, int]:
+    return order(boundary.method), boundary.eps or 0.0, boundary.seed
 
 
 def _inside(
@@ -163,7 +177,7 @@ def _csv(boundaries: Sequence[Boundary], note: str) -> str:
     buffer = io.StringIO()
     buffer.write(f"# {note}\n")
     rows = csv.writer(buffer, lineterminator="\n")
-    head = ("method", "eps", "angle_degrees", "offset", "weight_0", "weight_1", "bias")
+    head = ("method", "eps", "seed", "angle_degrees", "offset", "weight_0", "weight_1", "bias")
     rows.writerow([*head, "clean_accuracy", "robust_accuracy"])
     for boundary in sorted(boundaries, key=_key):
         numbers = [
@@ -172,5 +186,5 @@ def _csv(boundaries: Sequence[Boundary], note: str) -> str:
         ]
         eps = "" if boundary.eps is None else f"{boundary.eps:g}"
         cells = ("" if number is None else f"{number:.6g}" for number in numbers)
-        rows.writerow([boundary.method, eps, *cells])
+        rows.writerow([boundary.method, eps, boundary.seed, *cells])
     return buffer.getvalue()

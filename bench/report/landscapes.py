@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import ConfigError
-from bench.report.picture import picture_files
+from bench.report.landscape_colours import SCALE, Colours
+from bench.report.picture import fitted, picture_files
 from bench.report.style import order
 from bench.report.units import eps_text
 
@@ -33,12 +34,15 @@ _NAMES = {
     "ce": "cross entropy (nats)",
     "margin": "margin $Z_j - Z_y$ of the best wrong class j (logits)",
 }
+_UNITS = {"ce": "cross entropy (nats)", "margin": "margin (logits)"}
 _COLUMNS = 3
 _INCHES = {"surface": (2.45, 2.3), "contour": (2.2, 2.2)}
 """Of a panel: three fit the width of a page."""
 _DRAWN = 21
 """Grid lines of a surface: more are a grey blur in print and megabytes in the .svg."""
-_LEVELS = 12
+SOFT_LABELS = (
+    "Training on soft labels lowers and flattens cross entropy by construction: compare the margin."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +63,8 @@ class Surface:
     """(n, G, G)"""
     index: NDArray[np.int64]
     """(n,) which test images."""
+    n_seeds: int = 1
+    """Of which the heights are the mean."""
 
 
 def landscape_files(
@@ -68,13 +74,18 @@ def landscape_files(
     kind: Kind,
     quantity: Quantity,
     image: int | None = None,
+    caption: str = "",
 ) -> dict[str, bytes]:
     """The .png and .svg, by suffix. image: a place among the n; None for their mean.
+
+    `caption` ends the title.
 
     Raises ConfigError without surfaces, or for an image that they do not have.
     """
     return picture_files(
-        lambda: draw_landscapes(surfaces, kind=kind, quantity=quantity, image=image),
+        lambda: draw_landscapes(
+            surfaces, kind=kind, quantity=quantity, image=image, caption=caption
+        ),
         note,
         f"landscape {kind} {quantity} {image}",
     )
@@ -96,7 +107,12 @@ def landscape_csv(
 
 
 def draw_landscapes(
-    surfaces: Sequence[Surface], *, kind: Kind, quantity: Quantity, image: int | None = None
+    surfaces: Sequence[Surface],
+    *,
+    kind: Kind,
+    quantity: Quantity,
+    image: int | None = None,
+    caption: str = "",
 ) -> Figure:
     """A panel for each network, in the order of the tables, and one colour bar."""
     from matplotlib.figure import Figure
@@ -110,7 +126,7 @@ def draw_landscapes(
     figure = Figure(figsize=size, layout="constrained" if kind == "surface" else "compressed")
     projection = {"projection": "3d"} if kind == "surface" else {}
     panels = figure.subplots(n_rows, n_columns, squeeze=False, subplot_kw=projection).flatten()
-    colours = _Colours([z for _, z in heights], quantity)
+    colours = Colours([z for _, z in heights], boundary=quantity == "margin")
     for axes, (surface, z) in zip(panels, heights, strict=False):
         (_draw_surface if kind == "surface" else _draw_contour)(axes, surface, z, colours)
         axes.set_title(surface.label)
@@ -120,49 +136,18 @@ def draw_landscapes(
     for axes in panels[len(heights) :]:
         axes.set_axis_off()
     figure.colorbar(
-        colours.mappable(), ax=panels.tolist(), shrink=0.75, aspect=25, label=_NAMES[quantity]
+        colours.mappable(),
+        ax=panels.tolist(),
+        shrink=0.75,
+        aspect=25,
+        label=f"{_UNITS[quantity]}; {SCALE}",
     )
-    figure.suptitle(_title(surfaces[0], kind, quantity, image), fontsize=9.0)
+    title = _title(surfaces[0], kind, quantity, image)
+    figure.suptitle(fitted((*title, caption), size[0]), fontsize=9.0)
     return figure
 
 
-class _Colours:
-    """One scale of heights for all panels; for the margin its middle is the decision boundary."""
-
-    def __init__(self, heights: Sequence[NDArray[np.float64]], quantity: Quantity) -> None:
-        finite = np.concatenate([z[np.isfinite(z)] for z in heights])
-        self.low = float(finite.min()) if len(finite) else 0.0
-        self.high = float(finite.max()) if len(finite) else 0.0
-        if self.low == self.high:
-            self.high = self.low + 1.0
-        self.boundary = quantity == "margin"
-
-    @property
-    def norm(self) -> Any:
-        from matplotlib.colors import Normalize
-
-        if not self.boundary:
-            return Normalize(self.low, self.high)
-        reach = max(abs(self.low), abs(self.high))
-        return Normalize(-reach, reach)
-
-    @property
-    def map(self) -> str:
-        """Both are safe for colour-blind readers; PuOr is white at its middle."""
-        return "PuOr_r" if self.boundary else "viridis"
-
-    def levels(self) -> NDArray[np.float64]:
-        from matplotlib.ticker import MaxNLocator
-
-        return np.asarray(MaxNLocator(_LEVELS).tick_values(self.low, self.high))
-
-    def mappable(self) -> Any:
-        from matplotlib.cm import ScalarMappable
-
-        return ScalarMappable(self.norm, self.map)
-
-
-def _draw_surface(axes: Any, surface: Surface, z: NDArray[np.float64], colours: _Colours) -> None:
+def _draw_surface(axes: Any, surface: Surface, z: NDArray[np.float64], colours: Colours) -> None:
     a, b = np.meshgrid(surface.a / surface.eps, surface.b / surface.eps, indexing="ij")
     stride = max(1, (len(surface.a) - 1) // (_DRAWN - 1))
     axes.plot_surface(
@@ -188,13 +173,13 @@ def _draw_surface(axes: Any, surface: Surface, z: NDArray[np.float64], colours: 
     _ticks(axes, surface)
 
 
-def _draw_contour(axes: Any, surface: Surface, z: NDArray[np.float64], colours: _Colours) -> None:
+def _draw_contour(axes: Any, surface: Surface, z: NDArray[np.float64], colours: Colours) -> None:
     a, b = surface.a / surface.eps, surface.b / surface.eps
     # The first axis of z is a: matplotlib wants rows to be the vertical one.
     shown = np.ma.masked_invalid(z.T)
     axes.contourf(a, b, shown, levels=colours.levels(), cmap=colours.map, norm=colours.norm)
     thin = {"colors": "#333333", "linewidths": 0.3}
-    axes.contour(a, b, shown, levels=colours.levels(), linestyles="solid", **thin)
+    axes.contour(a, b, shown, levels=colours.levels()[1:-1], linestyles="solid", **thin)
     if colours.boundary and shown.min() < 0 < shown.max():
         axes.contour(a, b, shown, levels=[0.0], colors="black", linewidths=1.6)
     axes.set_aspect("equal")
@@ -232,14 +217,18 @@ def _heights(
     return found
 
 
-def _title(surface: Surface, kind: Kind, quantity: Quantity, image: int | None) -> str:
+def _title(surface: Surface, kind: Kind, quantity: Quantity, image: int | None) -> list[str]:
     which = f"mean of {len(surface.index)} test images"
     if image is not None:
         which = f"test image {int(surface.index[image])}"
+    if surface.n_seeds > 1:
+        which += f" and {surface.n_seeds} seeds"
     lines = [f"{_NAMES[quantity]}, {which}, \u03b5 = {eps_text(surface.eps)}"]
     if quantity == "margin":
         meaning = "orange side of 0: misclassified"
         lines.append(f"{meaning}; thick line: 0" if kind == "contour" else meaning)
+    else:
+        lines.append(SOFT_LABELS)
     if kind == "surface":
         lines.append("a: along the gradient's sign; b: along random signs")
-    return "\n".join(lines)
+    return lines

@@ -16,6 +16,8 @@ _ESCAPES = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     "\u00b1": r"$\pm$",
+    "\u00d7": r"$\times$",
+    "\u00f7": r"$\div$",
     MINUS: "$-$",
     MISSING: "--",
     ALARM.strip(): r"$^\dagger$",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.report.picture import picture_files
+from bench.report.picture import fitted, picture_files
 from bench.report.style import order, styles
 from bench.report.units import MISSING
 
@@ -26,6 +26,8 @@ KINDS = {
 """Which margin, as `margin_KIND` of the records, and what the axis says of it."""
 _MARKS = 8
 """Markers on a curve, so that it is told apart in grey."""
+_WIDTH = 6.2
+"""Inches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,17 +46,19 @@ class Margins:
         return float((1 / positive).mean()) if len(positive) else None
 
 
-def margin_files(found: Sequence[Margins], kind: str, note: str) -> dict[str, bytes]:
-    """The .png, .svg and .csv of one kind of margin, by suffix."""
-    pictures = picture_files(lambda: draw_margins(found, kind), note, f"margins {kind}")
+def margin_files(
+    found: Sequence[Margins], kind: str, note: str, caption: str = ""
+) -> dict[str, bytes]:
+    """The .png, .svg and .csv of one kind of margin, by suffix. `caption` ends the title."""
+    pictures = picture_files(lambda: draw_margins(found, kind, caption), note, f"margins {kind}")
     return {**pictures, ".csv": _csv(found, note).encode()}
 
 
-def draw_margins(found: Sequence[Margins], kind: str) -> Figure:
+def draw_margins(found: Sequence[Margins], kind: str, caption: str = "") -> Figure:
     """The share of images whose margin is at most so large; lower and further right is better."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.2, max(3.2, 1.0 + 0.21 * len(found))), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, max(3.2, 1.0 + 0.21 * len(found))), layout="constrained")
     axes = figure.subplots()
     look = styles(margins.label for margins in found)
     finite = [margins.margin[np.isfinite(margins.margin)] for margins in found]
@@ -83,13 +87,15 @@ def draw_margins(found: Sequence[Margins], kind: str) -> Figure:
     axes.set_ylabel("images with at most this margin (%)")
     n = sorted({len(margins.margin) for margins in found})
     images = str(n[0]) if len(n) == 1 else f"{n[0]}{MISSING}{n[-1]}"
-    axes.set_title(f"n = {images} images; at 0: misclassified", fontsize=9.0)
+    title = f"n = {images} images; at 0: misclassified"
+    figure.suptitle(fitted((title, caption), _WIDTH), fontsize=9.0)
     figure.legend(
         loc="outside right center",
         frameon=False,
         handlelength=2.8,
-        title="mean 1 / margin\n(of margins above 0)",
+        title="mean 1 / margin, a lower\nbound (of margins above 0)",
         title_fontsize=9.0,
+        alignment="left",
     )
     return figure
 

@@ -7,7 +7,8 @@ comes in. Matplotlib is imported when a figure is made, not before.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +24,11 @@ _RC: Any = {
     "axes.spines.right": False,
     "legend.fontsize": 9.0,
 }
+
+
+def fitted(lines: Iterable[str], inches: float) -> str:
+    """Lines of text at 9 points, broken where a figure of that width ends; empty ones left out."""
+    return "\n".join(textwrap.fill(line, int(13.5 * inches)) for line in lines if line)
 
 
 def picture_files(draw: Callable[[], Figure], note: str, salt: str) -> dict[str, bytes]:

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bench.errors import ConfigError
+from bench.report.landscape_colours import Colours
 from bench.report.landscapes import (
     Kind,
     Quantity,
@@ -48,7 +49,7 @@ def test_panels_are_in_the_tables_order_on_one_scale() -> None:
     for axes in panels:
         assert axes.get_zlim() == pytest.approx((6.5, 14.5))  # type: ignore[attr-defined]
     assert bar.get_ylim() == pytest.approx((6.5, 14.5))
-    assert bar.get_ylabel() == "cross entropy (nats)"
+    assert bar.get_ylabel() == "cross entropy (nats); colours: square-root scale"
     assert "mean of 2 test images, \u03b5 = 8/255" in figure.get_suptitle()
 
 
@@ -86,6 +87,19 @@ def test_points_that_are_not_finite_are_left_out() -> None:
     figure = draw_landscapes([broken], kind="surface", quantity="ce")
     assert figure.axes[0].get_zlim() == pytest.approx((8.5, 12.5))  # type: ignore[attr-defined]
     landscape_files([broken], "note", kind="contour", quantity="ce")
+
+
+@pytest.mark.parametrize("boundary", [False, True])
+def test_levels_take_in_every_height_and_the_boundary(boundary: bool) -> None:
+    heights = [np.array([[-3.0, 1.0]]), np.array([[12.0, np.nan]])]
+    colours = Colours(heights, boundary=boundary)
+    levels = colours.levels()
+    assert (np.diff(levels) > 0).all()
+    assert levels[0] < -3
+    assert levels[-1] > 12
+    assert np.isclose(levels, 0, atol=1e-12).any() == boundary
+    shades = np.asarray(colours.norm(levels[1:-1]))
+    np.testing.assert_allclose(np.diff(shades), np.diff(shades)[0])
 
 
 @pytest.mark.parametrize("kind", get_args(Kind))

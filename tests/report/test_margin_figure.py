@@ -35,7 +35,7 @@ def test_the_legend_has_the_mean_inverse_of_margins_above_zero() -> None:
     assert texts == ["madry: 5", "cat-ce: 2.33", "mine: \u2013"]
     assert FOUND[0].mean_inverse == pytest.approx((2 + 4 + 1) / 3)
     assert KINDS["layers"] in figure.axes[0].get_xlabel()
-    assert "n = 4 images" in figure.axes[0].get_title()
+    assert "n = 4 images" in figure.get_suptitle()
 
 
 def test_files_repeat_and_the_csv_has_every_image() -> None:
