@@ -115,6 +115,7 @@ def trained(results: Path, dataset: str, *, stop_at: int | None = None) -> dict[
     plan = make_plan(study)
     cell = plan.cells[0]
     folder = RunFolder(results, cell.spec.run_id)
+    assert cell.method is not None
     trainer = Trainer(cell.spec, cell.method, plan.dataset, folder, torch.device("cpu"))
     inner = trainer._batch
 

@@ -34,6 +34,7 @@ def n_robust(name: str) -> int:
     study = replace(load_suite("digits").only(), methods=(name,), params=short, train_size=500)
     plan = make_plan(study)
     cell, dataset = plan.cells[0], plan.dataset
+    assert cell.method is not None
     spec = replace(cell.spec, recipe=replace(cell.spec.recipe, epochs=10, batch_size=30))
     with TemporaryDirectory() as results:
         folder = RunFolder(Path(results), spec.run_id)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 
 from bench.recipe import Recipe, load_recipe
 from bench.records import RunRecord
-from bench.report.groups import same_eps
+from bench.report.groups import only_serves, same_eps
 from bench.study import Study
 from bench.suite import FULL, Suite, load_suite, sizes
 
@@ -139,6 +139,7 @@ def _belongs(run: RunRecord, study: Study, dataset: str, wanted: Recipe) -> bool
         and spec.get("recipe_name") == study.recipe
         and same_eps(float(spec.get("study_eps") or spec["eps"]), study.eps)
         and study.train_size in (None, n_train)
+        and not only_serves(run)
         and "--param" not in str(run.provenance.get("command", ""))
         and all(
             _plain(spec["recipe"].get(f.name)) == _plain(getattr(wanted, f.name))

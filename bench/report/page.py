@@ -11,6 +11,7 @@ from bench.records import Records
 from bench.report.aggregate import Section, sections
 from bench.report.artefacts import ARTEFACTS, Artefact
 from bench.report.balanced import BALANCED, balanced
+from bench.report.claims import claims_files
 from bench.report.class_table import class_csv, class_link, class_markdown
 from bench.report.classes import classes
 from bench.report.comparison_table import (
@@ -96,6 +97,7 @@ def write_report(
         files, text = _tables(records, note, results)
     files |= {name: content for entry in found for name, content in entry.made.files.items()}
     if suite is None:
+        files |= claims_files(records, note)
         own = {name for entry in found for name in entry.made.files}
         others = [(title, [n for n in names if n in files]) for title, names in OTHERS]
         curves_ = [n for n in files if n.startswith("robust-accuracy-") and n not in own]

@@ -48,6 +48,7 @@ def trainer(
         precision=precision,
     )
     cell = make_plan(study).cells[0]
+    assert cell.method is not None
     spec = replace(cell.spec, recipe=replace(cell.spec.recipe, epochs=2, batch_size=20))
     folder = RunFolder(results, spec.run_id)
     return Trainer(spec, cell.method, dataset, folder, torch.device("cpu")), folder

@@ -72,6 +72,7 @@ def test_a_training_stopped_anywhere_ends_with_the_same_weights(
 ) -> None:
     spec = spec_for(name)
     method = make_plan(replace(load_suite("digits").only(), methods=(name,))).cells[0].method
+    assert method is not None
     whole = trained(spec, method, dataset, tmp_path / "whole")
     monkeypatch.setattr(engine, "SAVE_SECONDS", -1.0 if saves == "every batch" else 1e9)
     for stop_at in (1, 5, 7, 9):  # five batches an epoch: the middle, the border, the last
