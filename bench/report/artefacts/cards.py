@@ -1,0 +1,78 @@
+"""A card for each trained model of Table 3, to be put into a paper or a review."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bench.records import RunRecord
+from bench.report.aggregate import AUTOATTACK
+from bench.report.artefacts.artefact import Made
+from bench.report.artefacts.trained import name, seed_text, trainings, untrained
+from bench.report.artefacts.written import remark
+from bench.report.card import BEST, CLEAN, NAMES, WORST, Card, Stage, make_card
+from bench.report.card_figure import card_pictures
+from bench.report.chosen import Chosen, StudyRuns
+from bench.report.latex import escaped
+from bench.report.units import percent
+
+TITLE = "Cards: each trained model's fall from clean accuracy to the worst case, with its doubts"
+
+
+def make_cards(chosen: Chosen, note: str) -> Made:
+    """cards/card-RUN_ID.png, .svg and .tex, a sentence."""
+    files: dict[str, bytes] = {}
+    lacks = untrained(chosen.studies)
+    for study in chosen.studies:
+        for method, runs in trainings(study).items():
+            for run in runs:
+                lacks += _lacks(study, run, name(study, method, chosen.studies))
+                card = make_card(run, _asked(study), chosen.caption)
+                if card is not None:
+                    files |= _files(card, remark(chosen, note))
+    return Made(files=files, lacks=tuple(lacks))
+
+
+def _lacks(study: StudyRuns, run: RunRecord, called: str) -> Iterator[str]:
+    """What the study asks of the best checkpoint and the record does not have."""
+    there = {e.spec.attack for e in run.evaluations if e.spec.checkpoint == BEST}
+    absent = [attack for attack in _asked(study) if attack not in there]
+    if absent:
+        yield f"{called}{seed_text(run, study)}: no {', '.join(absent)}"
+    if study.study.checks and not any(m.spec.name.startswith("C") for m in run.measures):
+        yield f"{called}{seed_text(run, study)}: no masking checks"
+
+
+def _asked(study: StudyRuns) -> list[str]:
+    """Attacks on test images of the best checkpoint, each once."""
+    asked = [a.name for a in study.study.attacks if BEST in a.checkpoints and a.split == "test"]
+    return list(dict.fromkeys(asked))
+
+
+def _files(card: Card, origin: str) -> dict[str, bytes]:
+    head = f"cards/card-{card.run.run_id}"
+    pictures = card_pictures(card, origin)
+    files = {f"{head}{suffix}": content for suffix, content in pictures.items()}
+    return files | {f"{head}.tex": f"% {origin}\n{card_sentence(card)}\n".encode()}
+
+
+def card_sentence(card: Card) -> str:
+    """The card's facts in LaTeX, on one line."""
+    plain = [stage for stage in card.stages if not stage.block and stage.name != WORST]
+    parts = [
+        _text(stage, "clean accuracy" if stage.name == CLEAN else stage.name) for stage in plain
+    ]
+    cascade = [stage for stage in card.stages if stage.n_broken is not None]
+    if cascade:
+        stages = ", ".join(f"{stage.name} {percent(stage.value)}" for stage in cascade)
+        parts.append(f"{_text(cascade[-1], NAMES[AUTOATTACK])} (after {stages})")
+    for stage in (stage for stage in card.stages if stage.name == WORST):
+        parts.append(_text(stage, f"worst case over {', '.join(card.row.worst_over)}"))
+    where = f"on {card.setting.dataset}, {card.setting.arch}, {card.training}"
+    facts = f"{'; '.join(parts)}; 95% intervals (Wilson). {card.masking}. {card.size}"
+    run = rf"\texttt{{{escaped(card.run.run_id)}}}"
+    return f"{escaped(f'{card.label} ({card.model}) {where}: {facts}')} Run {run}."
+
+
+def _text(stage: Stage, called: str) -> str:
+    interval = f"[{percent(stage.low)}, {percent(stage.high)}]"
+    return f"{called} {percent(stage.value)}% {interval} on {stage.n} images"

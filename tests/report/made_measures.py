@@ -1,0 +1,109 @@
+"""Made records of a suite in its tiny size, with histories, measures and parts of AutoAttack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.folder import RunFolder
+from bench.measured import Measured, write_measure
+from bench.recipe import load_recipe
+from bench.records import QUANTILES, Chunk
+from bench.spec import EvalSpec, MeasureSpec
+from bench.study import Study
+from bench.suite import load_suite
+from tests.report.made import PARTS, train_run
+
+
+def study_of(suite: str, number: int = 0, size: str = "tiny") -> Study:
+    """One study of a suite of the package."""
+    return load_suite(suite, size).studies[number]
+
+
+def trained(results: Path, study: Study, method: str, *, seed: int = 0, **others: Any) -> RunFolder:
+    """A finished training that belongs to the study; `others` as of `train_run`."""
+    recipe, _ = load_recipe(study.recipe, arch=study.arch, dataset=study.dataset, method=method)
+    values = recipe.replaced(study.training, "a test")
+    return train_run(
+        results,
+        method,
+        seed=seed,
+        dataset=study.dataset,
+        arch=study.arch,
+        recipe=study.recipe,
+        eps=study.eps,
+        epochs=values.epochs,
+        values=values,
+        **others,
+    )
+
+
+def scored(
+    run: RunFolder, robust: Sequence[float], radii: Sequence[Sequence[float]] | None = None
+) -> None:
+    """A history: robust accuracy of 100 validation images, and a `radius` at QUANTILES."""
+    rows = []
+    for epoch, value in enumerate(robust):
+        row: dict[str, Any] = {"epoch": epoch, "val_clean": 0.9, "val_robust": value, "n_val": 100}
+        if radii is not None:
+            assert len(radii[epoch]) == len(QUANTILES)
+            row |= {"radius_quantiles": list(radii[epoch]), "radius_mean": radii[epoch][3]}
+        rows.append(row)
+    run.write_history(rows)
+
+
+def measured(
+    run: RunFolder,
+    study: Study,
+    name: str,
+    values: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray] | None = None,
+    *,
+    n: int = 100,
+    checkpoint: str = "best",
+    params: Mapping[str, Any] | None = None,
+) -> Path:
+    """A measure with the parameters that the study asks for, unless others are given."""
+    asked = next((a.params for a in study.measures if name in a.names), {})
+    spec = MeasureSpec(
+        checkpoint=checkpoint,
+        name=name,
+        params=dict(asked if params is None else params),
+        eps=study.eps,
+        n_examples=n,
+        data_sha256="d" * 64,
+    )
+    path = run.measure(spec)
+    write_measure(path, spec, Measured(values=values, arrays=arrays or {}), 1.0, {})
+    return path
+
+
+def checked(run: RunFolder, study: Study, *, alarm: bool = False) -> None:
+    """Check C1 of the best checkpoint."""
+    found = {"name": "C1 black-box below white-box", "value": float(alarm), "threshold": 0.002}
+    measured(run, study, "C1", {**found, "alarm": alarm, "source": "made"}, n=32)
+
+
+def autoattacked(run: RunFolder, study: Study, n: int, broken: Sequence[int]) -> None:
+    """AutoAttack on n images, all right without it: how many each of its parts breaks."""
+    spec = EvalSpec(
+        checkpoint="best",
+        attack="autoattack",
+        eps=study.eps,
+        n_examples=n,
+        data_sha256="d" * 64,
+    )
+    by = np.full(n, -1, np.int8)
+    by[: sum(broken)] = np.repeat(np.arange(len(broken)), broken)
+    chunk = Chunk(
+        index=np.arange(n),
+        clean=np.ones(n, bool),
+        survived=by < 0,
+        broken_by=by,
+        parts=PARTS,
+        seconds=1.0,
+    )
+    run.evaluation(spec).write_chunk(0, chunk)

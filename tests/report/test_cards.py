@@ -1,0 +1,125 @@
+"""Cards of single models, from made records of the tiny Table 3."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bench.records import load_records
+from bench.report.artefacts import Made
+from bench.report.artefacts.cards import make_cards
+from bench.report.card import Card, make_card
+from bench.report.card_figure import draw_card
+from bench.report.chosen import choose
+from tests.report.made import evaluate
+from tests.report.made_measures import autoattacked, checked, study_of, trained
+
+STUDY = study_of("table3")
+ATTACKS = ("pgd-20", "cw", "autoattack")
+SIZE = "Size tiny (digits): not the paper's."
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def model(results: Path, *, n_autoattack: int = 20) -> None:
+    """100 images, all right; PGD-20 leaves 50, C&W 40, an attack beyond the suite 30."""
+    card = {"title": "CAT-CE", "paper": "arXiv 2002.06789"}
+    run = trained(results, STUDY, "cat-ce", card=card)
+    for attack, left in (("clean", 100), ("pgd-20", 50), ("cw", 40), ("pgd-500", 30)):
+        evaluate(run, attack, range(left), 100, eps=STUDY.eps)
+    autoattacked(run, STUDY, n_autoattack, (5, 3, 0, 1))
+    checked(run, STUDY, alarm=True)
+
+
+def card_of(results: Path) -> Card:
+    (run,) = (run for run in load_records(results) if run.method == "cat-ce")
+    card = make_card(run, ATTACKS, SIZE)
+    assert card is not None
+    return card
+
+
+def made(results: Path) -> Made:
+    chosen = choose(load_records(results), "table3", "tiny")
+    assert chosen is not None
+    return make_cards(chosen, "Made by a test.")
+
+
+def test_autoattack_s_parts_are_cumulative_on_its_own_images(tmp_path: Path) -> None:
+    model(tmp_path)
+    stages = [
+        (s.block, s.name, round(s.value * s.n), s.n, s.n_broken) for s in card_of(tmp_path).stages
+    ]
+    assert stages == [
+        ("", "clean", 100, 100, None),
+        ("", "PGD-20", 50, 100, None),
+        ("", "C&W", 40, 100, None),
+        ("AutoAttack", "clean", 20, 20, None),
+        ("AutoAttack", "apgd-ce", 15, 20, 5),
+        ("AutoAttack", "apgd-t", 12, 20, 3),
+        ("AutoAttack", "fab-t", 12, 20, 0),
+        ("AutoAttack", "square", 11, 20, 1),
+        ("", "worst case", 11, 20, None),
+    ]
+
+
+def test_the_worst_case_is_over_attacks_without_a_stage_too(tmp_path: Path) -> None:
+    model(tmp_path, n_autoattack=100)
+    stages = card_of(tmp_path).stages
+    assert "pgd-500" not in [stage.name for stage in stages]
+    worst = stages[-1]
+    assert (worst.name, worst.n) == ("worst case", 100)
+    assert worst.value == pytest.approx(0.21)  # PGD-500 leaves the first 30, AutoAttack not 0 to 8
+    assert [s.name for s in stages if s.block] == ["apgd-ce", "apgd-t", "fab-t", "square"]
+
+
+def test_the_picture_has_every_stage_and_every_doubt(tmp_path: Path) -> None:
+    model(tmp_path)
+    card = card_of(tmp_path)
+    figure = draw_card(card)
+    (axes,) = figure.axes
+    names = [tick.get_text() for tick in axes.get_yticklabels()]
+    assert names == [
+        *("clean", "PGD-20", "C&W", "AutoAttack: clean", "\u2026 apgd-ce", "\u2026 apgd-t"),
+        *("\u2026 fab-t", "\u2026 square", "worst of 4 attacks"),
+    ]
+    widths = [patch.get_width() for patch in axes.patches]  # type: ignore[attr-defined]
+    assert widths == pytest.approx([100 * stage.value for stage in card.stages])
+    numbers = [text.get_text() for text in axes.texts]
+    assert numbers[1] == "50.0 [40.4, 59.6], n = 100"
+    assert numbers[4] == "75.0 [53.1, 88.8], n = 20 (\u22125)"
+    assert "cat-ce \u2020 (CAT-CE, arXiv 2002.06789) on digits, cnn" in figure.get_suptitle()
+    below = figure.get_supxlabel().replace("\n", " ")
+    for text in ("Masking checks: alarm C1 of 1", SIZE, card.run.run_id, "eps 51/255 (0.2)"):
+        assert text in below
+
+
+def test_a_model_without_checks_or_attacks_says_so(tmp_path: Path) -> None:
+    run = trained(tmp_path, STUDY, "cat-ce")
+    evaluate(run, "pgd-20", 0.5, 100, eps=STUDY.eps, checkpoint="last")
+    trained(tmp_path, STUDY, "madry")
+    found = made(tmp_path)
+    assert not found.files
+    asked = "clean, pgd-20, cw, transfer, multitargeted, md, autoattack"
+    assert f"cat-ce: no {asked}" in found.lacks
+    assert "madry: no masking checks" in found.lacks
+    assert "trades: no training" in found.lacks
+    evaluate(run, "pgd-20", 0.5, 100, eps=STUDY.eps)
+    assert card_of(tmp_path).masking == "Masking checks: none made"
+
+
+def test_files_of_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.report.picture.DPI", 40)
+    model(tmp_path)
+    found = made(tmp_path)
+    assert found == made(tmp_path)
+    run_id = card_of(tmp_path).run.run_id
+    assert set(found.files) == {f"cards/card-{run_id}.{kind}" for kind in ("png", "svg", "tex")}
+    for content in found.files.values():
+        assert b"Made by a test. Size tiny (digits, cnn, 4 epochs): not the paper's." in content
+    text = found.files[f"cards/card-{run_id}.tex"].decode()
+    assert text.isascii()
+    text = text.replace(run_id.rpartition("-")[2], "HASH")
+    if os.environ.get("REGENERATE_GOLDEN"):
+        (GOLDEN / "card.tex").write_text(text)
+    assert text == (GOLDEN / "card.tex").read_text()
