@@ -141,7 +141,7 @@ def sweep(lab: Lab) -> Check:
 def restarts(lab: Lab) -> Check:
     """C10: PGD-20 from many starts; the accuracy under fewer is the mean over their choices."""
     n_starts = lab.effort.restarts
-    marks = [n for n in FEW_STARTS if n < n_starts] + [n_starts]
+    marks = [*FEW_STARTS, n_starts]
     attack, generator = get_attack("pgd-20"), lab.generator("restarts")
     broken = torch.zeros_like(lab.y)
     for _ in range(n_starts):

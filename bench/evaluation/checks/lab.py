@@ -36,10 +36,10 @@ class Effort:
     samples: int = 10_000
     """Random points an image in C6."""
     restarts: int = 20
-    """Of C10."""
+    """Of C10, which compares them with five."""
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 20), ("samples", 1), ("restarts", 5)):
+        for name, least in (("steps", 20), ("samples", 1), ("restarts", 6)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise ConfigError(
