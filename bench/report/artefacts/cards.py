@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from bench.records import RunRecord
 from bench.report.aggregate import AUTOATTACK
 from bench.report.artefacts.artefact import Made
-from bench.report.artefacts.trained import name, seed_text, trainings, untrained
+from bench.report.artefacts.trained import name, seed_text, untrained
 from bench.report.artefacts.written import remark
 from bench.report.card import BEST, CLEAN, NAMES, WORST, Card, Stage, make_card
 from bench.report.card_figure import card_pictures
@@ -23,7 +23,7 @@ def make_cards(chosen: Chosen, note: str) -> Made:
     files: dict[str, bytes] = {}
     lacks = untrained(chosen.studies)
     for study in chosen.studies:
-        for method, runs in trainings(study).items():
+        for method, runs in study.runs.items():
             for run in runs:
                 lacks += _lacks(study, run, name(study, method, chosen.studies))
                 card = make_card(run, _asked(study), chosen.caption)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.records import RunRecord
 from bench.report.artefacts.artefact import Made
-from bench.report.artefacts.trained import captioned, label, trainings, untrained
+from bench.report.artefacts.trained import captioned, label, untrained
 from bench.report.artefacts.written import NUMBERS, csv_bytes, numbers
 from bench.report.chosen import Chosen
 from bench.report.interval import wilson
@@ -47,7 +47,7 @@ def make_convergence(chosen: Chosen, note: str) -> Made:
     found: list[Course] = []
     lacks = untrained(chosen.studies)
     for study in chosen.studies:
-        for method, runs in trainings(study).items():
+        for method, runs in study.runs.items():
             whole = [run for run in runs if _scored(run)]
             if whole:
                 found.append(_course(label(study, method, chosen.studies), method, whole))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.report.aggregate import sections
 from bench.report.artefacts.artefact import Made
-from bench.report.artefacts.trained import captioned, trainings, untrained
+from bench.report.artefacts.trained import captioned, untrained
 from bench.report.chosen import Chosen
 from bench.report.cost import GroupCost, costs
 from bench.report.picture import fitted, picture_files
@@ -30,7 +30,7 @@ _PANELS = {
 
 def make_cost(chosen: Chosen, note: str) -> Made:
     """cost.png and cost.svg."""
-    runs = [run for study in chosen.studies for own in trainings(study).values() for run in own]
+    runs = [run for study in chosen.studies for own in study.runs.values() for run in own]
     found = [cost for section in sections(runs) for cost in costs(section)]
     lacks = (*untrained(chosen.studies), *_lacks(found))
     shown = [cost for cost in found if cost.passes_relative is not None]

@@ -10,7 +10,7 @@ import numpy as np
 from bench.errors import RecordError
 from bench.measured import MeasureRecord
 from bench.records import RunRecord
-from bench.report.artefacts.trained import label, name, seed_text, trainings, untrained
+from bench.report.artefacts.trained import label, name, seed_text, untrained
 from bench.report.chosen import Chosen, StudyRuns
 from bench.report.groups import same_eps
 from bench.study import AskedMeasures
@@ -37,7 +37,7 @@ def found_measures(chosen: Chosen, measure: str) -> tuple[list[Found], list[str]
     found: list[Found] = []
     lacks = untrained(studies)
     for study, asked in asking:
-        for method, runs in trainings(study).items():
+        for method, runs in study.runs.items():
             for run in runs:
                 one = _found(study, asked, measure, label(study, method, studies), run)
                 if isinstance(one, Found):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bench.records import QUANTILES, RunRecord
 from bench.report.artefacts.artefact import Made
-from bench.report.artefacts.trained import captioned, label, trainings, untrained
+from bench.report.artefacts.trained import captioned, label, untrained
 from bench.report.artefacts.written import csv_bytes
 from bench.report.chosen import Chosen
 from bench.report.picture import fitted, picture_files
@@ -51,7 +51,7 @@ def make_radii(chosen: Chosen, note: str) -> Made:
     found = [
         radii
         for study in chosen.studies
-        for method, runs in trainings(study).items()
+        for method, runs in study.runs.items()
         for run in runs
         for radii in _kept(run, label(study, method, chosen.studies), study.study.eps)
     ]

@@ -6,24 +6,15 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from bench.records import RunRecord
 from bench.report.chosen import Chosen, StudyRuns
-from bench.report.groups import marked, only_serves
+from bench.report.groups import marked
 from bench.report.units import ALARM, eps_text
 
 ALARM_TEXT = f"{ALARM.strip()}: alarm of a masking check."
 
 
-def trainings(study: StudyRuns) -> dict[str, tuple[RunRecord, ...]]:
-    """By method and seed, without those that only serve as surrogates."""
-    own = {
-        method: tuple(run for run in runs if not only_serves(run))
-        for method, runs in study.runs.items()
-    }
-    return {method: runs for method, runs in own.items() if runs}
-
-
 def label(study: StudyRuns, method: str, studies: Sequence[StudyRuns]) -> str:
     """The method, with its radius where the studies have it at several, and an alarm's mark."""
-    return marked(name(study, method, studies), trainings(study)[method])
+    return marked(name(study, method, studies), study.runs[method])
 
 
 def name(study: StudyRuns, method: str, studies: Sequence[StudyRuns]) -> str:
@@ -34,7 +25,7 @@ def name(study: StudyRuns, method: str, studies: Sequence[StudyRuns]) -> str:
 
 def seed_text(run: RunRecord, study: StudyRuns) -> str:
     """`, seed 1`, where there are several."""
-    return f", seed {run.seed}" if len(trainings(study)[run.method]) > 1 else ""
+    return f", seed {run.seed}" if len(study.runs[run.method]) > 1 else ""
 
 
 def untrained(studies: Sequence[StudyRuns]) -> list[str]:
@@ -45,7 +36,7 @@ def untrained(studies: Sequence[StudyRuns]) -> list[str]:
 def _untrained(study: StudyRuns, studies: Sequence[StudyRuns]) -> Iterator[str]:
     for method in study.study.methods:
         called, seeds = name(study, method, studies), study.study.seeds
-        runs = trainings(study).get(method, ())
+        runs = study.runs.get(method, ())
         if not runs:
             yield f"{called}: no training"
             continue
