@@ -289,8 +289,8 @@ def evaluate(
 
     Run the same command again and it does only what is missing.
     """
+    from bench.attack_given import Where, evaluate_external, evaluate_runs
     from bench.errors import ConfigError
-    from bench.evaluating import Where, evaluate_external, evaluate_runs
     from bench.external import Named
     from bench.plan_runs import Request
 

@@ -208,3 +208,24 @@ def test_restricted_imagenet_from_the_files_to_the_record(tmp_path: Path) -> Non
         assert accuracies is not None
         assert set(accuracies) <= set(range(9))
         assert evaluation.balanced_accuracy() == np.mean(list(accuracies.values()))
+
+
+def test_the_suite_of_the_appendix_runs_on_a_small_folder(tmp_path: Path) -> None:
+    root = make_imagenet(tmp_path / "imagenet", 1, 1)
+    result = CliRunner().invoke(
+        main,
+        [
+            *("run", "--suite", "restricted-imagenet", "--size", "tiny", "--results"),
+            *(str(tmp_path / "r"), "--data-root", str(root), "--quiet", "--device", "cpu"),
+            *("--methods", "madry", "--epochs", "1", "--train-size", "20", "--test-size", "4"),
+            *("--param", "madry.steps=2", "--attacks", "clean,fgsm,transfer"),
+        ],
+    )
+    assert result.exit_code == 0, result.output
+    madry, natural = load_records(tmp_path / "r")
+    assert (madry.method, natural.method) == ("madry", "natural")
+    assert (madry.arch, madry.dataset) == ("resnet-50", "restricted-imagenet-32")
+    assert madry.spec["eps"] == 0.005
+    assert natural.provenance["role"] == "surrogate"
+    assert {e.spec.attack for e in madry.evaluations} == {"clean", "fgsm", "transfer"}
+    assert all(e.complete and e.n_examples == 4 for e in madry.evaluations)

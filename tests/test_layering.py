@@ -16,8 +16,8 @@ LEVELS = {
     1: "data archs attacks",
     2: "method registry api",
     3: "training evaluation",
-    4: "asked plan plan_runs trained cluster runner estimate dryrun external evaluating rechecking "
-    "listing report against verify",
+    4: "asked plan plan_runs trained cluster runner estimate dryrun external attack_given "
+    "rechecking listing report against verify",
     5: "cli",
 }
 LEVEL = {name: level for level, names in LEVELS.items() for name in names.split()}

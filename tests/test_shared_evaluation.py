@@ -399,7 +399,7 @@ def test_an_outside_model_is_not_attacked_while_its_folder_is_mended(
             waits.append((folder / "evaluations").exists())
             mending.close()
 
-        monkeypatch.setattr("bench.evaluating.time.sleep", done)
+        monkeypatch.setattr("bench.attack_given.time.sleep", done)
         assert CliRunner().invoke(main, arguments).exit_code == 0
     assert waits == [False]
     assert (folder / "spec.json").exists()
