@@ -34,6 +34,7 @@ def train_run(
     warnings: Sequence[str] = (),
     card: Mapping[str, Any] | None = None,
     batch_size: int = 128,
+    values: Recipe | None = None,
     passes: tuple[float, float] = (11.0, 11.0),
     first_layer: float | None = None,
     epoch_seconds: float = 2.0,
@@ -43,7 +44,8 @@ def train_run(
     """A run that is done; with `error`, failed; with `n_epochs_done` alone, unfinished.
 
     `passes`: forward and backward, an image and epoch; `first_layer`: as many as forward ones
-    unless it is given. `machine`: None where the record names none.
+    unless it is given. `machine`: None where the record names none. `values`: of the recipe, in
+    place of `epochs` and `batch_size`.
     """
     spec = TrainSpec(
         method=method,
@@ -58,7 +60,7 @@ def train_run(
         n_val=143,
         eps=eps,
         seed=seed,
-        recipe=Recipe(epochs=epochs, batch_size=batch_size, lr=0.1),
+        recipe=values or Recipe(epochs=epochs, batch_size=batch_size, lr=0.1),
         recipe_name=recipe,
     )
     folder = RunFolder(results, spec.run_id)
@@ -116,11 +118,13 @@ def evaluate(
     warnings: Sequence[str] = (),
     labels: Sequence[int] | None = None,
     package_checks: Sequence[Mapping[str, Any]] = (),
+    after: float | None = None,
 ) -> None:
     """One evaluation of n images.
 
     `survived`: about which fraction of the images survives, or the indices that do. `clean`:
-    about which fraction is correct without an attack. `chunks`: those that are written.
+    about which fraction is correct without an attack, `after`: under it, whatever before.
+    `chunks`: those that are written.
     """
     spec = EvalSpec(
         checkpoint=checkpoint,
@@ -154,6 +158,7 @@ def evaluate(
                 seconds=1.0,
                 warnings=tuple(warnings),
                 label=None if labels is None else np.array(labels)[index],
+                after=None if after is None else _hardness(n)[index] < after,
                 package_checks=tuple(package_checks),
             ),
         )

@@ -19,13 +19,6 @@ RADIUS_PAIRS = ((ADAPTIVE_HARD, REFERENCE), (CAT_PLAIN, FIXED_SOFT))
 """With and without the adaptive radius, the labels being equal."""
 LABEL_PAIRS = ((FIXED_SOFT, REFERENCE), (CAT_PLAIN, ADAPTIVE_HARD))
 """With and without the adaptive labels, the radius rule being equal."""
-TABLE_1 = ((0.01, 0.6979, 0.9996), (0.02, 0.6906, 0.9999), (0.03, 0.6604, 0.9916))
-"""Training radius, test and train accuracy under attack at 0.01."""
-TABLE_4 = (
-    ("vgg-16", {"madry": 0.7913, "trades": 0.8353, "CAT": 0.8658}),
-    ("wrn-34-10", {"madry": 0.8584, "trades": 0.8390, "CAT": 0.8866}),
-)
-"""Accuracy under transferred attacks at 0.03; the paper does not say which CAT."""
 COMPLEXITY = (2.54, 3.53, 1.39)
 """Of training at the radii of Table 1, relative to CAT."""
 SMALL = 0.01

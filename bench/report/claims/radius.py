@@ -6,8 +6,9 @@ from bench.report.aggregate import PGD
 from bench.report.chosen import Chosen
 from bench.report.claims.claim import Claim, Finding, Tested, at_least, conclude
 from bench.report.claims.evidence import LAST, Attack, Model, models, over_seeds, radii
-from bench.report.claims.paper import HIGH_TRAIN, SMALL, TABLE_1
+from bench.report.claims.paper import HIGH_TRAIN, SMALL
 from bench.report.claims.points import at_most, point_findings, versus
+from bench.report.published import TABLE_1
 from bench.report.units import percent
 
 

@@ -6,10 +6,9 @@ from bench.report.aggregate import PGD
 from bench.report.chosen import Chosen, StudyRuns
 from bench.report.claims.claim import Claim, Finding, Tested, conclude
 from bench.report.claims.evidence import Attack, Side, distinct, models
-from bench.report.claims.paper import TABLE_4
 from bench.report.claims.points import alone, better, point_findings, versus, within
 from bench.report.claims.wording import BETTER
-from bench.report.published import CAT
+from bench.report.published import CAT, TABLE_4
 from bench.report.units import percent
 
 _TRANSFER = "transfer"
