@@ -45,7 +45,7 @@ def test_a_run_without_any_attack_needs_no_figure(tmp_path: Path) -> None:
     evaluate(train_run(tmp_path / "results", "natural"), "clean", range(9), 10)
     report = write_report(load_records(tmp_path / "results"), tmp_path / "r", command="x")
     names = [f"{table}.{kind}" for table in ("table3", "cost") for kind in ("md", "csv", "tex")]
-    assert [path.name for path in report.paths] == [*names, "index.md"]
+    assert [path.name for path in report.paths] == [*names, "claims.md", "claims.csv", "index.md"]
     assert "Not in the figure" not in report.text
 
 
@@ -77,7 +77,7 @@ def test_the_report_needs_no_torch_and_help_no_matplotlib(tmp_path: Path) -> Non
         "assert 'matplotlib' not in sys.modules and 'pandas' not in sys.modules\n"
         "here = Path(sys.argv[1])\n"
         "report = write_report(load_records(here / 'results'), here / 'r', command='x')\n"
-        "assert len(report.paths) == 10, report.paths\n"
+        "assert len(report.paths) == 12, report.paths\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
         "assert 'torch' not in sys.modules\n"
     )
