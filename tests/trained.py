@@ -1,0 +1,54 @@
+"""Networks for digits that the real engine trains in seconds, each once in a test process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor, nn
+
+from bench.archs.weights import load_state, read_weights
+from bench.evaluation.store import Images
+from bench.folder import RunFolder
+from bench.plan import make_plan
+from bench.progress import Reporter
+from bench.registry import method_class, parameters
+from bench.suite import load_suite
+from bench.threat import Threat
+from bench.training.engine import Trainer, initial_model
+
+N_TEST = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A network in eval mode and what it is tested on."""
+
+    model: nn.Module
+    x: Tensor
+    """(N_TEST, 1, 8, 8), the first test images."""
+    y: Tensor
+    threat: Threat
+    """That it was trained with."""
+
+
+@cache
+def trained(method: str, arch: str = "cnn") -> Trained:
+    """The digits suite's cell of that method, on 500 images for ten epochs, with short attacks."""
+    short = {method: {"steps": "5"}} if "steps" in parameters(method_class(method)) else {}
+    suite = replace(load_suite("digits").only(), methods=(method,), params=short, train_size=500)
+    plan = make_plan(replace(suite, arch=arch))
+    cell = next(cell for cell in plan.cells if cell.spec.method == method)
+    spec = replace(cell.spec, recipe=replace(cell.spec.recipe, epochs=10, batch_size=30))
+    assert cell.method is not None
+    with TemporaryDirectory() as results:
+        folder = RunFolder(Path(results), spec.run_id)
+        trainer = Trainer(spec, cell.method, plan.dataset, folder, torch.device("cpu"))
+        trainer.run(Reporter(quiet=True))
+        model = initial_model(spec)
+        load_state(model, read_weights(folder.weights("last")))
+    x, y = Images(plan.dataset, torch.device("cpu")).chunk(range(N_TEST))
+    return Trained(model=model.eval(), x=x, y=y, threat=Threat(spec.norm, spec.eps))
