@@ -82,6 +82,18 @@ class Planted(nn.Module):
         return torch.stack([-half, half, zero - 9, zero - 9], 1)
 
 
+HILL_EPS = 0.1
+
+
 def grey(n: int, size: int = 4) -> tuple[Tensor, Tensor]:
     """Images (n, 1, size, size) of one grey, and the label 0 for each."""
     return torch.full((n, 1, size, size), 0.5), torch.zeros(n, dtype=torch.int64)
+
+
+def hill(x: Tensor) -> Tensor:
+    """Pixel 0: up to 0.5 eps, down to 0.8 eps, up again to where the answer changes.
+
+    A tenth of the starts in a ball of HILL_EPS is beyond the dip.
+    """
+    d = (x[:, 0] - 0.5) / HILL_EPS
+    return torch.where(d < 0.5, d, torch.where(d < 0.8, 1 - d, 4 * d - 3)) - 0.9

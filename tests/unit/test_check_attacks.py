@@ -16,7 +16,7 @@ from bench.evaluation.checks.black_box import square
 from bench.evaluation.checks.lab import WHITE_BOX
 from bench.threat import Threat
 from tests.harness import SmallNet, small_batch, small_net
-from tests.masked import Hot, Planted, grey
+from tests.masked import Hot, Planted, grey, hill
 from tests.short import ShortAutoAttack
 
 EPS = 0.1
@@ -86,13 +86,27 @@ def test_two_images_are_no_alarm(number: str) -> None:
 
 
 def test_c1_is_the_worst_of_square_random_points_and_transfer() -> None:
+    """Each is alone in one of the labs; the others found nothing there."""
+    lab, weak = trapped(3, samples=1)
+    lab.remembered("square", lab.white_box)
+    assert CHECKS["C6"].run(lab).detail["flipped"] == []
+    assert CHECKS["C1"].run(lab).detail["flipped"] == weak  # by transfer
+    lab, weak = trapped(3)
+    lab.surrogates = ()
+    lab.remembered("square", lab.white_box)
+    assert CHECKS["C1"].run(lab).detail["flipped"] == weak  # by random points
+    lab, weak = trapped(3, samples=1)
+    lab.surrogates = ()
+    by_square = lab.index[lab.white_box() & ~square(lab)].tolist()
+    assert by_square
+    assert CHECKS["C1"].run(lab).detail["flipped"] == by_square
+
+
+def test_more_samples_are_drawn_where_they_are_asked_for() -> None:
     lab, weak = trapped(3, samples=1)
     assert CHECKS["C6"].run(lab).detail["flipped"] == []
-    assert CHECKS["C1"].run(lab).detail["flipped"] == weak
-    alone, _ = trapped(3, samples=1)
-    alone.surrogates = ()
-    by_square = lab.index[lab.white_box() & ~square(lab)].tolist()
-    assert CHECKS["C1"].run(alone).detail["flipped"] == by_square
+    more = lab.asked(Effort(samples=600), [])
+    assert CHECKS["C6"].run(more).detail["flipped"] == weak
 
 
 @pytest.mark.parametrize("floats", [2**24, 1])
@@ -183,6 +197,12 @@ def test_c7_is_the_spread_of_losses_with_as_many_restarts() -> None:
     ):
         by_hand[what] = share_under(lab, name, name, **params)
     assert found == by_hand
+
+
+def test_c7_gives_untargeted_attacks_as_many_starts_as_there_are_targets() -> None:
+    found = CHECKS["C7"].run(lab_on(Planted(hill), n=200)).detail["accuracy"]
+    for what in ("cross entropy", "margin", "DLR"):
+        assert found[what] == pytest.approx(0.9**3, abs=0.07)
 
 
 def share_under(lab: Lab, name: str, purpose: str, **params: Any) -> float:

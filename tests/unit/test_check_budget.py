@@ -14,7 +14,7 @@ from bench.evaluation.checks import CHECKS, Check, Effort, Lab
 from bench.evaluation.checks.budget import expected_accuracy
 from bench.threat import Threat
 from tests.harness import small_batch, small_net
-from tests.masked import Hot, Planted, grey
+from tests.masked import Hot, Planted, grey, hill
 
 EPS = 0.1
 
@@ -38,6 +38,11 @@ def figures(check: Check) -> dict[str, dict[str, Any]]:
 def accuracy(lab: Lab, attack: PGD, purpose: str, eps: float) -> float:
     x_adv = attack(lab.model, lab.x, lab.y, Threat(eps=eps), generator=lab.generator(purpose))
     return float((lab.model(x_adv).argmax(1) == lab.y).double().mean())
+
+
+def mean_loss(lab: Lab, attack: PGD) -> float:
+    x_adv = attack(lab.model, lab.x, lab.y, lab.threat, generator=lab.generator("iterations"))
+    return float(nn.functional.cross_entropy(lab.model(x_adv), lab.y).detach())
 
 
 def test_c3_takes_the_worse_of_cross_entropy_and_margin() -> None:
@@ -64,12 +69,6 @@ def chain(x: Tensor) -> Tensor:
     return (d * open_).sum(1) - 35.5
 
 
-def hill(x: Tensor) -> Tensor:
-    """One pixel: up to 0.5 eps, down to 0.8 eps, up again to where the answer changes."""
-    d = (x[:, 0] - 0.5) / EPS
-    return torch.where(d < 0.5, d, torch.where(d < 0.8, 1 - d, 4 * d - 3)) - 0.9
-
-
 def pocket(x: Tensor) -> Tensor:
     """One pixel whose gradient says up; the answer changes between 0.58 and 0.65 alone."""
     pixel = x[:, 0]
@@ -94,7 +93,9 @@ def test_c4_reads_one_run_as_separate_runs_of_so_many_steps() -> None:
     assert len(set(separate)) > 1
     fgsm = PGD(steps=1, relative_step=1.0, start="zero")
     assert detail["fgsm"] == accuracy(lab, fgsm, "fgsm", 0.05)
-    assert len(detail["mean_loss"]) == 5
+    assert detail["mean_loss"] == pytest.approx(
+        [mean_loss(lab, PGD(steps=m, relative_step=1 / 5)) for m in detail["steps"]]
+    )
     assert detail["mean_loss"][0] < detail["mean_loss"][-1]
 
 
