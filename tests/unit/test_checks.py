@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -298,6 +299,18 @@ def test_checks_of_one_model_share_what_they_ask_for_alike() -> None:
     by_itself = shared.measure(spec("C2", ["itself"]), x, y).values
     assert by_twin["detail"]["transfer"] != by_itself["detail"]["transfer"]
     assert by_twin == measuring(net()).measure(spec("C2", ["twin"]), x, y).values
+
+
+@pytest.mark.parametrize("other", [{"eps": 0.02}, {"seed": 1}, {"n_examples": 20}])
+def test_what_was_found_on_other_images_eps_or_seed_is_not_taken(other: dict[str, Any]) -> None:
+    x, y = images()
+    shared = measuring(net())
+    first = shared.measure(spec("C4"), x, y).values
+    changed = replace(spec("C4"), **other)
+    n = changed.n_examples
+    alone = measuring(net()).measure(changed, x[:n], y[:n]).values
+    assert shared.measure(changed, x[:n], y[:n]).values == alone
+    assert alone != first
 
 
 def test_a_check_without_its_surrogate_or_classes_is_one_clear_error() -> None:
