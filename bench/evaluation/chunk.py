@@ -183,12 +183,9 @@ class _Work:
         survived = (self.clean & (self.broken_by < 0)).cpu()
         checks: tuple[Check, ...] = ()
         if is_autoattack(self.attack):
-            square = (
-                int((self.broken_by == names.index("square")).sum()) if "square" in names else 0
-            )
-            checks = package_checks(
-                self.blocked, self.x, self.y, square if len(names) > 1 else None
-            )
+            follows = "square" in names[1:]
+            square = int((self.broken_by == names.index("square")).sum()) if follows else None
+            checks = package_checks(self.blocked, self.x, self.y, square)
         return Outcome(
             clean=self.clean.cpu(),
             survived=survived,

@@ -106,6 +106,8 @@ def evaluate(
         effort=effort,
         surrogates=natural,
     )
+    if not found:
+        notes["no check was made: no image is correct without an attack"] = None
     missing = left_out(len(natural), _n_classes(model, x))
     notes |= {f"check {number} was not made: it {why}": None for number, why in missing.items()}
     return Evaluation(clean, survivors, outcomes, found, list(notes))

@@ -47,7 +47,7 @@ def trainer(
         test_size=10,
         precision=precision,
     )
-    cell = make_plan(study).cells[0]
+    cell = make_plan(study).cells[-1]
     assert cell.method is not None
     spec = replace(cell.spec, recipe=replace(cell.spec.recipe, epochs=2, batch_size=20))
     folder = RunFolder(results, spec.run_id)

@@ -39,7 +39,7 @@ def dataset() -> Dataset:
 
 def spec_for(name: str, epochs: int = 2, **changes: Any) -> TrainSpec:
     study = replace(load_suite("digits").only(), methods=(name,), train_size=100, test_size=20)
-    spec = make_plan(study).cells[0].spec
+    spec = make_plan(study).cells[-1].spec
     return replace(spec, recipe=replace(spec.recipe, epochs=epochs, batch_size=20), **changes)
 
 
@@ -71,7 +71,7 @@ def test_a_training_stopped_anywhere_ends_with_the_same_weights(
     name: str, saves: str, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = spec_for(name)
-    method = make_plan(replace(load_suite("digits").only(), methods=(name,))).cells[0].method
+    method = make_plan(replace(load_suite("digits").only(), methods=(name,))).cells[-1].method
     assert method is not None
     whole = trained(spec, method, dataset, tmp_path / "whole")
     monkeypatch.setattr(engine, "SAVE_SECONDS", -1.0 if saves == "every batch" else 1e9)

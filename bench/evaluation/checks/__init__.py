@@ -2,8 +2,9 @@
 
 Athalye et al. (arXiv 1802.00420) and Carlini et al. (arXiv 1902.06705) say what to look for; only
 Square's 0.2 points have a source of their own (AutoAttack), every other threshold is a proposal
-of ours, which no adversarially trained model exceeds. Absence of all of them is necessary, not
-sufficient. Accuracies are of clean-correct images.
+of ours, which Madry AT does not exceed on digits; an alarm on another honest method can happen and
+says where to look. Absence of all of them is necessary, not sufficient. Accuracies are of
+clean-correct images.
 """
 
 from __future__ import annotations

@@ -1,0 +1,157 @@
+"""One attack on one checkpoint: the outcome of every image, chunk by chunk. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from bench.spec import EvalSpec
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The outcome of one attack on one chunk of images."""
+
+    index: np.ndarray
+    """(n,) dataset indices."""
+    clean: np.ndarray
+    """(n,) bool: correct without an attack."""
+    survived: np.ndarray
+    """(n,) bool: correct without and under the attack."""
+    broken_by: np.ndarray
+    """(n,) int8: which part broke it, an index into `parts`; -1 where none did."""
+    parts: tuple[str, ...]
+    """Names of the attack's parts, in the order in which they ran."""
+    seconds: float
+    warnings: tuple[str, ...] = ()
+    info: Mapping[str, Any] = field(default_factory=dict)
+    """Versions and hardware."""
+    label: np.ndarray | None = None
+    """(n,) class indices; None in records that were made before labels were kept."""
+    after: np.ndarray | None = None
+    """(n,) bool: correct under the attack, whether or not correct without it; transfer only."""
+    package_checks: tuple[Mapping[str, Any], ...] = ()
+    """AutoAttack's own checks: name, value, threshold, alarm of each."""
+
+
+SQUARE_CHECK = "AA square breaks: share of images"
+SQUARE_SHARE = 0.002
+"""AutoAttack's own limit of that check; never below two images here."""
+
+
+def _excess(check: Mapping[str, Any]) -> float:
+    """How far a check is above its threshold; a figure that is no number is the worst."""
+    value = check["value"]
+    return float("inf") if value is None else float(value) - float(check["threshold"])
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """One attack on one checkpoint: what was asked, and the chunks that are there."""
+
+    eval_id: str
+    spec: EvalSpec
+    chunks: tuple[Chunk, ...]
+
+    @cached_property
+    def index(self) -> np.ndarray:
+        """(n,) dataset indices that have an outcome, ascending."""
+        return self._joined("index", np.int64)
+
+    @cached_property
+    def clean(self) -> np.ndarray:
+        """(n,) bool, aligned with `index`."""
+        return self._joined("clean", np.bool_)
+
+    @cached_property
+    def survived(self) -> np.ndarray:
+        """(n,) bool, aligned with `index`."""
+        return self._joined("survived", np.bool_)
+
+    @cached_property
+    def label(self) -> np.ndarray | None:
+        """(n,) class indices, aligned with `index`; None where a chunk was stored without."""
+        if any(chunk.label is None for chunk in self.chunks):
+            return None
+        return self._joined("label", np.int64)
+
+    @cached_property
+    def after(self) -> np.ndarray | None:
+        """(n,) bool, aligned with `index`: correct under a transferred image, clean or not."""
+        if any(chunk.after is None for chunk in self.chunks):
+            return None
+        return self._joined("after", np.bool_)
+
+    @property
+    def package_checks(self) -> list[dict[str, Any]]:
+        """AutoAttack's own checks over all chunks: of each the chunk that speaks most against.
+
+        What Square broke is counted over all of them.
+        """
+        worst: dict[str, dict[str, Any]] = {}
+        for check in (check for chunk in self.chunks for check in chunk.package_checks):
+            name = str(check["name"])
+            if name not in worst or _excess(check) > _excess(worst[name]):
+                worst[name] = dict(check)
+        if SQUARE_CHECK in worst and self.n_examples:
+            share = self.broken_by().get("square", 0) / self.n_examples
+            limit = max(SQUARE_SHARE, 2 / self.n_examples)
+            worst[SQUARE_CHECK] |= {"value": share, "threshold": limit, "alarm": share > limit}
+        return list(worst.values())
+
+    def class_accuracies(self, *, clean: bool = False) -> dict[int, float] | None:
+        """Class -> accuracy on its images, under the attack or `clean`; None without labels."""
+        if self.label is None:
+            return None
+        right = self.clean if clean else self.survived
+        return {int(k): float(right[self.label == k].mean()) for k in np.unique(self.label)}
+
+    def balanced_accuracy(self, *, clean: bool = False) -> float | None:
+        """Mean of the accuracies of the classes that are there, large or small.
+
+        Restricted ImageNet is mostly dogs, and so is its plain accuracy. None without labels or
+        without images.
+        """
+        accuracies = self.class_accuracies(clean=clean)
+        return sum(accuracies.values()) / len(accuracies) if accuracies else None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image that was asked for has an outcome."""
+        return len(self.index) == self.spec.n_examples
+
+    @property
+    def n_examples(self) -> int:
+        """Images with an outcome."""
+        return len(self.index)
+
+    @property
+    def n_correct(self) -> int:
+        """Images that are correct under the attack."""
+        return int(self.survived.sum())
+
+    @property
+    def seconds(self) -> float:
+        """Time of the attack over all chunks."""
+        return sum(chunk.seconds for chunk in self.chunks)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Each distinct warning once."""
+        return tuple(dict.fromkeys(w for chunk in self.chunks for w in chunk.warnings))
+
+    def broken_by(self) -> dict[str, int]:
+        """Images that each part of the attack broke."""
+        counts: dict[str, int] = {}
+        for chunk in self.chunks:
+            for number, part in enumerate(chunk.parts):
+                counts[part] = counts.get(part, 0) + int((chunk.broken_by == number).sum())
+        return counts
+
+    def _joined(self, name: str, dtype: type) -> np.ndarray:
+        arrays = [getattr(chunk, name) for chunk in self.chunks]
+        return np.concatenate(arrays) if arrays else np.zeros(0, dtype)
