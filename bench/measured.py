@@ -1,5 +1,7 @@
 """What was measured on a model beside the attacks: masking checks, margins, landscapes. No torch.
 
+It is kept in two files:
+
     results/<run_id>/measures/<measure_id>.json   what was asked, and the figures
     results/<run_id>/measures/<measure_id>.npz    what does not fit a line, where there is such
 """
