@@ -300,7 +300,7 @@ def test_eps_is_the_radius_of_the_training_alone(eps: float) -> None:
     study = replace(
         load_suite("digits").only(), methods=("trades", "madry"), recipe="authors", eps=eps
     )
-    trades, madry = make_plan(study).cells
+    _surrogate, trades, madry = make_plan(study).cells
     assert trades.spec.eps == pytest.approx(0.031 * eps / (8 / 255), rel=1e-12)
     assert madry.spec.eps == eps
     assert (trades.spec.study_eps, madry.spec.study_eps) == (eps, None)
@@ -311,4 +311,4 @@ def test_eps_is_the_radius_of_the_training_alone(eps: float) -> None:
 
 def test_at_the_reference_eps_the_authors_is_exact() -> None:
     study = replace(load_suite("digits").only(), methods=("mart",), recipe="authors", eps=8 / 255)
-    assert make_plan(study).cells[0].spec.eps == 0.031
+    assert make_plan(study).cells[-1].spec.eps == 0.031
