@@ -15,7 +15,7 @@ from bench.progress import Reporter, duration
 
 def describe_plan(plan: Plan, results: Path, device: torch.device, reporter: Reporter) -> str:
     """A table of cells; measures each kind of unfinished cell once, and writes nothing."""
-    rows = [("cell", "training", "evaluations", "time, about")]
+    rows = [("cell", "training", "evaluations and checks", "time, about")]
     speeds: dict[str, Speed] = {}
     total = 0.0
     with reporter.task("measuring", len(plan.cells)) as task:
@@ -26,7 +26,8 @@ def describe_plan(plan: Plan, results: Path, device: torch.device, reporter: Rep
             task.advance()
     return (
         f"{plan.title}\n{aligned(rows)}\n"
-        f"In all about {duration(total)} on {device}; attacks are counted as if no image broke."
+        f"In all about {duration(total)} on {device}; attacks are counted as if no image "
+        "broke; masking checks and other measures come on top."
     )
 
 
@@ -35,16 +36,17 @@ def _row(
 ) -> tuple[tuple[str, str, str, str], float]:
     folder = RunFolder(results, cell.spec.run_id)
     status = cell.status(folder)
-    n_all, n_missing = len(cell.evaluations), len(status.missing)
+    n_all, n_missing = len(cell.evaluations) + len(cell.measures), status.n_missing
     evaluations = f"{n_all - n_missing} of {n_all} done"
     if status.failed:
         return (folder.run_id, "failed before", evaluations, "-"), 0.0
     training = "done" if status.trained else f"{cell.spec.recipe.epochs} epochs"
     if status.finished:
         return (folder.run_id, training, evaluations, "-"), 0.0
-    if cell.spec.method not in speeds:
-        speeds[cell.spec.method] = measure(cell, plan.dataset, folder, device)
-    speed = speeds[cell.spec.method]
+    kind = f"{cell.spec.method} {cell.spec.arch}"
+    if kind not in speeds:
+        speeds[kind] = measure(cell, plan.dataset, folder, device)
+    speed = speeds[kind]
     train = 0.0 if status.trained else speed.training(cell)
     attack = sum(speed.evaluation(spec) for spec in status.missing)
     shown = f"{duration(train)} training, {duration(attack)} attacks"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bench.records import load_records
+from bench.suite import load_suite
 from tests.report.made import evaluate, train_run
 from tests.test_cli import MINE, _registry_as_before, bench, refused, run
 
@@ -108,6 +110,20 @@ def test_against_trains_each_method_once_and_compares_each_pair(tmp_path: Path) 
         assert "on the same 16 images under pgd-20" in line
         assert "exact McNemar" in line
         assert "after Holm's correction over 3 pairs" in line
+
+
+def test_against_compares_the_methods_of_the_suite_where_none_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digits = load_suite("digits")
+    small = replace(digits, studies=(replace(digits.only(), methods=("natural",)),))
+    monkeypatch.setattr("bench.suite.load_suite", lambda *_: small)
+    sizes = ["--train-size", "60", "--test-size", "16", "--epochs", "1"]
+    result = bench("run", "--results", str(tmp_path), *sizes, *ROBUST, "--against", "madry")
+    assert result.exit_code == 0, result.output
+    (verdict,) = (line for line in result.stdout.splitlines() if " images under " in line)
+    assert verdict.startswith("natural ")
+    assert " madry " in verdict
 
 
 def test_against_says_what_failed(tmp_path: Path) -> None:
