@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bench.cli import main, run
+from bench.cli import main
+from bench.commands.run import run
 from bench.records import load_records
 from bench.report.aggregate import Section, sections
 from bench.report.cost import GroupCost, costs

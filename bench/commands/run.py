@@ -1,0 +1,153 @@
+"""`bench run`: train, attack, measure; what is there already is left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bench.commands.options import (
+    comma_list,
+    data_root_option,
+    device_option,
+    quiet_option,
+    results_option,
+    workers_option,
+)
+from bench.commands.work import at_work
+
+if TYPE_CHECKING:
+    from bench.plan import CellStatus
+    from bench.study import Study
+    from bench.suite import Suite
+
+ONE_STUDY = ("methods", "arch", "eps", "recipe", "attacks", "params")
+"""Options that change a suite of one study, and no suite of several."""
+
+
+@click.command()
+@click.option(
+    "--methods",
+    callback=comma_list,
+    help="Names or files: cat-ce,trades,./mine.py.  [suite's]",
+)
+@click.option(
+    "--against",
+    callback=comma_list,
+    help="Methods that run as well; at the end each of --methods is compared with each of them.",
+)
+@click.option("--arch", help="Network, such as wrn or vgg.  [suite's]")
+@click.option("--dataset", help="digits, cifar10, npz:PATH, ...  [suite's]")
+@data_root_option
+@click.option(
+    "--suite",
+    help="Study to start from.  [digits; cifar10 with --arch or another --dataset]",
+)
+@click.option("--size", help="Of a suite with several: full, small, tiny.  [full]")
+@click.option("--seeds", callback=comma_list, help="Training seeds: 0,1,2.  [suite's]")
+@click.option("--epochs", type=int, help="Passes over the training images.  [recipe's]")
+@click.option("--batch-size", type=int, help="Training images a step.  [recipe's]")
+@click.option("--eps", help="Radius in pixels of [0, 1]: 8/255 or 0.03.  [suite's]")
+@click.option("--train-size", type=int, help="Only the first so many training images.")
+@click.option("--test-size", type=int, help="Only the first so many test images.")
+@click.option(
+    "--attacks",
+    callback=comma_list,
+    help="pgd-20,cw,autoattack; pgd-20@4/255 for an eps.  [suite's]",
+)
+@click.option(
+    "--checks/--no-checks",
+    default=None,
+    help="Look for masked gradients.  [suite's; no with --attacks]",
+)
+@click.option("--recipe", help="How to train: see bench list recipes.  [suite's]")
+@click.option(
+    "--param",
+    "params",
+    multiple=True,
+    metavar="METHOD.NAME=VALUE",
+    help="A method's parameter; may be repeated.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Of the training; attacks are evaluated in fp32.",
+)
+@workers_option
+@device_option
+@results_option
+@click.option("--dry-run", is_flag=True, help="Print the cells and an estimate; do nothing.")
+@quiet_option
+def run(
+    dry_run: bool,
+    quiet: bool,
+    device: str,
+    results: Path,
+    workers: int,
+    against: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Train methods and attack them; do only what is missing.
+
+    Without --arch, --dataset or --suite this is the digits suite. The records go to --results;
+    'bench report' makes tables of them.
+    """
+    suite, studies = _studies(options)  # a mistake in the options needs no torch to be told
+    from bench.against import verdicts, with_rivals
+    from bench.dryrun import describe_plan
+    from bench.plan import make_plans
+    from bench.runner import Runner
+
+    own = studies[0].methods
+    if against:
+        suite.only()
+        studies = [with_rivals(studies[0], against)]
+    with at_work(device, workers, quiet) as (chosen, reporter, command, helpers):
+        plans = make_plans(suite.title, studies)
+        if dry_run:
+            texts = [describe_plan(plan, results, chosen, reporter) for plan in plans]
+            click.echo("\n\n".join(texts))
+            return
+        before = [status for plan in plans for status in plan.statuses(results)]
+        origin = {"command": command, "suite": suite.name}
+        with helpers:
+            for plan in plans:
+                provenance = origin | {"dataset_source": plan.source}
+                Runner(plan, results, chosen, reporter, provenance).run()
+    after = [status for plan in plans for status in plan.statuses(results)]
+    if not quiet:
+        click.echo(_done(before, after, results))
+        if against:
+            click.echo(verdicts(plans[0], results, own, against))
+    if any(status.failed for status in after):
+        raise click.exceptions.Exit(1)
+
+
+def _done(before: Sequence[CellStatus], after: Sequence[CellStatus], results: Path) -> str:
+    """What the command did, and what to do next."""
+    pairs = [pair for pair in zip(before, after, strict=True) if not pair[1].failed]
+    n_trained = sum(not old.trained and new.trained for old, new in pairs)
+    n_made = sum(old.n_missing - new.n_missing for old, new in pairs)
+    n_failed = sum(new.failed is not None for new in after)
+    named = "" if results == Path("results") else f" --results {results}"
+    return (
+        f"{len(after)} cells in {results}: {n_trained} trained, {n_made} evaluations and checks "
+        f"made, {n_failed} failed. Next: bench report{named}"
+    )
+
+
+def _studies(options: dict[str, Any]) -> tuple[Suite, list[Study]]:
+    """The suite that the options start from, and its studies with what they change."""
+    from bench.study import changed
+    from bench.suite import load_suite
+
+    on_digits = options["arch"] is None and options["dataset"] in (None, "digits")
+    name = options.pop("suite") or ("digits" if on_digits else "cifar10")
+    suite = load_suite(name, options.pop("size"))
+    if any(options[name] for name in ONE_STUDY):
+        suite.only()
+    return suite, [changed(study, **options) for study in suite.studies]

@@ -1,0 +1,31 @@
+"""What every command that computes begins with: device, progress, helpers."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from bench.progress import Reporter
+
+
+@contextmanager
+def at_work(
+    device: str, workers: int, quiet: bool
+) -> Iterator[tuple[torch.device, Reporter, str, AbstractContextManager[None]]]:
+    """The device, the progress display, the command for the records, and helpers to be started."""
+    from bench.cluster.local import HELPER, die_with_parent, helpers
+    from bench.machine import choose_device, use_threads
+    from bench.progress import Reporter
+
+    use_threads()
+    chosen = choose_device(device)
+    die_with_parent()
+    command = os.environ.get(HELPER) or "bench " + " ".join(sys.argv[1:])
+    with Reporter(quiet=quiet) as reporter:
+        yield chosen, reporter, command, helpers(workers - 1, sys.argv[1:], chosen, reporter)
