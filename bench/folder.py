@@ -168,12 +168,12 @@ class EvaluationFolder:
 
     def missing(self, *, images: bool = False) -> list[int]:
         """Numbers of the chunks that have no outcome, or a damaged one; with `images`, or none."""
-        numbers = range(len(self.spec.chunks()))
-        if _content(self.path / "eval.json") is None:
-            return list(numbers)
-        return [c for c in numbers if not self._there(c, images)]
+        return [c for c in range(len(self.spec.chunks())) if not self.has(c, images=images)]
 
-    def _there(self, number: int, images: bool) -> bool:
+    def has(self, number: int, *, images: bool = False) -> bool:
+        """Whether a chunk has an outcome that is whole, and with `images` also its images."""
+        if _content(self.path / "eval.json") is None:
+            return False
         kept = not images or self.adversarials(number).exists()
         return kept and _chunk(self.path / f"{number}.json") is not None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -70,47 +70,62 @@ def evaluate(
     x, y = x.to(device), y.to(device)
     notes = dict.fromkeys(inspect_model(model, x, y, batch_size))
     notes |= dict.fromkeys(expects_normalised(model, x, y, batch_size))
-    survivors, outcomes, clean = {}, {}, torch.zeros(len(y), dtype=torch.bool)
-    index = torch.arange(len(y))
-    for name in ("clean", *attacks):
-        parts = tuple(
-            attack_chunk(
-                model,
-                x[i],
-                y[i],
-                index[i],
-                threat,
-                name,
-                seed=seed,
-                batch_size=batch_size,
-                surrogate=crafted_on.get(name, ()),
-            )
-            for i in (slice(c, c + CHUNK) for c in range(0, len(y), CHUNK))
-        )
-        notes |= dict.fromkeys(note for part in parts for note in part.warnings)
-        if name == "clean":
-            clean = torch.cat([part.clean for part in parts])
-        if name in attacks:
-            survivors[name] = torch.cat([part.survived for part in parts])
-            outcomes[name] = parts
-    if not checks:
-        return Evaluation(clean, survivors, outcomes, [], list(notes))
-    natural = [networks["natural"]] if "natural" in networks else []
-    found = run_checks(
-        model,
-        x,
-        y,
-        threat,
-        seed=seed,
-        batch_size=batch_size,
-        effort=effort,
-        surrogates=natural,
+
+    def attacked(name: str) -> tuple[Outcome, ...]:
+        return _attacked(model, x, y, threat, name, seed, batch_size, crafted_on.get(name, ()))
+
+    outcomes = {name: attacked(name) for name in dict.fromkeys(("clean", *attacks))}
+    notes |= dict.fromkeys(
+        note for parts in outcomes.values() for p in parts for note in p.warnings
     )
-    if not found:
-        notes["no check was made: no image is correct without an attack"] = None
-    missing = left_out(len(natural), _n_classes(model, x))
-    notes |= {f"check {number} was not made: it {why}": None for number, why in missing.items()}
+    clean = torch.cat([part.clean for part in outcomes["clean"]])
+    outcomes = {name: outcomes[name] for name in attacks}
+    survivors = {name: torch.cat([p.survived for p in parts]) for name, parts in outcomes.items()}
+    found: list[Check] = []
+    if checks:
+        natural = [networks["natural"]] if "natural" in networks else []
+        found = run_checks(
+            *(model, x, y, threat),
+            seed=seed,
+            batch_size=batch_size,
+            effort=effort,
+            surrogates=natural,
+        )
+        notes |= dict.fromkeys(_not_made(model, x, found, len(natural)))
     return Evaluation(clean, survivors, outcomes, found, list(notes))
+
+
+def _attacked(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    attack: str,
+    seed: int,
+    batch_size: int,
+    surrogate: tuple[nn.Module, ...],
+) -> tuple[Outcome, ...]:
+    """One attack, chunk by chunk."""
+    index = torch.arange(len(y))
+    return tuple(
+        attack_chunk(
+            *(model, x[chunk], y[chunk], index[chunk], threat, attack),
+            seed=seed,
+            batch_size=batch_size,
+            surrogate=surrogate,
+        )
+        for chunk in (slice(c, c + CHUNK) for c in range(0, len(y), CHUNK))
+    )
+
+
+def _not_made(
+    model: nn.Module, x: Tensor, found: Sequence[Check], n_surrogates: int
+) -> Iterator[str]:
+    """What of the checks could not be made, and why."""
+    if not found:
+        yield "no check was made: no image is correct without an attack"
+    for number, why in left_out(n_surrogates, _n_classes(model, x)).items():
+        yield f"check {number} was not made: it {why}"
 
 
 def _n_classes(model: nn.Module, x: Tensor) -> int:

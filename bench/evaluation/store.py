@@ -8,7 +8,7 @@ makes it or when.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -79,10 +79,25 @@ class Target:
     keep_images: bool = False
     """Also write the adversarial images."""
 
+    _notes: dict[Hashable, list[str]] = field(default_factory=dict, repr=False)
+
     @property
     def batch_size(self) -> int:
         """Rows of one call of the model."""
         return default_batch(self.images.device, self.model)
+
+    def inspected(self, key: Hashable, x: Tensor, y: Tensor, *, probe: bool) -> list[str]:
+        """What is wrong with the output on these images, looked at once whatever attacks follow.
+
+        key: names the images. probe: also ask of a model from outside whether it expects
+        normalised images.
+        """
+        if key not in self._notes:
+            found = inspect_model(self.model, x, y, self.batch_size)
+            if probe and self.checkpoint == GIVEN:
+                found += expects_normalised(self.model, x, y, self.batch_size)
+            self._notes[key] = found
+        return self._notes[key]
 
 
 class Unit(Protocol):
@@ -153,15 +168,13 @@ class _ChunkUnit:
 
     def missing(self) -> bool:
         folder = self.target.folder.evaluation(self.spec)
-        return self.number in folder.missing(images=self.target.keep_images)
+        return not folder.has(self.number, images=self.target.keep_images)
 
     def make(self) -> None:
         target, spec = self.target, self.spec
         index = spec.chunks()[self.number]
         x, y = target.images.chunk(index, spec.split)
-        notes = inspect_model(target.model, x, y, target.batch_size)
-        if target.checkpoint == GIVEN and self.number == 0:
-            notes += expects_normalised(target.model, x, y, target.batch_size)
+        notes = target.inspected((spec.split, *index), x, y, probe=self.number == 0)
         folder = target.folder.evaluation(spec)
         partial = folder.partial(self.number)
         outcome = attack_chunk(
@@ -190,7 +203,7 @@ class _ChunkUnit:
                     **spec.to_dict(),
                 },
             )
-        if self.number in folder.missing():
+        if not folder.has(self.number):
             folder.write_chunk(self.number, _record(index, y, outcome, notes, target.info))
 
 
