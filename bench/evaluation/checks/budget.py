@@ -27,7 +27,7 @@ MULTIPLES = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 8.0, 16.0)
 PLATEAU = 0.95
 """Share of the accuracy that a doubled eps may leave, where there is some to lose."""
 CHANCE_IMAGES = 3
-"""Images by which twenty starts beat five on adversarially trained nets of digits: 1 to 2."""
+"""Fewest images by which twenty starts must beat five: on a hundred images chance moves two."""
 FEW_STARTS = (1, 5)
 """What C10 compares all starts with; the verdict is on the last."""
 
