@@ -56,11 +56,15 @@ class Chosen:
 
     @property
     def caption(self) -> str:
-        """`Size tiny (digits, cnn, 4 epochs): not the paper's.` Stands on every output."""
+        """`Size tiny (digits, cnn, 4 epochs): not the paper's.` Stands on every output.
+
+        Of the full size it names the recipe too, which is not the paper's unless it says so.
+        """
         archs = dict.fromkeys(study.study.arch for study in self.studies)
         epochs = dict.fromkeys(_epochs(study) for study in self.studies)
         what = ", ".join([self.dataset, *archs, *filter(None, epochs)])
-        end = "the paper's" if self.full else "not the paper's"
+        recipes = ", ".join(dict.fromkeys(study.study.recipe for study in self.studies))
+        end = f"the paper's size, by recipe {recipes}" if self.full else "not the paper's"
         return f"Size {self.suite.size} ({what}): {end}."
 
     @property
@@ -96,8 +100,14 @@ def _share(chosen: Chosen) -> float:
 
 def _variants(suite: Suite, runs: Sequence[RunRecord]) -> list[str]:
     """Data variants of the suite's first data set that are on record, the plain one first."""
-    base = _base(suite.studies[0].dataset)
-    return sorted({run.dataset for run in runs if run.dataset.startswith(base)})
+    dataset = suite.studies[0].dataset
+    return sorted({run.dataset for run in runs if is_variant(run.dataset, dataset)})
+
+
+def is_variant(label: str, dataset: str) -> bool:
+    """Whether the label names the data set: cifar10 and cifar10-q75 do, cifar100 does not."""
+    base = _base(dataset)
+    return label == base or label.startswith(f"{base}-")
 
 
 def _base(dataset: str) -> str:
@@ -140,13 +150,20 @@ def _belongs(run: RunRecord, study: Study, dataset: str, wanted: Recipe) -> bool
         and same_eps(float(spec.get("study_eps") or spec["eps"]), study.eps)
         and study.train_size in (None, n_train)
         and not only_serves(run)
-        and "--param" not in str(run.provenance.get("command", ""))
+        and spec.get("precision", "fp32") == "fp32"
+        and not _changed(run, study)
         and all(
             _plain(spec["recipe"].get(f.name)) == _plain(getattr(wanted, f.name))
             for f in fields(wanted)
             if f.name not in _DATA_S_OWN and f.name in spec["recipe"]
         )
     )
+
+
+def _changed(run: RunRecord, study: Study) -> bool:
+    """Whether its command says that it was no training of the whole suite's kind."""
+    words = str(run.provenance.get("command", "")).replace("=", " ").split()
+    return "--param" in words or (study.train_size is None and "--train-size" in words)
 
 
 def _plain(value: object) -> object:

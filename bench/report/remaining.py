@@ -12,7 +12,7 @@ from statistics import fmean
 
 from bench.recipe import load_recipe
 from bench.records import RunRecord
-from bench.report.chosen import Chosen, command
+from bench.report.chosen import Chosen, command, is_variant
 from bench.study import Study
 from bench.suite import load_suite, sizes
 
@@ -62,9 +62,7 @@ def _cell_seconds(study: Study, method: str, runs: Sequence[RunRecord]) -> float
     """Of one training with its attacks, as if no image broke; None where nothing tells."""
     alike = [run for run in runs if run.arch == study.arch]
     sizes_seen = [
-        int(run.spec["n_train"])
-        for run in alike
-        if run.dataset.startswith(study.dataset.partition("@")[0])
+        int(run.spec["n_train"]) for run in alike if is_variant(run.dataset, study.dataset)
     ]
     n_train = study.train_size or (max(sizes_seen) if sizes_seen else None)
     own = [run for run in alike if run.method == method] or alike

@@ -349,7 +349,7 @@ def test_each_network_has_a_row_of_its_own_unless_two_are_one(
         for arch in ("vgg-16", "wrn-34-10")
         for attack in ("PGD-20", "C&W", "AutoAttack")
     ]
-    assert "the paper's." in figure.get_suptitle()
+    assert "the paper's size" in figure.get_suptitle()
     assert "not the paper's" not in figure.get_suptitle()
 
 

@@ -128,7 +128,7 @@ def test_what_lacks_is_named(tables: Mapping[str, Made]) -> None:
 def test_the_full_size_is_the_paper_s_on_its_data_alone(tmp_path: Path) -> None:
     make_suite(tmp_path / "a", "table1", size="full", images=10)
     made = made_of(tmp_path / "a", "table1")
-    assert "Size full (cifar10, vgg-16, 110 epochs): the paper's." in text_of(made, "table1.md")
+    assert "110 epochs): the paper's size, by recipe common." in text_of(made, "table1.md")
     assert "not comparable" not in text_of(made, "table1.md")
     make_suite(tmp_path / "b", "table1", size="full", dataset="cifar10-q75", images=10)
     made = made_of(tmp_path / "b", "table1")
