@@ -14,6 +14,11 @@ import torch
 from bench.errors import ConfigError
 
 PACKAGES = ("atbench", "torch", "torchvision", "pyautoattack", "numpy")
+CPUINFO = Path("/proc/cpuinfo")
+BF16_FLAGS = ("amx_bf16", "avx512_bf16")
+"""Of x86 processors in CPUINFO."""
+BF16_CAPABILITY = (8, 0)
+"""Ampere, the first NVIDIA generation that multiplies bf16."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -49,6 +54,26 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     }
 
 
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 in hardware; False where that cannot be known.
+
+    Elsewhere torch emulates it, which is slower than fp32.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= BF16_CAPABILITY
+    return device.type == "cpu" and bool(bf16_flags())
+
+
+def bf16_flags(cpuinfo: Path = CPUINFO) -> tuple[str, ...]:
+    """Those of BF16_FLAGS that the processor has; none where there is no such file."""
+    with suppress(OSError):
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("flags"):
+                found = line.split()
+                return tuple(flag for flag in BF16_FLAGS if flag in found)
+    return ()
+
+
 def _version(name: str) -> str:
     with suppress(PackageNotFoundError):
         return version(name)
@@ -57,7 +82,7 @@ def _version(name: str) -> str:
 
 def _processor() -> str:
     with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in CPUINFO.read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor()

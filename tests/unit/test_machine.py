@@ -1,0 +1,34 @@
+"""Which hardware multiplies bf16: AMX or AVX-512 on a processor, Ampere and later on a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import machine
+from bench.machine import bf16_flags, has_fast_bf16
+
+
+def test_flags_are_whole_words_of_the_flags_line(tmp_path: Path) -> None:
+    file = tmp_path / "cpuinfo"
+    file.write_text("model name\t: amx_bf16\nflags\t\t: fpu amx_bf16x avx512_bf16\n")
+    assert bf16_flags(file) == ("avx512_bf16",)
+    assert bf16_flags(tmp_path / "absent") == ()
+
+
+def test_a_processor_without_the_flags_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "bf16_flags", lambda: ())
+    assert not has_fast_bf16(torch.device("cpu"))
+    monkeypatch.setattr(machine, "bf16_flags", lambda: ("amx_bf16",))
+    assert has_fast_bf16(torch.device("cpu"))
+    assert not has_fast_bf16(torch.device("meta"))
+
+
+@pytest.mark.parametrize(("capability", "fast"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_a_gpu_has_it_from_ampere_on(
+    capability: tuple[int, int], fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert has_fast_bf16(torch.device("cuda", 0)) is fast
