@@ -87,7 +87,7 @@ class Trainer:
         self.val = loader(dataset.val, dataset.scale, device)
         self.batches_per_epoch = len(self._parts(torch.arange(len(self.data))))
         self.n_batches = self.batches_per_epoch * spec.recipe.epochs
-        self.network = initial_model(spec).to(device)
+        self.network = initial_model(spec).to(device).to(memory_format=torch.channels_last)
         model = with_precision(self.network, spec.precision)
         self.cost = Cost()
         self.cost.watch(model, self.network.first_layer)

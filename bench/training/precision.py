@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.archs.arch import Arch
+from bench.archs.fast import Precision
 
 
 class MixedPrecision(nn.Module):
@@ -38,6 +39,13 @@ def with_precision(model: Arch, precision: str) -> nn.Module:
     return MixedPrecision(model) if precision == "bf16" else model
 
 
-def plain(model: nn.Module) -> nn.Module:
+def precision_of(model: nn.Module) -> Precision:
+    """That of `with_precision`."""
+    return "bf16" if isinstance(model, MixedPrecision) else "fp32"
+
+
+def plain(model: nn.Module) -> Arch:
     """The network without its wrapper, for saving and evaluating."""
-    return model.model if isinstance(model, MixedPrecision) else model
+    network = model.model if isinstance(model, MixedPrecision) else model
+    assert isinstance(network, Arch)
+    return network

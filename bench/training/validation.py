@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from bench.archs.arch import Arch
+from bench.archs.fast import FastCopy
 from bench.attacks import get_attack
 from bench.attacks.blocks import Blocked
 from bench.attacks.maximise import attack_mode
@@ -33,11 +35,11 @@ class Score:
         return ranks if by == "robust" else ranks[::-1]
 
 
-def score(model: nn.Module, split: Loader, threat: Threat, seed: int) -> Score:
+def score(model: Arch, split: Loader, threat: Threat, seed: int) -> Score:
     """Accuracy of `model` in eval mode and fp32, under the same noise at every epoch."""
     device = split.y.device
     generator = generator_for(seed, "validation", device=device)
-    attack, blocked = get_attack(ATTACK), Blocked(model, BATCH)
+    attack, blocked = get_attack(ATTACK), Blocked(FastCopy(model), BATCH)
     clean = torch.zeros((), dtype=torch.int64, device=device)
     robust = clean.clone()
     for index in torch.arange(len(split), device=device).split(BATCH):  # type: ignore[no-untyped-call]
