@@ -17,7 +17,7 @@ LEVELS = {
     2: "method registry api",
     3: "training evaluation",
     4: "asked plan plan_runs trained cluster runner estimate dryrun external attack_given "
-    "rechecking listing report against verify",
+    "rechecking listing report against verify speed doctor",
     5: "commands cli",
 }
 LEVEL = {name: level for level, names in LEVELS.items() for name in names.split()}

@@ -1,0 +1,127 @@
+"""How near a training step comes to what this machine's convolutions reach when they are alone.
+
+The floor of a step is the sum, over the layers of its network, of the fastest time that was
+measured for each of their passes alone, times how often the step needs that pass; in the step's own
+precision, over the memory layouts NCHW and channels last. The share is that floor over the step's
+time. A layer is repeated on the same tensors, so that a cache may hold them as it cannot in a step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from bench.speed.layers import Layer, Pass, layers_of, work
+from bench.training.passes import Passes
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+LAYOUTS = (torch.contiguous_format, torch.channels_last)
+BUDGET = 0.3
+"""Seconds for one pass of one layer in one layout; every one is repeated at least twice."""
+BLOCK = 1e-3
+"""Seconds between two looks at the clock, at least: a look waits for the device."""
+
+
+def step_share(
+    network: nn.Module, x: Tensor, passes: Passes, seconds: float, precision: str = "fp32"
+) -> float:
+    """The share of the convolution peak of a step on the batch x that takes `seconds`.
+
+    At most 1, but for noise and for layers that a compiler merges.
+    """
+    return floor_seconds(network, x, passes, precision) / seconds
+
+
+def floor_seconds(
+    network: nn.Module,
+    x: Tensor,
+    passes: Passes,
+    precision: str = "fp32",
+    *,
+    updates: float = 1.0,
+    budget: float = BUDGET,
+) -> float:
+    """Seconds that the convolutions of one step on x (B, C, H, W) take at their fastest.
+
+    `updates`: backward passes an image that also make gradients of the weights, and so need none
+    of the pixels. The device is that of x.
+    """
+    return sum(
+        times * fastest(layer, which, precision, x.device, budget)
+        for layer, needed in _needed(network, x, passes, updates)
+        for which, times in needed.items()
+        if times > 0
+    )
+
+
+def _needed(
+    network: nn.Module, x: Tensor, passes: Passes, updates: float
+) -> Iterator[tuple[Layer, dict[Pass, float]]]:
+    """Each layer with the passes through it; before the first there is nothing to go back to."""
+    for place, layer in enumerate(layers_of(network, x)):
+        if place == 0:
+            inputs = passes.backward - updates
+            yield layer, {"forward": passes.first_layer, "input": inputs, "weight": updates}
+        else:
+            inputs = passes.backward
+            yield layer, {"forward": passes.forward, "input": inputs, "weight": updates}
+
+
+def fastest(
+    layer: Layer, which: Pass, precision: str, device: torch.device, budget: float = BUDGET
+) -> float:
+    """Seconds of one pass alone, the least that was measured; measured once a process."""
+    return _fastest(layer, which, precision, device, budget, torch.get_num_threads())
+
+
+@cache
+def _fastest(
+    layer: Layer, which: Pass, precision: str, device: torch.device, budget: float, threads: int
+) -> float:
+    layouts = LAYOUTS[:1] if layer.is_linear else LAYOUTS
+    with torch.no_grad(), _tuned(device):
+        return min(
+            shortest(work(layer, which, DTYPES[precision], layout, device), device, budget)
+            for layout in layouts
+        )
+
+
+@contextmanager
+def _tuned(device: torch.device) -> Iterator[None]:
+    """On CUDA each convolution takes the fastest of the kernels that there are for it."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = device.type == "cuda"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def shortest(call: Callable[[], object], device: torch.device, budget: float = BUDGET) -> float:
+    """Seconds of one call: the least over blocks of calls, for about `budget` seconds in all."""
+    until = time.perf_counter() + budget
+    first = _seconds(call, 1, device)
+    n = max(1, round(BLOCK / max(_seconds(call, 1, device), 1e-9))) if first < BLOCK else 1
+    found = [_seconds(call, n, device) / n for _ in range(2)]
+    while time.perf_counter() < until:
+        found.append(_seconds(call, n, device) / n)
+    return min(found)
+
+
+def _seconds(call: Callable[[], object], n: int, device: torch.device) -> float:
+    _wait(device)
+    since = time.perf_counter()
+    for _ in range(n):
+        call()
+    _wait(device)
+    return time.perf_counter() - since
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
