@@ -1,0 +1,257 @@
+"""One training step of a method, as its authors' code spends it: what `bench speed` is set beside.
+
+fp32, NCHW, the network as it is, one pass after the other; torch and nothing of this project. Each
+function does one whole update with the optimiser that it is given and returns the loss. It computes
+what the project's method computes, to rounding, so that the two differ in speed alone:
+
+- the attack runs in eval mode. The code of robust overfitting and of fast adversarial training
+  stays in train mode there; `attack_bn="train"` does so.
+- whatever the authors spend is spent: `loss.backward()` for the attack's gradient, which computes
+  the weights' gradients too (robust overfitting, fast adversarial training); the clean prediction
+  anew in every step of TRADES' attack, and a third forward with its graph in the update; a whole
+  sort of MART's classes. TRADES and MART ask for the gradient of the image alone. CAT, of which no
+  release follows the paper, is written as robust overfitting would be.
+- what they spend on logging alone is left out.
+
+Where a start is random, `noise` gives what is added to x; None draws it.
+
+Shapes: B batch, C H W image, K classes. Pixels are in [0, 1]. Lengths are in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+EPS = 8 / 255
+
+
+def plain_sgd(model: nn.Module, lr: float) -> torch.optim.SGD:
+    """The optimiser of all of these."""
+    return torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
+
+
+def natural_step(model: nn.Module, optimiser: Optimizer, x: Tensor, y: Tensor) -> Tensor:
+    """Cross entropy on the images as they are."""
+    model.train()
+    return _update(optimiser, F.cross_entropy(model(x), y))
+
+
+def madry_step(
+    model: nn.Module,
+    optimiser: Optimizer,
+    x: Tensor,
+    y: Tensor,
+    *,
+    noise: Tensor | None = None,
+    eps: float = EPS,
+    steps: int = 10,
+    step_size: float = 2 / 255,
+    attack_bn: str = "eval",
+) -> Tensor:
+    """PGD from uniform noise, then cross entropy on its outcome (arXiv 1706.06083)."""
+    noise = torch.empty_like(x).uniform_(-eps, eps) if noise is None else noise
+    model.train(attack_bn == "train")
+    delta = (x + noise).clamp(0, 1) - x
+    for _ in range(steps):
+        delta = _backward_step(model, x, y, delta, eps, step_size)
+    model.train()
+    return _update(optimiser, F.cross_entropy(model(x + delta), y))
+
+
+def fast_step(
+    model: nn.Module,
+    optimiser: Optimizer,
+    x: Tensor,
+    y: Tensor,
+    *,
+    noise: Tensor | None = None,
+    eps: float = EPS,
+    step_size: float = 10 / 255,
+    attack_bn: str = "eval",
+) -> Tensor:
+    """The same with one long step (arXiv 2001.03994)."""
+    return madry_step(
+        *(model, optimiser, x, y),
+        noise=noise,
+        eps=eps,
+        steps=1,
+        step_size=step_size,
+        attack_bn=attack_bn,
+    )
+
+
+def free_step(
+    model: nn.Module,
+    optimiser: Optimizer,
+    x: Tensor,
+    y: Tensor,
+    *,
+    delta: Tensor | None = None,
+    eps: float = EPS,
+    replays: int = 8,
+) -> Tensor:
+    """Replays of one batch, each a step of both players by one backward (arXiv 1904.12843).
+
+    delta: (B, C, H, W), what earlier batches left; written to. Returns the mean loss.
+    """
+    delta = torch.zeros_like(x) if delta is None else delta
+    model.train()
+    total = x.new_zeros(())
+    for _ in range(replays):
+        moved = delta.clone().requires_grad_()
+        loss = F.cross_entropy(model((x + moved).clamp(0, 1)), y)
+        optimiser.zero_grad()
+        loss.backward()
+        assert moved.grad is not None
+        delta.copy_((delta + eps * moved.grad.sign()).clamp(-eps, eps))
+        optimiser.step()
+        total += loss.detach()
+    return total / replays
+
+
+def trades_step(
+    model: nn.Module,
+    optimiser: Optimizer,
+    x: Tensor,
+    y: Tensor,
+    *,
+    noise: Tensor | None = None,
+    eps: float = EPS,
+    steps: int = 10,
+    step_size: float = 0.007,
+    beta: float = 6.0,
+) -> Tensor:
+    """Cross entropy plus beta KL(p(x) || p(x')), x' by ascent on the KL (arXiv 1901.08573)."""
+    noise = 0.001 * torch.randn_like(x) if noise is None else noise
+    model.eval()
+    x_adv = x + noise
+    for _ in range(steps):
+        x_adv = x_adv.detach().requires_grad_()
+        gap = F.kl_div(model(x_adv).log_softmax(1), model(x).softmax(1), reduction="sum")
+        (gradient,) = torch.autograd.grad(gap, [x_adv])
+        x_adv = _projected(x_adv.detach() + step_size * gradient.sign(), x, eps)
+    model.train()
+    natural = F.cross_entropy(model(x), y)
+    log_adversarial = model(x_adv).log_softmax(1)
+    robust = F.kl_div(log_adversarial, model(x).softmax(1), reduction="batchmean")
+    return _update(optimiser, natural + beta * robust)
+
+
+def mart_step(
+    model: nn.Module,
+    optimiser: Optimizer,
+    x: Tensor,
+    y: Tensor,
+    *,
+    noise: Tensor | None = None,
+    eps: float = EPS,
+    steps: int = 10,
+    step_size: float = 0.007,
+    beta: float = 6.0,
+) -> Tensor:
+    """Boosted cross entropy plus a KL that weighs misclassified images more (ICLR 2020)."""
+    noise = 0.001 * torch.randn_like(x) if noise is None else noise
+    model.eval()
+    x_adv = x + noise
+    for _ in range(steps):
+        x_adv = x_adv.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(F.cross_entropy(model(x_adv), y), [x_adv])
+        x_adv = _projected(x_adv.detach() + step_size * gradient.sign(), x, eps)
+    model.train()
+    clean, adversarial = model(x), model(x_adv)
+    p, q = clean.softmax(1), adversarial.softmax(1)
+    first, second = q.argsort(1, descending=True)[:, :2].unbind(1)
+    rival = torch.where(first == y, second, first)
+    boosted = F.cross_entropy(adversarial, y) + F.nll_loss((1.0001 - q + 1e-12).log(), rival)
+    kl = F.kl_div((q + 1e-12).log(), p, reduction="none").sum(1)
+    weight = 1.0000001 - p.gather(1, y[:, None]).squeeze(1)
+    return _update(optimiser, boosted + beta * (kl * weight).mean())
+
+
+def cat_ce_step(
+    model: nn.Module,
+    optimiser: Optimizer,
+    x: Tensor,
+    y: Tensor,
+    *,
+    radius: Tensor | None = None,
+    noise: tuple[Tensor, Tensor] | None = None,
+    eps: float = EPS,
+    steps: int = 10,
+    step_size: float = 0.007,
+    eta: float = 0.005,
+    c: float = 10.0,
+    n_classes: int = 10,
+) -> Tensor:
+    """A radius and a soft label an image (arXiv 2002.06789, Algorithm 1, which no release follows).
+
+    radius: (B,), the radii so far; written to; None is 0 for all. noise: the Dirichlet draws
+    (B, K) of the labels before and after the attack.
+    """
+    radius = x.new_zeros(len(x)) if radius is None else radius
+    before = radius.to(x.dtype)
+    reached = (before + eta).clamp(max=eps)
+    model.eval()
+    delta = torch.zeros_like(x)
+    first, second = noise or _dirichlet(x, n_classes)
+    label = _soft(y, c * before, first)
+    for _ in range(steps):
+        delta = _backward_step(model, x, label, delta, reached.view(-1, 1, 1, 1), step_size)
+    with torch.no_grad():
+        right = model(x + delta).argmax(1) == y
+    after = torch.where(right, reached, before)
+    radius.copy_(after)
+    label = _soft(y, c * after, second)
+    model.train()
+    return _update(optimiser, F.cross_entropy(model(x + delta), label))
+
+
+LOOPS: dict[str, Callable[[nn.Module, Optimizer, Tensor, Tensor], Tensor]] = {
+    "natural": natural_step,
+    "madry": madry_step,
+    "trades": trades_step,
+    "mart": mart_step,
+    "cat-ce": cat_ce_step,
+    "free": free_step,
+    "fast": fast_step,
+}
+"""By the name of the method, which does the same update with its default parameters."""
+
+
+def _update(optimiser: Optimizer, loss: Tensor) -> Tensor:
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return loss.detach()
+
+
+def _backward_step(
+    model: nn.Module, x: Tensor, y: Tensor, delta: Tensor, eps: float | Tensor, step_size: float
+) -> Tensor:
+    """One step of ascent on cross entropy, whose backward goes through the weights too."""
+    delta = delta.detach().requires_grad_()
+    F.cross_entropy(model(x + delta), y).backward()
+    assert delta.grad is not None
+    moved = delta.detach() + step_size * delta.grad.sign()
+    return _projected(x + moved, x, eps) - x
+
+
+def _projected(x_adv: Tensor, x: Tensor, eps: float | Tensor) -> Tensor:
+    return torch.min(torch.max(x_adv, x - eps), x + eps).clamp(0, 1)
+
+
+def _dirichlet(x: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
+    """Two draws (B, K), uniform on the simplex."""
+    draws = torch.distributions.Dirichlet(x.new_ones(n_classes)).sample((2, len(x)))
+    return draws[0], draws[1]
+
+
+def _soft(y: Tensor, share: Tensor, draw: Tensor) -> Tensor:
+    """(B, K): (1 - share) onehot(y) + share draw."""
+    hard = F.one_hot(y, draw.shape[1]).to(share.dtype)
+    return (1 - share[:, None]) * hard + share[:, None] * draw.to(share.dtype)
