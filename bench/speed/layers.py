@@ -49,6 +49,10 @@ class Layer:
         """Numbers that one pass reads or writes at least once."""
         return prod(self.input) + prod(self.weight) + prod(self.output)
 
+    def on_batch(self, n: int) -> Layer:
+        """The same layer on n images."""
+        return replace(self, input=(n, *self.input[1:]), output=(n, *self.output[1:]))
+
     def intensity(self, dtype: torch.dtype) -> float:
         """FLOP for each byte that must move."""
         return self.flops / (self.n_values * dtype.itemsize)

@@ -9,7 +9,7 @@ time. A layer is repeated on the same tensors, so that a cache may hold them as 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 
@@ -53,23 +53,22 @@ def floor_seconds(
     """
     return sum(
         times * fastest(layer, which, precision, x.device, budget)
-        for layer, needed in _needed(network, x, passes, updates)
-        for which, times in needed.items()
-        if times > 0
+        for layer, which, times in needed(layers_of(network, x), passes, updates)
     )
 
 
-def _needed(
-    network: nn.Module, x: Tensor, passes: Passes, updates: float
-) -> Iterator[tuple[Layer, dict[Pass, float]]]:
-    """Each layer with the passes through it; before the first there is nothing to go back to."""
-    for place, layer in enumerate(layers_of(network, x)):
-        if place == 0:
-            inputs = passes.backward - updates
-            yield layer, {"forward": passes.first_layer, "input": inputs, "weight": updates}
-        else:
-            inputs = passes.backward
-            yield layer, {"forward": passes.forward, "input": inputs, "weight": updates}
+def needed(
+    layers: Sequence[Layer], passes: Passes, updates: float = 1.0
+) -> Iterator[tuple[Layer, Pass, float]]:
+    """How often each layer is passed; the first has no gradient to hand back in an update."""
+    for place, layer in enumerate(layers):
+        first = place == 0
+        times: dict[Pass, float] = {
+            "forward": passes.first_layer if first else passes.forward,
+            "input": passes.backward - updates if first else passes.backward,
+            "weight": updates,
+        }
+        yield from ((layer, which, n) for which, n in times.items() if n > 0)
 
 
 def fastest(
