@@ -1,4 +1,4 @@
-"""Write what is made from code and records: docs/methods.md, tables of docs/evaluation.md, README.
+"""Write what is made from code and records: pages and tables in docs, README, precision.json.
 
 `make docs` runs it; `python docs/generate.py --check` writes nothing, and names what is out of
 date with exit code 1.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -21,14 +22,17 @@ import torch
 from bench.attacks import describe_attack, list_attacks
 from bench.evaluation.checks import CHECKS
 from bench.method import Method
+from bench.precision import Paired, automatic
 from bench.records import load_records
 from bench.registry import broken_methods, get_method, list_methods, method_class, parameters
 from bench.report.brief import brief
+from bench.report.precision import paired_precisions, precision_page
 from bench.threat import REFERENCE_EPS, Threat
 from bench.training.passes import passes
 
 ROOT = Path(__file__).parent.parent
 DIGITS = "results/digits"
+PRECISION = "results/precision"
 START, END = "<!-- digits-table:start -->", "<!-- digits-table:end -->"
 ORDER = (
     *("natural", "madry", "trades", "mart", "mma", "bilateral", "dynamic", "iaat"),
@@ -246,6 +250,11 @@ def check_table() -> str:
     return _table([head, *rows])
 
 
+def evidence_file(rows: Sequence[Paired]) -> str:
+    """bench/precision.json: what `--precision auto` goes by, records or none."""
+    return json.dumps([asdict(row) for row in rows], indent=1) + "\n"
+
+
 def filled(page: str, name: str, content: str) -> str:
     """`page` with `content` between the markers of `name`; unchanged where either is absent."""
     start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
@@ -263,6 +272,13 @@ def generated(root: Path) -> dict[Path, str]:
     if evaluation.exists():
         page = filled(evaluation.read_text(), "attacks", attack_table())
         files[evaluation] = filled(page, "checks", check_table())
+    rows = paired_precisions(load_records(root / PRECISION))
+    if rows:
+        choice, why = automatic(True, rows)
+        files[root / "docs" / "precision.md"] = precision_page(
+            rows, f"`auto` is {choice}, since {why}"
+        )
+        files[root / "bench" / "precision.json"] = evidence_file(rows)
     readme = root / "README.md"
     if readme.exists():
         files[readme] = with_digits_table(readme.read_text(), root / DIGITS)

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LEVELS = {
-    0: "errors eps storage spec recipe measured outcomes records folder study suite "
+    0: "errors eps storage spec precision recipe measured outcomes records folder study suite "
     "seeding threat losses progress machine",
     1: "data archs attacks",
     2: "method registry api",
@@ -27,6 +27,7 @@ NO_TORCH = (
     "eps",
     "storage",
     "spec",
+    "precision",
     "recipe",
     "measured",
     "outcomes",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,10 @@ from bench.commands.options import (
 from bench.commands.work import at_work
 
 if TYPE_CHECKING:
+    import torch
+
     from bench.plan import CellStatus
+    from bench.progress import Reporter
     from bench.study import Study
     from bench.suite import Suite
 
@@ -72,10 +76,10 @@ ONE_STUDY = ("methods", "arch", "eps", "recipe", "attacks", "params")
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "bf16"]),
+    type=click.Choice(["fp32", "bf16", "auto"]),
     default="fp32",
     show_default=True,
-    help="Of the training; attacks are evaluated in fp32.",
+    help="Of the training: auto is bf16 where the device is fast in it and it costs no accuracy.",
 )
 @workers_option
 @device_option
@@ -107,6 +111,7 @@ def run(
         suite.only()
         studies = [with_rivals(studies[0], against)]
     with at_work(device, workers, quiet) as (chosen, reporter, command, helpers):
+        studies = _with_precision(studies, chosen, reporter)
         plans = make_plans(suite.title, studies)
         if dry_run:
             texts = [describe_plan(plan, results, chosen, reporter) for plan in plans]
@@ -125,6 +130,21 @@ def run(
             click.echo(verdicts(plans[0], results, own, against))
     if any(status.failed for status in after):
         raise click.exceptions.Exit(1)
+
+
+def _with_precision(studies: list[Study], device: torch.device, reporter: Reporter) -> list[Study]:
+    """The studies with `auto` replaced by what it means here, which is said."""
+    from bench.machine import has_fast_bf16
+    from bench.precision import automatic, evidence
+
+    fast = has_fast_bf16(device)
+    if studies[0].precision == "bf16" and not fast:
+        reporter.say("--precision bf16: this device has none in hardware; expect it to be slow")
+    if studies[0].precision != "auto":
+        return studies
+    precision, why = automatic(fast, evidence())
+    reporter.say(f"--precision auto: {precision}, since {why}")
+    return [replace(study, precision=precision) for study in studies]
 
 
 def _done(before: Sequence[CellStatus], after: Sequence[CellStatus], results: Path) -> str:

@@ -40,6 +40,7 @@ def train_run(
     epoch_seconds: float = 2.0,
     machine: Mapping[str, Any] | None = MACHINE,
     provenance: Mapping[str, Any] | None = None,
+    precision: str = "fp32",
 ) -> RunFolder:
     """A run that is done; with `error`, failed; with `n_epochs_done` alone, unfinished.
 
@@ -60,6 +61,7 @@ def train_run(
         n_val=143,
         eps=eps,
         seed=seed,
+        precision=precision,
         recipe=values or Recipe(epochs=epochs, batch_size=batch_size, lr=0.1),
         recipe_name=recipe,
     )

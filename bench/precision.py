@@ -1,0 +1,67 @@
+"""Which precision a training gets that asks for `auto`: what our own paired runs allow.
+
+`precision.json` is made from the records in results/precision by `make docs`, which also writes
+docs/precision.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+ALLOWED = 0.02
+"""Largest difference of robust accuracy, a fraction, that the whole interval must be within."""
+SEEDS = 5
+"""Fewest pairs of runs, on at least one data set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paired:
+    """One method trained in fp32 and in bf16, from the same seeds, and attacked in fp32."""
+
+    method: str
+    arch: str
+    dataset: str
+    attack: str
+    eps: float
+    n_seeds: int
+    n_images: int
+    fp32: float
+    """Robust accuracy, mean over the seeds."""
+    bf16: float
+    low: float
+    """95% interval of bf16 minus fp32, over the images."""
+    high: float
+
+    @property
+    def equal(self) -> bool:
+        """Whether the whole interval is within what is allowed."""
+        return self.low >= -ALLOWED and self.high <= ALLOWED
+
+
+def evidence() -> list[Paired]:
+    """The comparisons that the package carries."""
+    text = (files("bench") / "precision.json").read_text()
+    return [Paired(**row) for row in json.loads(text)]
+
+
+def automatic(fast_bf16: bool, rows: Sequence[Paired]) -> tuple[str, str]:
+    """`bf16` or `fp32`, and why. fast_bf16: whether the device multiplies bf16 in hardware."""
+    if not fast_bf16:
+        return "fp32", "this device has no bf16 arithmetic in hardware"
+    if max((row.n_seeds for row in rows), default=0) < SEEDS:
+        return "fp32", f"no comparison of {SEEDS} seeds is on record"
+    wide = [row for row in rows if not row.equal]
+    if wide:
+        row = wide[0]
+        return "fp32", (
+            f"on {row.dataset}, {row.method} in bf16 differs from fp32 by "
+            f"{100 * row.low:+.1f} to {100 * row.high:+.1f} points of robust accuracy, "
+            f"and {100 * ALLOWED:g} are allowed (docs/precision.md)"
+        )
+    return "bf16", (
+        f"bf16 is within {100 * ALLOWED:g} points of fp32 in all {len(rows)} comparisons on record "
+        "(docs/precision.md)"
+    )

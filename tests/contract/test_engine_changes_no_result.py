@@ -1,0 +1,126 @@
+"""What the engine does for speed leaves every method's losses as a plain update makes them.
+
+Plain: the network itself in NCHW is attacked, and SGD is written out. The engine: a folded,
+channels-last copy, and the fused optimiser.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.archs.arch import Arch, ArchSpec
+from bench.archs.fast import foldable
+from bench.attacks.maximise import ModelMode
+from bench.method import Batch, TrainState
+from bench.recipe import Recipe
+from bench.registry import get_method, list_methods
+from bench.threat import Threat
+from bench.training.optimiser import Optimiser
+from bench.verify.network import TracedNet
+
+STEPS = 20
+N = 12
+RATE, MOMENTUM, DECAY = 0.05, 0.9, 5e-4
+METHODS = sorted(list_methods())
+
+
+@dataclass
+class WrittenOut:
+    """SGD with momentum and weight decay, written out; the network is attacked as it is."""
+
+    model: nn.Module
+    velocity: dict[nn.Parameter, Tensor] = field(default_factory=dict)
+
+    def backward(self, loss: Tensor) -> None:
+        torch.autograd.backward(loss)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for parameter in self.model.parameters():
+            gradient = parameter.grad
+            if gradient is None:
+                continue
+            gradient = gradient + DECAY * parameter
+            before = self.velocity.get(parameter, torch.zeros_like(parameter))
+            self.velocity[parameter] = MOMENTUM * before + gradient
+            parameter.sub_(self.velocity[parameter], alpha=RATE)
+            parameter.grad = None
+
+    def attack_model(self, model: nn.Module, mode: ModelMode) -> nn.Module:
+        return model
+
+
+def network(dtype: torch.dtype) -> Arch:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        net = TracedNet(ArchSpec(num_classes=4, in_channels=1, image_size=8)).to(dtype)
+    assert len(foldable(net)) == 2
+    return net
+
+
+def losses(name: str, dtype: torch.dtype, steps: int, *, plain: bool) -> Tensor:
+    """(steps,), of batches that are equal, in four epochs."""
+    method, net = get_method(name), network(dtype)
+    if not plain:
+        net = net.to(memory_format=torch.channels_last)
+    recipe = Recipe(epochs=1, batch_size=N, lr=RATE, momentum=MOMENTUM, weight_decay=DECAY)
+    threat = Threat(eps=0.1)
+    state = TrainState(
+        model=net,
+        threat=threat,
+        num_classes=4,
+        seed=0,
+        n_epochs=4,
+        stepper=WrittenOut(net) if plain else Optimiser(net, recipe, STEPS),
+        device=torch.device("cpu"),
+        examples=method.example_state(N, threat),
+    )
+    generator = torch.Generator().manual_seed(5)
+    x, y = torch.rand(N, 1, 8, 8, dtype=dtype, generator=generator), torch.arange(N) % 4
+    noted = []
+    for step in range(steps):
+        state.epoch = step * 4 // STEPS
+        net.train()
+        noted.append(method.train_step(state, Batch(x, y, torch.arange(N)))["loss"].detach())
+        state.next_batch()
+        if (step + 1) % (STEPS // 4) == 0:
+            method.end_epoch(state)
+    return torch.stack(noted)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_twenty_losses_in_double_precision(name: str) -> None:
+    plain = losses(name, torch.float64, STEPS, plain=True)
+    assert plain.isfinite().all()
+    torch.testing.assert_close(
+        losses(name, torch.float64, STEPS, plain=False), plain, rtol=1e-9, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_one_loss_in_single_precision(name: str) -> None:
+    plain = losses(name, torch.float32, 1, plain=True)
+    torch.testing.assert_close(
+        losses(name, torch.float32, 1, plain=False), plain, rtol=1e-5, atol=1e-5
+    )
+
+
+def test_the_copy_is_used_and_follows_the_weights() -> None:
+    net = network(torch.float64)
+    optimiser = Optimiser(net, Recipe(epochs=1, batch_size=N, lr=RATE), STEPS)
+    first = optimiser.attack_model(net, "eval")
+    assert first is not net
+    assert optimiser.attack_model(net, "train") is net
+    other = copy.deepcopy(net)
+    assert optimiser.attack_model(other, "eval") is other
+    x = torch.rand(3, 1, 8, 8, dtype=torch.float64)
+    with torch.no_grad():
+        next(iter(net.parameters())).add_(1.0)
+    again = optimiser.attack_model(net, "eval")
+    assert again is first
+    torch.testing.assert_close(again(x), net.eval()(x))
