@@ -27,12 +27,15 @@ from bench.records import load_records
 from bench.registry import broken_methods, get_method, list_methods, method_class, parameters
 from bench.report.brief import brief
 from bench.report.precision import paired_precisions, precision_page
+from bench.speed.scaling import Scaling
+from bench.speed.scaling_page import scaling_page
 from bench.threat import REFERENCE_EPS, Threat
 from bench.training.passes import passes
 
 ROOT = Path(__file__).parent.parent
 DIGITS = "results/digits"
 PRECISION = "results/precision"
+SPEED = "results/speed"
 START, END = "<!-- digits-table:start -->", "<!-- digits-table:end -->"
 ORDER = (
     *("natural", "madry", "trades", "mart", "mma", "bilateral", "dynamic", "iaat"),
@@ -279,6 +282,13 @@ def generated(root: Path) -> dict[Path, str]:
             rows, f"`auto` is {choice}, since {why}"
         )
         files[root / "bench" / "precision.json"] = evidence_file(rows)
+    scaling = root / SPEED / "scaling.json"
+    if scaling.exists():
+        files[root / "docs" / "scaling.md"] = scaling_page(
+            Scaling.from_json(scaling.read_text()),
+            f"bench speed --scaling {SPEED}",
+            f"../{SPEED}/scaling.png",
+        )
     readme = root / "README.md"
     if readme.exists():
         files[readme] = with_digits_table(readme.read_text(), root / DIGITS)

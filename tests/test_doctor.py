@@ -17,7 +17,7 @@ from bench.archs import build
 from bench.cli import main
 from bench.doctor import floors as floors_module
 from bench.doctor import software, speeds
-from bench.doctor.floors import Floors
+from bench.doctor.floors import Floor, Floors
 from bench.doctor.recorded import recorded_steps
 from bench.doctor.software import missing
 from bench.doctor.standin import stand_in
@@ -171,6 +171,16 @@ def test_cifar10_is_estimated_without_it(tmp_path: Path) -> None:
 def test_every_suite_can_be_estimated() -> None:
     assert cells_of(load_suite("figure1"))
     assert cells_of(load_suite("restricted-imagenet"))
+
+
+def test_an_estimate_is_of_the_precision_that_is_asked_for(floors: Floors) -> None:
+    (cell,) = cells_of(small(), precision="bf16")
+    assert cell.spec.precision == "bf16"
+    floors._found[cell.spec.arch, 8, 1, "bf16"] = Floor(forward=0.0, gradient=0.0, update=7.0)
+    speed = at_the_floor(floors)(cell)
+    assert speed is not None
+    assert speed.train_step == 7.0
+    assert speed.gradient > 0  # attacks are made in fp32
 
 
 def record(path: Path, **changes: Any) -> None:

@@ -16,8 +16,9 @@ from bench.doctor.software import missing, software
 from bench.doctor.speeds import largest_share, speeds, table
 from bench.doctor.suite import Needed, at_a_record, at_the_floor, cells_of, needed
 from bench.listing import aligned
-from bench.machine import describe_machine
+from bench.machine import describe_machine, has_fast_bf16
 from bench.plan import Cell
+from bench.precision import automatic, evidence
 from bench.progress import Reporter, duration
 from bench.report.published import REFERENCE
 from bench.suite import Suite
@@ -38,7 +39,8 @@ class Asked:
 def diagnosis(asked: Asked, reporter: Reporter) -> str:
     """The whole page; a suite's networks are measured first, since time is short."""
     floors = Floors(asked.device, time.monotonic() + asked.seconds)
-    cells = cells_of(asked.suite, str(asked.data_root)) if asked.suite else ()
+    precision, _ = automatic(has_fast_bf16(asked.device), evidence())  # as `bench run` takes it
+    cells = cells_of(asked.suite, str(asked.data_root), precision) if asked.suite else ()
     here = needed(cells, at_the_floor(floors))
     found = speeds(floors, reporter)
     lacking = missing(asked.data_root)
@@ -67,7 +69,8 @@ def _suite(
         rows.append(("here, about", about))
     return "\n".join(
         [
-            f"{len(cells)} trainings, {n_attacks} attacks on their checkpoints",
+            f"{len(cells)} trainings in {cells[0].spec.precision}, {n_attacks} attacks on their "
+            "checkpoints",
             aligned([*rows, *_elsewhere(asked, cells)]),
             "Attacks are counted as if no image broke; masking checks and measures come on top.",
         ]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -21,6 +20,7 @@ from bench.registry import get_method
 from bench.report.published import REFERENCE
 from bench.speed.layers import Layer
 from bench.speed.made import made_step
+from bench.speed.peak import seconds_of
 from bench.training.passes import Passes, passes
 
 SIDES = {"resnet-50": IMAGE_SIZE}
@@ -123,13 +123,7 @@ def _step(arch: str, device: torch.device) -> tuple[int, float]:
     network = build(arch, image_size=_side(arch), in_channels=CHANNELS)
     step = made_step(network, get_method(REFERENCE), n, _side(arch), device)
     step()  # warms up
-    return n, n / min(_seconds(step) for _ in range(N_STEPS))
-
-
-def _seconds(step: Callable[[], float]) -> float:
-    since = time.perf_counter()
-    step()
-    return time.perf_counter() - since
+    return n, n / min(seconds_of(step, 1, device) for _ in range(N_STEPS))
 
 
 def _flops(arch: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.doctor.floors import Floors
 from bench.doctor.recorded import Recorded
@@ -38,12 +38,14 @@ class Needed:
         return f"{duration(self.total)} ({parts}{left_out})"
 
 
-def cells_of(suite: Suite, data_root: str | None = None) -> tuple[Cell, ...]:
-    """Every training of a suite once, with all that is asked of it."""
+def cells_of(
+    suite: Suite, data_root: str | None = None, precision: str = "fp32"
+) -> tuple[Cell, ...]:
+    """Every training of a suite once, in that precision, with all that is asked of it."""
     cells: dict[str, Cell] = {}
     for study in suite.studies:
         dataset = stand_in(study.dataset, data_root, study.train_size, study.test_size)
-        for cell in make_plan(study, dataset).cells:
+        for cell in make_plan(replace(study, precision=precision), dataset).cells:
             run_id = cell.spec.run_id
             cells[run_id] = cells[run_id].joined(cell) if run_id in cells else cell
     return tuple(cells.values())

@@ -105,15 +105,16 @@ def _tuned(device: torch.device) -> Iterator[None]:
 def shortest(call: Callable[[], object], device: torch.device, budget: float = BUDGET) -> float:
     """Seconds of one call: the least over blocks of calls, for about `budget` seconds in all."""
     until = time.perf_counter() + budget
-    first = _seconds(call, 1, device)
-    n = max(1, round(BLOCK / max(_seconds(call, 1, device), 1e-9))) if first < BLOCK else 1
+    first = seconds_of(call, 1, device)
+    n = max(1, round(BLOCK / max(seconds_of(call, 1, device), 1e-9))) if first < BLOCK else 1
     found: list[float] = []
     while len(found) < (2 if budget else 1) or time.perf_counter() < until:
-        found.append(_seconds(call, n, device) / n)
+        found.append(seconds_of(call, n, device) / n)
     return min(found)
 
 
-def _seconds(call: Callable[[], object], n: int, device: torch.device) -> float:
+def seconds_of(call: Callable[[], object], n: int, device: torch.device) -> float:
+    """Seconds of n calls together, until the device has done them."""
     _wait(device)
     since = time.perf_counter()
     for _ in range(n):

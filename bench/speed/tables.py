@@ -17,14 +17,9 @@ def significant(value: float, digits: int = 3) -> str:
     """`1,230`, `12.3`, `0.0123`: so many digits that count, none of them an exponent."""
     if value == 0:
         return "0"
-    places = digits - len(f"{abs(value):.0f}") if abs(value) >= 1 else _leading(value) + digits
-    rounded = round(value, places)
-    return f"{rounded:,.{max(places, 0)}f}"
-
-
-def _leading(value: float) -> int:
-    """Zeros between the point and the first other digit."""
-    return -int(f"{abs(value):e}".rpartition("e")[2]) - 1
+    exponent = int(f"{value:.{digits - 1}e}".rpartition("e")[2])  # of the rounded number
+    places = digits - 1 - exponent
+    return f"{round(value, places):,.{max(places, 0)}f}"
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
