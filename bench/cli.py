@@ -7,10 +7,12 @@ from typing import Any
 
 import click
 
+from bench.commands.doctor import doctor
 from bench.commands.evaluate import evaluate, verify_adversarials
 from bench.commands.listing import list_command
 from bench.commands.report import compare, report
 from bench.commands.run import run
+from bench.commands.speed import speed
 from bench.commands.verify import verify
 from bench.errors import BenchError
 
@@ -45,12 +47,23 @@ def main() -> None:
     bench report                                 Table 3 from the records
     bench compare cat-ce trades                  the difference on the same images
     bench list methods                           what there is
+    bench doctor                                 what this machine is, lacks, and can do
 
     Run the same command again and it does only what is missing.
     """
 
 
-for command in (run, evaluate, report, compare, verify, verify_adversarials, list_command):
+for command in (
+    run,
+    evaluate,
+    report,
+    compare,
+    verify,
+    verify_adversarials,
+    doctor,
+    speed,
+    list_command,
+):
     main.add_command(command)
 
 

@@ -1,0 +1,128 @@
+"""A network that is robust on some images and not on others, made quickly and the same every time.
+
+Attacks cost what is left to attack: a network that falls at once flatters what stops early, one
+that never falls flatters what does not. So it is trained on digits against one long step, and then
+the radius is sought at which it is right on about 40% of the attacked images.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.archs import build
+from bench.archs.arch import Arch
+from bench.attacks import PGD, get_attack
+from bench.data import load_dataset
+from bench.data.loader import Loader, loader
+from bench.errors import ConfigError
+from bench.losses import cross_entropy
+from bench.seeding import generator_for, seed_for
+from bench.speed.setting import CHANNELS, CLASSES, Setting
+from bench.threat import Threat
+
+AIM = 0.4
+"""Share of the images that should survive."""
+JUDGE = "pgd-20"
+TRAINING_EPS = 0.05
+BATCH_SIZE = 32
+LR = 0.1
+ATTACK = PGD(steps=1, relative_step=1.25)
+N_HALVINGS = 8
+LARGEST = 0.5
+"""The radius is sought below it."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the attacks are measured on."""
+
+    network: Arch
+    """In eval mode."""
+    x: Tensor
+    """(n, C, H, W) in [0, 1]."""
+    y: Tensor
+    threat: Threat
+    robust_share: float
+    """Of the images, under the judge, at the radius that was chosen."""
+
+
+def make_subject(setting: Setting) -> Subject:
+    """Train, then choose the radius for the first test digits; once for all rows that share it.
+
+    Raises ConfigError where more images are asked for than there are.
+    """
+    sizes = setting.sizes
+    made = _made(
+        setting.arch, setting.image_size, sizes.n_attacked, sizes.n_fitting, setting.device
+    )
+    return replace(made, network=copy.deepcopy(made.network))  # what counts its passes stays on it
+
+
+@cache
+def _made(arch: str, image_size: int, n: int, n_fitting: int, device: torch.device) -> Subject:
+    dataset = load_dataset("digits")
+    if n > len(dataset.test):
+        raise ConfigError(f"{n} images are asked for and digits have {len(dataset.test)} to attack")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(0, "speed", "weights"))
+        network = build(arch, num_classes=CLASSES, in_channels=CHANNELS, image_size=image_size).to(
+            device
+        )
+    n_seen = min(n_fitting * BATCH_SIZE, len(dataset.train))
+    seen = _enlarged(loader(dataset.train, dataset.scale, device), n_seen, image_size)
+    _train(network, *seen, n_fitting)
+    x, y = _enlarged(loader(dataset.test, dataset.scale, device), n, image_size)
+    eps, share = _radius(network.eval(), x, y)
+    return Subject(network, x, y, Threat(eps=eps), share)
+
+
+def _enlarged(images: Loader, n: int, image_size: int) -> tuple[Tensor, Tensor]:
+    """The first n digits in the size and with the channels of a colour image."""
+    index = torch.arange(n, device=images.y.device)
+    x = F.interpolate(images.images(index), size=image_size)
+    return x.repeat(1, CHANNELS, 1, 1), images.labels(index)
+
+
+def _train(network: Arch, x: Tensor, y: Tensor, n_batches: int) -> None:
+    sgd = torch.optim.SGD(network.parameters(), lr=LR, momentum=0.9)
+    threat = Threat(eps=TRAINING_EPS)
+    for number in range(n_batches):
+        rows = torch.arange(number * BATCH_SIZE, (number + 1) * BATCH_SIZE, device=x.device) % len(
+            x
+        )
+        generator = generator_for(0, "speed", "start", number, device=x.device)
+        x_adv = ATTACK(network, x[rows], y[rows], threat, generator=generator)
+        sgd.zero_grad()
+        torch.autograd.backward(cross_entropy(network.train()(x_adv), y[rows]).mean())
+        sgd.step()
+
+
+def _radius(network: Arch, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """The radius at which the share of survivors is nearest to the aim; and that share."""
+    low, high = 0.0, LARGEST
+    found: list[tuple[float, float, float]] = []
+    for _ in range(N_HALVINGS):
+        eps = (low + high) / 2
+        share = float(survivors(network, _attacked(network, x, y, eps), y).float().mean())
+        found.append((abs(share - AIM), eps, share))
+        low, high = (eps, high) if share > AIM else (low, eps)
+    _, eps, share = min(found)
+    return eps, share
+
+
+def _attacked(network: Arch, x: Tensor, y: Tensor, eps: float) -> Tensor:
+    generator = generator_for(0, "speed", JUDGE, device=x.device)
+    return get_attack(JUDGE)(network, x, y, Threat(eps=eps), generator=generator)
+
+
+def survivors(network: Arch, x_adv: Tensor, y: Tensor) -> Tensor:
+    """(n,) bool: still right."""
+    with torch.no_grad():
+        right: Tensor = network(x_adv).argmax(1) == y
+    return right
