@@ -58,9 +58,9 @@ class Speed:
 
 
 def speeds(floors: Floors, reporter: Reporter) -> list[Speed]:
-    """Of every network that has convolutions, the cheapest first; MEASURED are measured first."""
+    """Of every network that has convolutions, the cheapest first; those of MEASURED are measured first."""
     archs = sorted((a for a in list_archs() if _convolves(a)), key=_flops)
-    in_turn = sorted(archs, key=lambda arch: arch not in MEASURED)
+    in_turn = sorted(archs, key=lambda arch: (arch not in MEASURED, arch in SIDES))
     precisions = ("fp32", *(["bf16"] if has_fast_bf16(floors.device) else []))
     at_most: dict[str, dict[str, float | None]] = {arch: {} for arch in archs}
     now: dict[str, tuple[int, float]] = {}
