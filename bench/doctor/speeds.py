@@ -58,7 +58,7 @@ class Speed:
 
 
 def speeds(floors: Floors, reporter: Reporter) -> list[Speed]:
-    """Of every network that has convolutions, the cheapest first; those of MEASURED are measured first."""
+    """Of every network that has convolutions, the cheapest first; MEASURED take the first turns."""
     archs = sorted((a for a in list_archs() if _convolves(a)), key=_flops)
     in_turn = sorted(archs, key=lambda arch: (arch not in MEASURED, arch in SIDES))
     precisions = ("fp32", *(["bf16"] if has_fast_bf16(floors.device) else []))
