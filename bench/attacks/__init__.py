@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from bench.attacks.attack import Attack
-from bench.attacks.autoattack import AttackWarning, AutoAttackPart, Cascade
+from bench.attacks.attack import Attack, AttackWarning, Search
+from bench.attacks.autoattack import AutoAttackPart, Cascade, PartOn
 from bench.attacks.definitions import DEFINITIONS
 from bench.attacks.maximise import maximise
 from bench.attacks.md import MD
 from bench.attacks.multitargeted import MultiTargeted
-from bench.attacks.pgd import PGD
+from bench.attacks.pgd import PGD, PGDOn
 from bench.attacks.transfer import NAME, Transfer
 from bench.errors import unknown_name
 
@@ -87,6 +87,9 @@ __all__ = [
     "MD",
     "MultiTargeted",
     "PGD",
+    "PGDOn",
+    "PartOn",
+    "Search",
     "Transfer",
     "attack_params",
     "describe_attack",

@@ -5,11 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from bench.archs.fast import FastCopy
+from bench.attacks.attack import Search
+from bench.attacks.search import Holder, searched
+
 MIN_ROWS = 16
 """Fewest rows of a call. Logits of 1 to 3 rows differ in their last bits from those of more."""
 
 
-class Blocked(nn.Module):
+class Blocked(Holder):
     """Calls `model` on blocks of at most `batch_size` rows, the short ones padded to MIN_ROWS.
 
     The padding repeats the last row; its logits are cut off and carry no gradient back.
@@ -20,11 +24,27 @@ class Blocked(nn.Module):
         self.model = model
         self.batch_size = max(batch_size, MIN_ROWS)
         self.training = model.training  # train() would thaw layers that were frozen by hand
+        self._copies: dict[Search, Blocked] = {}  # in a dict, so that they are no submodules
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, K), a tensor of its own: Square writes into what it is given."""
         blocks = [self._block(block) for block in torch.split(x, self.batch_size)]
         return blocks[0].clone() if len(blocks) == 1 else torch.cat(blocks)
+
+    def searched(self, search: Search) -> Blocked:
+        """Blocks of the same size around a copy, which is made once and follows the weights."""
+        if search in self._copies:
+            copy = self._copies[search].model
+            assert isinstance(copy, FastCopy)
+            copy.refresh()
+            return self._copies[search]
+        found = searched(self.model, search)
+        if found is self.model:
+            return self
+        blocked = Blocked(found, self.batch_size)
+        if isinstance(found, FastCopy):
+            self._copies[search] = blocked
+        return blocked
 
     def _block(self, x: Tensor) -> Tensor:
         lacking = MIN_ROWS - len(x)

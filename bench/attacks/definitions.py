@@ -5,11 +5,11 @@ Each definition that this literature calls "PGD-20" has a name of its own.
 
 from __future__ import annotations
 
-from bench.attacks.attack import Attack
-from bench.attacks.autoattack import AutoAttackPart, cascade
+from bench.attacks.attack import Attack, Search
+from bench.attacks.autoattack import AutoAttackPart, cascade, fast_cascade
 from bench.attacks.md import MD
 from bench.attacks.multitargeted import MultiTargeted
-from bench.attacks.pgd import PGD, Clean
+from bench.attacks.pgd import PGD, Clean, PGDOn
 from bench.threat import REFERENCE_EPS
 
 
@@ -19,6 +19,11 @@ def relative(length: float, eps: float = REFERENCE_EPS) -> float:
 
 
 _CAT_STEP = 1 / 5
+_COPIES: tuple[tuple[str, Search, str], ...] = (
+    ("", "bf16", "a bf16 copy with folded BatchNorm"),
+    ("-fp32", "fp32", "an fp32 copy with folded BatchNorm"),
+)
+"""End of a name, what is searched, and the same in words."""
 DEFINITIONS: dict[str, tuple[Attack, str]] = {
     "clean": (Clean(), "no attack"),
     "fgsm": (
@@ -45,6 +50,14 @@ DEFINITIONS: dict[str, tuple[Attack, str]] = {
         PGD(steps=20, relative_step=_CAT_STEP, loss="dlr"),
         "20 steps of eps/5 on the DLR loss of AutoAttack, uniform start; from three classes on",
     ),
+    **{
+        f"pgd-20-fast{suffix}": (
+            PGDOn(steps=20, relative_step=_CAT_STEP, keep="first", search=search),
+            f"pgd-20 searched on {copy}, any iterate counts; what only the copy gets wrong is "
+            "attacked again on the network (ours)",
+        )
+        for suffix, search, copy in _COPIES
+    },
     "pgd-20-cat-code": (
         PGD(steps=20, relative_step=relative(0.007, 0.03)),
         "CAT's released code: 20 steps of 0.007 at eps 0.03 on cross entropy, uniform start",
@@ -113,6 +126,14 @@ DEFINITIONS: dict[str, tuple[Attack, str]] = {
     ),
     "autoattack-plus": (cascade("plus"), "AutoAttack, plus version: six parts, five restarts"),
     "autoattack-rand": (cascade("rand"), "AutoAttack, rand version: two parts, 20 samples a step"),
+    **{
+        f"autoattack-fast{suffix}": (
+            fast_cascade(search),
+            f"AutoAttack's standard version searched on {copy}, then apgd-ce on the network itself "
+            "for what survived (ours; not a standard AutoAttack result)",
+        )
+        for suffix, search, copy in _COPIES
+    },
     **{
         part: (AutoAttackPart(part=part), f"AutoAttack's {part} alone, as in the standard version")
         for part in ("apgd-ce", "apgd-t", "fab-t", "square")

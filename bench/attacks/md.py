@@ -17,7 +17,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from bench.attacks.attack import Search
 from bench.attacks.maximise import Objective
+from bench.attacks.search import searched
 from bench.attacks.sequence import ascend_in_turn
 from bench.errors import ConfigError
 from bench.losses import best_other, margin, true_logit
@@ -57,6 +59,11 @@ class MD:
             raise ConfigError(f"relative_step = {self.relative_step} is out of range: above 0")
 
     @property
+    def search(self) -> Search:
+        """A copy in the model's own dtype."""
+        return "fp32"
+
+    @property
     def passes(self) -> tuple[int, int]:
         """Gradients and plain forwards, about, of an image that nothing breaks."""
         return 2 * self.steps, 3
@@ -78,7 +85,7 @@ class MD:
         terms: tuple[Term, ...] = (lambda logits, y: -true_logit(logits, y), best_other)
         return ascend_in_turn(
             [partial(self._aim, term) for term in terms],
-            model,
+            searched(model, self.search),
             x,
             y,
             threat,

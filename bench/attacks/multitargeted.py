@@ -16,7 +16,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from bench.attacks.attack import Search
 from bench.attacks.maximise import Objective, attack_mode, check_choice
+from bench.attacks.search import searched
 from bench.attacks.sequence import ascend_in_turn
 from bench.errors import ConfigError
 from bench.losses import cross_entropy, targeted_dlr, targeted_margin
@@ -62,6 +64,11 @@ class MultiTargeted:
         check_choice("loss", self.loss, Loss)
 
     @property
+    def search(self) -> Search:
+        """A copy in the model's own dtype."""
+        return "fp32"
+
+    @property
     def passes(self) -> tuple[int, int]:
         """Gradients and plain forwards, about, of an image that nothing breaks; ten classes."""
         runs = TYPICAL_TARGETS * self.restarts
@@ -83,6 +90,7 @@ class MultiTargeted:
         """
         if len(x) == 0:
             return x.detach().clone()
+        model = searched(model, self.search)
         targets = other_classes(model, x, y)
         turns = [k for k in range(targets.shape[1]) for _ in range(self.restarts)]
         return ascend_in_turn(

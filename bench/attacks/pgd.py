@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from bench.attacks.attack import Search
 from bench.attacks.maximise import Keep, ModelMode, Objective, Start, check_choice
-from bench.attacks.sequence import ascend_in_turn
+from bench.attacks.search import searched
+from bench.attacks.sequence import ascend_in_turn, still_right
 from bench.errors import ConfigError
 from bench.losses import cross_entropy, dlr, margin
 from bench.threat import Threat
@@ -65,6 +67,11 @@ class PGD:
         check_choice("model_mode", self.model_mode, ModelMode)
 
     @property
+    def search(self) -> Search:
+        """A copy in the model's own dtype; the network where its train mode is attacked."""
+        return "fp32" if self.model_mode == "eval" else "network"
+
+    @property
     def passes(self) -> tuple[int, int]:
         """Gradients and plain forwards, about, of an image that nothing breaks."""
         return self.restarts * self.steps, self.restarts
@@ -83,6 +90,17 @@ class PGD:
 
         rows: (B,) places of these images in a frame of 256, which the noise is drawn for.
         """
+        return self._ascend(searched(model, self.search), x, y, threat, generator, rows)
+
+    def _ascend(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        generator: torch.Generator | None,
+        rows: Tensor | None,
+    ) -> Tensor:
         losses = LOSSES[self.loss]
         runs = [loss for loss in losses for _ in range(self.restarts // len(losses))]
         return ascend_in_turn(
@@ -106,9 +124,57 @@ def _aim(loss: Callable[[Tensor, Tensor], Tensor], left: Tensor) -> Objective:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PGDOn(PGD):
+    """PGD that searches where it is told to, and not always on a copy in the model's own dtype.
+
+    What a copy gets wrong and the network does not is attacked once more, on the network.
+    """
+
+    search: Search = "bf16"
+    """network, fp32 (a copy in the model's own dtype) or bf16."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("search", self.search, Search)
+        if self.model_mode == "train" and self.search != "network":
+            raise ConfigError(
+                f"search = '{self.search}' needs model_mode = 'eval': a copy has no train mode; "
+                "use search = 'network'"
+            )
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """Gradients and plain forwards, about, of an image that nothing breaks."""
+        gradients, forwards = super().passes
+        return gradients, forwards + (0 if self.search == "network" else 2)
+
+    def __call__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        *,
+        generator: torch.Generator | None = None,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """As PGD; `search` says on what."""
+        copy = searched(model, self.search)
+        x_adv = self._ascend(copy, x, y, threat, generator, rows)
+        if copy is model or len(x) == 0:
+            return x_adv
+        missed = still_right(model, x_adv, y) & ~still_right(copy, x_adv, y)
+        again = missed.nonzero().squeeze(1)
+        own = None if rows is None else rows[again]
+        x_adv[again] = self._ascend(model, x[again], y[again], threat, generator, own)
+        return x_adv
+
+
+@dataclass(frozen=True, kw_only=True)
 class Clean:
     """No attack: the images as they are."""
 
+    search: ClassVar[Search] = "network"
     passes = (0, 1)
 
     def __call__(

@@ -37,7 +37,7 @@ def in_turn(
     left = torch.arange(len(x), device=x.device)
     for number, run in enumerate(runs):
         if number > 0:
-            left = left[_right(model, x_adv[left], y[left], model_mode)]
+            left = left[still_right(model, x_adv[left], y[left], model_mode)]
         if len(left) == 0:
             break
         x_adv[left] = run(left)
@@ -79,6 +79,7 @@ def ascend_in_turn(
             start=begin[left],
             keep=keep,
             model_mode=model_mode,
+            objective_of=lambda rows: aim(left[rows]),
         )
 
     return in_turn([partial(ascend, aim) for aim in aims], model, x, y, model_mode)
@@ -100,7 +101,7 @@ def _begin(
     return (x + noise).clamp(0.0, 1.0) if start == "uniform" else x + noise
 
 
-def _right(model: nn.Module, x: Tensor, y: Tensor, model_mode: ModelMode) -> Tensor:
+def still_right(model: nn.Module, x: Tensor, y: Tensor, model_mode: ModelMode = "eval") -> Tensor:
     """(n,) bool; logits that are not finite are not right, as in the evaluation."""
     with attack_mode(model, model_mode), torch.no_grad():
         logits = model(x)

@@ -15,8 +15,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.attack import Attack, Stages
+from bench.attacks.attack import Attack, Search, Stages
 from bench.attacks.definitions import DEFINITIONS
+from bench.attacks.search import Holder, searched
 from bench.attacks.sequence import in_turn
 from bench.errors import ConfigError, unknown_name
 from bench.threat import Threat
@@ -24,7 +25,7 @@ from bench.threat import Threat
 NAME = "transfer"
 
 
-class Ensemble(nn.Module):
+class Ensemble(Holder):
     """The mean of the logits of several networks."""
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
@@ -34,6 +35,10 @@ class Ensemble(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, K)."""
         return torch.stack([network(x) for network in self.networks]).mean(0)
+
+    def searched(self, search: Search) -> Ensemble:
+        """The mean of the logits of copies."""
+        return Ensemble([searched(network, search) for network in self.networks])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,11 @@ class TransferPart:
     def attack(self) -> Attack:
         """The attack of that name."""
         return DEFINITIONS[self.crafted_with][0]
+
+    @property
+    def search(self) -> Search:
+        """That of the attack, for the surrogate."""
+        return self.attack.search
 
     @property
     def passes(self) -> tuple[int, int]:
@@ -132,6 +142,11 @@ class Transfer:
             (name, TransferPart(crafted_with=name, needed=self.name, surrogate=surrogate))
             for name in self.crafted_with
         )
+
+    @property
+    def search(self) -> Search:
+        """That of the first attack, for the surrogates."""
+        return DEFINITIONS[self.crafted_with[0]][0].search
 
     @property
     def passes(self) -> tuple[int, int]:

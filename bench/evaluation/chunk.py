@@ -82,6 +82,9 @@ def attack_chunk(
 ) -> Outcome:
     """Attack the clean-correct images, in eval mode, and count what the evaluator itself sees.
 
+    Attacks may search on a copy of the network (`Attack.search`); what is counted here is what the
+    network does, as it is, in its own dtype.
+
     x: (n, C, H, W) in [0, 1] on the model's device; y: (n,); index: (n,) dataset indices within
     one chunk, on the CPU. Every adversarial image is projected into the threat, its distance is
     checked, and the prediction is made again before it counts. NaN counts as broken.

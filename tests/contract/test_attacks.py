@@ -176,3 +176,25 @@ def test_one_image_is_a_batch(name: str) -> None:
     found = attack(name, 1, seed=0, n=1)
     assert found.x_adv.shape == (1, 2, SIZE, SIZE)
     assert float(Threat().distance(found.x_adv, found.x)) <= EPS + 1e-6
+
+
+def test_no_gradient_of_a_weight_is_computed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package takes gradients by `backward`, which would fill those of the weights too."""
+    wanted: list[bool] = []
+    forward = Net.forward
+
+    def watched(self: Net, x: Tensor) -> Tensor:
+        wanted.extend(parameter.requires_grad for parameter in self.parameters())
+        return forward(self, x)
+
+    net, x = Net().train(), images()
+    y = net(x).argmax(1)
+    run = asked(name)
+    monkeypatch.setattr(Net, "forward", watched)
+    monkeypatch.setattr(pyautoattack, "AutoAttack", ShortAutoAttack)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AttackWarning)
+        run(net, x, y, Threat(eps=EPS))
+    assert bool(wanted) == (name != "clean")
+    assert not any(wanted)
+    assert all(parameter.grad is None for parameter in net.parameters())
