@@ -75,17 +75,26 @@ def traced_arch() -> Iterator[str]:
         del ARCHS[name]
 
 
-class PinnedNet(nn.Module):
+class PinnedNet(Arch):
     """8x8 digits (B, 1, 8, 8) in [0, 1] to logits (B, 10): 2,410 parameters, 10 kB."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(ArchSpec(in_channels=1, image_size=8))
         self.first = nn.Linear(64, 32)
         self.last = nn.Linear(32, 10)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 1, 8, 8) -> (B, 10)."""
-        logits: Tensor = self.last(F.softplus(self.first(x.flatten(1)), beta=SHARPNESS))
+    @property
+    def first_layer(self) -> nn.Module:
+        """The linear layer on the pixels."""
+        return self.first
+
+    def stem(self, x: Tensor) -> Tensor:
+        """(B, 1, 8, 8) -> (B, 32)."""
+        return super().stem(x.flatten(1))
+
+    def rest(self, h: Tensor) -> Tensor:
+        """(B, 32) -> logits (B, 10)."""
+        logits: Tensor = self.last(F.softplus(h, beta=SHARPNESS))
         return logits
 
 

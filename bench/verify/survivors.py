@@ -2,7 +2,8 @@
 
 Our own attacks are run in float64, where every processor finds the same images. AutoAttack's code
 computes in float32 whatever it is given, and takes decisions by losses that are equal but for
-rounding: equal on one processor, and a few images apart on two.
+rounding: equal on one processor, and a few images apart on two. So do attacks that search on a bf16
+copy, which is made of float32 alone.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ def outcome(name: str, folder: Path) -> AttackOutcome:
     """Run the attack `name`, as an evaluation does, on the networks in `folder`."""
     attack = get_attack(name)
     n = N_COSTLY if sum(attack.passes) > COSTLY else N_IMAGES
-    precision = "fp32" if isinstance(attack, AutoAttackPart | Cascade) else "fp64"
+    single = isinstance(attack, AutoAttackPart | Cascade) or attack.search == "bf16"
+    precision = "fp32" if single else "fp64"
     dtype = torch.float32 if precision == "fp32" else torch.float64
     with arithmetic(dtype):
         survivors, margins = _attacked(name, attack, folder, n, dtype)
