@@ -29,6 +29,12 @@ from bench.spec import CHECKPOINTS, GIVEN
 PGD, CW, AUTOATTACK = "pgd-20", "cw", "autoattack"
 CORE = (PGD, CW, AUTOATTACK)
 """The attacks that have a column of their own in every table."""
+HEADINGS = {
+    f"{attack}-fast{suffix}": f"{title}, fast ({search} search)"
+    for attack, title in ((PGD, "PGD-20"), (AUTOATTACK, "AutoAttack"))
+    for suffix, search in (("", "bf16"), ("-fp32", "fp32"))
+}
+"""Attacks that must not be taken for the ones that they are named after."""
 SPLIT = "test"
 MASKING_GAP = 0.05
 """PGD-20 minus AutoAttack above this marks a row. AutoAttack's authors found 1 to 6 points for
@@ -131,6 +137,12 @@ def attack_labels(specs: Iterable[AttackId]) -> dict[AttackId, str]:
         suffix = ", ".join(f"{k}={shown(params.get(k))}" for k in changed)
         labels[attack] = f"{name} ({suffix})" if suffix else name
     return labels
+
+
+def heading(label: str) -> str:
+    """What stands above the column of an attack that has none of its own in every table."""
+    name, space, changed = label.partition(" ")
+    return f"{HEADINGS.get(name, name)}{space}{changed}"
 
 
 def labels_of(groups: Iterable[Group], setting: Setting) -> dict[AttackId, str]:

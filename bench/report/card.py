@@ -6,7 +6,7 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 from bench.records import EvaluationRecord, RunRecord
-from bench.report.aggregate import AUTOATTACK, CW, PGD, Row, sections
+from bench.report.aggregate import AUTOATTACK, CW, PGD, Row, heading, sections
 from bench.report.groups import Setting, same_eps
 from bench.report.interval import wilson
 from bench.report.joins import Cell
@@ -100,7 +100,7 @@ def _stages(run: RunRecord, row: Row, setting: Setting, attacks: Container[str])
     yield from _stage(CLEAN, row.clean)
     for label, cell in row.attacks.items():
         if label != AUTOATTACK and label.partition(" ")[0] in attacks:
-            yield from _stage(NAMES.get(label, label), cell)
+            yield from _stage(NAMES.get(label) or heading(label), cell)
     yield from _cascade(run, setting, row.clean.n)
     if row.worst is not None:
         yield from _stage(WORST, row.worst)

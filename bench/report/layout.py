@@ -7,7 +7,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bench.records import RunRecord
-from bench.report.aggregate import AUTOATTACK, CW, MASKING_GAP, PGD, Row, Section, status
+from bench.report.aggregate import (
+    AUTOATTACK,
+    CW,
+    MASKING_GAP,
+    PGD,
+    Row,
+    Section,
+    heading,
+    status,
+)
 from bench.report.cost import costs
 from bench.report.groups import Group, Setting
 from bench.report.joins import Cell
@@ -126,7 +135,7 @@ def other_table(section: Section) -> Table | None:
         head = (Text(main=row.group.label), Text(main=checkpoint))
         lines.append(Line(head=head, cells=tuple(cells)))
     everything = (f"{label} {ALL_IMAGES}" for label in transferred)
-    headings = ("Method", "Checkpoint", *section.attacks, *everything)
+    headings = ("Method", "Checkpoint", *map(heading, section.attacks), *everything)
     return Table(headings=headings, lines=tuple(lines), notes=())
 
 
