@@ -26,6 +26,8 @@ class Paired:
     dataset: str
     attack: str
     eps: float
+    n_train: int
+    epochs: int
     n_seeds: int
     n_images: int
     fp32: float

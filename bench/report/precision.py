@@ -14,7 +14,7 @@ from bench.report.interval import mean_difference
 
 ATTACK = "pgd-20"
 CHECKPOINT = "best"
-Key = tuple[str, str, str, float]
+Key = tuple[str, str, str, float, int, int]
 
 
 def paired_precisions(runs: Iterable[RunRecord]) -> list[Paired]:
@@ -26,7 +26,10 @@ def paired_precisions(runs: Iterable[RunRecord]) -> list[Paired]:
         attacked = _attacked(run)
         if attacked is not None:
             spec = run.spec
-            key = (str(spec["method"]), str(spec["arch"]), run.dataset, attacked.spec.eps)
+            key = (
+                *(str(spec["method"]), str(spec["arch"]), run.dataset, attacked.spec.eps),
+                *(int(spec["n_train"]), int(spec["recipe"]["epochs"])),
+            )
             found[key][spec["precision"]][int(spec["seed"])] = attacked
     rows = [_row(key, both["fp32"], both["bf16"]) for key, both in sorted(found.items())]
     return [row for row in rows if row is not None]
@@ -51,13 +54,15 @@ def _row(
     kept = [np.stack([runs[seed].survived for seed in seeds]) for runs in (fp32, bf16)]
     first, second = (survived.astype(float) for survived in kept)
     low, high = mean_difference((second - first).mean(0))
-    method, arch, dataset, eps = key
+    method, arch, dataset, eps, n_train, epochs = key
     return Paired(
         method=method,
         arch=arch,
         dataset=dataset,
         attack=ATTACK,
         eps=eps,
+        n_train=n_train,
+        epochs=epochs,
         n_seeds=len(seeds),
         n_images=first.shape[1],
         fp32=float(first.mean()),
@@ -69,11 +74,15 @@ def _row(
 
 def precision_page(rows: Sequence[Paired], verdict: str) -> str:
     """docs/precision.md. verdict: what `--precision auto` makes of the rows, and why."""
-    head = "| method | network | data | eps | seeds | images | fp32 | bf16 | difference | 95% |"
-    lines = [head, "| --- " * 10 + "|"]
+    head = (
+        "| method | network | data | eps | training images | epochs | seeds | test images | fp32 "
+        "| bf16 | difference | 95% |"
+    )
+    lines = [head, "| --- " * 12 + "|"]
     for row in rows:
         cells = (
             *(row.method, row.arch, row.dataset, f"{row.eps:.4g}"),
+            *(str(row.n_train), str(row.epochs)),
             *(
                 str(row.n_seeds),
                 str(row.n_images),
@@ -112,4 +121,7 @@ With this evidence, on a device with bf16 in hardware: {verdict}.
 
     bench run --suite precision --results results/precision
     bench run --suite precision --precision bf16 --results results/precision
+
+and each once more with `--methods madry --seeds 0 --dataset npz:cifar10-q75.npz --eps 8/255 --epochs 6
+--train-size 4000 --test-size 5000`.
 """

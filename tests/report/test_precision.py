@@ -21,6 +21,8 @@ ROW = Paired(
     dataset="digits",
     attack="pgd-20",
     eps=0.2,
+    n_train=1294,
+    epochs=20,
     n_seeds=5,
     n_images=360,
     fp32=0.7,
@@ -86,7 +88,10 @@ def test_auto_needs_hardware_seeds_and_narrow_intervals(
 
 def test_the_page_shows_each_row_and_the_verdict() -> None:
     page = precision_page([ROW], "`auto` is bf16, since so it is")
-    assert "| madry | cnn | digits | 0.2 | 5 | 360 | 70.0 | 70.1 | +0.1 | -1.0 to +1.2 |" in page
+    assert (
+        "| madry | cnn | digits | 0.2 | 1294 | 20 | 5 | 360 | 70.0 | 70.1 | +0.1 | -1.0 to +1.2 |"
+        in page
+    )
     assert "`auto` is bf16, since so it is" in page
 
 
