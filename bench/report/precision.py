@@ -122,6 +122,6 @@ With this evidence, on a device with bf16 in hardware: {verdict}.
     bench run --suite precision --results results/precision
     bench run --suite precision --precision bf16 --results results/precision
 
-and each once more with `--methods madry --seeds 0 --dataset npz:cifar10-q75.npz --eps 8/255 --epochs 6
---train-size 4000 --test-size 5000`.
+and each once more with `--methods madry --seeds 0 --dataset npz:cifar10-q75.npz --eps 8/255
+--epochs 6 --train-size 4000 --test-size 5000`.
 """
