@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from bench.errors import BenchError
-from bench.speed.setting import Setting, Sizes
+from bench.speed.setting import Fitting, Setting, Sizes
 
 STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
@@ -66,8 +66,7 @@ def _measure(asked: dict[str, Any]) -> int:
     from bench.speed.steps import step_of
 
     torch.set_num_threads(asked["threads"])
-    values = asked["setting"] | {"device": torch.device(asked["setting"]["device"])}
-    setting = Setting(**(values | {"sizes": Sizes(**values["sizes"])}))
+    setting = _setting(asked["setting"])
     step = step_of(asked["method"], setting, plain=asked["plain"])
     if setting.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(setting.device)
@@ -78,6 +77,13 @@ def _measure(asked: dict[str, Any]) -> int:
     before = _largest_resident()
     step()
     return _largest_resident() - before
+
+
+def _setting(values: dict[str, Any]) -> Setting:
+    """What `asdict` made, and JSON."""
+    sizes = values["sizes"]
+    made = Sizes(**(sizes | {"fitting": Fitting(**sizes["fitting"])}))
+    return Setting(**(values | {"sizes": made, "device": torch.device(values["device"])}))
 
 
 def _largest_resident() -> int:

@@ -29,14 +29,37 @@ class Sizes:
     """Images of AutoAttack."""
     effort: float
     """Share of AutoAttack's iterations."""
-    n_fitting: int
-    """Batches that the attacked network is trained on."""
+    fitting: Fitting
+    """How the attacked network is trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitting:
+    """A training that is as short as it can be."""
+
+    n_batches: int
+    batch_size: int
+    lr: float
+    eps: float
+    """Of the one step that it is trained against."""
 
 
 SIZES = {
-    "cnn": Sizes(batch_size=128, n_attacked=256, n_autoattack=32, effort=1.0, n_fitting=120),
+    "cnn": Sizes(
+        batch_size=128,
+        n_attacked=256,
+        n_autoattack=32,
+        effort=1.0,
+        fitting=Fitting(n_batches=120, batch_size=32, lr=0.1, eps=0.05),
+    ),
 }
-OTHERS = Sizes(batch_size=32, n_attacked=16, n_autoattack=4, effort=0.1, n_fitting=12)
+OTHERS = Sizes(
+    batch_size=32,
+    n_attacked=16,
+    n_autoattack=4,
+    effort=0.1,
+    fitting=Fitting(n_batches=20, batch_size=16, lr=0.02, eps=0.02),
+)
 """Of networks that a CPU is slow on."""
 
 

@@ -8,12 +8,13 @@ the radius is sought at which it is right on about 40% of the attacked images.
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.archs import build
 from bench.archs.arch import Arch
@@ -23,19 +24,18 @@ from bench.data.loader import Loader, loader
 from bench.errors import ConfigError
 from bench.losses import cross_entropy
 from bench.seeding import generator_for, seed_for
-from bench.speed.setting import CHANNELS, CLASSES, Setting
+from bench.speed.setting import CHANNELS, CLASSES, Fitting, Setting
 from bench.threat import Threat
 
 AIM = 0.4
 """Share of the images that should survive."""
 JUDGE = "pgd-20"
-TRAINING_EPS = 0.05
-BATCH_SIZE = 32
-LR = 0.1
 ATTACK = PGD(steps=1, relative_step=1.25)
-N_HALVINGS = 8
-LARGEST = 0.5
-"""The radius is sought below it."""
+BETWEEN = (0.001, 0.5)
+"""Where the radius is sought."""
+N_HALVINGS = 7
+N_NORMALISED = 64
+"""Images that BatchNorm's statistics are taken from: running averages lag behind so few batches."""
 
 
 @dataclass(frozen=True)
@@ -58,25 +58,23 @@ def make_subject(setting: Setting) -> Subject:
     Raises ConfigError where more images are asked for than there are.
     """
     sizes = setting.sizes
-    made = _made(
-        setting.arch, setting.image_size, sizes.n_attacked, sizes.n_fitting, setting.device
-    )
+    made = _made(setting.arch, setting.image_size, sizes.n_attacked, sizes.fitting, setting.device)
     return replace(made, network=copy.deepcopy(made.network))  # what counts its passes stays on it
 
 
 @cache
-def _made(arch: str, image_size: int, n: int, n_fitting: int, device: torch.device) -> Subject:
+def _made(arch: str, image_size: int, n: int, fitting: Fitting, device: torch.device) -> Subject:
     dataset = load_dataset("digits")
     if n > len(dataset.test):
         raise ConfigError(f"{n} images are asked for and digits have {len(dataset.test)} to attack")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(0, "speed", "weights"))
-        network = build(arch, num_classes=CLASSES, in_channels=CHANNELS, image_size=image_size).to(
-            device
-        )
-    n_seen = min(n_fitting * BATCH_SIZE, len(dataset.train))
+        network = build(arch, num_classes=CLASSES, in_channels=CHANNELS, image_size=image_size)
+    network = network.to(device)
+    n_seen = min(fitting.n_batches * fitting.batch_size, len(dataset.train))
     seen = _enlarged(loader(dataset.train, dataset.scale, device), n_seen, image_size)
-    _train(network, *seen, n_fitting)
+    _train(network, *seen, fitting)
+    _normalise(network, seen[0][:N_NORMALISED])
     x, y = _enlarged(loader(dataset.test, dataset.scale, device), n, image_size)
     eps, share = _radius(network.eval(), x, y)
     return Subject(network, x, y, Threat(eps=eps), share)
@@ -89,13 +87,12 @@ def _enlarged(images: Loader, n: int, image_size: int) -> tuple[Tensor, Tensor]:
     return x.repeat(1, CHANNELS, 1, 1), images.labels(index)
 
 
-def _train(network: Arch, x: Tensor, y: Tensor, n_batches: int) -> None:
-    sgd = torch.optim.SGD(network.parameters(), lr=LR, momentum=0.9)
-    threat = Threat(eps=TRAINING_EPS)
-    for number in range(n_batches):
-        rows = torch.arange(number * BATCH_SIZE, (number + 1) * BATCH_SIZE, device=x.device) % len(
-            x
-        )
+def _train(network: Arch, x: Tensor, y: Tensor, fitting: Fitting) -> None:
+    sgd = torch.optim.SGD(network.parameters(), lr=fitting.lr, momentum=0.9)
+    threat = Threat(eps=fitting.eps)
+    for number in range(fitting.n_batches):
+        first = number * fitting.batch_size
+        rows = torch.arange(first, first + fitting.batch_size, device=x.device) % len(x)
         generator = generator_for(0, "speed", "start", number, device=x.device)
         x_adv = ATTACK(network, x[rows], y[rows], threat, generator=generator)
         sgd.zero_grad()
@@ -103,12 +100,25 @@ def _train(network: Arch, x: Tensor, y: Tensor, n_batches: int) -> None:
         sgd.step()
 
 
+def _normalise(network: Arch, x: Tensor) -> None:
+    """BatchNorm's statistics become those of x."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average
+    with torch.no_grad():
+        network.train()(x)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
 def _radius(network: Arch, x: Tensor, y: Tensor) -> tuple[float, float]:
     """The radius at which the share of survivors is nearest to the aim; and that share."""
-    low, high = 0.0, LARGEST
+    low, high = BETWEEN
     found: list[tuple[float, float, float]] = []
     for _ in range(N_HALVINGS):
-        eps = (low + high) / 2
+        eps = math.sqrt(low * high)
         share = float(survivors(network, _attacked(network, x, y, eps), y).float().mean())
         found.append((abs(share - AIM), eps, share))
         low, high = (eps, high) if share > AIM else (low, eps)
