@@ -8,7 +8,6 @@ It is kept in two files:
 
 from __future__ import annotations
 
-import io
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ import numpy as np
 
 from bench.errors import RecordError
 from bench.spec import MeasureSpec
-from bench.storage import npz_bytes, read_json, sha256, write_atomic, write_json
+from bench.storage import npz_arrays, npz_bytes, read_json, sha256, write_atomic, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +56,7 @@ class MeasureRecord:
             content = path.read_bytes()
             if sha256(content) != self.npz_sha256:
                 raise RecordError(f"{path} does not match its checksum in {self.path.name}")
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                return dict(arrays)
+            return npz_arrays(content)
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             raise RecordError(f"{path} is damaged: {error!r}") from None
 

@@ -7,7 +7,10 @@ import io
 import json
 import os
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +65,53 @@ def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
     plain: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
     np.savez_compressed(buffer, **plain)
     return buffer.getvalue()
+
+
+def npz_arrays(content: bytes) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file, by name: np.load's in a tenth of its time.
+
+    Whoever has many thousands of them to read cannot have their headers parsed as Python each.
+    Nothing is checked against the file's own checksums. Raises ValueError or BadZipFile where it
+    is damaged, and ValueError for an array of objects.
+    """
+    arrays = {}
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        for member in file.infolist():
+            arrays[member.filename.removesuffix(".npy")] = _array(_member(content, member))
+    return arrays
+
+
+def _member(content: bytes, member: zipfile.ZipInfo) -> bytes:
+    """What is stored of one file of an archive, without the copies that a file object makes."""
+    local = member.header_offset
+    lengths = [int.from_bytes(content[at : at + 2], "little") for at in (local + 26, local + 28)]
+    start = local + 30 + sum(lengths)
+    stored = content[start : start + member.compress_size]
+    try:
+        return zlib.decompress(stored, -zlib.MAX_WBITS) if member.compress_type else stored
+    except zlib.error as error:
+        raise ValueError(f"{member.filename} cannot be unpacked: {error}") from None
+
+
+def _array(stored: bytes) -> np.ndarray:
+    if stored[6:8] != b"\x01\x00":  # a header of more than 64 kB, or in Unicode
+        array: np.ndarray = np.lib.format.read_array(io.BytesIO(stored), allow_pickle=False)
+        return array
+    start = 10 + int.from_bytes(stored[8:10], "little")
+    shape, fortran, dtype = _header(stored[:start])
+    flat = np.frombuffer(stored, dtype, offset=start)
+    return flat.reshape(shape, order="F" if fortran else "C").copy()
+
+
+@lru_cache(maxsize=1024)
+def _header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether columns come first, type: records have few different ones."""
+    file = io.BytesIO(head)
+    np.lib.format.read_magic(file)
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype.hasobject:
+        raise ValueError("an array of Python objects is not read")
+    return shape, fortran, dtype
 
 
 def sha256(content: bytes) -> str:

@@ -40,6 +40,9 @@ MASKING_GAP = 0.05
 """PGD-20 minus AutoAttack above this marks a row. AutoAttack's authors found 1 to 6 points for
 most adversarially trained models, and 24 to 32 for models whose gradients mislead PGD."""
 
+MOST = 30
+"""Methods of a setting that are drawn, and compared with one another: of more, the most robust."""
+
 AttackId = tuple[str, str]
 """An attack's name, and its parameters as JSON."""
 
@@ -79,9 +82,9 @@ class Row:
         return bool(self.checkpoint)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Section:
-    """One table."""
+    """One table. Equal to itself alone, so that what is made of it can be kept."""
 
     setting: Setting
     groups: tuple[Group, ...]
@@ -93,6 +96,17 @@ class Section:
 def sections(runs: Iterable[RunRecord]) -> list[Section]:
     """One section a setting: data set, arch, recipe, norm and training eps."""
     return [_section(setting, groups) for setting, groups in group_runs(runs)]
+
+
+def by_robustness(section: Section) -> list[str]:
+    """Labels of the groups by their best checkpoints' worst case, the most robust first."""
+    worst = {
+        row.group.label: row.worst.value or 0.0
+        for row in section.rows
+        if row.worst is not None and row.checkpoint != "last"
+    }
+    labels = [group.label for group in section.groups]
+    return sorted(labels, key=lambda label: -worst.get(label, -1.0))
 
 
 def status(run: RunRecord) -> str:

@@ -6,6 +6,7 @@ study's. A data set in several variants (cifar10, cifar10-q75) is taken in the o
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
@@ -15,6 +16,8 @@ from bench.report.groups import only_serves, same_eps
 from bench.study import Study
 from bench.suite import FULL, Suite, load_suite, sizes
 
+_Cells = Mapping[tuple[str, str, str, str], Sequence[RunRecord]]
+"""Finished trainings by method, data variant, network and recipe."""
 _DATA_S_OWN = ("pad", "flip", "eps")
 """Values of a recipe that a training takes from its data set or study."""
 
@@ -83,25 +86,34 @@ def choose(records: Iterable[RunRecord], suite: str, size: str | None = None) ->
 
     The larger size of several equal ones. None where no training of the suite is there.
     """
-    runs = [run for run in records if run.kind == "train" and run.status == "done"]
+    cells = _cells(records)
     best: Chosen | None = None
     for name in sizes(suite) if size is None else [size]:
         loaded = load_suite(suite, name)
-        for variant in _variants(loaded, runs):
-            found = _chosen(loaded, variant, runs)
+        for variant in _variants(loaded, cells):
+            found = _chosen(loaded, variant, cells)
             if found.n_cells and (best is None or _share(found) > _share(best)):
                 best = found
     return best
+
+
+def _cells(records: Iterable[RunRecord]) -> _Cells:
+    cells = defaultdict(list)
+    for run in records:
+        if run.kind == "train" and run.status == "done":
+            recipe = str(run.spec.get("recipe_name"))
+            cells[run.method, run.dataset, run.arch, recipe].append(run)
+    return cells
 
 
 def _share(chosen: Chosen) -> float:
     return chosen.n_cells / sum(len(study.study.methods) for study in chosen.studies)
 
 
-def _variants(suite: Suite, runs: Sequence[RunRecord]) -> list[str]:
+def _variants(suite: Suite, cells: _Cells) -> list[str]:
     """Data variants of the suite's first data set that are on record, the plain one first."""
     dataset = suite.studies[0].dataset
-    return sorted({run.dataset for run in runs if is_variant(run.dataset, dataset)})
+    return sorted({label for _, label, _, _ in cells if is_variant(label, dataset)})
 
 
 def is_variant(label: str, dataset: str) -> bool:
@@ -114,25 +126,26 @@ def _base(dataset: str) -> str:
     return dataset.partition("@")[0]
 
 
-def _chosen(suite: Suite, variant: str, runs: Sequence[RunRecord]) -> Chosen:
+def _chosen(suite: Suite, variant: str, cells: _Cells) -> Chosen:
     first = _base(suite.studies[0].dataset)
     studies = []
     for study in suite.studies:
         data = variant if _base(study.dataset) == first else _base(study.dataset)
-        found = {method: _cell(study, method, data, runs) for method in study.methods}
+        found = {method: _cell(study, method, data, cells) for method in study.methods}
         studies.append(StudyRuns(study=study, runs={m: r for m, r in found.items() if r}))
     return Chosen(suite=suite, dataset=variant, studies=tuple(studies))
 
 
-def _cell(
-    study: Study, method: str, dataset: str, runs: Sequence[RunRecord]
-) -> tuple[RunRecord, ...]:
+def _cell(study: Study, method: str, dataset: str, cells: _Cells) -> tuple[RunRecord, ...]:
     """The trainings of a method, by seed; of several of one seed the one with most outcomes."""
+    alike = cells.get((method, dataset, study.arch, study.recipe))
+    if not alike:
+        return ()
     recipe, _ = load_recipe(study.recipe, arch=study.arch, dataset=study.dataset, method=method)
     wanted = recipe.replaced(study.training, study.suite)
     by_seed: dict[int, RunRecord] = {}
-    for run in runs:
-        if run.method == method and _belongs(run, study, dataset, wanted):
+    for run in alike:
+        if _belongs(run, study, wanted):
             seed = run.seed or 0
             earlier = by_seed.get(seed)
             if earlier is None or _outcomes(run) > _outcomes(earlier):
@@ -140,14 +153,12 @@ def _cell(
     return tuple(by_seed[seed] for seed in sorted(by_seed))
 
 
-def _belongs(run: RunRecord, study: Study, dataset: str, wanted: Recipe) -> bool:
+def _belongs(run: RunRecord, study: Study, wanted: Recipe) -> bool:
+    """Whether a training with the method, data, network and recipe of the study is its own."""
     spec = run.spec
     n_train = int(spec["n_train"]) + int(spec["n_val"])
     return (
-        run.dataset == dataset
-        and run.arch == study.arch
-        and spec.get("recipe_name") == study.recipe
-        and same_eps(float(spec.get("study_eps") or spec["eps"]), study.eps)
+        same_eps(float(spec.get("study_eps") or spec["eps"]), study.eps)
         and study.train_size in (None, n_train)
         and not only_serves(run)
         and spec.get("precision", "fp32") == "fp32"

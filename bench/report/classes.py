@@ -9,9 +9,9 @@ import numpy as np
 
 from bench.records import RunRecord
 from bench.report.aggregate import SPLIT, Row, Section, labels_of
-from bench.report.comparison import CLEAN, Scored, scored
 from bench.report.groups import Setting
 from bench.report.joins import Cell, Flags, accuracy, over_seeds, worst_case
+from bench.report.scored import CLEAN, Scored, scored
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,51 +5,21 @@ Legend: n images, s1 and s2 seeds of the two methods.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bench.errors import RecordError, unknown_name
-from bench.records import EvaluationRecord, RunRecord
-from bench.report.aggregate import (
-    AttackId,
-    core_first,
-    evaluations_of,
-    in_table,
-    joined,
-    labels_of,
-    status,
-)
+from bench.records import RunRecord
+from bench.report.aggregate import core_first, labels_of
 from bench.report.choice import Choice, chosen_pair
-from bench.report.groups import Group, Setting
+from bench.report.groups import Setting
 from bench.report.interval import mean_difference, paired_difference
-from bench.report.joins import Flags, shared, worst_case
+from bench.report.joins import common
+from bench.report.scored import CLEAN, Joint, Scored, scored
 from bench.report.significance import LEVEL, holm, sign_flip
-from bench.spec import CHECKPOINTS, GIVEN
-
-CLEAN = "clean"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scored:
-    """One checkpoint of one method, and which images survive what; an entry a seed."""
-
-    label: str
-    setting: Setting
-    checkpoint: str
-    runs: tuple[RunRecord, ...]
-    survivors: tuple[Mapping[str, Flags], ...]
-    """By the attack's label; `clean` among them."""
-    images: frozenset[tuple[int, str]]
-    """How many images, and the checksum of their content."""
-    reason: str
-    """Why there is no seed, in words."""
-
-    @property
-    def attacks(self) -> frozenset[str]:
-        """Labels of the attacks that any seed has."""
-        return frozenset(label for by_label in self.survivors for label in by_label) - {CLEAN}
+from bench.spec import CHECKPOINTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,46 +101,20 @@ def compare(
     )
 
 
-def scored(
-    group: Group, setting: Setting, labels: Mapping[AttackId, str], checkpoint: str = "best"
-) -> Scored:
-    """What is on record of one checkpoint; of an outside model, of the only one."""
-    wanted = GIVEN if group.outside else checkpoint
-    runs, survivors, images = [], [], set()
-    for run in group.runs:
-        found = [e for e in evaluations_of(run, wanted, setting.norm) if in_table(e, setting)]
-        if found:
-            runs.append(run)
-            survivors.append(_by_label(found, labels))
-            images |= {(e.spec.n_examples, e.spec.data_sha256) for e in found}
-    states = [text for run in group.runs if (text := status(run))]
-    return Scored(
-        label=group.label,
-        setting=setting,
-        checkpoint=wanted,
-        runs=tuple(runs),
-        survivors=tuple(survivors),
-        images=frozenset(images),
-        reason=states[0] if states else f"its {wanted} checkpoint was not attacked",
-    )
-
-
 def paired(first: Scored, second: Scored, attack: str | None = None) -> Comparison:
     """The comparison of two that are scored; raises RecordError where they share no image."""
     attacks = _attacks(first, second, attack)
     images = first.images | second.images
     if len({n for n, _ in images}) < len(images):
         raise RecordError(f"{first.label} and {second.label} were attacked on different images")
-    ones, ones_runs = _worst(first, attacks)
-    others, others_runs = _worst(second, attacks)
-    index = shared([*ones, *others])
+    one, other = first.joint(attacks), second.joint(attacks)
+    index = common(one.index, other.index)
     if not len(index):
         raise RecordError(
             f"{first.label} and {second.label} share no image under {', '.join(attacks)}"
         )
-    right = np.sum([flags.at(index) for flags in ones], axis=0)
-    right_others = np.sum([flags.at(index) for flags in others], axis=0)
-    s1, s2, n = len(ones), len(others), len(index)
+    right, right_others = one.at(index), other.at(index)
+    s1, s2, n = len(one.runs), len(other.runs), len(index)
     signed = s2 * right - s1 * right_others
     alone: tuple[int, int] | tuple[None, None] = (None, None)
     if s1 == s2 == 1:
@@ -181,8 +125,8 @@ def paired(first: Scored, second: Scored, attack: str | None = None) -> Comparis
         low, high = mean_difference(signed / (s1 * s2))
     return Comparison(
         setting=first.setting,
-        first=_side(first, ones_runs, right),
-        second=_side(second, others_runs, right_others),
+        first=_side(first, one, right),
+        second=_side(second, other, right_others),
         attacks=attacks,
         n=n,
         low=low,
@@ -193,20 +137,16 @@ def paired(first: Scored, second: Scored, attack: str | None = None) -> Comparis
     )
 
 
-def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """One family of comparisons, each with its p-value after Holm's correction."""
-    adjusted = holm([comparison.p for comparison in comparisons])
+def corrected(comparisons: Sequence[Comparison], left_out: int = 0) -> list[Comparison]:
+    """One family of comparisons, each with its p-value after Holm's correction.
+
+    `left_out`: further comparisons of the family, which nobody made.
+    """
+    adjusted = holm([comparison.p for comparison in comparisons], left_out)
     return [
-        replace(comparison, p_holm=p, n_pairs=len(comparisons))
+        replace(comparison, p_holm=p, n_pairs=len(comparisons) + left_out)
         for comparison, p in zip(comparisons, adjusted, strict=True)
     ]
-
-
-def _by_label(
-    found: Sequence[EvaluationRecord], labels: Mapping[AttackId, str]
-) -> dict[str, Flags]:
-    clean, survivors = joined(found, labels)
-    return {CLEAN: clean, **survivors}
 
 
 def _attacks(first: Scored, second: Scored, attack: str | None) -> tuple[str, ...]:
@@ -226,22 +166,10 @@ def _attacks(first: Scored, second: Scored, attack: str | None) -> tuple[str, ..
     return tuple(shared)
 
 
-def _worst(side: Scored, attacks: Sequence[str]) -> tuple[list[Flags], list[RunRecord]]:
-    """Of the seeds that have every attack: another would be judged by a weaker adversary."""
-    whole = [
-        (worst_case([by_label[label] for label in attacks]), run)
-        for by_label, run in zip(side.survivors, side.runs, strict=True)
-        if all(label in by_label for label in attacks)
-    ]
-    if not whole:
-        raise RecordError(f"no seed of {side.label} has all of {', '.join(attacks)}")
-    return [flags for flags, _ in whole], [run for _, run in whole]
-
-
-def _side(side: Scored, runs: Sequence[RunRecord], right: np.ndarray) -> Side:
+def _side(side: Scored, joint: Joint, right: np.ndarray) -> Side:
     return Side(
         label=side.label,
         checkpoint=side.checkpoint,
-        runs=tuple(runs),
-        accuracy=float(right.mean()) / len(runs),
+        runs=joint.runs,
+        accuracy=float(right.mean()) / len(joint.runs),
     )

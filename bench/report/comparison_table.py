@@ -45,10 +45,13 @@ def comparison_legend(found: Matrix) -> str:
     compared = found.compared
     many = "" if all(c.one_seed for c in compared) else _MANY_SEEDS
     n_significant = sum(comparison.significant for comparison in compared)
-    verdict = f"after Holm's correction over {len(compared)} pairs, as {n_significant} are"
+    verdict = f"after Holm's correction over {compared[0].n_pairs} pairs, as {n_significant} are"
     if len(compared) == 1:
         verdict = "as it is" if n_significant else "as it is not"
+    shown = len(found.labels)
+    few = "" if shown == found.n_methods else f"The {shown} most robust of {found.n_methods}. "
     return (
+        f"{few}"
         f"Row minus column: points of robust accuracy, the worst case over {listed(attacks)}, on "
         f"the same {n} images where no note says otherwise; best checkpoints. Bold: significant at "
         f"5% by McNemar's exact test{many}, {verdict}. The images are the sample: a training from "

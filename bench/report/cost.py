@@ -6,8 +6,10 @@ two trainings are compared only where they ran on equal ones, in equal batches.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from statistics import fmean
 from typing import Any
 
@@ -88,14 +90,38 @@ def mean(values: Iterable[float | None]) -> float | None:
     return fmean(found) if found else None
 
 
-def costs(section: Section) -> list[GroupCost]:
-    """Of each group of a table, in its order."""
+@lru_cache(maxsize=64)
+def costs(section: Section) -> tuple[GroupCost, ...]:
+    """Of each group of a table, in its order. Every table and file of costs asks for it again."""
     found = [
         GroupCost(group=group, runs=tuple(cost for run in group.runs if (cost := _cost(run))))
         for group in section.groups
     ]
-    references = [cost for cost in found if cost.group.method == REFERENCE and cost.runs]
-    return [_relative(cost, references) for cost in found]
+    references = [
+        _Reference(cost, training_values(cost.group), _speeds(cost.runs))
+        for cost in found
+        if cost.group.method == REFERENCE and cost.runs
+    ]
+    return tuple(_relative(cost, references) for cost in found)
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """A group that others are relative to, with what each of them asks of it."""
+
+    cost: GroupCost
+    values: Mapping[str, Any]
+    """Of its training."""
+    seconds: Mapping[Hashable, float]
+    """Of an image, mean over its runs under equal conditions."""
+
+
+def _speeds(runs: Sequence[RunCost]) -> dict[Hashable, float]:
+    found = defaultdict(list)
+    for run in runs:
+        if run.machine is not None:
+            found[_conditions(run)].append(1 / run.images_per_second)
+    return {conditions: fmean(seconds) for conditions, seconds in found.items()}
 
 
 def _cost(run: RunRecord) -> RunCost | None:
@@ -122,37 +148,35 @@ def _machine(facts: Mapping[str, Any]) -> Machine | None:
     return Machine(str(facts["device"]), str(facts["processor"]), int(facts["threads"]))
 
 
-def _relative(cost: GroupCost, references: Sequence[GroupCost]) -> GroupCost:
+def _relative(cost: GroupCost, references: Sequence[_Reference]) -> GroupCost:
     if not cost.runs or not references:
         return cost
-    reference = min(references, key=lambda other: _distance(cost.group, other.group))
-    passes = fmean(run.passes for run in reference.runs)
+    values = training_values(cost.group)
+    reference = min(references, key=lambda other: _distance(values, other))
+    passes = fmean(run.passes for run in reference.cost.runs)
     runs = [
         replace(
             run,
             passes_relative=run.passes / passes,
-            seconds_relative=_seconds_relative(run, reference.runs),
+            seconds_relative=_seconds_relative(run, reference),
         )
         for run in cost.runs
     ]
-    return replace(cost, runs=tuple(runs), reference=reference.group.label, reference_passes=passes)
+    label = reference.cost.group.label
+    return replace(cost, runs=tuple(runs), reference=label, reference_passes=passes)
 
 
-def _seconds_relative(run: RunCost, reference: Sequence[RunCost]) -> float | None:
-    alike = [
-        1 / other.images_per_second
-        for other in reference
-        if other.machine is not None and _conditions(other) == _conditions(run)
-    ]
-    return 1 / run.images_per_second / fmean(alike) if alike else None
+def _seconds_relative(run: RunCost, reference: _Reference) -> float | None:
+    seconds = reference.seconds.get(_conditions(run))
+    return None if seconds is None else 1 / run.images_per_second / seconds
 
 
-def _distance(group: Group, reference: Group) -> tuple[int, int, str]:
+def _distance(one: Mapping[str, Any], reference: _Reference) -> tuple[int, int, str]:
     """The reference that was trained most alike; of equals the one with the most seeds."""
-    one, other = training_values(group), training_values(reference)
+    other, group = reference.values, reference.cost.group
     names = [name for name in one.keys() | other.keys() if not name.startswith("params.")]
     unlike = sum(one.get(name) != other.get(name) for name in names)
-    return unlike, -len(reference.runs), reference.label
+    return unlike, -len(group.runs), group.label
 
 
 def _conditions(run: RunCost) -> Hashable:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.records import EvaluationRecord
-from bench.report.aggregate import CW, PGD, Section, evaluations_of
+from bench.report.aggregate import CW, MOST, PGD, Section, by_robustness, evaluations_of
 from bench.report.groups import Group
 from bench.report.joins import Cell, Flags, clean_flags, mean_accuracy, survivors
 from bench.spec import CHECKPOINTS, GIVEN
@@ -40,6 +40,13 @@ def curves(section: Section) -> list[Curve]:
         _curve(group, attack, section.setting.norm) for attack in PANELS for group in section.groups
     ]
     return [curve for curve in found if curve is not None]
+
+
+def drawn(section: Section, found: Sequence[Curve]) -> list[Curve]:
+    """Those of the MOST most robust methods: more lines are a tangle."""
+    labels = {curve.label for curve in found}
+    most = [label for label in by_robustness(section) if label in labels][:MOST]
+    return [curve for curve in found if curve.label in most]
 
 
 def _curve(group: Group, attack: str, norm: str) -> Curve | None:

@@ -25,9 +25,15 @@ _LABEL_FRACTION = 0.17
 _LEGEND_ROWS = 24
 
 
-def figure_files(curves: Sequence[Curve], setting: Setting, note: str) -> dict[str, bytes]:
-    """The .png, .svg and .csv of one setting, by suffix. `note` says where the numbers are from."""
-    pictures = picture_files(lambda: draw(curves, setting), note, "robust accuracy")
+def figure_files(
+    curves: Sequence[Curve], setting: Setting, note: str, drawn: Sequence[Curve] | None = None
+) -> dict[str, bytes]:
+    """The .png, .svg and .csv of one setting, by suffix. `note` says where the numbers are from.
+
+    `drawn`: those of the curves that the pictures show; None is all.
+    """
+    shown = curves if drawn is None else drawn
+    pictures = picture_files(lambda: draw(shown, setting), note, "robust accuracy")
     return {**pictures, ".csv": _csv(curves, note).encode()}
 
 

@@ -9,7 +9,7 @@ from bench.records import Records
 from bench.report.artefacts import Artefact, Made
 from bench.report.chosen import Chosen, choose
 from bench.report.markdown import bullets
-from bench.report.remaining import Missing, duration_text, everything_of, missing_of
+from bench.report.remaining import Missing, Speeds, duration_text, everything_of, missing_of, speeds
 
 MAX_LACKS = 6
 """Lines on what one artefact lacks; more are counted."""
@@ -30,16 +30,24 @@ class Entry:
 
 
 def entries(
-    artefacts: Iterable[Artefact], records: Records, note: str, size: str | None = None
+    artefacts: Iterable[Artefact],
+    records: Records,
+    note: str,
+    size: str | None = None,
+    named: str | None = None,
 ) -> list[Entry]:
-    """Each artefact from the records of its suite, in the size of which most is there."""
+    """Each artefact from the records of its suite, in the size of which most is there.
+
+    The one that is `named` is made whole.
+    """
     chosen: dict[str, Chosen | None] = {}
     found = []
     for artefact in artefacts:
         if artefact.suite not in chosen:
             chosen[artefact.suite] = choose(records, artefact.suite, size)
         runs = chosen[artefact.suite]
-        made = artefact.make(runs, note) if runs else Made(files={})
+        make = artefact.whole if artefact.name == named else None
+        made = (make or artefact.make)(runs, note) if runs else Made(files={})
         found.append(Entry(artefact=artefact, chosen=runs, made=made))
     return found
 
@@ -53,7 +61,8 @@ def index_markdown(
     made = [entry for entry in found if entry.made.files]
     if made:
         blocks += ["## The CAT paper (arXiv 2002.06789)", bullets([_line(e) for e in made])]
-    lacking = [line for entry in found for line in _lacking(entry, records)]
+    known = speeds(records)
+    lacking = [line for entry in found for line in _lacking(entry, known)]
     if lacking:
         blocks += ["## Not there for lack of records", bullets(lacking)]
     return "\n\n".join(blocks) + "\n"
@@ -61,22 +70,25 @@ def index_markdown(
 
 def _line(entry: Entry) -> str:
     assert entry.chosen is not None
-    return f"{entry.artefact.title}: {_links(sorted(entry.made.files))}. {entry.chosen.caption}"
+    links, remark = _links(sorted(entry.made.files)), entry.made.remark
+    return " ".join(
+        filter(None, [f"{entry.artefact.title}: {links}.", entry.chosen.caption, remark])
+    )
 
 
 def _links(files: Iterable[str]) -> str:
     return ", ".join(f"[{name}]({name})" for name in files)
 
 
-def _lacking(entry: Entry, records: Records) -> list[str]:
+def _lacking(entry: Entry, known: Speeds) -> list[str]:
     name, missing = entry.artefact.name, entry.missing
     if not entry.made.files:
-        took = duration_text(missing, records)
+        took = duration_text(missing, known)
         return [f"{name} ({entry.artefact.title}): `{missing.command}`, {took}"]
     if not entry.made.lacks:
         return []
     shown = "; ".join(entry.made.lacks[:MAX_LACKS])
     more = len(entry.made.lacks) - MAX_LACKS
     shown += f"; and {more} more" if more > 0 else ""
-    took = f", {duration_text(missing, records)}" if missing.cells else ""
+    took = f", {duration_text(missing, known)}" if missing.cells else ""
     return [f"{name} lacks {shown}: `{missing.command}`{took}"]

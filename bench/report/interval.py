@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from math import sqrt
 from statistics import NormalDist
 
@@ -18,7 +19,7 @@ def wilson(n_correct: int, n: int, confidence: float = 0.95) -> tuple[float, flo
         raise ValueError(f"{n_correct} correct of {n} images is impossible")
     if n == 0:
         return 0.0, 1.0
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    z = _z(confidence)
     p = n_correct / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
@@ -58,9 +59,15 @@ def mean_difference(differences: np.ndarray, confidence: float = 0.95) -> tuple[
     479-488. So it has a width even where no image differs.
     """
     padded = np.concatenate([differences, (-1.0, 1.0)])
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    z = _z(confidence)
     centre, half = float(padded.mean()), z * float(padded.std()) / sqrt(len(padded))
     return max(-1.0, centre - half), min(1.0, centre + half)
+
+
+@cache
+def _z(confidence: float) -> float:
+    """Standard deviations on either side of the mean that hold so much of a normal distribution."""
+    return NormalDist().inv_cdf(0.5 + confidence / 2)
 
 
 def _combined(a: float, b: float, phi: float) -> float:

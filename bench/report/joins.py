@@ -26,6 +26,8 @@ class Flags:
 
     def at(self, index: np.ndarray) -> np.ndarray:
         """The flags of the images `index`, all of which must be there."""
+        if len(index) == len(self.index):
+            return self.survived
         flags: np.ndarray = self.survived[np.searchsorted(self.index, index)]
         return flags
 
@@ -94,7 +96,13 @@ def worst_case(attacks: Sequence[Flags]) -> Flags:
 
 def shared(parts: Sequence[Flags]) -> np.ndarray:
     """(n,) indices, ascending, of the images that all parts have."""
-    return reduce(_common, [part.index for part in parts])
+    return reduce(common, [part.index for part in parts])
+
+
+def common(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(n,) what is in both of two ascending indices; `a` itself where they are equal."""
+    # mostly the same images, where sorting them would be nearly all the time of a large report
+    return a if a is b or np.array_equal(a, b) else np.intersect1d(a, b, assume_unique=True)
 
 
 def accuracy(flags: Flags) -> Estimate | None:
@@ -136,8 +144,3 @@ def over_seeds(estimates: Sequence[Estimate | None], n_expected: int) -> Cell:
         return Cell(value=one.value, low=one.low, high=one.high, n=n, n_expected=expected)
     values = [estimate.value for estimate in found]
     return Cell(value=fmean(values), std=stdev(values), n=n, n_expected=expected)
-
-
-def _common(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    # mostly the same images, where sorting them would be nearly all the time of a large report
-    return a if np.array_equal(a, b) else np.intersect1d(a, b, assume_unique=True)

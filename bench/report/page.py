@@ -23,7 +23,7 @@ from bench.report.comparison_table import (
 )
 from bench.report.context import CONTEXT, context_csv, context_facts, context_table
 from bench.report.cost_table import COST_LEGEND, cost_csv, cost_facts, cost_table
-from bench.report.curves import Curve, curves
+from bench.report.curves import Curve, curves, drawn
 from bench.report.facts import damage, facts, left_out, provenance, require, warnings
 from bench.report.figure import figure_files
 from bench.report.flat import flat
@@ -91,7 +91,7 @@ def write_report(
     require(records, results)
     note = origin(records, command)
     wanted = _wanted(suite)
-    found = entries(wanted, records, note, size)
+    found = entries(wanted, records, note, size, suite)
     files, text = dict[str, bytes](), "\n".join(_told(entry) for entry in found)
     if suite is None or suite in TABLE_SUITES:
         files, text = _tables(records, note, results)
@@ -156,7 +156,7 @@ def _tables(records: Records, note: str, results: str | Path) -> tuple[dict[str,
         files["context.csv"] = context_csv(parts, note).encode()
     for section, figure in zip(parts, figures, strict=True):
         if figure:
-            contents = figure_files(figure, section.setting, note)
+            contents = figure_files(figure, section.setting, note, drawn(section, figure))
             files |= {f"{_image(section)}{suffix}": c for suffix, c in contents.items()}
     return files, f"{text}\n{cost}"
 
@@ -205,9 +205,13 @@ def _section(section: Section, figure: Sequence[Curve], compared: Matrix | None)
     blocks += _list(BALANCED, balanced(section))
     if figure:
         blocks.append(f"![Robust accuracy against eps: {heading}]({_image(section)}.png)")
-        drawn = {curve.label for curve in figure}
-        absent = [group.label for group in section.groups if group.label not in drawn]
+        attacked = {curve.label for curve in figure}
+        absent = [group.label for group in section.groups if group.label not in attacked]
         blocks += [f"Not in the figure, since not attacked: {', '.join(absent)}."] * bool(absent)
+        shown = {curve.label for curve in drawn(section, figure)}
+        if len(shown) < len(attacked):
+            many = f"The {len(shown)} most robust of {len(attacked)} are drawn"
+            blocks.append(f"{many}; [the numbers of all]({_image(section)}.csv).")
     blocks += _list("Methods, parameters, runs:", provenance(section))
     return blocks + _list("Warnings:", warnings(section))
 

@@ -6,7 +6,8 @@ attacked image on the same network, whatever machine that was. Without such reco
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -46,10 +47,39 @@ def everything_of(suite: str) -> Missing:
     return Missing(suite=suite, size=size, cells=tuple(cells))
 
 
-def duration_text(missing: Missing, records: Iterable[RunRecord]) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Speeds:
+    """How fast the records at hand went, by network."""
+
+    train: Mapping[tuple[str, str], Sequence[float]]
+    """By network and method: seconds of a training image, an entry a run that tells."""
+    attack: Mapping[tuple[str, str], Sequence[float]]
+    """By network and attack: seconds of an attacked image, an entry an evaluation."""
+    n_train: Mapping[str, Mapping[str, int]]
+    """By network and data variant: most training images of a run."""
+
+
+def speeds(records: Iterable[RunRecord]) -> Speeds:
+    """Of the trainings that ended."""
+    train, attack = (defaultdict[tuple[str, str], list[float]](list) for _ in range(2))
+    n_train = defaultdict[str, dict[str, int]](dict)
+    for run in records:
+        if run.kind != "train" or not run.train:
+            continue
+        arch, sizes_seen = run.arch, n_train[run.arch]
+        n = int(run.spec["n_train"])
+        sizes_seen[run.dataset] = max(n, sizes_seen.get(run.dataset, 0))
+        image = _image_seconds(run)
+        train[arch, run.method] += [image] if image else []
+        for e in run.evaluations:
+            if e.n_examples:
+                attack[arch, e.spec.attack].append(e.seconds / e.n_examples)
+    return Speeds(train=train, attack=attack, n_train=n_train)
+
+
+def duration_text(missing: Missing, known_speeds: Speeds) -> str:
     """`about 12 min by the speeds on record`, or that nothing here tells."""
-    runs = [run for run in records if run.kind == "train" and run.train]
-    seconds = [_cell_seconds(study, method, runs) for study, method in missing.cells]
+    seconds = [_cell_seconds(study, method, known_speeds) for study, method in missing.cells]
     known = [value for value in seconds if value is not None]
     if len(known) < len(seconds) or not known:
         return "time unknown, since no record here is of this network: --dry-run measures it"
@@ -58,20 +88,22 @@ def duration_text(missing: Missing, records: Iterable[RunRecord]) -> str:
     return f"about {text if minutes >= 1 else '1 min'} by the speeds on record here"
 
 
-def _cell_seconds(study: Study, method: str, runs: Sequence[RunRecord]) -> float | None:
+def _cell_seconds(study: Study, method: str, known: Speeds) -> float | None:
     """Of one training with its attacks, as if no image broke; None where nothing tells."""
-    alike = [run for run in runs if run.arch == study.arch]
     sizes_seen = [
-        int(run.spec["n_train"]) for run in alike if is_variant(run.dataset, study.dataset)
+        n
+        for dataset, n in known.n_train.get(study.arch, {}).items()
+        if is_variant(dataset, study.dataset)
     ]
     n_train = study.train_size or (max(sizes_seen) if sizes_seen else None)
-    own = [run for run in alike if run.method == method] or alike
-    speeds = [s for run in own if (s := _image_seconds(run))]
-    if n_train is None or not speeds:
+    own = known.train.get((study.arch, method))
+    if own is None:
+        own = [s for (arch, _), found in known.train.items() if arch == study.arch for s in found]
+    if n_train is None or not own:
         return None
     recipe, _ = load_recipe(study.recipe, arch=study.arch, dataset=study.dataset, method=method)
     epochs = int(study.training.get("epochs", recipe.epochs))
-    return epochs * n_train * fmean(speeds) + sum(_attack_seconds(study, alike))
+    return epochs * n_train * fmean(own) + sum(_attack_seconds(study, known))
 
 
 def _image_seconds(run: RunRecord) -> float:
@@ -79,13 +111,8 @@ def _image_seconds(run: RunRecord) -> float:
     return 1 / float(speed) if speed else 0.0
 
 
-def _attack_seconds(study: Study, runs: Sequence[RunRecord]) -> Iterator[float]:
+def _attack_seconds(study: Study, known: Speeds) -> Iterator[float]:
     for attack in study.attacks:
-        found = [
-            e.seconds / e.n_examples
-            for run in runs
-            for e in run.evaluations
-            if e.spec.attack == attack.name and e.n_examples
-        ]
+        found = known.attack.get((study.arch, attack.name))
         n = min(attack.first or study.test_size or 10_000, study.test_size or 10_000)
         yield len(attack.checkpoints) * n * (fmean(found) if found else 0.0)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.listing import aligned
-from bench.report.comparison import CLEAN, Comparison, Side
+from bench.report.comparison import Comparison, Side
 from bench.report.layout import title
+from bench.report.scored import CLEAN
 from bench.report.significance import LEVEL
 from bench.report.units import percent
 

@@ -16,6 +16,8 @@ class Made:
     """By name in the reports folder: `table1.md`, `figure2.png`."""
     lacks: tuple[str, ...] = ()
     """What it would also show if there were records: `trades: no training`, in words."""
+    remark: str = ""
+    """What a report of everything leaves out of it, in a sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,3 +32,5 @@ class Artefact:
     """What it shows, in a line."""
     make: Callable[[Chosen, str], Made]
     """From the records, and the sentence on their origin that every file carries."""
+    whole: Callable[[Chosen, str], Made] | None = None
+    """In its place where the artefact is asked for by its name; None where that is the same."""

@@ -18,18 +18,42 @@ from bench.report.units import percent
 TITLE = "Cards: each trained model's fall from clean accuracy to the worst case, with its doubts"
 
 
+FIRST_SEEDS = (
+    "Pictures: of each method's first seed; `bench report --suite cards` draws every model's."
+)
+
+
 def make_cards(chosen: Chosen, note: str) -> Made:
-    """cards/card-RUN_ID.png, .svg and .tex, a sentence."""
+    """cards/card-RUN_ID.tex, a sentence, of every model; .png and .svg of each method's first seed.
+
+    A picture takes longer than a thousand numbers, and a paper shows one of a method's seeds.
+    """
+    return _make(chosen, note, every=False)
+
+
+def make_every_card(chosen: Chosen, note: str) -> Made:
+    """cards/card-RUN_ID.png, .svg and .tex of every model."""
+    return _make(chosen, note, every=True)
+
+
+def _make(chosen: Chosen, note: str, *, every: bool) -> Made:
     files: dict[str, bytes] = {}
-    lacks = untrained(chosen.studies)
+    lacks, text = untrained(chosen.studies), ""
     for study in chosen.studies:
         for method, runs in study.runs.items():
+            drawn = False
             for run in runs:
                 lacks += _lacks(study, run, name(study, method, chosen.studies))
                 card = make_card(run, _asked(study), chosen.caption)
-                if card is not None:
-                    files |= _files(card, remark(chosen, note))
-    return Made(files=files, lacks=tuple(lacks))
+                if card is None:
+                    continue
+                files |= _sentence(card, remark(chosen, note))
+                if every or not drawn:
+                    files |= _pictures(card, remark(chosen, note))
+                else:
+                    text = FIRST_SEEDS
+                drawn = True
+    return Made(files=files, lacks=tuple(lacks), remark=text)
 
 
 def _lacks(study: StudyRuns, run: RunRecord, called: str) -> Iterator[str]:
@@ -48,11 +72,17 @@ def _asked(study: StudyRuns) -> list[str]:
     return list(dict.fromkeys(asked))
 
 
-def _files(card: Card, origin: str) -> dict[str, bytes]:
-    head = f"cards/card-{card.run.run_id}"
+def _sentence(card: Card, origin: str) -> dict[str, bytes]:
+    return {f"{_head(card)}.tex": f"% {origin}\n{card_sentence(card)}\n".encode()}
+
+
+def _pictures(card: Card, origin: str) -> dict[str, bytes]:
     pictures = card_pictures(card, origin)
-    files = {f"{head}{suffix}": content for suffix, content in pictures.items()}
-    return files | {f"{head}.tex": f"% {origin}\n{card_sentence(card)}\n".encode()}
+    return {f"{_head(card)}{suffix}": content for suffix, content in pictures.items()}
+
+
+def _head(card: Card) -> str:
+    return f"cards/card-{card.run.run_id}"
 
 
 def card_sentence(card: Card) -> str:

@@ -43,7 +43,7 @@ _LEGEND_COLUMNS = 5
 
 def make_figure2(chosen: Chosen, note: str) -> Made:
     """figure2.png, .svg and .csv; no files where nothing was attacked."""
-    found = [(part, drawn(part)) for part in parts(chosen)]
+    found = [(part, own) for part in parts(chosen) if (own := drawn(part))]
     rows = [one for _, own in found for one in own]
     if not rows:
         return Made(files={}, lacks=lacks(chosen))

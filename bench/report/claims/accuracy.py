@@ -18,8 +18,8 @@ from bench.report.claims.points import (
     within,
 )
 from bench.report.claims.wording import BETTER
-from bench.report.comparison import CLEAN
 from bench.report.published import CAT, TABLE_3
+from bench.report.scored import CLEAN
 from bench.report.units import MINUS, percent
 
 _NAMES = {PGD: "PGD-20", CW: "C&W", AUTOATTACK: "AutoAttack"}

@@ -11,10 +11,11 @@ from bench.measured import MeasureRecord
 from bench.records import EvaluationRecord, RunRecord
 from bench.report.chosen import Chosen, StudyRuns
 from bench.report.claims.claim import Concerned
-from bench.report.comparison import CLEAN, Comparison, Scored, corrected, paired
+from bench.report.comparison import Comparison, corrected, paired
 from bench.report.groups import Setting, same_eps
 from bench.report.joins import Flags, accuracy, clean_flags, survivors
 from bench.report.masking import masking
+from bench.report.scored import CLEAN, Scored
 from bench.report.units import eps_text
 from bench.study import Study
 

@@ -11,8 +11,8 @@ from bench.report.claims.claim import Claim, Tested, conclude
 from bench.report.claims.evidence import LAST, Attack, Model, Side, measures, models
 from bench.report.claims.paper import SMALL
 from bench.report.claims.points import at_most, better, point_findings
-from bench.report.comparison import CLEAN
 from bench.report.published import CAT, REFERENCE
+from bench.report.scored import CLEAN
 from bench.report.units import MINUS, percent
 
 _CLEAN = Attack(name=CLEAN, checkpoint=LAST)
