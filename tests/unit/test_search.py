@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bench.archs import build
 from bench.archs.arch import ArchSpec
 from bench.archs.cnn import Cnn
 from bench.archs.fast import FastCopy
@@ -18,6 +19,7 @@ from bench.attacks.search import searched
 from bench.attacks.transfer import Ensemble
 from bench.errors import ConfigError
 from bench.evaluation.chunk import Outcome, attack_chunk
+from bench.threat import Threat
 from tests.short import ShortAutoAttack
 from tests.trained import Trained, trained
 
@@ -275,3 +277,35 @@ def test_a_misspelt_search_is_refused() -> None:
 @pytest.mark.parametrize("name", list_attacks())
 def test_every_attack_says_what_it_searches_on(name: str) -> None:
     assert get_attack(name).search in ("network", "fp32", "bf16")
+
+
+@pytest.mark.parametrize("name", ["pgd-plus", "pgd-20-fast", "pgd-20-fast-fp32"])
+def test_neither_blocks_nor_images_that_left_change_an_image(name: str) -> None:
+    """A copy's logits for an image are the same to the bit whatever is beside it."""
+    found = subject()
+    small, large = (
+        attack_chunk(
+            *(found.model, found.x, found.y, torch.arange(N), found.threat, name),
+            batch_size=batch_size,
+            keep_images=True,
+        ).x_adv
+        for batch_size in (16, 256)
+    )
+    assert small is not None
+    assert large is not None
+    assert torch.equal(small, large)
+
+
+@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_images_in_colour_of_either_layout(name: str, layout: torch.memory_format) -> None:
+    """The package calls `view` on gradients, which a copy gives channels last."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = build("cnn", num_classes=5).eval()
+        x = torch.rand(12, 3, 8, 8).contiguous(memory_format=layout)
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    x_adv = get_attack(name)(net, x, y, Threat(eps=0.3))
+    with torch.no_grad():
+        assert int((net(x_adv).argmax(1) != y).sum()) > 6
