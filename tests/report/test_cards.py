@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from bench.records import load_records
+from bench.report import write_report
 from bench.report.artefacts import Made
-from bench.report.artefacts.cards import make_cards
+from bench.report.artefacts.cards import FIRST_SEEDS, make_cards
 from bench.report.card import Card, make_card
 from bench.report.card_figure import draw_card
 from bench.report.chosen import choose
@@ -106,6 +107,34 @@ def test_a_model_without_checks_or_attacks_says_so(tmp_path: Path) -> None:
     assert "trades: no training" in found.lacks
     evaluate(run, "pgd-20", 0.5, 100, eps=STUDY.eps)
     assert card_of(tmp_path).masking == "Masking checks: none made"
+
+
+def test_a_whole_report_draws_each_method_s_first_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "bench.report.artefacts.cards.card_pictures", lambda *_: {".png": b"", ".svg": b""}
+    )
+    ids: dict[str, list[str]] = {"madry": [], "cat-ce": []}
+    for method, own in ids.items():
+        for seed in (0, 1, 2):
+            run = trained(tmp_path, STUDY, method, seed=seed)
+            own.append(run.run_id)
+            if (method, seed) != ("cat-ce", 0):  # not attacked: no card
+                evaluate(run, "pgd-20", 0.5, 100, eps=STUDY.eps)
+    found = made(tmp_path)
+    cards = [*ids["madry"], *ids["cat-ce"][1:]]
+    pictured = [ids["madry"][0], ids["cat-ce"][1]]
+    assert {n for n in found.files if n.endswith(".tex")} == {f"cards/card-{i}.tex" for i in cards}
+    for kind in ("png", "svg"):
+        there = {name for name in found.files if name.endswith(kind)}
+        assert there == {f"cards/card-{i}.{kind}" for i in pictured}
+    for suite, n_pictures, said in ((None, 2, True), ("cards", 5, False)):
+        reports = tmp_path / f"reports-{suite}"
+        write_report(load_records(tmp_path), reports, command="bench report", suite=suite)
+        assert len(list(reports.glob("cards/*.png"))) == n_pictures
+        index = reports / "index.md"
+        assert (index.exists() and FIRST_SEEDS in index.read_text()) == said
 
 
 def test_files_of_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -237,6 +237,15 @@ def test_what_lacks_is_named(tmp_path: Path) -> None:
     assert [text for text in made.lacks if text.startswith("natural")] == []
 
 
+def test_a_network_without_records_has_no_row_in_figure2(tmp_path: Path) -> None:
+    """Table 3 alone, of one of the two networks."""
+    make_suite(tmp_path, "table3", size="full", methods=("madry",))
+    made = BY_NAME["figure2"].make(chosen_of(tmp_path, "figure2"), NOTE)
+    assert {row["arch"] for row in rows_of(made, "figure2")} == {"wrn-34-10"}
+    assert "figure2.svg" in made.files
+    assert "madry, vgg-16: no training" in made.lacks
+
+
 def test_images_that_are_missing_are_counted(tmp_path: Path) -> None:
     make_suite(tmp_path, "figure4a", methods=("madry",), survives=nothing)
     (run,) = chosen_of(tmp_path, "figure4a").studies[0].runs["madry"]

@@ -123,5 +123,15 @@ def test_holm_by_hand() -> None:
     assert holm([]) == []
 
 
+def test_holm_with_tests_left_out_never_helps() -> None:
+    # as if the two that are left out had the largest p-values: 4 * 0.01, then 3 * 0.02
+    assert holm([0.02, 0.01], left_out=2) == pytest.approx([0.06, 0.04])
+    p_values = np.random.default_rng(0).uniform(0, 0.2, 12) ** 2
+    whole = holm(p_values.tolist())
+    for known in ([0, 3, 7], [2, 11], list(range(11))):
+        part = holm(p_values[known].tolist(), left_out=12 - len(known))
+        assert all(p >= whole[i] - 1e-15 for p, i in zip(part, known, strict=True))
+
+
 def test_holm_of_equal_p_values_is_bonferroni() -> None:
     assert holm([0.01, 0.01, 0.01]) == pytest.approx([0.03] * 3)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
+import warnings
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +18,7 @@ from bench.errors import RecordError
 from bench.folder import RunFolder
 from bench.records import Chunk, load_records
 from bench.spec import EvalSpec
-from bench.storage import keep_aside, read_json, write_atomic, write_json
+from bench.storage import keep_aside, npz_arrays, npz_bytes, read_json, write_atomic, write_json
 from tests.unit.test_spec import SPEC
 
 EVAL = EvalSpec(checkpoint="best", attack="pgd-20", eps=0.2, n_examples=300, data_sha256="cd")
@@ -91,6 +95,56 @@ def test_a_record_comes_back(folder: RunFolder) -> None:
     assert found.seconds == 3.0
     assert [row["epoch"] for row in run.history] == [0, 1]
     assert run.status == "unfinished"
+
+
+@pytest.mark.parametrize("pack", [np.savez, np.savez_compressed])
+def test_arrays_come_back_as_numpy_reads_them(pack: Any) -> None:
+    arrays: dict[str, np.ndarray] = {
+        "index": np.arange(7),
+        "few": np.zeros((0, 3), np.float32),
+        "one": np.array(0.1),
+        "square": np.arange(12, dtype=np.int8).reshape(3, 4),
+        "columns": np.asfortranarray(np.arange(12.0).reshape(3, 4)),
+        "foreign": np.arange(3, dtype=">i4"),
+        "names": np.array(["a", "\u00e9"]),
+        "pairs": np.zeros(2, [("\u00e9", "i4")]),  # whose header has another version
+    }
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        pack(file, **arrays)
+    found = npz_arrays(file.getvalue())
+    assert list(found) == list(arrays)
+    for name, array in arrays.items():
+        assert found[name].dtype == array.dtype
+        assert found[name].shape == array.shape
+        assert found[name].tolist() == array.tolist()
+        found[name][...] = found[name]  # as np.load's, they can be written
+
+
+@pytest.mark.parametrize("array", [np.array([{}]), np.array(None)])
+def test_an_array_of_objects_is_not_read(array: np.ndarray) -> None:
+    file = io.BytesIO()
+    np.savez(file, array)
+    with pytest.raises(ValueError, match="objects"):
+        npz_arrays(file.getvalue())
+
+
+def test_arrays_that_cannot_be_unpacked_are_one_error() -> None:
+    content = npz_bytes({"a": np.arange(1000)})
+    start = content.index(b"a.npy") + 60
+    with pytest.raises(ValueError, match=r"a\.npy cannot be unpacked"):
+        npz_arrays(content[:start] + b"\xff" * 40 + content[start + 40 :])
+    with pytest.raises(zipfile.BadZipFile):
+        npz_arrays(content[:50])
+
+
+@pytest.mark.parametrize("lines", ['{"epoch": 0', '{"epoch": 0}, {"epoch": 1}', '{"epoch": 0}\n\n'])
+def test_a_damaged_history_is_named(folder: RunFolder, lines: str) -> None:
+    (folder.path / "history.jsonl").write_text(f'{lines}\n{{"epoch": 2}}\n')
+    records = load_records(folder.path.parent)
+    assert records[0].history == ()
+    assert [d.path.name for d in records.damaged] == ["history.jsonl"]
 
 
 def test_the_frame_has_a_row_an_evaluation_and_one_for_a_run_without(folder: RunFolder) -> None:

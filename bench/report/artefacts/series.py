@@ -137,7 +137,7 @@ def draw_dots(
             draw_dot(axes, place + offset, one.points[0].cell, look[one.label], one.label)
     for place in range(len(groups) - 1):
         axes.axvline(place + 0.5, color="#dddddd", linewidth=0.6, zorder=0)
-    axes.set_xlim(-0.5, len(groups) - 0.5)
+    axes.set_xlim(-0.5, max(1, len(groups)) - 0.5)
     axes.set_xticks(range(len(groups)), list(groups))
     axes.tick_params(axis="x", length=0)
 
