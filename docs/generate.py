@@ -27,6 +27,7 @@ from bench.records import load_records
 from bench.registry import broken_methods, get_method, list_methods, method_class, parameters
 from bench.report.brief import brief
 from bench.report.precision import paired_precisions, precision_page
+from bench.speed.page import speed_page
 from bench.speed.scaling import Scaling
 from bench.speed.scaling_page import scaling_page
 from bench.threat import REFERENCE_EPS, Threat
@@ -282,6 +283,12 @@ def generated(root: Path) -> dict[Path, str]:
             rows, f"`auto` is {choice}, since {why}"
         )
         files[root / "bench" / "precision.json"] = evidence_file(rows)
+    measured = [json.loads(path.read_text()) for path in sorted((root / SPEED).glob("*.json"))]
+    speeds = [row for rows in measured if isinstance(rows, list) for row in rows]
+    if speeds:
+        files[root / "docs" / "speed.md"] = speed_page(
+            speeds, f"bench speed --out {SPEED}/NAME.json"
+        )
     scaling = root / SPEED / "scaling.json"
     if scaling.exists():
         files[root / "docs" / "scaling.md"] = scaling_page(

@@ -1,0 +1,70 @@
+"""docs/speed.md: what `bench speed` wrote, as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.speed.tables import markdown_table, significant
+
+HEAD = (
+    *("what", "network", "precision", "images", "images/s", "beside", "images/s", "times faster"),
+    *("share of peak", "robust", "apart", "rounds"),
+)
+
+
+def speed_page(rows: Sequence[Mapping[str, Any]], command: str) -> str:
+    """The rows of the records, which `command` measured; all on machines that they name."""
+    machines = dict.fromkeys(
+        f"{row['machine']['device']}, {row['machine']['processor']}, {row['threads']} threads, "
+        f"torch {row['machine']['packages']['torch']}"
+        for row in rows
+    )
+    return PAGE.format(
+        command=command,
+        machines="; ".join(machines),
+        table=markdown_table([HEAD, *(_cells(row) for row in rows)]),
+    )
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        *(row["what"], row["arch"], row["precision"], str(row["n_images"])),
+        significant(row["ours_images_per_second"]),
+        row["reference"] or "-",
+        _or_dash(row["reference_images_per_second"]),
+        _or_dash(row["ratio"]),
+        _percent(row["share_of_peak"]),
+        _percent(row["robust_share"]),
+        "-" if row["n_apart"] is None else str(row["n_apart"]),
+        str(row["n_rounds"]),
+    )
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else significant(value)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.0f}%"
+
+
+PAGE = """\
+# How fast
+
+Made from the records in `results/speed` by `make docs`; measured by
+
+    {command}
+
+Both sides of a row do the same work on the same images and take turns in one process; figures are
+medians over the rounds, and `times faster` is the median of the rounds' ratios. A step is one whole
+update of a method (`step-METHOD`) beside a plain loop written as its authors spend it
+(`benchmarks/loops.py`: fp32, NCHW). `share of peak` is the time that the step's convolutions take
+alone, each at its fastest, over the step's time. `robust` is the share of the images that are still
+right under the attack, and `apart` the images that one side broke and the other did not, where
+another package's PGD starts from noise of its own.
+
+Only the ratios mean something elsewhere: {machines}, shared with other work.
+
+{table}
+"""
