@@ -25,8 +25,8 @@ from bench.speed import memory, peers, reference
 from bench.speed.autoattack import autoattack_rows, shortened
 from bench.speed.counting import Counted
 from bench.speed.memory import peak_memory
-from bench.speed.pgd import pgd_rows
 from bench.speed.page import speed_page
+from bench.speed.pgd import pgd_rows
 from bench.speed.plan import make_jobs, measures, rows_of
 from bench.speed.rounds import Rounds, in_rounds, timed
 from bench.speed.row import Row, table
@@ -418,10 +418,19 @@ def test_an_unknown_network_is_refused_before_any_work() -> None:
 
 def test_the_page_of_the_records_has_a_row_each(tmp_path: Path) -> None:
     row = {
-        **{"what": "step-madry", "arch": "cnn", "precision": "bf16", "n_images": 128},
-        **{"ours_images_per_second": 351.2, "reference": "plain loop"},
-        **{"reference_images_per_second": 100.0, "ratio": 3.512, "share_of_peak": 0.655},
-        **{"robust_share": None, "n_apart": None, "n_rounds": 7, "threads": 2},
+        "what": "step-madry",
+        "arch": "cnn",
+        "precision": "bf16",
+        "n_images": 128,
+        "ours_images_per_second": 351.2,
+        "reference": "plain loop",
+        "reference_images_per_second": 100.0,
+        "ratio": 3.512,
+        "share_of_peak": 0.655,
+        "robust_share": None,
+        "n_apart": None,
+        "n_rounds": 7,
+        "threads": 2,
         "machine": {"device": "cpu", "processor": "P", "packages": {"torch": "2.6"}},
     }
     page = speed_page([row, row | {"reference": None, "ratio": None}], "bench speed")
