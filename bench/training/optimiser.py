@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bench.archs.fast import FastCopy
 from bench.attacks.maximise import ModelMode
 from bench.recipe import Recipe
-from bench.training.precision import plain, precision_of
+from bench.training.precision import has_copy, plain, precision_of
 from bench.training.schedule import learning_rate, n_drops
 
 
@@ -56,7 +56,7 @@ class Optimiser:
 
         Ask again after each change of the weights: some methods change them outside `step`.
         """
-        if mode == "train" or model is not self.model:
+        if mode == "train" or model is not self.model or not has_copy(model):
             return model
         if self._copy is None:
             self._copy = FastCopy(plain(model), precision_of(model))

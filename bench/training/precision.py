@@ -44,6 +44,11 @@ def precision_of(model: nn.Module) -> Precision:
     return "bf16" if isinstance(model, MixedPrecision) else "fp32"
 
 
+def has_copy(model: nn.Module) -> bool:
+    """Whether attacks can run on a copy of it; a compiled network is attacked as it is."""
+    return isinstance(model, MixedPrecision | Arch)
+
+
 def plain(model: nn.Module) -> Arch:
     """The network without its wrapper, for saving and evaluating."""
     network = model.model if isinstance(model, MixedPrecision) else model
