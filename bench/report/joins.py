@@ -13,6 +13,17 @@ from bench.records import EvaluationRecord
 from bench.report.interval import paired_difference, wilson
 
 
+def of_images(values: np.ndarray, own: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """(m,) the values of the images `index`, all of which are in `own`; both ascending.
+
+    values: (n,), aligned with `own`.
+    """
+    if len(index) == len(own):
+        return values
+    chosen: np.ndarray = values[np.searchsorted(own, index)]
+    return chosen
+
+
 @dataclass(frozen=True, kw_only=True)
 class Flags:
     """Which images survive."""
@@ -26,10 +37,7 @@ class Flags:
 
     def at(self, index: np.ndarray) -> np.ndarray:
         """The flags of the images `index`, all of which must be there."""
-        if len(index) == len(self.index):
-            return self.survived
-        flags: np.ndarray = self.survived[np.searchsorted(self.index, index)]
-        return flags
+        return of_images(self.survived, self.index, index)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from bench.errors import RecordError
 from bench.records import EvaluationRecord, RunRecord
 from bench.report.aggregate import AttackId, evaluations_of, in_table, joined, status
 from bench.report.groups import Group, Setting
-from bench.report.joins import Flags, shared, worst_case
+from bench.report.joins import Flags, of_images, shared, worst_case
 from bench.spec import GIVEN
 
 CLEAN = "clean"
@@ -33,10 +33,7 @@ class Joint:
 
     def at(self, index: np.ndarray) -> np.ndarray:
         """(m,) `right` of the images `index`, all of which must be there."""
-        if len(index) == len(self.index):
-            return self.right
-        right: np.ndarray = self.right[np.searchsorted(self.index, index)]
-        return right
+        return of_images(self.right, self.index, index)
 
 
 @dataclass(frozen=True, kw_only=True)

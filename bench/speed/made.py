@@ -28,10 +28,10 @@ def made_step(
 ) -> Callable[[], float]:
     """One update of `network`, which goes to the device, on n images of noise; gives the loss.
 
-    By the engine's own optimiser and attack copy, without its data loading and augmentation.
+    By the engine's own layout, optimiser and attack copy; no data loading, no augmentation.
     Every call trains on.
     """
-    network.to(device)
+    network.to(device).to(memory_format=torch.channels_last)
     noise = torch.Generator(device).manual_seed(0)
     size = (n_images, network.in_channels, image_size, image_size)
     x = torch.rand(size, device=device, generator=noise)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.speed.layers import Layer, Pass, layers_of, work
+from bench.speed.rounds import timed
 from bench.training.passes import Passes
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -115,14 +116,9 @@ def shortest(call: Callable[[], object], device: torch.device, budget: float = B
 
 def seconds_of(call: Callable[[], object], n: int, device: torch.device) -> float:
     """Seconds of n calls together, until the device has done them."""
-    _wait(device)
-    since = time.perf_counter()
-    for _ in range(n):
-        call()
-    _wait(device)
-    return time.perf_counter() - since
 
+    def calls() -> None:
+        for _ in range(n):
+            call()
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return timed(calls, device)
