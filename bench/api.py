@@ -4,6 +4,7 @@ from bench.api import Batch, Method, TrainState, maximise, losses, register
 """
 
 from bench import losses
+from bench.archs.batchnorm import recorded_statistics
 from bench.attacks.maximise import ModelMode, Start, attack_mode, maximise
 from bench.errors import ConfigError
 from bench.method import Batch, Method, TrainState
@@ -23,6 +24,7 @@ __all__ = [
     "get_method",
     "losses",
     "maximise",
+    "recorded_statistics",
     "register",
     "rowwise",
 ]

@@ -49,11 +49,14 @@ class Threat:
     def project(self, x_adv: Tensor, x: Tensor, radius: float | Tensor | None = None) -> Tensor:
         """The nearest image to `x_adv` within `radius` of `x` (default eps) and in [0, 1].
 
-        radius: a float or (B,). The ball first, then the box: x is in the box, so the second
-        step never leaves the ball.
+        radius: a float or (B,).
         """
+        return torch.clamp(x_adv, *self.bounds(x, radius))
+
+    def bounds(self, x: Tensor, radius: float | Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The least and the greatest value (B, C, H, W) of each pixel of x, which is in the box."""
         r = per_example(self.eps if radius is None else radius, x)
-        return torch.minimum(torch.maximum(x_adv, x - r), x + r).clamp(0.0, 1.0)
+        return (x - r).clamp(min=0.0), (x + r).clamp(max=1.0)
 
     def direction(self, gradient: Tensor) -> Tensor:
         """The direction of steepest ascent of unit length: the sign, for linf."""

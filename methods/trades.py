@@ -5,12 +5,12 @@
 
 Agrees with the authors' code (yaodongyu/TRADES) on: the start x + 0.001 N(0, 1), clipped neither
 to the ball nor to the pixel range before the first gradient; the model in eval mode in the attack;
-KL summed over classes and averaged over the batch; a gradient through both arguments of KL; three
-train-mode forwards a step, in the order natural, adversarial, natural, so that the running
-statistics of BatchNorm see two natural batches and one adversarial.
-Differs from it: p(x) is computed once in the attack and not at every step, and the third forward
-carries no gradient, since the first has the same value: the same result for less work. Lengths
-are stated at eps = 8/255 (the code's eps is 0.031).
+KL summed over classes and averaged over the batch; a gradient through both arguments of KL; the
+running statistics of BatchNorm, which see the natural batch, the adversarial one and the natural
+one again.
+Differs from it: p(x) is computed once in the attack and not at every step, and of the third
+forward, whose logits are those of the first, only what it does to the running statistics is done:
+the same result for less work. Lengths are stated at eps = 8/255 (the code's eps is 0.031).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from bench.api import (
     attack_mode,
     losses,
     maximise,
+    recorded_statistics,
     register,
 )
 
@@ -77,9 +78,9 @@ class Trades(Method):
 
     def loss(self, state: TrainState, batch: Batch, x_adv: Tensor) -> Tensor:
         """Mean of both terms."""
-        clean = state.model(batch.x)
+        with recorded_statistics(state.model) as again:
+            clean = state.model(batch.x)
         adversarial = state.model(x_adv)
-        with torch.no_grad():
-            state.model(batch.x)  # the code's third forward: BatchNorm's statistics only
+        again()  # all that is left of the code's third forward
         natural = losses.cross_entropy(clean, batch.y).mean()
         return natural + self.beta * losses.kl_divergence(clean, adversarial).mean()

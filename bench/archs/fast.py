@@ -1,12 +1,13 @@
 """A copy of a network for what attacks need: eval-mode forwards and gradients of the input.
 
 In eval mode a BatchNorm layer is a fixed scale and shift, so one that follows a convolution is
-folded into it (Jacob et al., arXiv 1712.05877, section 3.2): the same function for less work. The
-copy is stored channels last, which convolutions on a CPU and tensor cores prefer.
+folded into it (Jacob et al., arXiv 1712.05877, section 3.2): the same function for less work. A
+ReLU module behind that is done with it (`bench.archs.fused`). The copy is stored channels last,
+which convolutions on a CPU and tensor cores prefer.
 
 In bf16 the image and the first layer stay in fp32, and so does the classifier. Near 0.5 two
 neighbouring bf16 numbers are 0.002 to 0.004 apart, more than the start noise of TRADES: an image
-that passes through bf16 is another image.
+that passes through bf16 is another image. The way back through the first layer is in bf16.
 
 Shapes: B batch, C H W image, K classes.
 """
@@ -14,15 +15,21 @@ Shapes: B batch, C H W image, K classes.
 from __future__ import annotations
 
 import copy
+import operator
 import warnings
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor, fx, nn
 
 from bench.archs.arch import Arch
+from bench.archs.fused import FusedConv
 
 Precision = Literal["fp32", "bf16"]
+ADDITIONS = (operator.add, torch.add)
+"""Whose result is a tensor of its own, which no gradient needs."""
 
 
 class FastCopy(nn.Module):
@@ -35,13 +42,12 @@ class FastCopy(nn.Module):
     def __init__(self, model: Arch, precision: Precision = "fp32") -> None:
         super().__init__()
         self.precision = precision
-        self._folds = foldable(model)
+        found = merges(model)
+        self._folds = found.norms
         network = copy.deepcopy(model)
-        for conv, norm in self._folds.items():
-            _with_bias(network.get_submodule(conv))
-            network.set_submodule(norm, nn.Identity())
         if precision == "bf16":
             _halve(network)
+        found.apply(network, rounds=precision == "bf16")
         self.network = network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
         self.training = False
         self._source = (model,)  # in a tuple, so that it is no submodule
@@ -68,14 +74,42 @@ class FastCopy(nn.Module):
         return self.network.rest(self.network.stem(x).bfloat16())
 
 
+@dataclass(frozen=True)
+class Merges:
+    """Layers that one layer does, by their names; each is called once, and read by the next."""
+
+    norms: dict[str, str] = field(default_factory=dict)
+    """Convolution -> the BatchNorm that its weights take in."""
+    relus: dict[str, str] = field(default_factory=dict)
+    """Convolution -> the ReLU behind it, or behind its BatchNorm."""
+    in_place: tuple[str, ...] = ()
+    """ReLUs that may overwrite what they read."""
+
+    def apply(self, network: Arch, *, rounds: bool) -> None:
+        """Merge in `network`, whose first layer `rounds` its output to bf16."""
+        for conv, norm in self.norms.items():
+            _with_bias(network.get_submodule(conv))
+            network.set_submodule(norm, nn.Identity())
+        for name, module in list(network.named_modules()):
+            if isinstance(module, nn.Conv2d) and _can_fuse(module):
+                is_first = module is network.first_layer
+                FusedConv.of(module, relu=name in self.relus, rounds=rounds and is_first)
+        for relu in self.relus.values():
+            network.set_submodule(relu, nn.Identity())
+        for relu in self.in_place:
+            module = network.get_submodule(relu)
+            assert isinstance(module, nn.ReLU)
+            module.inplace = True
+
+
 class FoldWarning(UserWarning):
     """A network whose BatchNorm layers stay as they are: right, and slower."""
 
 
-def foldable(model: nn.Module) -> dict[str, str]:
-    """Name of each convolution whose output goes to one BatchNorm and nowhere else -> its name.
+def merges(model: nn.Module) -> Merges:
+    """What can be merged in `model` in eval mode, as a trace of its forward pass shows.
 
-    Warns with FoldWarning, and finds none, where the forward pass cannot be traced.
+    Warns with FoldWarning, and finds nothing, where the forward pass cannot be traced.
     """
     try:
         graph = fx.Tracer().trace(model)
@@ -88,19 +122,45 @@ def foldable(model: nn.Module) -> dict[str, str]:
             ),
             stacklevel=2,
         )
-        return {}
+        return Merges()
     modules = dict(model.named_modules())
-    calls = [str(node.target) for node in graph.nodes if node.op == "call_module"]
-    found = {}
+    calls = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
+
+    def layer(node: fx.Node) -> nn.Module | None:
+        """The module that the node calls, if nothing else calls it."""
+        once = node.op == "call_module" and calls[str(node.target)] == 1
+        return modules[str(node.target)] if once else None
+
+    norms: dict[str, str] = {}
+    relus: dict[str, str] = {}
+    in_place = []
+    made_by: dict[fx.Node, str] = {}  # convolution whose output, or BatchNorm's, a node is
     for node in graph.nodes:
-        if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
+        name, module = str(node.target), layer(node)
+        source = node.all_input_nodes[0] if len(node.all_input_nodes) == 1 else None
+        is_only_reader = source is not None and len(source.users) == 1
+        if isinstance(module, nn.Conv2d):
+            made_by[node] = name
+        elif not is_only_reader or source is None:
             continue
-        (source,) = node.all_input_nodes
-        if source.op != "call_module" or not isinstance(modules[source.target], nn.Conv2d):
-            continue
-        if len(source.users) == 1 and calls.count(source.target) == calls.count(node.target) == 1:
-            found[source.target] = node.target
-    return found
+        elif isinstance(module, nn.BatchNorm2d) and isinstance(layer(source), nn.Conv2d):
+            norms[made_by[source]] = name
+            made_by[node] = made_by[source]
+        elif isinstance(module, nn.ReLU):
+            conv = made_by.get(source)
+            if conv is not None and _can_fuse(modules[conv]):
+                relus[conv] = name
+            elif isinstance(layer(source), nn.BatchNorm2d) or source.target in ADDITIONS:
+                in_place.append(name)
+    return Merges(norms, relus, tuple(in_place))
+
+
+def _can_fuse(conv: nn.Module) -> bool:
+    return (
+        isinstance(conv, nn.Conv2d)
+        and conv.padding_mode == "zeros"
+        and not isinstance(conv.padding, str)
+    )
 
 
 def _fold(conv: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,6 @@ Differs from both: the last map is averaged whatever its size, not only where it
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.archs.arch import Arch, ArchSpec, conv3x3, global_average
@@ -27,8 +26,10 @@ class PreActBlock(nn.Module):
         super().__init__()
         self.raw_shortcut = raw_shortcut
         self.bn1 = nn.BatchNorm2d(n_in)
+        self.relu1 = nn.ReLU()
         self.conv1 = conv3x3(n_in, n_out, stride)
         self.bn2 = nn.BatchNorm2d(n_out)
+        self.relu2 = nn.ReLU()
         self.conv2 = conv3x3(n_out, n_out)
         projects = stride != 1 or n_in != n_out
         projection = nn.Conv2d(n_in, n_out, 1, stride, bias=False) if projects else None
@@ -36,9 +37,9 @@ class PreActBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, n_in, H, W) -> (B, n_out, H / stride, W / stride)."""
-        h = F.relu(self.bn1(x))
+        h = self.relu1(self.bn1(x))
         shortcut = x if self.shortcut is None else self.shortcut(x if self.raw_shortcut else h)
-        out: Tensor = shortcut + self.conv2(F.relu(self.bn2(self.conv1(h))))
+        out: Tensor = shortcut + self.conv2(self.relu2(self.bn2(self.conv1(h))))
         return out
 
 
@@ -60,6 +61,7 @@ class PreActResNet18(Arch):
         self.layer3 = group(128, 256, 2)
         self.layer4 = group(256, 512, 2)
         self.bn = nn.BatchNorm2d(512)
+        self.relu = nn.ReLU()
         self.linear = nn.Linear(512, spec.num_classes)
 
     @property
@@ -70,5 +72,5 @@ class PreActResNet18(Arch):
     def rest(self, h: Tensor) -> Tensor:
         """(B, 64, H, W) -> logits (B, K)."""
         h = self.layer4(self.layer3(self.layer2(self.layer1(h))))
-        logits: Tensor = self.linear(global_average(F.relu(self.bn(h))))
+        logits: Tensor = self.linear(global_average(self.relu(self.bn(h))))
         return logits

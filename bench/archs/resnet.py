@@ -7,7 +7,6 @@ this keeps. Differs from them: the last map is averaged whatever its size, not o
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.archs.arch import Arch, ArchSpec, conv3x3, global_average
@@ -20,8 +19,10 @@ class BasicBlock(nn.Module):
         super().__init__()
         self.conv1 = conv3x3(n_in, n_out, stride)
         self.bn1 = nn.BatchNorm2d(n_out)
+        self.relu1 = nn.ReLU()
         self.conv2 = conv3x3(n_out, n_out)
         self.bn2 = nn.BatchNorm2d(n_out)
+        self.relu2 = nn.ReLU()
         self.shortcut = nn.Sequential()
         if stride != 1 or n_in != n_out:
             projection = nn.Conv2d(n_in, n_out, 1, stride, bias=False)
@@ -29,8 +30,9 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, n_in, H, W) -> (B, n_out, H / stride, W / stride)."""
-        h = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(h + self.shortcut(x))
+        h = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
+        out: Tensor = self.relu2(h + self.shortcut(x))
+        return out
 
 
 class ResNet18(Arch):
@@ -40,6 +42,7 @@ class ResNet18(Arch):
         super().__init__(spec)
         self.conv1 = conv3x3(spec.in_channels, 64)
         self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU()
         self.layer1 = nn.Sequential(BasicBlock(64, 64, 1), BasicBlock(64, 64, 1))
         self.layer2 = nn.Sequential(BasicBlock(64, 128, 2), BasicBlock(128, 128, 1))
         self.layer3 = nn.Sequential(BasicBlock(128, 256, 2), BasicBlock(256, 256, 1))
@@ -53,7 +56,7 @@ class ResNet18(Arch):
 
     def rest(self, h: Tensor) -> Tensor:
         """(B, 64, H, W) -> logits (B, K)."""
-        h = self.layer1(F.relu(self.bn1(h)))
+        h = self.layer1(self.relu(self.bn1(h)))
         h = self.layer4(self.layer3(self.layer2(h)))
         logits: Tensor = self.linear(global_average(h))
         return logits

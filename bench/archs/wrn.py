@@ -11,7 +11,6 @@ The last map is averaged whatever its size; there it must be 8x8, that is, a 32x
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.archs.arch import Arch, ArchSpec, conv3x3, global_average
@@ -23,17 +22,19 @@ class WideBlock(nn.Module):
     def __init__(self, n_in: int, n_out: int, stride: int) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(n_in)
+        self.relu1 = nn.ReLU()
         self.conv1 = conv3x3(n_in, n_out, stride)
         self.bn2 = nn.BatchNorm2d(n_out)
+        self.relu2 = nn.ReLU()
         self.conv2 = conv3x3(n_out, n_out)
         projects = n_in != n_out
         self.convShortcut = nn.Conv2d(n_in, n_out, 1, stride, bias=False) if projects else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, n_in, H, W) -> (B, n_out, H / stride, W / stride)."""
-        h = F.relu(self.bn1(x))
+        h = self.relu1(self.bn1(x))
         shortcut = x if self.convShortcut is None else self.convShortcut(h)
-        out: Tensor = shortcut + self.conv2(F.relu(self.bn2(self.conv1(h))))
+        out: Tensor = shortcut + self.conv2(self.relu2(self.bn2(self.conv1(h))))
         return out
 
 
@@ -66,6 +67,7 @@ class WideResNet(Arch):
         self.block2 = WideGroup(n_blocks, widths[0], widths[1], 2)
         self.block3 = WideGroup(n_blocks, widths[1], widths[2], 2)
         self.bn1 = nn.BatchNorm2d(widths[2])
+        self.relu = nn.ReLU()
         self.fc = nn.Linear(widths[2], spec.num_classes)
         self._initialise()
 
@@ -83,5 +85,5 @@ class WideResNet(Arch):
     def rest(self, h: Tensor) -> Tensor:
         """(B, 16, H, W) -> logits (B, K)."""
         h = self.block3(self.block2(self.block1(h)))
-        logits: Tensor = self.fc(global_average(F.relu(self.bn1(h))))
+        logits: Tensor = self.fc(global_average(self.relu(self.bn1(h))))
         return logits

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from bench.archs.fast import FastCopy
 from bench.errors import ConfigError
 from bench.threat import REFERENCE_EPS, Threat, per_example, rowwise
 
@@ -116,6 +117,8 @@ def maximise(
         if start == "uniform":
             x_adv = x_adv.clamp(0.0, 1.0)
     can_narrow = keep == "first" and on_step is None and model_mode == "eval"
+    layout = torch.channels_last if isinstance(model, FastCopy) else torch.preserve_format
+    x, x_adv = x.to(memory_format=layout), x_adv.to(memory_format=layout)  # once, not at every pass
     batch = _Batch(x, x_adv, y, threat, radius, objective, objective_of if can_narrow else None)
     kept = _Kept(keep, batch)
     every = NARROWS_EVERY.get(x.device.type, NARROWS_EVERY["cuda"])
@@ -156,8 +159,8 @@ class _Batch:
         objective: Objective,
         objective_of: Callable[[Tensor], Objective] | None,
     ) -> None:
-        self.x, self.x_adv, self.y = x, x_adv, y
-        self.threat, self.radius = threat, radius
+        self.x_adv, self.y = x_adv, y
+        self.low, self.high = threat.bounds(x, radius)
         self.objective, self.objective_of = objective, objective_of
         self.rows: Tensor | slice = slice(None)
         """Their places among all examples."""
@@ -167,10 +170,10 @@ class _Batch:
         if self.objective_of is None:
             return True
         kept = stay[self.rows].nonzero().squeeze(1)
-        if len(kept) < len(self.x):
+        if len(kept) < len(self.x_adv):
             self.rows = stay.nonzero().squeeze(1)
-            self.x, self.x_adv, self.y = self.x[kept], self.x_adv[kept], self.y[kept]
-            self.radius = _narrowed(self.radius, kept)
+            self.x_adv, self.y = self.x_adv[kept], self.y[kept]
+            self.low, self.high = self.low[kept], self.high[kept]
             self.objective = self.objective_of(self.rows)
         return len(kept) > 0
 
@@ -180,7 +183,7 @@ class _Batch:
 
     def project(self, x_adv: Tensor) -> Tensor:
         """(n, C, H, W) -> within the threat."""
-        return self.threat.project(x_adv, self.x, self.radius)
+        return torch.clamp(x_adv, self.low, self.high)
 
 
 def _narrowed(value: float | Tensor, rows: Tensor) -> float | Tensor:

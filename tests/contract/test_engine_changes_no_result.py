@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.archs.arch import Arch, ArchSpec
-from bench.archs.fast import foldable
+from bench.archs.fast import merges
 from bench.attacks.maximise import ModelMode
 from bench.method import Batch, TrainState
 from bench.recipe import Recipe
@@ -59,7 +59,7 @@ def network(dtype: torch.dtype) -> Arch:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         net = TracedNet(ArchSpec(num_classes=4, in_channels=1, image_size=8)).to(dtype)
-    assert len(foldable(net)) == 2
+    assert len(merges(net).norms) == 2
     return net
 
 

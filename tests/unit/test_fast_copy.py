@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bench.archs import build
 from bench.archs.arch import Arch, ArchSpec, conv3x3
-from bench.archs.fast import FastCopy, FoldWarning, foldable
+from bench.archs.fast import FastCopy, FoldWarning, merges
 from bench.losses import cross_entropy
 
 N_FOLDED = {"cnn": 4, "resnet-18": 20, "vgg-16": 13, "preact-resnet-18": 8, "linear": 0}
@@ -49,7 +49,7 @@ def outcome(model: nn.Module) -> tuple[Tensor, Tensor]:
 def test_is_the_network_in_eval_mode(arch: str) -> None:
     model = trained(arch)
     fast = FastCopy(model)
-    assert len(foldable(model)) == N_FOLDED[arch]
+    assert len(merges(model).norms) == N_FOLDED[arch]
     left = [m for m in fast.modules() if isinstance(m, nn.BatchNorm2d)]
     all_norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(left) == len(all_norms) - N_FOLDED[arch]
@@ -99,7 +99,8 @@ def test_bf16_keeps_image_first_layer_and_classifier_in_fp32() -> None:
             note(name, module)
     logits, gradient = outcome(fast)
     assert (logits.dtype, gradient.dtype) == (torch.float32, torch.float32)
-    assert seen["conv1"] == (torch.float32, torch.float32)
+    assert fast.network.first_layer.weight.dtype == torch.float32
+    assert seen["conv1"] == (torch.float32, torch.bfloat16)
     assert seen["linear"][1] == torch.float32
     others = {name: kinds for name, kinds in seen.items() if name not in ("conv1", "linear")}
     assert len(others) == 19
@@ -150,4 +151,4 @@ def test_a_convolution_with_two_readers_is_not_folded() -> None:
             logits: Tensor = self.fc((self.bn(h) + h).mean((2, 3)))
             return logits
 
-    assert foldable(Twice()) == {}
+    assert merges(Twice()).norms == {}

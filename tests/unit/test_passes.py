@@ -19,7 +19,7 @@ from bench.training.passes import passes
     [
         ("natural", 1, 1),
         ("madry", 11, 11),  # ten gradients, the update
-        ("trades", 14, 12),  # and the clean target, the clean images, BatchNorm's third forward
+        ("trades", 13, 12),  # and the clean target, the clean images
         ("cat-ce", 12, 11),  # and the success test
         ("fast", 2, 2),
         ("free", 8, 8),

@@ -1,0 +1,107 @@
+"""A convolution and the ReLU behind it in one pass, for networks whose weights need no gradient.
+
+Shapes: B batch, C H W map.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+KERNEL_DTYPES = (torch.float32, torch.bfloat16)
+"""In which a CPU has one kernel for both."""
+HEAVY = 2
+"""Weights for each value of the map beyond which a CPU multiplies fp32 faster in NCHW."""
+
+
+class FusedConv(nn.Conv2d):
+    """A convolution that may do the ReLU behind it, and round what comes out to bf16.
+
+    Only the map gets a gradient. That of a rounded output is multiplied in bf16 as well: the
+    rounding of a gradient is relative to its size, and a PGD step takes no more than its sign.
+    """
+
+    relu: bool
+    rounds: bool
+
+    @staticmethod
+    def of(conv: nn.Conv2d, *, relu: bool = False, rounds: bool = False) -> None:
+        """Make `conv` one, itself: the hooks and the name that it has stay with it."""
+        conv.__class__ = FusedConv
+        assert isinstance(conv, FusedConv)
+        conv.relu, conv.rounds = relu, rounds
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, K, H', W')."""
+        x = self._in_layout(x)
+        if not self.relu and not self.rounds:
+            return self.alone(x)
+        out: Tensor = _Convolve.apply(x, self.weight, self)
+        return out
+
+    def alone(self, x: Tensor) -> Tensor:
+        """The convolution without what comes after it."""
+        out: Tensor = self._conv_forward(x, self.weight, self.bias)
+        return out
+
+    def _in_layout(self, x: Tensor) -> Tensor:
+        """x in the layout that takes least time, in which the weight is from now on."""
+        on_cpu = x.device.type == "cpu" and x.dtype == torch.float32
+        in_nchw = on_cpu and self.weight.numel() > HEAVY * x.numel()
+        layout = torch.contiguous_format if in_nchw else torch.channels_last
+        if not self.weight.is_contiguous(memory_format=layout):
+            self.weight.data = self.weight.data.contiguous(memory_format=layout)
+        return x.contiguous(memory_format=layout)
+
+
+class _Convolve(torch.autograd.Function):
+    """What a FusedConv does, with the gradient of its input."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, conv: FusedConv) -> Tensor:
+        out = _with_relu(x, conv) if conv.relu else conv.alone(x)
+        if conv.rounds:
+            out = out.bfloat16()
+        # the input's values are not needed for its gradient: only its shape and layout
+        ctx.save_for_backward(weight, out if conv.relu else None)
+        ctx.x, ctx.out, ctx.conv = x.to("meta"), out.to("meta"), conv
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        weight, out = ctx.saved_tensors
+        conv = ctx.conv
+        if gradient.stride() != ctx.out.stride():
+            gradient = torch.empty_like(ctx.out, device=gradient.device).copy_(gradient)
+        if out is not None:
+            gradient = torch.ops.aten.threshold_backward(gradient, out, 0)
+        found, _, _ = torch.ops.aten.convolution_backward(
+            gradient,
+            torch.empty_like(ctx.x, device=gradient.device, dtype=gradient.dtype),
+            weight.to(gradient.dtype),
+            None,
+            *(conv.stride, conv.padding, conv.dilation, False, (0, 0), conv.groups),
+            (True, False, False),
+        )
+        return found.to(ctx.x.dtype), None, None
+
+
+def _with_relu(x: Tensor, conv: FusedConv) -> Tensor:
+    if x.device.type != "cpu" or x.dtype not in KERNEL_DTYPES or not _has_kernel():
+        return conv.alone(x).relu_()
+    place = (conv.padding, conv.stride, conv.dilation, conv.groups)
+    out: Tensor = torch.ops.mkldnn._convolution_pointwise(
+        *(x, conv.weight, conv.bias, *place), "relu", [], ""
+    )
+    return out
+
+
+def _has_kernel() -> bool:
+    """Whether torch was built with the kernel that its own compiler uses, and may use it."""
+    return bool(torch.backends.mkldnn.enabled) and hasattr(
+        torch.ops.mkldnn, "_convolution_pointwise"
+    )

@@ -1,0 +1,87 @@
+"""A convolution with its ReLU is the two of them, in value and in the gradient of the map."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.archs import fused
+from bench.archs.fused import FusedConv
+
+SHAPES = {
+    "plain": (nn.Conv2d(3, 8, 3, padding=1), 12),
+    "strided": (nn.Conv2d(3, 8, 3, stride=2, padding=1), 12),
+    "grouped": (nn.Conv2d(4, 8, 3, groups=2), 12),
+    "dilated": (nn.Conv2d(3, 8, 3, dilation=2, padding=2, bias=False), 12),
+    "heavy": (nn.Conv2d(32, 64, 3, padding=1), 4),  # in NCHW, in fp32
+}
+
+
+def outcome(net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The map, and the gradient of a sum of it with signs that differ."""
+    x = x.clone().requires_grad_()
+    out = net(x)
+    weights = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view(out.shape)
+    (gradient,) = torch.autograd.grad((out * weights).sum(), x)
+    return out.detach(), gradient
+
+
+def pair(shape: str, dtype: torch.dtype, *, relu: bool) -> tuple[nn.Module, FusedConv, Tensor]:
+    conv, size = SHAPES[shape]
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, conv.in_channels, size, size, generator=generator).to(dtype)
+    plain, merged = copy.deepcopy(conv).to(dtype), copy.deepcopy(conv).to(dtype)
+    FusedConv.of(merged.requires_grad_(False), relu=relu)
+    assert isinstance(merged, FusedConv)
+    return nn.Sequential(plain, nn.ReLU()) if relu else plain, merged, x
+
+
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 3e-2)]
+)
+def test_is_both_layers(shape: str, dtype: torch.dtype, tolerance: float, relu: bool) -> None:
+    plain, merged, x = pair(shape, dtype, relu=relu)
+    for ours, theirs in zip(outcome(merged, x), outcome(plain, x), strict=True):
+        assert ours.dtype == dtype
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+def test_without_the_kernel_of_a_cpu_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, merged, x = pair("plain", torch.float32, relu=True)
+    with_kernel = outcome(merged, x)
+    monkeypatch.setattr(fused, "_has_kernel", lambda: False)
+    for ours, theirs in zip(outcome(merged, x), with_kernel, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_rounded_map_is_that_of_fp32_and_its_gradient_near() -> None:
+    plain, merged, x = pair("plain", torch.float32, relu=True)
+    merged.rounds = True
+    exact, ours = outcome(plain, x), outcome(merged, x)
+    assert torch.equal(ours[0], exact[0].bfloat16())
+    assert ours[1].dtype == torch.float32
+    assert (ours[1] - exact[1]).abs().max() < 0.02 * exact[1].abs().max()
+
+
+def test_a_gradient_in_another_layout_is_the_same() -> None:
+    plain, merged, x = pair("plain", torch.float32, relu=True)
+    spread = nn.Flatten(2)  # hands back a gradient in NCHW
+    ours = outcome(nn.Sequential(merged, spread), x)
+    theirs = outcome(nn.Sequential(plain, spread), x)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_hooks_and_keys_stay_with_the_layer() -> None:
+    conv = nn.Conv2d(3, 4, 3)
+    seen: list[int] = []
+    conv.register_forward_hook(lambda *_: seen.append(1))
+    keys = list(conv.state_dict())
+    FusedConv.of(conv, relu=True)
+    conv(torch.zeros(1, 3, 8, 8))
+    assert seen == [1]
+    assert list(conv.state_dict()) == keys
