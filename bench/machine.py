@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from contextlib import suppress
@@ -20,6 +21,12 @@ BF16_FLAGS = ("amx_bf16", "avx512_bf16")
 BF16_CAPABILITY = (8, 0)
 """Ampere, the first NVIDIA generation that multiplies bf16."""
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""As malloc.h of glibc numbers them."""
+NEVER = 2**30
+"""Bytes that nothing here frees at once."""
+MALLOC_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+
 
 def choose_device(name: str) -> torch.device:
     """`auto` takes a GPU where there is one; a named device must be there."""
@@ -37,10 +44,25 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def use_threads() -> None:
-    """As many threads as the process may use cores: more only wait for each other."""
+def tune_process() -> None:
+    """As many threads as the process may use cores, and freed memory is kept for the next step."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     torch.set_num_threads(min(torch.get_num_threads(), cores or 1))
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc not return it to the system, which gives it back zeroed, page by page.
+
+    The maps of a network are freed and asked for again at every pass. Does nothing where the C
+    library is another or the user has set it up.
+    """
+    if any(name in os.environ for name in MALLOC_VARIABLES):
+        return
+    with suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_THRESHOLD, NEVER)
+        mallopt(M_TRIM_THRESHOLD, NEVER)
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

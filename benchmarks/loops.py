@@ -7,11 +7,13 @@ what the project's method computes, to rounding, so that the two differ in speed
 - the attack runs in eval mode. The code of robust overfitting and of fast adversarial training
   stays in train mode there; `attack_bn="train"` does so.
 - whatever the authors spend is spent: `loss.backward()` for the attack's gradient, which computes
-  the weights' gradients too (robust overfitting, fast adversarial training); the clean prediction
-  anew in every step of TRADES' attack, and a third forward with its graph in the update; a whole
-  sort of MART's classes. TRADES and MART ask for the gradient of the image alone. CAT, of which no
-  release follows the paper, is written as robust overfitting would be.
-- what they spend on logging alone is left out.
+  the weights' gradients too (robust overfitting, fast adversarial training), and a pass to choose
+  among restarts where there is one (robust overfitting); the clean prediction anew in every step
+  of TRADES' attack, and a third forward with its graph in the update; a whole sort of MART's
+  classes. TRADES and MART ask for the gradient of the image alone. CAT, of which no release
+  follows the paper, is written as robust overfitting would be.
+- what they spend on logging is left out, such as a clean pass after each update (robust
+  overfitting).
 
 Where a start is random, `noise` gives what is added to x; None draws it.
 
@@ -52,13 +54,21 @@ def madry_step(
     steps: int = 10,
     step_size: float = 2 / 255,
     attack_bn: str = "eval",
+    compares_restarts: bool = True,
 ) -> Tensor:
-    """PGD from uniform noise, then cross entropy on its outcome (arXiv 1706.06083)."""
+    """PGD from uniform noise, then cross entropy on its outcome (arXiv 1706.06083).
+
+    A restart ends with a pass for its losses, to be compared with those of other restarts, of
+    which there are none here. The code of robust overfitting spends it; that of fast adversarial
+    training does not.
+    """
     noise = torch.empty_like(x).uniform_(-eps, eps) if noise is None else noise
     model.train(attack_bn == "train")
     delta = (x + noise).clamp(0, 1) - x
     for _ in range(steps):
         delta = _backward_step(model, x, y, delta, eps, step_size)
+    if compares_restarts:
+        F.cross_entropy(model(x + delta), y, reduction="none")
     model.train()
     return _update(optimiser, F.cross_entropy(model(x + delta), y))
 
@@ -82,6 +92,7 @@ def fast_step(
         steps=1,
         step_size=step_size,
         attack_bn=attack_bn,
+        compares_restarts=False,
     )
 
 

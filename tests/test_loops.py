@@ -115,7 +115,8 @@ def test_so_does_one_of_few_steps(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["madry", "fast"])
 def test_in_train_mode_too(name: str) -> None:
-    assert compare(name, {"attack_bn": "train"}, attack_bn="train") < 1e-9
+    given = {"compares_restarts": False} if name == "madry" else {}
+    assert compare(name, {"attack_bn": "train"}, attack_bn="train", **given) < 1e-9
     assert compare(name, {"attack_bn": "train"}) > 1e-6
 
 

@@ -184,8 +184,8 @@ def test_passes_are_counted_once_and_updates_apart() -> None:
     ("method", "ours", "plain"),
     [
         ("natural", (1, 1), (1, 1)),
-        ("madry", (11, 11), (11, 11)),
-        ("trades", (14, 12), (23, 13)),
+        ("madry", (11, 11), (12, 11)),
+        ("trades", (13, 12), (23, 13)),
         ("mart", (12, 12), (12, 12)),
         ("fast", (2, 2), (2, 2)),
         ("free", (8, 8), (8, 8)),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -19,12 +20,9 @@ def recorded_statistics(model: nn.Module) -> Iterator[Callable[[], None]]:
     of the pass, to rounding. The function may be called once the pass is over.
     """
     layers = [
-        _Layer(module, module.running_mean.clone(), module.running_var.clone())
+        _Layer.of(module)
         for module in model.modules()
-        if isinstance(module, _BatchNorm)
-        and module.training
-        and module.running_mean is not None
-        and module.running_var is not None
+        if isinstance(module, _BatchNorm) and module.training and module.track_running_stats
     ]
 
     def again() -> None:
@@ -43,28 +41,40 @@ class _Layer:
     module: _BatchNorm
     mean: Tensor
     var: Tensor
+    passes: Tensor
+    """Seen before, and after the pass how many it was: none for a model on buffers of its own."""
+
+    @classmethod
+    def of(cls, module: _BatchNorm) -> _Layer:
+        return cls(module, *(value.clone() for value in _buffers(module)))
 
     def close(self) -> None:
-        rate = self._rate() or 1.0  # 0: statistics that stay as they are
-        assert self.module.running_mean is not None
-        assert self.module.running_var is not None
-        self.mean = self.mean + (self.module.running_mean - self.mean) / rate
-        self.var = self.var + (self.module.running_var - self.var) / rate
+        mean, var, passes = _buffers(self.module)
+        rate = self._rate()
+        share = torch.where(rate > 0, rate, 1.0)  # 0: statistics that stay as they are
+        self.mean = self.mean + (mean - self.mean) / share
+        self.var = self.var + (var - self.var) / share
+        self.passes = passes - self.passes
 
     def move(self) -> None:
-        module = self.module
-        if module.num_batches_tracked is not None:
-            module.num_batches_tracked.add_(1)
-        assert module.running_mean is not None
-        assert module.running_var is not None
+        mean, var, passes = _buffers(self.module)
+        passes.add_(self.passes)
         # as the layer itself does, unseen by autograd: the graph of a train-mode pass holds on to
         # the running statistics, and does not read them
-        module.running_mean.data.lerp_(self.mean, self._rate())
-        module.running_var.data.lerp_(self.var, self._rate())
+        mean.data.lerp_(self.mean, self._rate() * self.passes)
+        var.data.lerp_(self.var, self._rate() * self.passes)
 
-    def _rate(self) -> float:
-        """By how much the last pass moved: a share that is fixed, or that of a plain average."""
-        if self.module.momentum is not None:
-            return self.module.momentum
-        assert self.module.num_batches_tracked is not None
-        return 1.0 / float(self.module.num_batches_tracked)
+    def _rate(self) -> Tensor:
+        """By how much a pass moves: a share that is fixed, or that of a plain average."""
+        mean, _, passes = _buffers(self.module)
+        if self.module.momentum is None:
+            return passes.to(mean.dtype).clamp(min=1).reciprocal()
+        return mean.new_full((), self.module.momentum)
+
+
+def _buffers(module: _BatchNorm) -> tuple[Tensor, Tensor, Tensor]:
+    """Running mean, running variance, passes seen."""
+    assert module.running_mean is not None
+    assert module.running_var is not None
+    assert module.num_batches_tracked is not None
+    return module.running_mean, module.running_var, module.num_batches_tracked

@@ -65,29 +65,29 @@ class _Convolve(torch.autograd.Function):
         out = _with_relu(x, conv) if conv.relu else conv.alone(x)
         if conv.rounds:
             out = out.bfloat16()
-        # the input's values are not needed for its gradient: only its shape and layout
-        ctx.save_for_backward(weight, out if conv.relu else None)
-        ctx.x, ctx.out, ctx.conv = x.to("meta"), out.to("meta"), conv
+        ctx.save_for_backward(x, weight, out if conv.relu else None)
+        ctx.conv = conv
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        weight, out = ctx.saved_tensors
-        conv = ctx.conv
-        if gradient.stride() != ctx.out.stride():
-            gradient = torch.empty_like(ctx.out, device=gradient.device).copy_(gradient)
+        x, weight, out = ctx.saved_tensors
+        conv, dtype = ctx.conv, gradient.dtype
         if out is not None:
+            if gradient.stride() != out.stride() and 0 not in gradient.stride():
+                gradient = torch.empty_like(out).copy_(gradient)
             gradient = torch.ops.aten.threshold_backward(gradient, out, 0)
         found, _, _ = torch.ops.aten.convolution_backward(
             gradient,
-            torch.empty_like(ctx.x, device=gradient.device, dtype=gradient.dtype),
-            weight.to(gradient.dtype),
+            # only its shape and layout count
+            x if x.dtype == dtype else torch.empty_like(x, dtype=dtype),
+            weight.to(dtype),
             None,
             *(conv.stride, conv.padding, conv.dilation, False, (0, 0), conv.groups),
             (True, False, False),
         )
-        return found.to(ctx.x.dtype), None, None
+        return found.to(x.dtype), None, None
 
 
 def _with_relu(x: Tensor, conv: FusedConv) -> Tensor:

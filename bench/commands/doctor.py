@@ -44,10 +44,10 @@ def doctor(
         raise ConfigError(f"--size {size} is that of a suite; name it with --suite")
     asked_suite = load_suite(suite, size) if suite else None
     from bench.doctor.page import Asked, diagnosis
-    from bench.machine import choose_device, use_threads
+    from bench.machine import choose_device, tune_process
     from bench.progress import Reporter
 
-    use_threads()
+    tune_process()
     with Reporter(quiet=not sys.stderr.isatty()) as reporter:
         asked = Asked(
             device=choose_device(device),

@@ -127,10 +127,10 @@ def verify_adversarials(files: tuple[Path, ...], device: str, **options: Any) ->
     Each must be within eps of its image and in [0, 1], have its label, and be predicted right or
     wrong as the file says. Exit code 1 if anything differs, 2 if a file is of no use.
     """
-    from bench.machine import choose_device, use_threads
+    from bench.machine import choose_device, tune_process
     from bench.rechecking import Against, verify_files
 
-    use_threads()
+    tune_process()
     verdicts = []
     for verdict in verify_files(files, Against(**options), choose_device(device)):
         said = verdict.line if verdict.usable else f"error: {verdict.line}"

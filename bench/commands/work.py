@@ -20,10 +20,10 @@ def at_work(
 ) -> Iterator[tuple[torch.device, Reporter, str, AbstractContextManager[None]]]:
     """The device, the progress display, the command for the records, and helpers to be started."""
     from bench.cluster.local import HELPER, die_with_parent, helpers
-    from bench.machine import choose_device, use_threads
+    from bench.machine import choose_device, tune_process
     from bench.progress import Reporter
 
-    use_threads()
+    tune_process()
     chosen = choose_device(device)
     die_with_parent()
     command = os.environ.get(HELPER) or "bench " + " ".join(sys.argv[1:])

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call
 
 from bench.api import recorded_statistics
 
@@ -50,6 +51,16 @@ def test_a_layer_in_eval_mode_is_left_alone() -> None:
     before = copy.deepcopy(net.state_dict())
     with recorded_statistics(net) as again:
         net(torch.rand(6, 2, 8, 8, dtype=torch.float64))
+    again()
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_a_pass_on_other_buffers_moves_nothing() -> None:
+    net, x = network(0.1), torch.rand(6, 2, 8, 8, dtype=torch.float64)
+    before = copy.deepcopy(net.state_dict())
+    with recorded_statistics(net) as again:
+        functional_call(net, {name: value.clone() for name, value in net.named_buffers()}, (x,))
     again()
     for name, value in net.state_dict().items():
         assert torch.equal(value, before[name])
