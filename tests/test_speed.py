@@ -110,7 +110,6 @@ def test_quiet_prints_nothing() -> None:
         (("--rounds", "0"), "--rounds is out of range: at least 1"),
         (("--images", "4", "--autoattack-images", "5"), "no more than --images"),
         (("--effort", "0"), "--effort is out of range: above 0"),
-        (("--images", "361", "--only", "pgd-20"), "361 images are asked for and digits have 360"),
     ],
 )
 def test_a_mistake_is_one_line(asked: tuple[str, ...], message: str) -> None:

@@ -39,6 +39,9 @@ class FastCopy(nn.Module):
     float64.
     """
 
+    layout = torch.channels_last
+    """Of images that need no copy on their way in; an attack keeps its own in it."""
+
     def __init__(self, model: Arch, precision: Precision = "fp32") -> None:
         super().__init__()
         self.precision = precision
@@ -67,7 +70,7 @@ class FastCopy(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> logits (B, K), in the dtype of x."""
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=self.layout)
         if self.precision == "fp32":
             logits: Tensor = self.network(x)
             return logits

@@ -26,6 +26,12 @@ class Blocked(Holder):
         self.training = model.training  # train() would thaw layers that were frozen by hand
         self._copies: dict[Search, Blocked] = {}  # in a dict, so that they are no submodules
 
+    @property
+    def layout(self) -> torch.memory_format:
+        """That of the images which the model takes without a copy."""
+        found: torch.memory_format = getattr(self.model, "layout", torch.preserve_format)
+        return found
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, K), a tensor of its own: Square writes into what it is given."""
         blocks = [self._block(block) for block in torch.split(x, self.batch_size)]

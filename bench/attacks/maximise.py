@@ -12,7 +12,6 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from bench.archs.fast import FastCopy
 from bench.errors import ConfigError
 from bench.threat import REFERENCE_EPS, Threat, per_example, rowwise
 
@@ -117,7 +116,7 @@ def maximise(
         if start == "uniform":
             x_adv = x_adv.clamp(0.0, 1.0)
     can_narrow = keep == "first" and on_step is None and model_mode == "eval"
-    layout = torch.channels_last if isinstance(model, FastCopy) else torch.preserve_format
+    layout = getattr(model, "layout", torch.preserve_format)
     x, x_adv = x.to(memory_format=layout), x_adv.to(memory_format=layout)  # once, not at every pass
     batch = _Batch(x, x_adv, y, threat, radius, objective, objective_of if can_narrow else None)
     kept = _Kept(keep, batch)

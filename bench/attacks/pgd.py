@@ -163,8 +163,8 @@ class PGDOn(PGD):
         x_adv = self._ascend(copy, x, y, threat, generator, rows)
         if copy is model or len(x) == 0:
             return x_adv
-        missed = still_right(model, x_adv, y) & ~still_right(copy, x_adv, y)
-        again = missed.nonzero().squeeze(1)
+        right = still_right(model, x_adv, y).nonzero().squeeze(1)
+        again = right[~still_right(copy, x_adv[right], y[right])]
         own = None if rows is None else rows[again]
         x_adv[again] = self._ascend(model, x[again], y[again], threat, generator, own)
         return x_adv

@@ -79,6 +79,7 @@ def attack_chunk(
     keep_images: bool = False,
     unfinished: Unfinished | None = None,
     on_part: Callable[[Unfinished], None] | None = None,
+    clean: Tensor | None = None,
 ) -> Outcome:
     """Attack the clean-correct images, in eval mode, and count what the evaluator itself sees.
 
@@ -91,8 +92,11 @@ def attack_chunk(
 
     surrogate: the networks that a transfer attack is crafted on; it is run on all images.
     unfinished: where an earlier call was stopped; `on_part` is told after each part but the last.
+    clean: (n,) bool, on the CPU: which images are correct without an attack, where it is known.
     """
-    work = _Work(model, x, y, index, threat, attack, seed, batch_size, surrogate, keep_images)
+    work = _Work(
+        model, x, y, index, threat, attack, seed, batch_size, surrogate, keep_images, clean
+    )
     with attack_mode(work.blocked, "eval"), exact_arithmetic():
         if unfinished is not None:
             work.resume(unfinished)
@@ -118,6 +122,7 @@ class _Work:
         batch_size: int,
         surrogate: Sequence[nn.Module],
         keep_images: bool,
+        clean: Tensor | None,
     ) -> None:
         number = int(index[0]) // CHUNK
         assert (index // CHUNK == number).all(), "the images of a call are of one chunk"
@@ -131,10 +136,13 @@ class _Work:
         self.parts = attack_parts(found, attack)
         self.transfers = isinstance(found, Transfer)
         self.notes, self.since, self.earlier = dict[str, None](), time.monotonic(), 0.0
-        with attack_mode(self.blocked, "eval"), exact_arithmetic():
-            self.clean, missing = predictions(self.blocked, x, y)
-        if missing:
-            self.notes[f"{missing} clean images have logits that are not finite"] = None
+        if clean is None:
+            with attack_mode(self.blocked, "eval"), exact_arithmetic():
+                self.clean, missing = predictions(self.blocked, x, y)
+            if missing:
+                self.notes[f"{missing} clean images have logits that are not finite"] = None
+        else:
+            self.clean = clean.to(y.device)
         self.broken_by = torch.full((len(y),), -1, dtype=torch.int8, device=y.device)
         self.after = torch.ones_like(self.clean)
         self.x_adv = x.clone() if keep_images else None
@@ -159,7 +167,10 @@ class _Work:
             x_adv = attack(
                 self.blocked, x, y, self.threat, generator=generator, rows=self.rows[tried]
             )
-        right, projected = _verified(self.blocked, x, y, x_adv, self.threat, name, self.notes)
+        if torch.equal(x_adv, x):
+            right, projected = self.clean[tried], x
+        else:
+            right, projected = _verified(self.blocked, x, y, x_adv, self.threat, name, self.notes)
         if self.transfers:
             self.after[tried] &= right
         if self.x_adv is not None:

@@ -71,14 +71,16 @@ def evaluate(
     notes = dict.fromkeys(inspect_model(model, x, y, batch_size))
     notes |= dict.fromkeys(expects_normalised(model, x, y, batch_size))
 
-    def attacked(name: str) -> tuple[Outcome, ...]:
-        return _attacked(model, x, y, threat, name, seed, batch_size, crafted_on.get(name, ()))
+    def attacked(name: str, clean: Tensor | None) -> tuple[Outcome, ...]:
+        surrogate = crafted_on.get(name, ())
+        return _attacked(model, x, y, threat, name, seed, batch_size, surrogate, clean)
 
-    outcomes = {name: attacked(name) for name in dict.fromkeys(("clean", *attacks))}
+    outcomes = {"clean": attacked("clean", None)}
+    clean = torch.cat([part.clean for part in outcomes["clean"]])
+    outcomes |= {name: attacked(name, clean) for name in attacks if name != "clean"}
     notes |= dict.fromkeys(
         note for parts in outcomes.values() for p in parts for note in p.warnings
     )
-    clean = torch.cat([part.clean for part in outcomes["clean"]])
     outcomes = {name: outcomes[name] for name in attacks}
     survivors = {name: torch.cat([p.survived for p in parts]) for name, parts in outcomes.items()}
     found: list[Check] = []
@@ -104,6 +106,7 @@ def _attacked(
     seed: int,
     batch_size: int,
     surrogate: tuple[nn.Module, ...],
+    clean: Tensor | None,
 ) -> tuple[Outcome, ...]:
     """One attack, chunk by chunk."""
     index = torch.arange(len(y))
@@ -113,6 +116,7 @@ def _attacked(
             seed=seed,
             batch_size=batch_size,
             surrogate=surrogate,
+            clean=None if clean is None else clean[chunk],
         )
         for chunk in (slice(c, c + CHUNK) for c in range(0, len(y), CHUNK))
     )

@@ -47,7 +47,7 @@ class Fitting:
 SIZES = {
     "cnn": Sizes(
         batch_size=128,
-        n_attacked=256,
+        n_attacked=1024,
         n_autoattack=32,
         effort=1.0,
         fitting=Fitting(n_batches=120, batch_size=32, lr=0.1, eps=0.05),
