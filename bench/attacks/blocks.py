@@ -10,13 +10,14 @@ from bench.attacks.attack import Search
 from bench.attacks.search import Holder, searched
 
 MIN_ROWS = 16
-"""Fewest rows of a call. Logits of 1 to 3 rows differ in their last bits from those of more."""
+"""Fewest rows of a block. Logits of fewer differ in their last bits from those of more."""
 
 
 class Blocked(Holder):
-    """Calls `model` on blocks of at most `batch_size` rows, the short ones padded to MIN_ROWS.
+    """Calls `model` on blocks of at most `batch_size` rows, a last short one padded to MIN_ROWS.
 
-    The padding repeats the last row; its logits are cut off and carry no gradient back.
+    The padding repeats the last row; its logits are cut off and carry no gradient back. Images
+    that are one block whatever its size are not padded.
     """
 
     def __init__(self, model: nn.Module, batch_size: int) -> None:
@@ -34,8 +35,9 @@ class Blocked(Holder):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, K), a tensor of its own: Square writes into what it is given."""
-        blocks = [self._block(block) for block in torch.split(x, self.batch_size)]
-        return blocks[0].clone() if len(blocks) == 1 else torch.cat(blocks)
+        if len(x) <= self.batch_size:
+            return self._call(x).clone()
+        return torch.cat([self._block(block) for block in torch.split(x, self.batch_size)])
 
     def searched(self, search: Search) -> Blocked:
         """Blocks of the same size around a copy, which is made once and follows the weights."""
@@ -54,7 +56,7 @@ class Blocked(Holder):
 
     def _block(self, x: Tensor) -> Tensor:
         lacking = MIN_ROWS - len(x)
-        if lacking <= 0 or len(x) == 0:
+        if lacking <= 0:
             return self._call(x)
         return self._call(torch.cat([x, x[-1:].expand(lacking, *x.shape[1:])]))[: len(x)]
 

@@ -48,7 +48,7 @@ SIZES = {
     "cnn": Sizes(
         batch_size=128,
         n_attacked=1024,
-        n_autoattack=32,
+        n_autoattack=64,
         effort=1.0,
         fitting=Fitting(n_batches=120, batch_size=32, lr=0.1, eps=0.05),
     ),
