@@ -104,7 +104,8 @@ Made from the records in `results/precision` by `make docs`.
 `bench run --precision fp32|bf16|auto` chooses how a network trains; it is part of the run's id.
 Attacks are evaluated in fp32 whatever the training was. In bf16 the image, the first layer and, in
 attacks, the classifier stay in fp32: a pixel near 0.5 has a neighbour in bf16 0.002 to 0.004 away,
-which is more than the start noise of TRADES.
+which is more than the start noise of TRADES. In attacks the gradient comes back through the first
+layer in bf16, whose error is relative to it.
 
 `auto` is bf16 where the device multiplies bf16 in hardware and the comparisons below, runs that
 differ in precision alone, put the whole 95% interval within {allowed} points; otherwise fp32, and
