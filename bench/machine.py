@@ -61,8 +61,8 @@ def _keep_freed_memory() -> None:
         return
     with suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, NEVER)
-        mallopt(M_TRIM_THRESHOLD, NEVER)
+        if mallopt(M_MMAP_THRESHOLD, NEVER):  # the second alone would make it worse
+            mallopt(M_TRIM_THRESHOLD, NEVER)
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

@@ -50,26 +50,26 @@ class _Layer:
 
     def close(self) -> None:
         mean, var, passes = _buffers(self.module)
+        self.passes = passes - self.passes
         rate = self._rate()
         share = torch.where(rate > 0, rate, 1.0)  # 0: statistics that stay as they are
         self.mean = self.mean + (mean - self.mean) / share
         self.var = self.var + (var - self.var) / share
-        self.passes = passes - self.passes
 
     def move(self) -> None:
         mean, var, passes = _buffers(self.module)
         passes.add_(self.passes)
         # as the layer itself does, unseen by autograd: the graph of a train-mode pass holds on to
         # the running statistics, and does not read them
-        mean.data.lerp_(self.mean, self._rate() * self.passes)
-        var.data.lerp_(self.var, self._rate() * self.passes)
+        mean.data.lerp_(self.mean, self._rate())
+        var.data.lerp_(self.var, self._rate())
 
     def _rate(self) -> Tensor:
-        """By how much a pass moves: a share that is fixed, or that of a plain average."""
+        """By how much the passes moved: a share that is fixed, or that of a plain average."""
         mean, _, passes = _buffers(self.module)
         if self.module.momentum is None:
-            return passes.to(mean.dtype).clamp(min=1).reciprocal()
-        return mean.new_full((), self.module.momentum)
+            return self.passes.to(mean.dtype) / passes.clamp(min=1)
+        return 1 - (1 - mean.new_full((), self.module.momentum)) ** self.passes
 
 
 def _buffers(module: _BatchNorm) -> tuple[Tensor, Tensor, Tensor]:

@@ -79,7 +79,7 @@ class FastCopy(nn.Module):
 
 @dataclass(frozen=True)
 class Merges:
-    """Layers that one layer does, by their names; each is called once, and read by the next."""
+    """Layers whose work another does, or does in place, by their names; each is called once."""
 
     norms: dict[str, str] = field(default_factory=dict)
     """Convolution -> the BatchNorm that its weights take in."""
@@ -94,7 +94,8 @@ class Merges:
             _with_bias(network.get_submodule(conv))
             network.set_submodule(norm, nn.Identity())
         for name, module in list(network.named_modules()):
-            if isinstance(module, nn.Conv2d) and _can_fuse(module):
+            if _can_fuse(module):
+                assert isinstance(module, nn.Conv2d)
                 is_first = module is network.first_layer
                 FusedConv.of(module, relu=name in self.relus, rounds=rounds and is_first)
         for relu in self.relus.values():
@@ -149,7 +150,7 @@ def merges(model: nn.Module) -> Merges:
         elif isinstance(module, nn.BatchNorm2d) and isinstance(layer(source), nn.Conv2d):
             norms[made_by[source]] = name
             made_by[node] = made_by[source]
-        elif isinstance(module, nn.ReLU):
+        elif isinstance(module, nn.ReLU) and not _is_watched(module):
             conv = made_by.get(source)
             if conv is not None and _can_fuse(modules[conv]):
                 relus[conv] = name
@@ -158,9 +159,14 @@ def merges(model: nn.Module) -> Merges:
     return Merges(norms, relus, tuple(in_place))
 
 
+def _is_watched(module: nn.Module) -> bool:
+    """Whether a hook may change what the module does."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+
+
 def _can_fuse(conv: nn.Module) -> bool:
     return (
-        isinstance(conv, nn.Conv2d)
+        type(conv) is nn.Conv2d  # a subclass may have a forward pass of its own
         and conv.padding_mode == "zeros"
         and not isinstance(conv.padding, str)
     )

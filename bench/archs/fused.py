@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-KERNEL_DTYPES = (torch.float32, torch.bfloat16)
-"""In which a CPU has one kernel for both."""
-HEAVY = 2
-"""Weights for each value of the map beyond which a CPU multiplies fp32 faster in NCHW."""
+HEAVY = 64
+"""Weights for each value of one image's map beyond which a CPU multiplies fp32 faster in NCHW.
+
+Of one image: the layout must not depend on how many there are, since its last bits differ.
+"""
 
 
 class FusedConv(nn.Conv2d):
@@ -29,7 +30,7 @@ class FusedConv(nn.Conv2d):
 
     @staticmethod
     def of(conv: nn.Conv2d, *, relu: bool = False, rounds: bool = False) -> None:
-        """Make `conv` one, itself: the hooks and the name that it has stay with it."""
+        """Make `conv` one, itself: its name stays, and its hooks, which then see the ReLU too."""
         conv.__class__ = FusedConv
         assert isinstance(conv, FusedConv)
         conv.relu, conv.rounds = relu, rounds
@@ -50,7 +51,7 @@ class FusedConv(nn.Conv2d):
     def _in_layout(self, x: Tensor) -> Tensor:
         """x in the layout that takes least time, in which the weight is from now on."""
         on_cpu = x.device.type == "cpu" and x.dtype == torch.float32
-        in_nchw = on_cpu and self.weight.numel() > HEAVY * x.numel()
+        in_nchw = on_cpu and self.weight.numel() > HEAVY * x.shape[1:].numel()
         layout = torch.contiguous_format if in_nchw else torch.channels_last
         if not self.weight.is_contiguous(memory_format=layout):
             self.weight.data = self.weight.data.contiguous(memory_format=layout)
@@ -91,7 +92,7 @@ class _Convolve(torch.autograd.Function):
 
 
 def _with_relu(x: Tensor, conv: FusedConv) -> Tensor:
-    if x.device.type != "cpu" or x.dtype not in KERNEL_DTYPES or not _has_kernel():
+    if x.device.type != "cpu" or not _has_kernel(x.dtype):
         return conv.alone(x).relu_()
     place = (conv.padding, conv.stride, conv.dilation, conv.groups)
     out: Tensor = torch.ops.mkldnn._convolution_pointwise(
@@ -100,8 +101,10 @@ def _with_relu(x: Tensor, conv: FusedConv) -> Tensor:
     return out
 
 
-def _has_kernel() -> bool:
-    """Whether torch was built with the kernel that its own compiler uses, and may use it."""
-    return bool(torch.backends.mkldnn.enabled) and hasattr(
-        torch.ops.mkldnn, "_convolution_pointwise"
-    )
+def _has_kernel(dtype: torch.dtype) -> bool:
+    """Whether torch was built with the kernel that its own compiler uses, and may use it here."""
+    if not torch.backends.mkldnn.enabled or not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+        return False
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32

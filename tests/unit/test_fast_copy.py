@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bench.archs import build
 from bench.archs.arch import Arch, ArchSpec, conv3x3
-from bench.archs.fast import FastCopy, FoldWarning, merges
+from bench.archs.fast import FastCopy, FoldWarning, Precision, merges
 from bench.losses import cross_entropy
 
 N_FOLDED = {"cnn": 4, "resnet-18": 20, "vgg-16": 13, "preact-resnet-18": 8, "linear": 0}
@@ -152,3 +152,45 @@ def test_a_convolution_with_two_readers_is_not_folded() -> None:
             return logits
 
     assert merges(Twice()).norms == {}
+
+
+class Standardised(nn.Conv2d):
+    """A convolution with a forward pass of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        out: Tensor = self._conv_forward(x, weight, self.bias)
+        return out
+
+
+class Branchless(Branching):
+    """Convolution, BatchNorm, ReLU, as modules."""
+
+    def __init__(self, second: nn.Module) -> None:
+        super().__init__()
+        self.second, self.relu = second, nn.ReLU()
+
+    def rest(self, h: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.relu(self.second(self.bn(h))).mean((2, 3)))
+        return logits
+
+
+def test_a_convolution_of_another_kind_stays_what_it_is() -> None:
+    model = Branchless(Standardised(4, 4, 3)).double()
+    torch.testing.assert_close(outcome(FastCopy(model))[0], outcome(model.eval())[0])
+
+
+def test_a_relu_with_a_hook_keeps_it() -> None:
+    model = Branchless(nn.Conv2d(4, 4, 3)).double()
+    assert merges(model).relus == {"second": "relu"}
+    model.relu.register_forward_hook(lambda _, args, out: 3 * out)
+    assert merges(model).relus == {}
+    torch.testing.assert_close(outcome(FastCopy(model))[0], outcome(model.eval())[0])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_logit_does_not_depend_on_how_many_images_pass(precision: Precision) -> None:
+    fast = FastCopy(trained("resnet-18", torch.float32), precision)
+    x = torch.rand(48, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        assert torch.equal(fast(x)[:16], fast(x[:16]))
