@@ -23,7 +23,7 @@ from tests.short import ShortAutoAttack
 from tests.trained import trained
 
 EFFORT = Effort(steps=120, samples=200, restarts=8)
-N_HONEST = 200
+N_HONEST = 320
 N_MASKED = 30
 
 

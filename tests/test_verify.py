@@ -86,8 +86,11 @@ def attack_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ATTACKS, "pgd-20", (replace(attack, relative_step=1 / 4), words))
 
 
-def box_alone(self: Threat, x_adv: Tensor, x: Tensor, radius: object = None) -> Tensor:
-    return x_adv.clamp(0.0, 1.0)
+def box_alone(
+    self: Threat, x: Tensor, radius: float | Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """As if the ball were not there."""
+    return torch.zeros_like(x), torch.ones_like(x)
 
 
 def uncapped(self: CatCE, before: Tensor, threat: Threat) -> Tensor:
@@ -122,7 +125,7 @@ DEFAULTS: dict[str, tuple[str, Plant, str]] = {
     "an attack's step": ("pgd-20", attack_step, "relative_step is 0.25 and was 0.2; "),
 }
 HIDDEN: dict[str, tuple[str, Plant]] = {
-    "no projection": ("madry", swapped(Threat, "project", box_alone)),
+    "no projection": ("madry", swapped(Threat, "bounds", box_alone)),
     "no cap": ("cat-ce", swapped(CatCE, "_attempted", uncapped)),
     "label draw": ("cat-ce", swapped(CatCE, "_dirichlet", one_draw)),
     "CAT-MIX as CAT-CE": ("cat-mix", swapped(CatMix, "loss", CatCE.loss)),
@@ -274,7 +277,7 @@ def test_what_breaks_is_a_line_and_the_rest_is_looked_at(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The evaluator stops at an attack that leaves the threat."""
-    monkeypatch.setattr(Threat, "project", box_alone)
+    monkeypatch.setattr(Threat, "bounds", box_alone)
     result = bench(folder, "--only", "pgd-20,apgd-ce")
     assert result.exit_code == 1
     line, summary = result.stdout.splitlines()
