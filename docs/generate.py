@@ -286,9 +286,7 @@ def generated(root: Path) -> dict[Path, str]:
     measured = [json.loads(path.read_text()) for path in sorted((root / SPEED).glob("*.json"))]
     speeds = [row for rows in measured if isinstance(rows, list) for row in rows]
     if speeds:
-        files[root / "docs" / "speed.md"] = speed_page(
-            speeds, f"bench speed --out {SPEED}/NAME.json"
-        )
+        files[root / "docs" / "speed.md"] = speed_page(speeds)
     scaling = root / SPEED / "scaling.json"
     if scaling.exists():
         files[root / "docs" / "scaling.md"] = scaling_page(

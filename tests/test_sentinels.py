@@ -91,16 +91,13 @@ def test_a_linear_model_raises_no_alarm(surrogates: dict[str, nn.Module]) -> Non
 
 @pytest.mark.parametrize(("method", "n"), [("natural", 40), ("madry", N_HONEST)])
 def test_a_network_raises_no_alarm_whether_or_not_it_is_defended(method: str, n: int) -> None:
-    net, twin = trained(method), trained("natural")
+    # after ten epochs losses still differ by as much as C7 allows
+    net, twin = trained(method, epochs=20), trained("natural")
     found = run_checks(
         net.model, net.x[:n], net.y[:n], net.threat, effort=EFFORT, surrogates=[twin.model]
     )
     assert [check.number for check in found] == list(CHECKS)
-    rung = alarms(found)
-    # a share of the images, which is at its threshold for an honest network: two standard errors
-    value, threshold = rung.pop("C7: losses apart by", (0.0, 0.0))
-    assert value <= threshold + 2 * (threshold * (1 - threshold) / n) ** 0.5
-    assert rung == {}
+    assert alarms(found) == {}
 
 
 def recorded(model: nn.Module, numbers: list[str]) -> dict[str, bool]:

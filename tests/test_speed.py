@@ -41,7 +41,7 @@ KEYS = {
     *("what", "arch", "precision", "ours_images_per_second", "reference_images_per_second"),
     *("ratio", "n_rounds", "share_of_peak", "reference", "image_size", "n_images", "passes"),
     *("reference_passes", "peak_bytes", "reference_peak_bytes", "memory", "robust_share"),
-    *("reference_robust_share", "n_apart", "note", "threads", "machine"),
+    *("reference_robust_share", "n_apart", "note", "threads", "machine", "command"),
 }
 
 
@@ -431,8 +431,12 @@ def test_the_page_of_the_records_has_a_row_each(tmp_path: Path) -> None:
         "n_rounds": 7,
         "threads": 2,
         "machine": {"device": "cpu", "processor": "P", "packages": {"torch": "2.6"}},
+        "command": "bench speed --only step-madry --out a.json",
     }
-    page = speed_page([row, row | {"reference": None, "ratio": None}], "bench speed")
+    alone = {"reference": None, "ratio": None, "command": "bench speed --out b.json"}
+    page = speed_page([row, row, row | alone])
+    commands = [line.strip() for line in page.splitlines() if line.startswith("    bench")]
+    assert commands == [row["command"], alone["command"]]
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()[-2:]]
     assert cells[0][:8] == ["step-madry", "cnn", "bf16", "128", "351", "plain loop", "100", "3.51"]
     assert cells[0][8:] == ["66%", "-", "-", "7"]

@@ -36,13 +36,13 @@ class Trained:
 
 
 @cache
-def trained(method: str, arch: str = "cnn") -> Trained:
-    """The digits suite's cell of that method, on 500 images for ten epochs, with short attacks."""
+def trained(method: str, arch: str = "cnn", epochs: int = 10) -> Trained:
+    """The digits suite's cell of that method, on 500 images for a while, with short attacks."""
     short = {method: {"steps": "5"}} if "steps" in parameters(method_class(method)) else {}
     suite = replace(load_suite("digits").only(), methods=(method,), params=short, train_size=500)
     plan = make_plan(replace(suite, arch=arch))
     cell = next(cell for cell in plan.cells if cell.spec.method == method)
-    spec = replace(cell.spec, recipe=replace(cell.spec.recipe, epochs=10, batch_size=30))
+    spec = replace(cell.spec, recipe=replace(cell.spec.recipe, epochs=epochs, batch_size=30))
     assert cell.method is not None
     with TemporaryDirectory() as results:
         folder = RunFolder(Path(results), spec.run_id)

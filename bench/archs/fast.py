@@ -107,7 +107,7 @@ class Merges:
 
 
 class FoldWarning(UserWarning):
-    """A network whose BatchNorm layers stay as they are: right, and slower."""
+    """A network whose layers stay as they are, none merged: right, and slower."""
 
 
 def merges(model: nn.Module) -> Merges:
@@ -122,7 +122,7 @@ def merges(model: nn.Module) -> Merges:
         warnings.warn(
             FoldWarning(
                 f"the forward pass of {type(model).__name__} cannot be traced, so attacks run "
-                f"without folded BatchNorm ({reason}); take data-dependent branches out of it"
+                f"without merged layers ({reason}); take data-dependent branches out of it"
             ),
             stacklevel=2,
         )

@@ -13,6 +13,14 @@ MIN_ROWS = 16
 """Fewest rows of a block. Logits of fewer differ in their last bits from those of more."""
 
 
+def padded(x: Tensor) -> Tensor:
+    """(n, ...) -> at least MIN_ROWS rows, the last one again and again; none stays none."""
+    lacking = MIN_ROWS - len(x)
+    if lacking <= 0 or len(x) == 0:
+        return x
+    return torch.cat([x, x[-1:].expand(lacking, *x.shape[1:])])
+
+
 class Blocked(Holder):
     """Calls `model` on blocks of at most `batch_size` rows, a last short one padded to MIN_ROWS.
 
@@ -55,10 +63,7 @@ class Blocked(Holder):
         return blocked
 
     def _block(self, x: Tensor) -> Tensor:
-        lacking = MIN_ROWS - len(x)
-        if lacking <= 0:
-            return self._call(x)
-        return self._call(torch.cat([x, x[-1:].expand(lacking, *x.shape[1:])]))[: len(x)]
+        return self._call(padded(x))[: len(x)]
 
     def _call(self, x: Tensor) -> Tensor:
         logits: Tensor = self.model(x)

@@ -74,6 +74,11 @@ def start_noise(
     return threat.uniform(x, generator) * per_example(radius, x)
 
 
+def start_at(kind: Start, x: Tensor, noise: Tensor) -> Tensor:
+    """Where a start of this kind begins: (B, C, H, W), (B, C, H, W) -> (B, C, H, W)."""
+    return (x + noise).clamp(0.0, 1.0) if kind == "uniform" else x + noise
+
+
 def maximise(
     objective: Objective,
     model: nn.Module,
@@ -112,9 +117,7 @@ def maximise(
     if isinstance(start, Tensor):
         x_adv = start.detach().clone()
     else:
-        x_adv = x + start_noise(start, x, threat, radius, generator)
-        if start == "uniform":
-            x_adv = x_adv.clamp(0.0, 1.0)
+        x_adv = start_at(start, x, start_noise(start, x, threat, radius, generator))
     can_narrow = keep == "first" and on_step is None and model_mode == "eval"
     layout = getattr(model, "layout", torch.preserve_format)
     x, x_adv = x.to(memory_format=layout), x_adv.to(memory_format=layout)  # once, not at every pass
@@ -177,17 +180,17 @@ class _Batch:
         return len(kept) > 0
 
     def own(self, value: float | Tensor) -> float | Tensor:
-        """Of one value for each of all examples those that belong to the examples here."""
-        return value if isinstance(self.rows, slice) else _narrowed(value, self.rows)
+        """Of one value for each of all examples those that belong to the examples here.
+
+        A tensor of one element stands for every example.
+        """
+        if isinstance(value, Tensor) and value.numel() > 1:
+            return value[self.rows]
+        return value
 
     def project(self, x_adv: Tensor) -> Tensor:
         """(n, C, H, W) -> within the threat."""
         return torch.clamp(x_adv, self.low, self.high)
-
-
-def _narrowed(value: float | Tensor, rows: Tensor) -> float | Tensor:
-    """A tensor of one element stands for every example."""
-    return value[rows] if isinstance(value, Tensor) and value.numel() > 1 else value
 
 
 class _Kept:

@@ -18,6 +18,7 @@ from bench.attacks.maximise import (
     Start,
     attack_mode,
     maximise,
+    start_at,
     start_noise,
 )
 from bench.spec import CHUNK
@@ -98,7 +99,7 @@ def _begin(
     else:
         frame = x.new_zeros(CHUNK, *x.shape[1:])
         noise = start_noise(start, frame, threat, threat.eps, generator)[rows]
-    return (x + noise).clamp(0.0, 1.0) if start == "uniform" else x + noise
+    return start_at(start, x, noise)
 
 
 def still_right(model: nn.Module, x: Tensor, y: Tensor, model_mode: ModelMode = "eval") -> Tensor:

@@ -96,6 +96,6 @@ def speed(
         for row in rows_of(jobs, reporter):
             rows.append(row)
             if out is not None:  # after each, so that what was measured is kept
-                write_rows(out, rows, machine)
+                write_rows(out, rows, machine, command)
     if not quiet:
         click.echo(table(rows, machine))

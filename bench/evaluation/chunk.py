@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks import Attack, AttackWarning, Cascade, Transfer, get_attack
-from bench.attacks.blocks import Blocked
+from bench.attacks.blocks import Blocked, padded
 from bench.attacks.maximise import attack_mode
 from bench.evaluation.check import Check
 from bench.evaluation.package_checks import is_autoattack, package_checks
@@ -167,7 +167,7 @@ class _Work:
             x_adv = attack(
                 self.blocked, x, y, self.threat, generator=generator, rows=self.rows[tried]
             )
-        if torch.equal(x_adv, x):
+        if torch.equal(x_adv, x):  # nothing moved, and these images were judged already
             right, projected = self.clean[tried], x
         else:
             right, projected = _verified(self.blocked, x, y, x_adv, self.threat, name, self.notes)
@@ -230,10 +230,11 @@ def attack_parts(found: Attack, name: str) -> list[tuple[str, Attack]]:
 def predictions(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, int]:
     """(n,) bool whether each prediction is right, and how many rows of logits are not finite.
 
-    A row that is not finite is not right, whatever its arg-max.
+    A row that is not finite is not right, whatever its arg-max. An image is judged alike, to the
+    last bit, whichever others are judged beside it.
     """
     with torch.no_grad():
-        logits = model(x)
+        logits = model(padded(x))[: len(x)]
     finite = logits.isfinite().all(1)
     return (logits.argmax(1) == y) & finite, int((~finite).sum())
 

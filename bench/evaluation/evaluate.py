@@ -77,7 +77,7 @@ def evaluate(
 
     outcomes = {"clean": attacked("clean", None)}
     clean = torch.cat([part.clean for part in outcomes["clean"]])
-    outcomes |= {name: attacked(name, clean) for name in attacks if name != "clean"}
+    outcomes |= {name: attacked(name, clean) for name in dict.fromkeys(attacks) if name != "clean"}
     notes |= dict.fromkeys(
         note for parts in outcomes.values() for p in parts for note in p.warnings
     )

@@ -13,15 +13,15 @@ HEAD = (
 )
 
 
-def speed_page(rows: Sequence[Mapping[str, Any]], command: str) -> str:
-    """The rows of the records, which `command` measured; all on machines that they name."""
+def speed_page(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows of the records, with the commands and the machines that they name."""
     machines = dict.fromkeys(
         f"{row['machine']['device']}, {row['machine']['processor']}, {row['threads']} threads, "
         f"torch {row['machine']['packages']['torch']}"
         for row in rows
     )
     return PAGE.format(
-        command=command,
+        commands="\n".join(f"    {c}" for c in dict.fromkeys(row["command"] for row in rows)),
         machines="; ".join(machines),
         table=markdown_table([HEAD, *(_cells(row) for row in rows)]),
     )
@@ -54,7 +54,7 @@ PAGE = """\
 
 Made from the records in `results/speed` by `make docs`; measured by
 
-    {command}
+{commands}
 
 Both sides of a row do the same work on the same images and take turns in one process; figures are
 medians over the rounds, and `times faster` is the median of the rounds' ratios. A step is one whole

@@ -50,9 +50,9 @@ class Row:
     note: str | None = None
 
 
-def write_rows(path: Path, rows: Sequence[Row], machine: Mapping[str, Any]) -> None:
-    """A JSON list, an object a row, each with the machine it was measured on."""
-    beside = {"threads": machine["threads"], "machine": dict(machine)}
+def write_rows(path: Path, rows: Sequence[Row], machine: Mapping[str, Any], command: str) -> None:
+    """A JSON list, an object a row, each with its machine and the command that measured it."""
+    beside = {"threads": machine["threads"], "machine": dict(machine), "command": command}
     write_json(path, [asdict(row) | beside for row in rows])
 
 
@@ -67,7 +67,8 @@ def table(rows: Sequence[Row], machine: Mapping[str, Any]) -> str:
         "faster: median over rounds; passes: forward + backward an image; robust: share of the "
         "images that are right under the attack; apart: images that one side broke and the other "
         "did not, where another package's PGD starts from noise of its own and AutoAttack's has "
-        f"our seed. {machine['device']}, {machine['processor']}, {machine['threads']} thread(s)."
+        "our seed; precision: of ours, what stands beside it is in fp32. "
+        f"{machine['device']}, {machine['processor']}, {machine['threads']} thread(s)."
     )
     memory = dict.fromkeys(row.memory for row in rows if row.memory)
     return "\n".join([aligned(cells), legend, *(f"MiB: {text}." for text in memory)])

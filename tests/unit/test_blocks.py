@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.blocks import MIN_ROWS, Blocked
+from bench.attacks.blocks import MIN_ROWS, Blocked, padded
+from bench.evaluation.chunk import predictions
 from tests.harness import small_batch, small_net
 
 
@@ -60,6 +61,21 @@ def test_logits_do_not_depend_on_the_blocks() -> None:
             alone = net(x[:rows])
             for batch_size in (1, 16, 32):
                 assert torch.equal(Blocked(net, batch_size)(x[:rows]), alone)
+
+
+def test_an_image_is_judged_alike_whichever_are_beside_it() -> None:
+    counted = Counted(small_net(dtype=torch.float32).eval())
+    batch = small_batch(n=61, dtype=torch.float32)
+    with torch.no_grad():
+        whole = counted(batch.x)
+        right, _ = predictions(counted, batch.x, batch.y)
+        for rows in (1, 2, 3, 15, 16, 33):
+            assert torch.equal(counted(padded(batch.x[:rows]))[:rows], whole[:rows])
+            alone, _ = predictions(counted, batch.x[:rows], batch.y[:rows])
+            assert torch.equal(alone, right[:rows])
+        none, _ = predictions(counted, batch.x[:0], batch.y[:0])
+    assert len(none) == 0
+    assert set(counted.rows) == {0, MIN_ROWS, 33, 61}
 
 
 def test_the_padding_carries_no_gradient() -> None:
