@@ -54,7 +54,7 @@ DEFINITIONS: dict[str, tuple[Attack, str]] = {
         f"pgd-20-fast{suffix}": (
             PGDOn(steps=20, relative_step=_CAT_STEP, keep="first", search=search),
             f"pgd-20 searched on {copy}, any iterate counts; what only the copy gets wrong is "
-            "attacked again on the network (ours)",
+            "attacked further on the network (ours)",
         )
         for suffix, search, copy in _COPIES
     },

@@ -126,7 +126,7 @@ def maximise(
     every = NARROWS_EVERY.get(x.device.type, NARROWS_EVERY["cuda"])
     with attack_mode(model, model_mode):
         for step in range(steps):
-            if step % every == 0 and not batch.narrow(~kept.found):
+            if batch.narrows and step % every == 0 and not batch.narrow():
                 break
             x_adv = batch.x_adv.requires_grad_()
             with torch.enable_grad():
@@ -134,18 +134,21 @@ def maximise(
                 value = batch.objective(logits, batch.y, step)
                 (gradient,) = torch.autograd.grad(value.sum(), x_adv)
             batch.x_adv = x_adv = x_adv.detach()
-            kept.offer(batch, logits.detach(), value.detach())
-            active = on_step(step, x_adv, logits.detach(), gradient) if on_step else None
+            if batch.narrows:
+                active: Tensor | None = batch.look(logits.detach(), step)
+            else:
+                kept.offer(logits.detach(), value.detach())
+                active = on_step(step, x_adv, logits.detach(), gradient) if on_step else None
             size = batch.own(step_size(step) if callable(step_size) else step_size)
             moved = batch.project(x_adv + per_example(size, x) * threat.direction(gradient))
             batch.x_adv = moved if active is None else torch.where(rowwise(active, x), moved, x_adv)
-        if keep == "last":
-            return batch.project(batch.x_adv)  # moves only what on_step froze at a start outside
-        if batch.narrow(~kept.found):
+        if batch.narrows:
+            return batch.gathered()
+        if keep == "best":
             with torch.no_grad():
                 logits = model(batch.x_adv)
-                kept.offer(batch, logits, batch.objective(logits, batch.y, steps))
-    return kept.x_adv
+                kept.offer(logits, batch.objective(logits, batch.y, steps))
+        return kept.outcome()
 
 
 class _Batch:
@@ -164,20 +167,42 @@ class _Batch:
         self.x_adv, self.y = x_adv, y
         self.low, self.high = threat.bounds(x, radius)
         self.objective, self.objective_of = objective, objective_of
-        self.rows: Tensor | slice = slice(None)
+        self.narrows = objective_of is not None
+        """Whether an example leaves once it is found; until then it stays where it was found."""
+        self.found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self.rows = torch.arange(len(x), device=x.device)
         """Their places among all examples."""
+        self._left = torch.empty_like(x_adv) if self.narrows else x_adv
+        """Of all examples, those that left, as they left."""
 
-    def narrow(self, stay: Tensor) -> bool:
-        """Go on with those that `stay`, (B,) of all examples; False where none of them is left."""
-        if self.objective_of is None:
-            return True
-        kept = stay[self.rows].nonzero().squeeze(1)
-        if len(kept) < len(self.x_adv):
-            self.rows = stay.nonzero().squeeze(1)
-            self.x_adv, self.y = self.x_adv[kept], self.y[kept]
-            self.low, self.high = self.low[kept], self.high[kept]
-            self.objective = self.objective_of(self.rows)
-        return len(kept) > 0
+    def look(self, logits: Tensor, step: int) -> Tensor:
+        """(n,) bool: which go on, being not found by now."""
+        wrong = logits.argmax(1) != self.y
+        if step == 0:  # every later iterate is a projection
+            wrong &= self.inside()
+        self.found |= wrong
+        return ~self.found
+
+    def narrow(self) -> bool:
+        """Go on with those that are not found; False where there are none."""
+        stay = (~self.found).nonzero().squeeze(1)
+        if len(stay) < len(self.found):
+            self._leave()
+            self.rows, self.x_adv, self.y = self.rows[stay], self.x_adv[stay], self.y[stay]
+            self.low, self.high = self.low[stay], self.high[stay]
+            self.found = self.found[stay]
+            if len(stay) > 0:
+                assert self.objective_of is not None
+                self.objective = self.objective_of(self.rows)
+        return len(stay) > 0
+
+    def gathered(self) -> Tensor:
+        """All examples, as they are now or as they left."""
+        self._leave()
+        return self._left
+
+    def _leave(self) -> None:
+        self._left[self.rows] = self.project(self.x_adv)  # moves only a start, without any step
 
     def own(self, value: float | Tensor) -> float | Tensor:
         """Of one value for each of all examples those that belong to the examples here.
@@ -188,29 +213,42 @@ class _Batch:
             return value[self.rows]
         return value
 
+    def inside(self) -> Tensor:
+        """(n,) bool: whether an iterate is within the threat."""
+        return (self.x_adv == self.project(self.x_adv)).flatten(1).all(1)
+
     def project(self, x_adv: Tensor) -> Tensor:
         """(n, C, H, W) -> within the threat."""
         return torch.clamp(x_adv, self.low, self.high)
 
 
 class _Kept:
-    """The iterate to return, per example, for keep = best or first."""
+    """The iterate to return, per example, of a batch that stays whole."""
 
     def __init__(self, keep: Keep, batch: _Batch) -> None:
-        self.keep = keep
+        self.keep, self.batch = keep, batch
         self.x_adv = batch.project(batch.x_adv)
         self.value = self.x_adv.new_full((len(self.x_adv),), -torch.inf)
-        self.found = torch.zeros(len(self.x_adv), dtype=torch.bool, device=self.x_adv.device)
 
-    def offer(self, batch: _Batch, logits: Tensor, value: Tensor) -> None:
+    def offer(self, logits: Tensor, value: Tensor) -> None:
+        """The present iterate, with its logits and objective."""
+        batch = self.batch
         if self.keep == "last":
             return
-        rows, x_adv = batch.rows, batch.x_adv
-        inside = (x_adv == batch.project(x_adv)).flatten(1).all(1)
+        better = batch.inside()
         if self.keep == "best":
-            better = inside & (value > self.value[rows])
-            self.value[rows] = torch.where(better, value, self.value[rows])
+            better &= value > self.value
+            self.value = torch.where(better, value, self.value)
         else:
-            better = inside & ~self.found[rows]
-            self.found[rows] |= inside & (logits.argmax(1) != batch.y)
-        self.x_adv[rows] = torch.where(rowwise(better, x_adv), x_adv, self.x_adv[rows])
+            better &= ~batch.found & (logits.argmax(1) != batch.y)
+            batch.found |= better
+        self.x_adv = torch.where(rowwise(better, self.x_adv), batch.x_adv, self.x_adv)
+
+    def outcome(self) -> Tensor:
+        """(B, C, H, W), within the threat."""
+        last = self.batch.project(self.batch.x_adv)  # moves what on_step froze at a start outside
+        if self.keep == "last":
+            return last
+        if self.keep == "first":
+            return torch.where(rowwise(self.batch.found, last), self.x_adv, last)
+        return self.x_adv

@@ -90,7 +90,8 @@ class PGD:
 
         rows: (B,) places of these images in a frame of 256, which the noise is drawn for.
         """
-        return self._ascend(searched(model, self.search), x, y, threat, generator, rows)
+        copy = searched(model, self.search)
+        return self._ascend(copy, x, y, threat, self.start, generator, rows)
 
     def _ascend(
         self,
@@ -98,6 +99,7 @@ class PGD:
         x: Tensor,
         y: Tensor,
         threat: Threat,
+        start: Start | Tensor,
         generator: torch.Generator | None,
         rows: Tensor | None,
     ) -> Tensor:
@@ -111,7 +113,7 @@ class PGD:
             threat,
             steps=self.steps,
             step_size=self.relative_step * threat.eps,
-            start=self.start,
+            start=start,
             keep=self.keep,
             model_mode=self.model_mode,
             generator=generator,
@@ -127,7 +129,8 @@ def _aim(loss: Callable[[Tensor, Tensor], Tensor], left: Tensor) -> Objective:
 class PGDOn(PGD):
     """PGD that searches where it is told to, and not always on a copy in the model's own dtype.
 
-    What a copy gets wrong and the network does not is attacked once more, on the network.
+    What a copy gets wrong and the network does not is attacked further, on the network, from
+    where the copy left it.
     """
 
     search: Search = "bf16"
@@ -160,13 +163,17 @@ class PGDOn(PGD):
     ) -> Tensor:
         """As PGD; `search` says on what."""
         copy = searched(model, self.search)
-        x_adv = self._ascend(copy, x, y, threat, generator, rows)
+        x_adv = self._ascend(copy, x, y, threat, self.start, generator, rows)
         if copy is model or len(x) == 0:
             return x_adv
         right = still_right(model, x_adv, y).nonzero().squeeze(1)
         again = right[~still_right(copy, x_adv[right], y[right])]
-        own = None if rows is None else rows[again]
-        x_adv[again] = self._ascend(model, x[again], y[again], threat, generator, own)
+        x_adv[again] = self._ascend(
+            *(model, x[again], y[again], threat),
+            start=x_adv[again],
+            generator=generator,
+            rows=None,
+        )
         return x_adv
 
 

@@ -54,14 +54,15 @@ def ascend_in_turn(
     *,
     steps: int,
     step_size: float | Callable[[int], float],
-    start: Start,
+    start: Start | Tensor,
     keep: Keep,
     model_mode: ModelMode = "eval",
     generator: torch.Generator | None,
     rows: Tensor | None,
 ) -> Tensor:
-    """A run of `maximise` within eps for each aim, from fresh noise; lengths in pixels.
+    """A run of `maximise` within eps for each aim; lengths in pixels.
 
+    start: a kind of noise, fresh for each run, or the images to start from, (B, C, H, W).
     rows: (B,) places of these images in a frame of 256. Every run draws the noise of the whole
     frame, so that an image's noise does not depend on which others are attacked beside it.
     """
@@ -87,13 +88,15 @@ def ascend_in_turn(
 
 
 def _begin(
-    start: Start,
+    start: Start | Tensor,
     x: Tensor,
     threat: Threat,
     generator: torch.Generator | None,
     rows: Tensor | None,
 ) -> Tensor:
     """(B, C, H, W): where a run on these images begins."""
+    if isinstance(start, Tensor):
+        return start
     if rows is None or start == "zero":
         noise = start_noise(start, x, threat, threat.eps, generator)
     else:
