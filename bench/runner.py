@@ -41,11 +41,17 @@ class Runner:
         device: torch.device,
         reporter: Reporter,
         provenance: Mapping[str, Any],
+        *,
+        compiles: bool = False,
     ) -> None:
+        """compiles: the networks that a training attacks."""
         self.plan, self.results, self.device, self.reporter = plan, results, device, reporter
         self.images = Images(plan.dataset, device)
         self.machine = describe_machine(device)
         self.provenance = dict(provenance) | {"machine": self.machine}
+        self.compiles = compiles
+        if compiles:
+            self.provenance["compiled"] = True
         self.networks: dict[str, nn.Module] = {}
         self.attacked: dict[tuple[str, str], nn.Module] = {}
 
@@ -179,7 +185,10 @@ class Runner:
             folder.train_file.replace(folder.earlier_train_file)
             (folder.path / "spec.json").unlink(missing_ok=True)
             folder.write_spec(cell.spec, card(cell), self.provenance | self._role(cell))
-        trainer = Trainer(cell.spec, cell.method, self.plan.dataset, folder, self.device)
+        trainer = Trainer(
+            *(cell.spec, cell.method, self.plan.dataset, folder, self.device),
+            compiles=self.compiles,
+        )
         try:
             summary = trainer.run(self.reporter)
         except NonFiniteLoss as error:

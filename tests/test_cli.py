@@ -14,8 +14,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bench import registry
+from bench.archs import compiled
+from bench.archs.arch import Arch
+from bench.archs.compiled import CompiledCopy
+from bench.archs.fast import Precision
 from bench.cli import main
 from bench.records import load_records
+from bench.training import optimiser
 
 SMALL = ["--train-size", "60", "--test-size", "16", "--epochs", "1", "--quiet"]
 
@@ -104,6 +109,28 @@ def test_a_run_does_only_what_is_missing(tmp_path: Path) -> None:
     assert (frame.status == "done").all()
     clean = frame[frame.attack == "clean"].n_correct.to_numpy()
     assert (frame[frame.attack == "pgd-20"].n_correct.to_numpy() <= clean).all()
+
+
+def test_a_run_that_compiles_says_so_and_trains_the_same_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
+    made: list[CompiledCopy] = []
+
+    class Noted(CompiledCopy):
+        def __init__(self, model: Arch, precision: Precision) -> None:
+            made.append(self)
+            super().__init__(model, precision)
+
+    monkeypatch.setattr(optimiser, "CompiledCopy", Noted)
+    one = ["--results", str(tmp_path), *SMALL[:-1], "--methods", "madry", "--attacks", "clean"]
+    first = bench("run", *one, "--compile")
+    assert first.exit_code == 0, first.output
+    assert "--compile: on a CPU this takes longer than without" in first.stderr
+    assert len(made) == 1
+    (trained,) = load_records(tmp_path)
+    assert trained.provenance["compiled"] is True
+    assert bench("run", *one).stderr.count("done already") == 1
 
 
 def test_a_run_keeps_the_weights_of_both_checkpoints_and_no_state(tmp_path: Path) -> None:

@@ -429,16 +429,20 @@ def test_the_page_of_the_records_has_a_row_each(tmp_path: Path) -> None:
         "robust_share": None,
         "n_apart": None,
         "n_rounds": 7,
+        "note": None,
         "threads": 2,
         "machine": {"device": "cpu", "processor": "P", "packages": {"torch": "2.6"}},
         "command": "bench speed --only step-madry --out a.json",
     }
-    alone = {"reference": None, "ratio": None, "command": "bench speed --out b.json"}
+    alone = {"reference": None, "ratio": None, "note": "compiled"}
+    alone["command"] = "bench speed --out b.json"
     page = speed_page([row, row, row | alone])
     commands = [line.strip() for line in page.splitlines() if line.startswith("    bench")]
     assert commands == [row["command"], alone["command"]]
-    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()[-2:]]
+    table = [line for line in page.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table[-2:]]
     assert cells[0][:8] == ["step-madry", "cnn", "bf16", "128", "351", "plain loop", "100", "3.51"]
     assert cells[0][8:] == ["66%", "-", "-", "7"]
+    assert cells[1][0] == "step-madry (compiled)"
     assert cells[1][5:8] == ["-", "100", "-"]
     assert page.count("cpu, P, 2 threads, torch 2.6") == 1

@@ -36,13 +36,13 @@ class FastCopy(nn.Module):
     """`model` as it is now, for eval mode alone; `refresh` follows the model's later weights.
 
     The parameters need no gradient. With fp32 the copy has the model's own dtype, which may be
-    float64.
+    float64. fuses: whether a ReLU is done with the convolution before it.
     """
 
     layout = torch.channels_last
     """Of images that need no copy on their way in; an attack keeps its own in it."""
 
-    def __init__(self, model: Arch, precision: Precision = "fp32") -> None:
+    def __init__(self, model: Arch, precision: Precision = "fp32", *, fuses: bool = True) -> None:
         super().__init__()
         self.precision = precision
         found = merges(model)
@@ -50,7 +50,9 @@ class FastCopy(nn.Module):
         network = copy.deepcopy(model)
         if precision == "bf16":
             _halve(network)
-        found.apply(network, rounds=precision == "bf16")
+        found.fold(network)
+        if fuses:
+            found.fuse(network, rounds=precision == "bf16")
         self.network = network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
         self.training = False
         self._source = (model,)  # in a tuple, so that it is no submodule
@@ -88,11 +90,14 @@ class Merges:
     in_place: tuple[str, ...] = ()
     """ReLUs that may overwrite what they read."""
 
-    def apply(self, network: Arch, *, rounds: bool) -> None:
-        """Merge in `network`, whose first layer `rounds` its output to bf16."""
+    def fold(self, network: Arch) -> None:
+        """Have convolutions of `network` do what the BatchNorm layers behind them did."""
         for conv, norm in self.norms.items():
             _with_bias(network.get_submodule(conv))
             network.set_submodule(norm, nn.Identity())
+
+    def fuse(self, network: Arch, *, rounds: bool) -> None:
+        """Have them do the ReLUs too, and have the first layer round its output to bf16."""
         for name, module in list(network.named_modules()):
             if _can_fuse(module):
                 assert isinstance(module, nn.Conv2d)

@@ -6,19 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from bench.archs.fast import FastCopy
+from bench.archs.rows import filled
 from bench.attacks.attack import Search
 from bench.attacks.search import Holder, searched
 
 MIN_ROWS = 16
 """Fewest rows of a block. Logits of fewer differ in their last bits from those of more."""
-
-
-def padded(x: Tensor) -> Tensor:
-    """(n, ...) -> at least MIN_ROWS rows, the last one again and again; none stays none."""
-    lacking = MIN_ROWS - len(x)
-    if lacking <= 0 or len(x) == 0:
-        return x
-    return torch.cat([x, x[-1:].expand(lacking, *x.shape[1:])])
 
 
 class Blocked(Holder):
@@ -63,7 +56,7 @@ class Blocked(Holder):
         return blocked
 
     def _block(self, x: Tensor) -> Tensor:
-        return self._call(padded(x))[: len(x)]
+        return self._call(filled(x, MIN_ROWS))[: len(x)]
 
     def _call(self, x: Tensor) -> Tensor:
         logits: Tensor = self.model(x)

@@ -81,6 +81,13 @@ ONE_STUDY = ("methods", "arch", "eps", "recipe", "attacks", "params")
     show_default=True,
     help="Of the training: auto is bf16 where the device is fast in it and it costs no accuracy.",
 )
+@click.option(
+    "--compile",
+    "compiles",
+    is_flag=True,
+    help="Compile what a training attacks; for a GPU, where it starts a minute later. On a CPU it "
+    "costs time.",
+)
 @workers_option
 @device_option
 @results_option
@@ -93,6 +100,7 @@ def run(
     results: Path,
     workers: int,
     against: tuple[str, ...],
+    compiles: bool,
     **options: Any,
 ) -> None:
     """Train methods and attack them; do only what is missing.
@@ -112,6 +120,8 @@ def run(
         studies = [with_rivals(studies[0], against)]
     with at_work(device, workers, quiet) as (chosen, reporter, command, helpers):
         studies = _with_precision(studies, chosen, reporter)
+        if compiles and chosen.type == "cpu":
+            reporter.say("--compile: on a CPU this takes longer than without")
         plans = make_plans(suite.title, studies)
         if dry_run:
             texts = [describe_plan(plan, results, chosen, reporter) for plan in plans]
@@ -122,7 +132,7 @@ def run(
         with helpers:
             for plan in plans:
                 provenance = origin | {"dataset_source": plan.source}
-                Runner(plan, results, chosen, reporter, provenance).run()
+                Runner(plan, results, chosen, reporter, provenance, compiles=compiles).run()
     after = [status for plan in plans for status in plan.statuses(results)]
     if not quiet:
         click.echo(_done(before, after, results))

@@ -29,8 +29,8 @@ from bench.commands.work import at_work
     "--rounds", type=int, default=5, show_default=True, help="In which both sides take turns."
 )
 @click.option("--batch-size", type=int, help="Images of a step.  [cnn 128, others 32]")
-@click.option("--images", type=int, help="Images of a PGD evaluation.  [cnn 256, others 16]")
-@click.option("--autoattack-images", type=int, help="Images of AutoAttack.  [cnn 32, others 4]")
+@click.option("--images", type=int, help="Images of a PGD evaluation.  [cnn 1024, others 16]")
+@click.option("--autoattack-images", type=int, help="Images of AutoAttack.  [cnn 64, others 4]")
 @click.option("--effort", type=float, help="Share of AutoAttack's iterations.  [cnn 1, others 0.1]")
 @click.option("--image-size", type=int, default=32, show_default=True, help="Pixels a side.")
 @click.option(
@@ -38,6 +38,9 @@ from bench.commands.work import at_work
 )
 @click.option(
     "--peak/--no-peak", default=True, help="Also the share of the convolution peak of a step."
+)
+@click.option(
+    "--compile", "compiles", is_flag=True, help="Compile what our steps attack, as bench run does."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the rows as JSON.")
 @click.option(

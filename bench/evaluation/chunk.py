@@ -18,8 +18,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bench.archs.rows import filled
 from bench.attacks import Attack, AttackWarning, Cascade, Transfer, get_attack
-from bench.attacks.blocks import Blocked, padded
+from bench.attacks.blocks import MIN_ROWS, Blocked
 from bench.attacks.maximise import attack_mode
 from bench.evaluation.check import Check
 from bench.evaluation.package_checks import is_autoattack, package_checks
@@ -234,7 +235,7 @@ def predictions(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, int]:
     last bit, whichever others are judged beside it.
     """
     with torch.no_grad():
-        logits = model(padded(x))[: len(x)]
+        logits = model(filled(x, MIN_ROWS))[: len(x)]
     finite = logits.isfinite().all(1)
     return (logits.argmax(1) == y) & finite, int((~finite).sum())
 

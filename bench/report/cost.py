@@ -138,14 +138,17 @@ def _cost(run: RunRecord) -> RunCost | None:
         first_layer=first_layer,
         images_per_second=float(cost["images_per_second"]),
         seconds_per_epoch=float(cost["train_seconds"]) / int(train["epochs"]),
-        machine=_machine(run.provenance.get("machine") or {}),
+        machine=_machine(run.provenance),
     )
 
 
-def _machine(facts: Mapping[str, Any]) -> Machine | None:
+def _machine(provenance: Mapping[str, Any]) -> Machine | None:
+    """One that attacks compiled networks is another machine."""
+    facts = provenance.get("machine") or {}
     if any(name not in facts for name in ("device", "processor", "threads")):
         return None
-    return Machine(str(facts["device"]), str(facts["processor"]), int(facts["threads"]))
+    device = f"{facts['device']}{', compiled' if provenance.get('compiled') else ''}"
+    return Machine(device, str(facts["processor"]), int(facts["threads"]))
 
 
 def _relative(cost: GroupCost, references: Sequence[_Reference]) -> GroupCost:

@@ -27,9 +27,8 @@ class Counter(Cost):
 
     def _weight_hook(self) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def count(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            weight = module.weight
-            assert isinstance(weight, Tensor)
-            if self._counting and output.requires_grad and weight.requires_grad:
+            trains = any(parameter.requires_grad for parameter in module.parameters())
+            if self._counting and output.requires_grad and trains:
                 rows = len(output)
                 output.register_hook(lambda _: self._count_update(rows))  # type: ignore[no-untyped-call]
 

@@ -28,8 +28,9 @@ def speed_page(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    what = f"{row['what']} ({row['note']})" if row["note"] else row["what"]
     return (
-        *(row["what"], row["arch"], row["precision"], str(row["n_images"])),
+        *(what, row["arch"], row["precision"], str(row["n_images"])),
         significant(row["ours_images_per_second"]),
         row["reference"] or "-",
         _or_dash(row["reference_images_per_second"]),
@@ -67,4 +68,12 @@ another package's PGD starts from noise of its own.
 Only the ratios mean something elsewhere: {machines}, shared with other work.
 
 {table}
+
+## Compiling
+
+`bench run --compile` has `torch.compile` compile the copy that a training attacks, and not the
+update, which is the smaller part. On CUDA each pass becomes a CUDA graph, and batches are filled up
+to one size. Evaluations are not compiled: their batches shrink as images are found. It is off
+unless asked for: rows marked `compiled` show what it costs on a CPU, and on a GPU nothing of it is
+on record yet; `bench speed --only step-madry --compile` measures it.
 """

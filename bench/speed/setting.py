@@ -77,6 +77,8 @@ class Setting:
     n_rounds: int = 5
     with_memory: bool = True
     with_peak: bool = True
+    compiles: bool = False
+    """What our steps attack."""
 
     def __post_init__(self) -> None:
         sizes = self.sizes
@@ -111,6 +113,7 @@ def settings(
     image_size: int = 32,
     memory: bool = True,
     peak: bool = True,
+    compiles: bool = False,
 ) -> list[Setting]:
     """One for each network and precision, with the sizes of the network where none is given.
 
@@ -134,6 +137,7 @@ def settings(
             n_rounds=rounds,
             with_memory=memory,
             with_peak=peak,
+            compiles=compiles,
         )
         for arch in dict.fromkeys(resolve(arch) for arch in archs)
         for precision in dict.fromkeys(precisions) or _suitable(device)

@@ -30,6 +30,7 @@ LR = 0.01
 N_EPOCHS = 100
 """Of the training whose middle the step is from: what some methods do depends on the epoch."""
 PLAIN_LOOP = "plain loop"
+COMPILED = "compiled"
 
 
 def step_row(method: str, setting: Setting) -> Row:
@@ -49,7 +50,9 @@ def step_row(method: str, setting: Setting) -> Row:
         floor = floor_seconds(
             network, x, counted.passes, setting.precision, updates=counted.updates
         )
-    memory = peak_memory(method, setting, plain=False) if setting.with_memory else None
+    # a compiler in the same process would be counted too
+    measures_memory = setting.with_memory and not setting.compiles
+    memory = peak_memory(method, setting, plain=False) if measures_memory else None
     beside = peak_memory(method, setting, plain=True) if memory and plain else None
     seconds = rounds.reference_seconds
     return Row(
@@ -69,7 +72,7 @@ def step_row(method: str, setting: Setting) -> Row:
         peak_bytes=memory.n_bytes if memory else None,
         reference_peak_bytes=beside.n_bytes if beside else None,
         memory=memory.kind if memory else None,
-        note=note or None,
+        note="; ".join(filter(None, (COMPILED if setting.compiles else "", note))) or None,
     )
 
 
@@ -89,7 +92,10 @@ def _ours(spec: TrainSpec, setting: Setting) -> tuple[Callable[[], object], Arch
     n = setting.sizes.batch_size
     made = made_dataset(n, setting.image_size)
     folder = RunFolder(Path("unwritten"), spec.run_id)  # only a whole training writes there
-    trainer = Trainer(spec, get_method(spec.method), made, folder, setting.device)
+    trainer = Trainer(
+        *(spec, get_method(spec.method), made, folder, setting.device),
+        compiles=setting.compiles,
+    )
     trainer.state.epoch = N_EPOCHS // 2
     index = torch.arange(n, device=setting.device)
     x = trainer.data.views(index, spec.seed, 0)

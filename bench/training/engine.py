@@ -79,7 +79,10 @@ class Trainer:
         dataset: Dataset,
         folder: RunFolder,
         device: torch.device,
+        *,
+        compiles: bool = False,
     ) -> None:
+        """compiles: the copy that attacks run on, which takes a minute first."""
         self.spec, self.method, self.folder, self.device = spec, method, folder, device
         threat = Threat(spec.norm, spec.eps)
         method.validate(threat, spec.num_classes)
@@ -91,7 +94,7 @@ class Trainer:
         model = with_precision(self.network, spec.precision)
         self.cost = Cost()
         self.cost.watch(model, self.network.first_layer)
-        self.optimiser = Optimiser(model, spec.recipe, self.n_batches)
+        self.optimiser = Optimiser(model, spec.recipe, self.n_batches, compiles=compiles)
         self.state = TrainState(
             model=model,
             threat=threat,

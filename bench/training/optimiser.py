@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.archs.compiled import CompiledCopy
 from bench.archs.fast import FastCopy
 from bench.attacks.maximise import ModelMode
 from bench.recipe import Recipe
@@ -17,11 +18,14 @@ from bench.training.schedule import learning_rate, n_drops
 class Optimiser:
     """SGD under the recipe; the engine's side of an update."""
 
-    def __init__(self, model: nn.Module, recipe: Recipe, n_batches: int) -> None:
+    def __init__(
+        self, model: nn.Module, recipe: Recipe, n_batches: int, *, compiles: bool = False
+    ) -> None:
         self.recipe = recipe
         self.n_batches = n_batches
         self.model = model
-        self._copy: FastCopy | None = None
+        self.compiles = compiles
+        self._copy: FastCopy | CompiledCopy | None = None
         self.sgd = torch.optim.SGD(
             _groups(model, recipe),
             lr=recipe.lr,
@@ -59,7 +63,8 @@ class Optimiser:
         if mode == "train" or model is not self.model or not has_copy(model):
             return model
         if self._copy is None:
-            self._copy = FastCopy(plain(model), precision_of(model))
+            kind = CompiledCopy if self.compiles else FastCopy
+            self._copy = kind(plain(model), precision_of(model))
         else:
             self._copy.refresh()
         return self._copy

@@ -10,7 +10,7 @@ from bench.cli import main
 from bench.commands.run import run
 from bench.records import load_records
 from bench.report.aggregate import Section, sections
-from bench.report.cost import GroupCost, costs
+from bench.report.cost import GroupCost, Machine, costs
 from bench.report.cost_table import cost_csv, cost_facts, cost_table
 from tests.report.made import MACHINE, model_run, train_run
 
@@ -73,6 +73,15 @@ def test_seconds_of_another_machine_are_not_compared(
     assert row[2:4] == ["1.18", "\u2013"]
     assert "No madry run on an equal machine at equal batch size and precision." in (
         cost_table(section(tmp_path)).notes
+    )
+
+
+def test_a_machine_that_compiles_is_another_machine(tmp_path: Path) -> None:
+    train_run(tmp_path, "madry")
+    train_run(tmp_path, "trades", provenance={"compiled": True})
+    assert cells(tmp_path)["trades"][3] == "\u2013"
+    assert by_label(tmp_path)["trades"].runs[0].machine == Machine(
+        f"{MACHINE['device']}, compiled", str(MACHINE["processor"]), int(str(MACHINE["threads"]))
     )
 
 

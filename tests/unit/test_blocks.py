@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.blocks import MIN_ROWS, Blocked, padded
+from bench.archs.rows import filled
+from bench.attacks.blocks import MIN_ROWS, Blocked
 from bench.evaluation.chunk import predictions
 from tests.harness import small_batch, small_net
 
@@ -70,7 +71,7 @@ def test_an_image_is_judged_alike_whichever_are_beside_it() -> None:
         whole = counted(batch.x)
         right, _ = predictions(counted, batch.x, batch.y)
         for rows in (1, 2, 3, 15, 16, 33):
-            assert torch.equal(counted(padded(batch.x[:rows]))[:rows], whole[:rows])
+            assert torch.equal(counted(filled(batch.x[:rows], MIN_ROWS))[:rows], whole[:rows])
             alone, _ = predictions(counted, batch.x[:rows], batch.y[:rows])
             assert torch.equal(alone, right[:rows])
         none, _ = predictions(counted, batch.x[:0], batch.y[:0])
