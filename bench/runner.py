@@ -44,14 +44,12 @@ class Runner:
         *,
         compiles: bool = False,
     ) -> None:
-        """compiles: the networks that a training attacks."""
+        """compiles: the copies of networks that trainings attack."""
         self.plan, self.results, self.device, self.reporter = plan, results, device, reporter
         self.images = Images(plan.dataset, device)
         self.machine = describe_machine(device)
         self.provenance = dict(provenance) | {"machine": self.machine}
         self.compiles = compiles
-        if compiles:
-            self.provenance["compiled"] = True
         self.networks: dict[str, nn.Module] = {}
         self.attacked: dict[tuple[str, str], nn.Module] = {}
 

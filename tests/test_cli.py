@@ -118,9 +118,9 @@ def test_a_run_that_compiles_says_so_and_trains_the_same_run(
     made: list[CompiledCopy] = []
 
     class Noted(CompiledCopy):
-        def __init__(self, model: Arch, precision: Precision) -> None:
+        def __init__(self, model: Arch, precision: Precision, n_rows: int) -> None:
             made.append(self)
-            super().__init__(model, precision)
+            super().__init__(model, precision, n_rows)
 
     monkeypatch.setattr(optimiser, "CompiledCopy", Noted)
     one = ["--results", str(tmp_path), *SMALL[:-1], "--methods", "madry", "--attacks", "clean"]
@@ -129,7 +129,8 @@ def test_a_run_that_compiles_says_so_and_trains_the_same_run(
     assert "--compile: on a CPU this takes longer than without" in first.stderr
     assert len(made) == 1
     (trained,) = load_records(tmp_path)
-    assert trained.provenance["compiled"] is True
+    assert trained.train is not None
+    assert trained.train["compiled"] is True
     assert bench("run", *one).stderr.count("done already") == 1
 
 

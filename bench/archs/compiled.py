@@ -17,13 +17,11 @@ from torch import Tensor, nn
 
 from bench.archs.arch import Arch
 from bench.archs.fast import FastCopy, Precision
-from bench.archs.rows import filled
+from bench.archs.rows import filled, only_counts
 
 BACKEND = "inductor"
-COMPILERS = ("torch._dynamo", "torch._inductor")
-"""Modules of the errors that are the compiler's own."""
 LOOKS_AT_GRAD = "The .grad attribute of a Tensor that is not a leaf"
-"""Of the compiler itself, which looks at that of every input."""
+"""A warning of the compiler itself, which looks at that of every input."""
 
 
 class CompileWarning(UserWarning):
@@ -33,25 +31,34 @@ class CompileWarning(UserWarning):
 class CompiledCopy(nn.Module):
     """A FastCopy that is compiled at its first call, which takes a minute.
 
-    Fewer images than it has seen at once are filled up to as many, since every size would be
-    compiled anew. What counts passes through layers counts those through the whole.
+    n_rows: images of a batch. Fewer are filled up to as many, since every size would be compiled
+    anew; more are run as they are.
     """
 
     layout = FastCopy.layout
 
-    def __init__(self, model: Arch, precision: Precision = "fp32") -> None:
+    def __init__(self, model: Arch, precision: Precision, n_rows: int) -> None:
         super().__init__()
         self.copy = FastCopy(model, precision, fuses=False)  # the compiler does that itself
         self.training = False
-        self.n_rows = 0
-        for module in self.copy.modules():  # a graph does not call them
-            self._forward_hooks.update(module._forward_hooks)
-            module._forward_hooks.clear()
+        self.n_rows = n_rows
+        for module in self.copy.modules():
+            for key, hook in list(module._forward_hooks.items()):
+                if only_counts(hook):  # which a graph does not call
+                    self._forward_hooks[key] = module._forward_hooks.pop(key)
+        # torch compiles one forward pass a few times only, whosever it is: forget earlier copies
+        torch._dynamo.reset()
         on_cuda = next(model.parameters()).is_cuda
         how: dict[str, Any] = {"mode": "reduce-overhead"} if on_cuda else {}
-        self._run: Callable[[Tensor], Tensor] = torch.compile(
+        self._run: Callable[[Tensor], Tensor] | None = torch.compile(
             self.copy, dynamic=False, backend=BACKEND, **how
         )
+        self._is_compiled = False
+
+    @property
+    def runs_compiled(self) -> bool:
+        """Whether it was called, and the compiler did not fail."""
+        return self._is_compiled and self._run is not None
 
     def refresh(self) -> None:
         """Take over the model's present weights and running statistics."""
@@ -62,25 +69,55 @@ class CompiledCopy(nn.Module):
 
         Warns with CompileWarning, and goes on without, where the compiler fails.
         """
-        self.n_rows = max(self.n_rows, len(x))
-        rows = filled(x, self.n_rows).contiguous(memory_format=self.layout)
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", LOOKS_AT_GRAD)
-                logits = self._run(rows)
-        except RuntimeError as error:
-            if not type(error).__module__.startswith(COMPILERS):
+        if self._run is None or not 0 < len(x) <= self.n_rows:
+            return self._uncompiled(x)
+        rows = filled(x, self.n_rows)
+        if not self._is_compiled:
+            try:
+                self._compile(rows)
+            except torch.OutOfMemoryError:
                 raise
-            warnings.warn(CompileWarning(_notice(error)), stacklevel=2)
-            self._run = self.copy
-            logits = self.copy(rows)
+            except Exception as error:  # whatever a compiler raises; the network's own comes again
+                warnings.warn(CompileWarning(_notice(error)), stacklevel=2)
+                self._run = None
+                return self._uncompiled(x)
+        logits = self._run(_Own.apply(rows))
         return logits[: len(x)].clone()  # a graph writes its next logits where these are
 
+    def _uncompiled(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.copy(x)
+        return logits
 
-def _notice(error: RuntimeError) -> str:
+    def _compile(self, rows: Tensor) -> None:
+        """Both directions now: the way back is else compiled where nobody expects an error."""
+        assert self._run is not None
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", LOOKS_AT_GRAD)
+            with torch.enable_grad():
+                x = rows.detach().clone().requires_grad_()
+                torch.autograd.grad(self._run(_Own.apply(x)).sum(), x)
+            with torch.no_grad():
+                self._run(_Own.apply(rows.detach()))
+        self._is_compiled = True
+
+
+class _Own(torch.autograd.Function):
+    """Images in the graph's layout, and their gradient, which the graph will write over."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        # not contiguous(), which leaves the strides of one channel as they are
+        return x.clone(memory_format=CompiledCopy.layout)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.clone()
+
+
+def _notice(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = " ".join(lines[:2])  # which compiler failed, and at what
     return (
-        f"the network was not compiled ({reason}); attacks run on it as it is: "
-        "leave --compile out, or install what the compiler lacks"
+        f"the network was not compiled ({type(error).__name__}: {reason}); attacks run on it as it "
+        "is: leave --compile out, or install what the compiler lacks"
     )

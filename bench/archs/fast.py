@@ -26,6 +26,7 @@ from torch import Tensor, fx, nn
 
 from bench.archs.arch import Arch
 from bench.archs.fused import FusedConv
+from bench.archs.rows import only_counts
 
 Precision = Literal["fp32", "bf16"]
 ADDITIONS = (operator.add, torch.add)
@@ -148,14 +149,17 @@ def merges(model: nn.Module) -> Merges:
         name, module = str(node.target), layer(node)
         source = node.all_input_nodes[0] if len(node.all_input_nodes) == 1 else None
         is_only_reader = source is not None and len(source.users) == 1
+        if module is None or _is_watched(module):
+            continue
         if isinstance(module, nn.Conv2d):
             made_by[node] = name
         elif not is_only_reader or source is None:
             continue
-        elif isinstance(module, nn.BatchNorm2d) and isinstance(layer(source), nn.Conv2d):
-            norms[made_by[source]] = name
-            made_by[node] = made_by[source]
-        elif isinstance(module, nn.ReLU) and not _is_watched(module):
+        elif isinstance(module, nn.BatchNorm2d):
+            if source in made_by and isinstance(layer(source), nn.Conv2d):
+                norms[made_by[source]] = name
+                made_by[node] = made_by[source]
+        elif isinstance(module, nn.ReLU):
             conv = made_by.get(source)
             if conv is not None and _can_fuse(modules[conv]):
                 relus[conv] = name
@@ -166,7 +170,8 @@ def merges(model: nn.Module) -> Merges:
 
 def _is_watched(module: nn.Module) -> bool:
     """Whether a hook may change what the module does."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+    watching = [hook for hook in module._forward_hooks.values() if not only_counts(hook)]
+    return bool(watching or module._forward_pre_hooks or module._backward_hooks)
 
 
 def _can_fuse(conv: nn.Module) -> bool:

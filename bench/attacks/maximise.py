@@ -172,7 +172,7 @@ class _Batch:
         self.found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.rows = torch.arange(len(x), device=x.device)
         """Their places among all examples."""
-        self._left = torch.empty_like(x_adv) if self.narrows else x_adv
+        self._left = self.project(x_adv) if self.narrows else x_adv
         """Of all examples, those that left, as they left."""
 
     def look(self, logits: Tensor, step: int) -> Tensor:

@@ -104,7 +104,9 @@ class PGD:
         rows: Tensor | None,
     ) -> Tensor:
         losses = LOSSES[self.loss]
-        runs = [loss for loss in losses for _ in range(self.restarts // len(losses))]
+        fresh = not isinstance(start, Tensor)  # from one place a second run is the first again
+        n_runs = self.restarts // len(losses) if fresh else 1
+        runs = [loss for loss in losses for _ in range(n_runs)]
         return ascend_in_turn(
             [partial(_aim, loss) for loss in runs],
             model,

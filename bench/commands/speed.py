@@ -79,6 +79,8 @@ def speed(
     bench speed --only pgd-20,autoattack --out speed.json
     bench speed --scaling results/speed          minutes; `make docs` makes docs/scaling.md of it
     """
+    if options["compiles"] and (roofline is not None or scaling is not None):
+        raise click.UsageError("--compile goes with neither --roofline nor --scaling")
     with at_work(device, 1, quiet) as (chosen, reporter, command, _):
         from bench.machine import describe_machine
         from bench.speed.pages import roofline_into, scaling_into

@@ -28,11 +28,14 @@ class Machine:
     device: str
     processor: str
     threads: int
+    compiled: str = ""
+    """Of the attacks: all, partly; empty for none."""
 
     def __str__(self) -> str:
         host = f"{self.processor or 'unnamed processor'}, {self.threads} thread"
         host += "s" * (self.threads != 1)
-        return host if self.device == "cpu" else f"{self.device} (host: {host})"
+        named = host if self.device == "cpu" else f"{self.device} (host: {host})"
+        return f"{named}, attacks compiled ({self.compiled})" if self.compiled else named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,17 +141,20 @@ def _cost(run: RunRecord) -> RunCost | None:
         first_layer=first_layer,
         images_per_second=float(cost["images_per_second"]),
         seconds_per_epoch=float(cost["train_seconds"]) / int(train["epochs"]),
-        machine=_machine(run.provenance),
+        machine=_machine(run.provenance.get("machine") or {}, train.get("compiled")),
     )
 
 
-def _machine(provenance: Mapping[str, Any]) -> Machine | None:
+def _machine(facts: Mapping[str, Any], compiled: object) -> Machine | None:
     """One that attacks compiled networks is another machine."""
-    facts = provenance.get("machine") or {}
     if any(name not in facts for name in ("device", "processor", "threads")):
         return None
-    device = f"{facts['device']}{', compiled' if provenance.get('compiled') else ''}"
-    return Machine(device, str(facts["processor"]), int(facts["threads"]))
+    return Machine(
+        device=str(facts["device"]),
+        processor=str(facts["processor"]),
+        threads=int(facts["threads"]),
+        compiled="all" if compiled is True else str(compiled or ""),
+    )
 
 
 def _relative(cost: GroupCost, references: Sequence[_Reference]) -> GroupCost:

@@ -14,6 +14,9 @@ from bench.report.groups import Group, same_eps, short, shown, training_values, 
 from bench.report.layout import ROBUST, usual_attacks
 from bench.report.published import CAVEAT, SOURCE, TABLE_3
 from bench.report.units import eps_text
+from bench.spec import PRECISIONS
+
+FP32 = PRECISIONS[0]
 
 
 def require(records: Records, results: str | Path) -> None:
@@ -37,7 +40,16 @@ def facts(section: Section) -> list[str]:
         lines.append(f"In the paper's table, without a run here: {', '.join(absent)}.")
     if methods & set(TABLE_3):
         lines.append(f"Paper: {SOURCE}. {CAVEAT}")
-    return lines + _unequal(section) + _mixed_data(section)
+    return lines + _precision(section) + _unequal(section) + _mixed_data(section)
+
+
+def _precision(section: Section) -> list[str]:
+    """What all trainings of the table have in common; not the default."""
+    trained = [group for group in section.groups if not group.outside]
+    found = {str(training_values(group).get("precision", FP32)) for group in trained}
+    if len(found) != 1 or found == {FP32}:
+        return []
+    return [f"Trained in {found.pop()}; attacks are judged in {FP32}."]
 
 
 def _unequal(section: Section) -> list[str]:

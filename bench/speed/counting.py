@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from bench.archs.arch import Arch
+from bench.archs.rows import counts_rows
 from bench.training.cost import Cost
 from bench.training.passes import Passes
 
@@ -26,6 +27,7 @@ class Counter(Cost):
         last.register_forward_hook(self._weight_hook())
 
     def _weight_hook(self) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        @counts_rows
         def count(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             trains = any(parameter.requires_grad for parameter in module.parameters())
             if self._counting and output.requires_grad and trains:

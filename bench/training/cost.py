@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from bench.archs.rows import counts_rows
+
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
 
 
@@ -43,6 +45,7 @@ class Cost:
 
     # plain functions as hooks: copying a bound method would copy this counter with it
     def _first_hook(self) -> Hook:
+        @counts_rows
         def count(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             if self._counting:
                 self.first_layer += len(output)
@@ -50,6 +53,7 @@ class Cost:
         return count
 
     def _last_hook(self) -> Hook:
+        @counts_rows
         def count(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             if self._counting:
                 rows = len(output)

@@ -82,19 +82,23 @@ class Trainer:
         *,
         compiles: bool = False,
     ) -> None:
-        """compiles: the copy that attacks run on, which takes a minute first."""
+        """compiles: the copy that attacks in eval mode run on, which takes a minute first."""
         self.spec, self.method, self.folder, self.device = spec, method, folder, device
         threat = Threat(spec.norm, spec.eps)
         method.validate(threat, spec.num_classes)
         self.data = loader(dataset.train, dataset.scale, device)
         self.val = loader(dataset.val, dataset.scale, device)
-        self.batches_per_epoch = len(self._parts(torch.arange(len(self.data))))
+        parts = self._parts(torch.arange(len(self.data)))
+        self.batches_per_epoch = len(parts)
         self.n_batches = self.batches_per_epoch * spec.recipe.epochs
         self.network = initial_model(spec).to(device).to(memory_format=torch.channels_last)
         model = with_precision(self.network, spec.precision)
         self.cost = Cost()
         self.cost.watch(model, self.network.first_layer)
-        self.optimiser = Optimiser(model, spec.recipe, self.n_batches, compiles=compiles)
+        compiled_rows = len(parts[0]) if compiles else 0
+        self.optimiser = Optimiser(model, spec.recipe, self.n_batches, compiled_rows=compiled_rows)
+        self.compiled: set[bool] = set()
+        """Whether the attacks of each batch so far ran compiled: both, after a resume."""
         self.state = TrainState(
             model=model,
             threat=threat,
@@ -183,6 +187,7 @@ class Trainer:
             metrics = self.method.train_step(state, Batch(x, self.data.labels(index), index))
         self.sums.add(metrics, len(index), step)
         self._rate = rate
+        self.compiled.add(self.optimiser.runs_compiled)
         state.next_batch()
 
     def _close_epoch(self, epoch: int, task: Task) -> None:
@@ -249,9 +254,16 @@ class Trainer:
                 "backward_per_image": self.cost.backward / n_seen,
                 "first_layer_per_image": self.cost.first_layer / n_seen,
             },
+            **self._how_compiled(),
             "warnings": self.warnings,
             "error": None,
         }
+
+    def _how_compiled(self) -> dict[str, Any]:
+        """Recorded where any batch's attacks ran compiled, since seconds depend on it."""
+        if True not in self.compiled:
+            return {}
+        return {"compiled": "partly" if False in self.compiled else True}
 
     def _best_of(self, epoch: int) -> Path:
         """The best weights so far; the saved state says of which epoch, so that a kill between
@@ -285,6 +297,7 @@ class Trainer:
                 "history": self.history,
                 "best": self.best,
                 "cost": [self.cost.forward, self.cost.backward, self.cost.first_layer],
+                "compiled": sorted(self.compiled),
             },
         )
         self._saved = time.monotonic()
@@ -308,6 +321,7 @@ class Trainer:
         self.epoch_seconds, self._rate = saved["epoch_seconds"], saved["rate"]
         self.history, self.best = saved["history"], saved["best"]
         self.cost.forward, self.cost.backward, self.cost.first_layer = saved["cost"]
+        self.compiled = set(saved.get("compiled", [False]))  # states of before have none
         reporter.say(
             f"{self.folder.run_id}: goes on at batch {state.batch_number} of {self.n_batches}"
         )

@@ -19,12 +19,13 @@ class Optimiser:
     """SGD under the recipe; the engine's side of an update."""
 
     def __init__(
-        self, model: nn.Module, recipe: Recipe, n_batches: int, *, compiles: bool = False
+        self, model: nn.Module, recipe: Recipe, n_batches: int, *, compiled_rows: int = 0
     ) -> None:
+        """compiled_rows: images of a batch for which what is attacked is compiled; 0: it is not."""
         self.recipe = recipe
         self.n_batches = n_batches
         self.model = model
-        self.compiles = compiles
+        self.compiled_rows = compiled_rows
         self._copy: FastCopy | CompiledCopy | None = None
         self.sgd = torch.optim.SGD(
             _groups(model, recipe),
@@ -34,6 +35,11 @@ class Optimiser:
             nesterov=recipe.nesterov,
             fused=True,
         )
+
+    @property
+    def runs_compiled(self) -> bool:
+        """Whether what is attacked runs compiled."""
+        return isinstance(self._copy, CompiledCopy) and self._copy.runs_compiled
 
     def set_rate(self, batch_number: int) -> float:
         """The rate for this batch."""
@@ -63,8 +69,11 @@ class Optimiser:
         if mode == "train" or model is not self.model or not has_copy(model):
             return model
         if self._copy is None:
-            kind = CompiledCopy if self.compiles else FastCopy
-            self._copy = kind(plain(model), precision_of(model))
+            network, precision = plain(model), precision_of(model)
+            if self.compiled_rows:
+                self._copy = CompiledCopy(network, precision, self.compiled_rows)
+            else:
+                self._copy = FastCopy(network, precision)
         else:
             self._copy.refresh()
         return self._copy

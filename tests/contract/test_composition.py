@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from bench.archs import compiled
 from bench.archs.weights import read_weights
 from bench.data import Dataset, load_dataset
 from bench.folder import RunFolder
@@ -37,7 +38,7 @@ class Stopped(Exception):
 
 
 def trainer(
-    name: str, dataset: Dataset, results: Path, precision: str = "fp32"
+    name: str, dataset: Dataset, results: Path, precision: str = "fp32", *, compiles: bool = False
 ) -> tuple[Trainer, RunFolder]:
     """Two epochs of three batches, the last of 5 images."""
     study = replace(
@@ -51,7 +52,8 @@ def trainer(
     assert cell.method is not None
     spec = replace(cell.spec, recipe=replace(cell.spec.recipe, epochs=2, batch_size=20))
     folder = RunFolder(results, spec.run_id)
-    return Trainer(spec, cell.method, dataset, folder, torch.device("cpu")), folder
+    cpu = torch.device("cpu")
+    return Trainer(spec, cell.method, dataset, folder, cpu, compiles=compiles), folder
 
 
 @pytest.mark.parametrize("name", list_methods())
@@ -78,6 +80,32 @@ def test_resumed_in_the_middle_of_an_epoch_is_bit_equal(
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
+@pytest.mark.parametrize(("first", "then"), [(False, True), (True, False), (True, True)])
+def test_a_training_records_whether_it_ran_compiled(
+    first: bool, then: bool, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
+    monkeypatch.setattr(engine, "SAVE_SECONDS", -1.0)
+    cut, _ = trainer("madry", dataset, tmp_path, compiles=first)
+    step = cut._batch
+
+    def dying(index: torch.Tensor, number: int) -> None:
+        if cut.state.batch_number == 4:
+            raise Stopped
+        step(index, number)
+
+    monkeypatch.setattr(cut, "_batch", dying)
+    with pytest.raises(Stopped):
+        cut.run(QUIET)
+    resumed, _ = trainer("madry", dataset, tmp_path, compiles=then)
+    assert resumed.run(QUIET)["compiled"] == (True if first and then else "partly")
+
+
+def test_what_attacks_no_copy_is_not_recorded_as_compiled(dataset: Dataset, tmp_path: Path) -> None:
+    natural, _ = trainer("natural", dataset, tmp_path, compiles=True)
+    assert "compiled" not in natural.run(QUIET)
+
+
 @pytest.mark.parametrize("name", list_methods())
 def test_bf16_trains_and_leaves_fp32_weights(name: str, dataset: Dataset, tmp_path: Path) -> None:
     bf16, folder = trainer(name, dataset, tmp_path, "bf16")
@@ -88,8 +116,8 @@ def test_bf16_trains_and_leaves_fp32_weights(name: str, dataset: Dataset, tmp_pa
 
 
 def compile_module(network: nn.Module) -> nn.Module:
-    compiled: nn.Module = torch.compile(network, backend="aot_eager")  # type: ignore[assignment]
-    return compiled
+    made: nn.Module = torch.compile(network, backend="aot_eager")  # type: ignore[assignment]
+    return made
 
 
 # the compiler looks at .grad of Free's image, which is a function of the perturbation

@@ -10,7 +10,7 @@ from bench.cli import main
 from bench.commands.run import run
 from bench.records import load_records
 from bench.report.aggregate import Section, sections
-from bench.report.cost import GroupCost, Machine, costs
+from bench.report.cost import GroupCost, costs
 from bench.report.cost_table import cost_csv, cost_facts, cost_table
 from tests.report.made import MACHINE, model_run, train_run
 
@@ -78,11 +78,12 @@ def test_seconds_of_another_machine_are_not_compared(
 
 def test_a_machine_that_compiles_is_another_machine(tmp_path: Path) -> None:
     train_run(tmp_path, "madry")
-    train_run(tmp_path, "trades", provenance={"compiled": True})
-    assert cells(tmp_path)["trades"][3] == "\u2013"
-    assert by_label(tmp_path)["trades"].runs[0].machine == Machine(
-        f"{MACHINE['device']}, compiled", str(MACHINE["processor"]), int(str(MACHINE["threads"]))
-    )
+    train_run(tmp_path, "trades", compiled="partly")
+    train_run(tmp_path, "mart", compiled=True)
+    assert [cells(tmp_path)[name][3] for name in ("trades", "mart")] == ["\u2013"] * 2
+    found = {name: cost.runs[0].machine for name, cost in by_label(tmp_path).items()}
+    assert str(found["trades"]) == f"{found['madry']}, attacks compiled (partly)"
+    assert str(found["mart"]) == f"{found['madry']}, attacks compiled (all)"
 
 
 def test_machines_are_not_equal_by_being_unknown(tmp_path: Path) -> None:

@@ -118,3 +118,14 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "r").write_text("a file")
     with pytest.raises(RecordError, match="cannot write"):
         write_report(load_records(tmp_path / "results"), tmp_path / "r", command="x")
+
+
+def test_a_table_of_bf16_trainings_says_so(tmp_path: Path) -> None:
+    said = "Trained in bf16; attacks are judged in fp32."
+    for precision in ("bf16", "fp32"):  # of both, the rows that differ are named
+        for method in ("natural", "madry"):
+            run = train_run(tmp_path / "results", method, precision=precision)
+            evaluate(run, "pgd-20", range(9), 10)
+        text = write_report(load_records(tmp_path / "results"), tmp_path / "r", command="x").text
+        assert (said in text) is (precision == "bf16")
+    assert "Trained differently: precision = " in text

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from bench.archs import build
 from bench.archs.arch import Arch, ArchSpec, conv3x3
 from bench.archs.fast import FastCopy, FoldWarning, Precision, merges
+from bench.archs.rows import counts_rows
 from bench.losses import cross_entropy
 
 N_FOLDED = {"cnn": 4, "resnet-18": 20, "vgg-16": 13, "preact-resnet-18": 8, "linear": 0}
@@ -185,6 +186,19 @@ def test_a_relu_with_a_hook_keeps_it() -> None:
     assert merges(model).relus == {"second": "relu"}
     model.relu.register_forward_hook(lambda _, args, out: 3 * out)
     assert merges(model).relus == {}
+    torch.testing.assert_close(outcome(FastCopy(model))[0], outcome(model.eval())[0])
+
+
+@pytest.mark.parametrize("name", ["first_layer", "bn"])
+def test_a_layer_with_a_hook_is_not_merged(name: str) -> None:
+    model = trained("cnn") if name == "first_layer" else Branchless(nn.Conv2d(4, 4, 3)).double()
+    assert merges(model).norms
+    layer = model.first_layer if name == "first_layer" else model.get_submodule(name)
+    n_merged = len(merges(model).norms)
+    layer.register_forward_hook(counts_rows(lambda *_: None))
+    assert len(merges(model).norms) == n_merged
+    layer.register_forward_hook(lambda _, args, out: 3 * out)
+    assert len(merges(model).norms) == n_merged - 1
     torch.testing.assert_close(outcome(FastCopy(model))[0], outcome(model.eval())[0])
 
 
