@@ -151,7 +151,15 @@ def test_rounds_take_turns_and_the_first_to_go_alternates() -> None:
     assert len(found.ours) == len(found.reference) == 3
     alone = in_rounds(lambda: order.append("a"), None, 2, CPU, warm_up=False)
     assert "".join(order[8:]) == "aa"
-    assert (alone.ratio, alone.reference_seconds) == (None, None)
+    assert (alone.ratio, alone.reference_seconds, alone.share) == (None, None, None)
+    floors = iter([0.5, 0.25])
+    found = in_rounds(lambda: None, None, 2, CPU, floor=lambda: next(floors))
+    assert found.floors == (0.5, 0.25)
+
+
+def test_the_share_is_the_median_of_the_rounds_own() -> None:
+    found = Rounds(ours=(1.0, 2.0, 10.0), reference=(), floors=(0.5, 1.8, 6.0))
+    assert found.share == 0.6  # of 0.5, 0.9 and 0.6
 
 
 def test_the_ratio_is_the_median_of_the_rounds_own() -> None:
@@ -239,8 +247,8 @@ def test_without_a_checkout_a_step_is_measured_alone(
 def test_the_share_of_peak_is_of_the_measured_step(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
 
-    def floor(network: nn.Module, x: Any, passes: Passes, precision: str, *, updates: float) -> Any:
-        asked.update(passes=passes, updates=updates, precision=precision, shape=tuple(x.shape))
+    def floor(network: nn.Module, x: Any, passes: Passes, precision: str, **rest: float) -> Any:
+        asked.update(rest, passes=passes, precision=precision, shape=tuple(x.shape))
         return 1e-9
 
     monkeypatch.setattr("bench.speed.steps.floor_seconds", floor)

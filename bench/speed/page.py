@@ -61,9 +61,9 @@ Both sides of a row do the same work on the same images and take turns in one pr
 medians over the rounds, and `times faster` is the median of the rounds' ratios. A step is one whole
 update of a method (`step-METHOD`) beside a plain loop written as its authors spend it
 (`benchmarks/loops.py`: fp32, NCHW). `share of peak` is the time that the step's convolutions take
-alone, each at its fastest, over the step's time. `robust` is the share of the images that are still
-right under the attack, and `apart` the images that one side broke and the other did not, where
-another package's PGD starts from noise of its own.
+alone, each at its fastest in the same round, over the step's time. `robust` is the share of the
+images that are still right under the attack, and `apart` the images that one side broke and the
+other did not, where another package's PGD starts from noise of its own.
 
 Only the ratios mean something elsewhere: {machines}, shared with other work.
 

@@ -3,7 +3,8 @@
 The floor of a step is the sum, over the layers of its network, of the fastest time that was
 measured for each of their passes alone, times how often the step needs that pass; in the step's own
 precision, over the memory layouts NCHW and channels last. The share is that floor over the step's
-time. A layer is repeated on the same tensors, so that a cache may hold them as it cannot in a step.
+time, both measured in the same round: a machine's speed changes within minutes. A layer is repeated
+on the same tensors, so that a cache may hold them as it cannot in a step.
 """
 
 from __future__ import annotations
@@ -29,16 +30,6 @@ BLOCK = 1e-3
 """Seconds between two looks at the clock, at least: a look waits for the device."""
 
 
-def step_share(
-    network: nn.Module, x: Tensor, passes: Passes, seconds: float, precision: str = "fp32"
-) -> float:
-    """The share of the convolution peak of a step on the batch x that takes `seconds`.
-
-    At most 1, but for noise and for layers that a compiler merges.
-    """
-    return floor_seconds(network, x, passes, precision) / seconds
-
-
 def floor_seconds(
     network: nn.Module,
     x: Tensor,
@@ -48,15 +39,18 @@ def floor_seconds(
     updates: float = 1.0,
     budget: float = BUDGET,
 ) -> float:
-    """Seconds that the convolutions of one step on x (B, C, H, W) take at their fastest.
+    """Seconds that the convolutions of one step on x (B, C, H, W) take at their fastest, now.
 
     `updates`: backward passes an image that also make gradients of the weights, and so need none
     of the pixels. The device is that of x.
     """
-    return sum(
-        times * fastest(layer, which, precision, x.device, budget)
-        for layer, which, times in needed(layers_of(network, x), passes, updates)
-    )
+    seconds: dict[tuple[Layer, Pass], float] = {}  # equal layers are measured once
+    total = 0.0
+    for layer, which, times in needed(layers_of(network, x), passes, updates):
+        if (layer, which) not in seconds:
+            seconds[layer, which] = least(layer, which, precision, x.device, budget)
+        total += times * seconds[layer, which]
+    return total
 
 
 def needed(
@@ -73,10 +67,22 @@ def needed(
         yield from ((layer, which, n) for which, n in times.items() if n > 0)
 
 
+def least(
+    layer: Layer, which: Pass, precision: str, device: torch.device, budget: float = BUDGET
+) -> float:
+    """Seconds of one pass alone, the least that is measured."""
+    layouts = LAYOUTS[:1] if layer.is_linear else LAYOUTS
+    with torch.no_grad(), _tuned(device):
+        return min(
+            shortest(work(layer, which, DTYPES[precision], layout, device), device, budget)
+            for layout in layouts
+        )
+
+
 def fastest(
     layer: Layer, which: Pass, precision: str, device: torch.device, budget: float = BUDGET
 ) -> float:
-    """Seconds of one pass alone, the least that was measured; measured once a process."""
+    """The same, measured once a process."""
     return _fastest(layer, which, precision, device, budget, torch.get_num_threads())
 
 
@@ -84,12 +90,7 @@ def fastest(
 def _fastest(
     layer: Layer, which: Pass, precision: str, device: torch.device, budget: float, threads: int
 ) -> float:
-    layouts = LAYOUTS[:1] if layer.is_linear else LAYOUTS
-    with torch.no_grad(), _tuned(device):
-        return min(
-            shortest(work(layer, which, DTYPES[precision], layout, device), device, budget)
-            for layout in layouts
-        )
+    return least(layer, which, precision, device, budget)
 
 
 @contextmanager

@@ -19,6 +19,8 @@ class Rounds:
     ours: tuple[float, ...]
     reference: tuple[float, ...]
     """Empty where there is none."""
+    floors: tuple[float, ...] = ()
+    """Least seconds that ours could take, measured at the end of each round; or none."""
 
     @property
     def seconds(self) -> float:
@@ -37,13 +39,30 @@ class Rounds:
         ratios = [reference / ours for ours, reference in pairs]
         return median(ratios) if ratios else None
 
+    @property
+    def share(self) -> float | None:
+        """Of the time of ours that its floor takes: the median over rounds."""
+        pairs = zip(self.floors, self.ours, strict=False)
+        shares = [floor / ours for floor, ours in pairs]
+        return median(shares) if shares else None
+
 
 def in_rounds(
-    ours: Work, reference: Work | None, n_rounds: int, device: torch.device, *, warm_up: bool = True
+    ours: Work,
+    reference: Work | None,
+    n_rounds: int,
+    device: torch.device,
+    *,
+    warm_up: bool = True,
+    floor: Callable[[], float] | None = None,
 ) -> Rounds:
-    """Run both n_rounds times; the first to go alternates. `warm_up` runs each once before."""
+    """Run both n_rounds times; the first to go alternates. `warm_up` runs each once before.
+
+    floor: gives the least seconds that ours could take now.
+    """
     sides = [ours] if reference is None else [ours, reference]
     seconds: list[list[float]] = [[] for _ in sides]
+    floors: list[float] = []
     if warm_up:
         for work in sides:
             timed(work, device)
@@ -51,7 +70,10 @@ def in_rounds(
         order = range(len(sides))
         for side in reversed(order) if number % 2 else order:
             seconds[side].append(timed(sides[side], device))
-    return Rounds(tuple(seconds[0]), tuple(seconds[1]) if reference is not None else ())
+        if floor is not None:
+            floors.append(floor())
+    other = tuple(seconds[1]) if reference is not None else ()
+    return Rounds(tuple(seconds[0]), other, tuple(floors))
 
 
 def timed(work: Work, device: torch.device) -> float:

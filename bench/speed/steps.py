@@ -18,7 +18,7 @@ from bench.registry import get_method
 from bench.spec import TrainSpec
 from bench.speed.counting import Counted
 from bench.speed.memory import peak_memory
-from bench.speed.peak import floor_seconds
+from bench.speed.peak import BUDGET, floor_seconds
 from bench.speed.reference import Loop, loop_for, plain_optimiser
 from bench.speed.rounds import in_rounds
 from bench.speed.row import Row
@@ -44,12 +44,18 @@ def step_row(method: str, setting: Setting) -> Row:
     if loop is not None:
         reference, other = _plain(loop, spec, setting, x, y)
         plain = Counted(reference, other, n)
-    rounds = in_rounds(counted, plain, setting.n_rounds, setting.device)
-    floor = None
-    if setting.with_peak:
-        floor = floor_seconds(
-            network, x, counted.passes, setting.precision, updates=counted.updates
+
+    def floor() -> float:
+        return floor_seconds(
+            *(network, x, counted.passes, setting.precision),
+            updates=counted.updates,
+            budget=BUDGET / setting.n_rounds,
         )
+
+    rounds = in_rounds(
+        *(counted, plain, setting.n_rounds, setting.device),
+        floor=floor if setting.with_peak else None,
+    )
     # a compiler in the same process would be counted too
     measures_memory = setting.with_memory and not setting.compiles
     memory = peak_memory(method, setting, plain=False) if measures_memory else None
@@ -64,7 +70,7 @@ def step_row(method: str, setting: Setting) -> Row:
         reference_images_per_second=n / seconds if seconds else None,
         ratio=rounds.ratio,
         n_rounds=setting.n_rounds,
-        share_of_peak=floor / rounds.seconds if floor else None,
+        share_of_peak=rounds.share,
         image_size=setting.image_size,
         n_images=n,
         passes=counted.passes,
