@@ -163,20 +163,29 @@ class PGDOn(PGD):
         generator: torch.Generator | None = None,
         rows: Tensor | None = None,
     ) -> Tensor:
-        """As PGD; `search` says on what."""
+        """As PGD; `search` says on what. On a copy, that search is all."""
         copy = searched(model, self.search)
         x_adv = self._ascend(copy, x, y, threat, self.start, generator, rows)
         if copy is model or len(x) == 0:
             return x_adv
-        right = still_right(model, x_adv, y).nonzero().squeeze(1)
-        again = right[~still_right(copy, x_adv[right], y[right])]
-        x_adv[again] = self._ascend(
-            *(model, x[again], y[again], threat),
-            start=x_adv[again],
-            generator=generator,
-            rows=None,
-        )
+        again = misled(copy, x_adv, y, still_right(model, x_adv, y))
+        x_adv[again] = self.further(model, x[again], y[again], threat, x_adv[again])
         return x_adv
+
+    def further(
+        self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, start: Tensor
+    ) -> Tensor:
+        """(n, C, H, W) -> x_adv: the same attack on the network, from where the copy left it."""
+        return self._ascend(model, x, y, threat, start, generator=None, rows=None)
+
+
+def misled(copy: nn.Module, x_adv: Tensor, y: Tensor, right: Tensor) -> Tensor:
+    """(n,) places of the images that a copy gets wrong and the network does not.
+
+    right: (B,) bool, whether the network gets each right.
+    """
+    left = right.nonzero().squeeze(1)
+    return left[~still_right(copy, x_adv[left], y[left])] if len(left) > 0 else left
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,9 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from bench.archs.rows import filled
-from bench.attacks import Attack, AttackWarning, Cascade, Transfer, get_attack
+from bench.attacks import Attack, AttackWarning, Cascade, PGDOn, Transfer, get_attack
 from bench.attacks.blocks import MIN_ROWS, Blocked
 from bench.attacks.maximise import attack_mode
+from bench.attacks.pgd import misled
+from bench.attacks.search import searched
 from bench.evaluation.check import Check
 from bench.evaluation.package_checks import is_autoattack, package_checks
 from bench.seeding import generator_for
@@ -165,13 +167,21 @@ class _Work:
         x, y = self.x[tried], self.y[tried]
         generator = generator_for(self.seed, self.attack, self.number, device=x.device)
         with _collected(self.notes):
-            x_adv = attack(
-                self.blocked, x, y, self.threat, generator=generator, rows=self.rows[tried]
+            # who judges the images anyhow need not have the attack ask the network about each
+            on = (
+                searched(self.blocked, attack.search) if isinstance(attack, PGDOn) else self.blocked
             )
+            x_adv = attack(on, x, y, self.threat, generator=generator, rows=self.rows[tried])
         if torch.equal(x_adv, x):  # nothing moved, and these images were judged already
-            right, projected = self.clean[tried], x
+            right, projected = self.clean[tried], x.clone()
         else:
-            right, projected = _verified(self.blocked, x, y, x_adv, self.threat, name, self.notes)
+            right, projected = self._verified(x, y, x_adv, name)
+        if isinstance(attack, PGDOn) and on is not self.blocked:
+            again = misled(on, projected, y, right)
+            if len(again) > 0:
+                start = projected[again]
+                x_adv = attack.further(self.blocked, x[again], y[again], self.threat, start)
+                right[again], projected[again] = self._verified(x[again], y[again], x_adv, name)
         if self.transfers:
             self.after[tried] &= right
         if self.x_adv is not None:
@@ -181,6 +191,28 @@ class _Work:
             self.x_adv[tried[fresh]] = projected[fresh]
         broken = tried[~right & self.clean[tried] & (self.broken_by[tried] < 0)]
         self.broken_by[broken] = part
+
+    def _verified(self, x: Tensor, y: Tensor, x_adv: Tensor, name: str) -> tuple[Tensor, Tensor]:
+        """(n,) bool: still right on the projected adversarial image; and those images."""
+        unusable = ~x_adv.isfinite().flatten(1).all(1)
+        if unusable.any():
+            self.notes[
+                f"{name} returned {int(unusable.sum())} images that are not finite: broken"
+            ] = None
+        x_adv = torch.where(unusable.view(-1, 1, 1, 1), x, x_adv)
+        outside = self.threat.distance(x_adv, x) > self.threat.eps + TOLERANCE
+        if outside.any():
+            self.notes[
+                f"{name} left the ball on {int(outside.sum())} images; they were projected"
+            ] = None
+        projected = self.threat.project(x_adv, x)
+        assert bool((self.threat.distance(projected, x) <= self.threat.eps + TOLERANCE).all())
+        right, missing = predictions(self.blocked, projected, y)
+        if missing:
+            self.notes[f"{missing} images under {name} have logits that are not finite: broken"] = (
+                None
+            )
+        return right & ~unusable, projected
 
     def so_far(self, n_parts: int) -> Unfinished:
         """What a later call needs to go on."""
@@ -238,31 +270,6 @@ def predictions(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, int]:
         logits = model(filled(x, MIN_ROWS))[: len(x)]
     finite = logits.isfinite().all(1)
     return (logits.argmax(1) == y) & finite, int((~finite).sum())
-
-
-def _verified(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    x_adv: Tensor,
-    threat: Threat,
-    name: str,
-    notes: dict[str, None],
-) -> tuple[Tensor, Tensor]:
-    """(n,) bool: still right on the projected adversarial image; and those images."""
-    unusable = ~x_adv.isfinite().flatten(1).all(1)
-    if unusable.any():
-        notes[f"{name} returned {int(unusable.sum())} images that are not finite: broken"] = None
-    x_adv = torch.where(unusable.view(-1, 1, 1, 1), x, x_adv)
-    outside = threat.distance(x_adv, x) > threat.eps + TOLERANCE
-    if outside.any():
-        notes[f"{name} left the ball on {int(outside.sum())} images; they were projected"] = None
-    projected = threat.project(x_adv, x)
-    assert bool((threat.distance(projected, x) <= threat.eps + TOLERANCE).all())
-    right, missing = predictions(model, projected, y)
-    if missing:
-        notes[f"{missing} images under {name} have logits that are not finite: broken"] = None
-    return right & ~unusable, projected
 
 
 @contextmanager

@@ -69,7 +69,6 @@ def evaluate(
     device = next((p.device for p in model.parameters()), x.device)
     x, y = x.to(device), y.to(device)
     notes = dict.fromkeys(inspect_model(model, x, y, batch_size))
-    notes |= dict.fromkeys(expects_normalised(model, x, y, batch_size))
 
     def attacked(name: str, clean: Tensor | None) -> tuple[Outcome, ...]:
         surrogate = crafted_on.get(name, ())
@@ -77,6 +76,7 @@ def evaluate(
 
     outcomes = {"clean": attacked("clean", None)}
     clean = torch.cat([part.clean for part in outcomes["clean"]])
+    notes |= dict.fromkeys(expects_normalised(model, x, y, batch_size, clean))
     outcomes |= {name: attacked(name, clean) for name in dict.fromkeys(attacks) if name != "clean"}
     notes |= dict.fromkeys(
         note for parts in outcomes.values() for p in parts for note in p.warnings

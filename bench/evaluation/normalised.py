@@ -26,17 +26,21 @@ COMMON = {
 """Mean and standard deviation, per channel, that training scripts write out."""
 
 
-def expects_normalised(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> list[str]:
+def expects_normalised(
+    model: nn.Module, x: Tensor, y: Tensor, batch_size: int, right: Tensor | None = None
+) -> list[str]:
     """A warning where a common normalisation makes many more of the first images right.
 
     x (n, C, H, W) in [0, 1], y (n,). Tried are the images' own mean and standard deviation, 0.5
-    and 0.5, and for three channels CIFAR-10's and ImageNet's.
+    and 0.5, and for three channels CIFAR-10's and ImageNet's. right: (n,) bool, whether each is
+    right as it is, where that is known.
     """
     first, labels = x[:CHUNK], y[:CHUNK]
     n = len(first)
     with attack_mode(model, "eval"), exact_arithmetic():
         blocked = Blocked(model, batch_size)
-        n_right = int(predictions(blocked, first, labels)[0].sum())
+        as_they_are = predictions(blocked, first, labels)[0] if right is None else right[:CHUNK]
+        n_right = int(as_they_are.sum())
         if n - n_right <= max(GAIN * n, GAIN_IMAGES):
             return []
         tried = {

@@ -46,10 +46,10 @@ def self_check(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> SelfC
     """
     x, y = x[:CHUNK], y[:CHUNK]
     notes = inspect_model(model, x, y, batch_size)
-    notes += expects_normalised(model, x, y, batch_size)
     with attack_mode(model, "eval"), exact_arithmetic(), torch.no_grad():
         logits = Blocked(model, batch_size)(x)
     right = (logits.argmax(1) == y) & logits.isfinite().all(1)
+    notes += expects_normalised(model, x, y, batch_size, right)
     return SelfCheck(
         n_examples=len(y),
         n_correct=int(right.sum()),

@@ -98,7 +98,7 @@ def run(name: str) -> tuple[Outcome, int]:
     return outcome(name, net), net.n_asked
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", [*OURS, "pgd-20-fast-fp32"])
 def test_our_attacks_ask_the_network_for_its_judgement_alone(name: str) -> None:
     found, n_asked = run(name)
     assert 0 < found.survived.sum() < found.clean.sum()
