@@ -40,7 +40,7 @@ CPU = torch.device("cpu")
 KEYS = {
     *("what", "arch", "precision", "ours_images_per_second", "reference_images_per_second"),
     *("ratio", "n_rounds", "share_of_peak", "reference", "image_size", "n_images", "passes"),
-    *("reference_passes", "peak_bytes", "reference_peak_bytes", "memory", "robust_share"),
+    *("ratios", "reference_passes", "peak_bytes", "reference_peak_bytes", "memory", "robust_share"),
     *("reference_robust_share", "n_apart", "note", "threads", "machine", "command"),
 }
 
@@ -85,6 +85,7 @@ def test_the_rows_are_written_with_every_key(tmp_path: Path) -> None:
         assert row["ours_images_per_second"] > 0
         assert (row["ratio"] is None) == (row["reference_images_per_second"] is None)
         assert row["n_rounds"] == 2
+        assert len(row["ratios"]) == (0 if row["ratio"] is None else 2)
         assert row["share_of_peak"] is None
         assert row["threads"] == row["machine"]["threads"]
     assert "times faster" in done.output
@@ -164,6 +165,7 @@ def test_the_share_is_the_median_of_the_rounds_own() -> None:
 
 def test_the_ratio_is_the_median_of_the_rounds_own() -> None:
     found = Rounds(ours=(1.0, 2.0, 10.0), reference=(3.0, 8.0, 10.0))
+    assert found.ratios == (3.0, 4.0, 1.0)
     assert found.ratio == 3.0  # of 3, 4 and 1, where 8 / 2 of the medians would be 4
     assert (found.seconds, found.reference_seconds) == (2.0, 8.0)
     assert timed(lambda: time.sleep(0.01), CPU) >= 0.01
@@ -391,6 +393,7 @@ def test_the_table_shows_what_was_not_measured_as_such() -> None:
         reference="plain loop",
         reference_images_per_second=2.5,
         ratio=49.36,
+        ratios=(49.36, 48.0, 51.239),
         share_of_peak=0.5,
         peak_bytes=3 * 2**20,
         memory="growth",
@@ -399,11 +402,15 @@ def test_the_table_shows_what_was_not_measured_as_such() -> None:
     lines = table([row, full], describe_machine(CPU)).splitlines()
     assert lines[1].split()[:6] == ["step-x", "cnn", "fp32", "4", "123", "-"]
     assert lines[1].endswith("no plain loop")
-    assert " 49.36 " in lines[2]
+    assert " 49.36 (48.00 to 51.24) " in lines[2]
     assert "50%" in lines[2]
     assert "11 + 11" in lines[2]
     assert "Medians of 3 rounds" in lines[3]
     assert lines[-1] == "MiB: growth."
+    once = table([replace(full, n_rounds=1, ratios=(49.36,))], describe_machine(CPU)).splitlines()
+    assert " 49.36 " in once[1]
+    assert "(" not in once[1]
+    assert "Medians of 1 round " in once[2]
 
 
 def test_made_images_are_the_same_every_time() -> None:
@@ -433,6 +440,7 @@ def test_the_page_of_the_records_has_a_row_each(tmp_path: Path) -> None:
         "reference": "plain loop",
         "reference_images_per_second": 100.0,
         "ratio": 3.512,
+        "ratios": [3.4, 3.512, 3.52],
         "share_of_peak": 0.655,
         "robust_share": None,
         "n_apart": None,
@@ -449,7 +457,8 @@ def test_the_page_of_the_records_has_a_row_each(tmp_path: Path) -> None:
     assert commands == [row["command"], alone["command"]]
     table = [line for line in page.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table[-2:]]
-    assert cells[0][:8] == ["step-madry", "cnn", "bf16", "128", "351", "plain loop", "100", "3.51"]
+    assert cells[0][:7] == ["step-madry", "cnn", "bf16", "128", "351", "plain loop", "100"]
+    assert cells[0][7] == "3.51 (3.40 to 3.52)"
     assert cells[0][8:] == ["66%", "-", "-", "7"]
     assert cells[1][0] == "step-madry (compiled)"
     assert cells[1][5:8] == ["-", "100", "-"]

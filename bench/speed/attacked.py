@@ -59,6 +59,7 @@ def compared(
         reference=reference,
         reference_images_per_second=n / seconds if seconds else None,
         ratio=rounds.ratio,
+        ratios=rounds.ratios,
         n_rounds=setting.n_rounds,
         image_size=setting.image_size,
         n_images=n,

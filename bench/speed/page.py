@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.speed.row import times_faster
 from bench.speed.tables import markdown_table, significant
 
 HEAD = (
@@ -34,7 +35,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         significant(row["ours_images_per_second"]),
         row["reference"] or "-",
         _or_dash(row["reference_images_per_second"]),
-        _or_dash(row["ratio"]),
+        times_faster(row["ratio"], row.get("ratios", ())),
         _percent(row["share_of_peak"]),
         _percent(row["robust_share"]),
         "-" if row["n_apart"] is None else str(row["n_apart"]),
@@ -58,12 +59,12 @@ Made from the records in `results/speed` by `make docs`; measured by
 {commands}
 
 Both sides of a row do the same work on the same images and take turns in one process; figures are
-medians over the rounds, and `times faster` is the median of the rounds' ratios. A step is one whole
-update of a method (`step-METHOD`) beside a plain loop written as its authors spend it
-(`benchmarks/loops.py`: fp32, NCHW). `share of peak` is the time that the step's convolutions take
-alone, each at its fastest in the same round, over the step's time. `robust` is the share of the
-images that are still right under the attack, and `apart` the images that one side broke and the
-other did not, where another package's PGD starts from noise of its own.
+medians over the rounds, and `times faster` is the median of the rounds' ratios, with the least and
+the most of them. A step is one whole update of a method (`step-METHOD`) beside a plain loop written
+as its authors spend it (`benchmarks/loops.py`: fp32, NCHW). `share of peak` is the time that the
+step's convolutions take alone, each at its fastest in the same round, over the step's time.
+`robust` is the share of the images that are still right under the attack, and `apart` the images
+that one side broke and the other did not, where another package's PGD starts from noise of its own.
 
 Only the ratios mean something elsewhere: {machines}, shared with other work.
 

@@ -33,11 +33,15 @@ class Rounds:
         return median(self.reference) if self.reference else None
 
     @property
-    def ratio(self) -> float | None:
-        """How many times faster ours is: the median over rounds of reference / ours."""
+    def ratios(self) -> tuple[float, ...]:
+        """How many times faster ours is in each round; empty without a reference."""
         pairs = zip(self.ours, self.reference, strict=False)
-        ratios = [reference / ours for ours, reference in pairs]
-        return median(ratios) if ratios else None
+        return tuple(reference / ours for ours, reference in pairs)
+
+    @property
+    def ratio(self) -> float | None:
+        """Their median."""
+        return median(self.ratios) if self.ratios else None
 
     @property
     def share(self) -> float | None:

@@ -29,6 +29,8 @@ class Row:
     reference_images_per_second: float | None = None
     ratio: float | None = None
     """How many times faster ours is: median over rounds of the reference's seconds over ours."""
+    ratios: tuple[float, ...] = ()
+    """The same in each round."""
     n_rounds: int
     share_of_peak: float | None = None
     """Of a step: time that its convolutions take alone at their fastest, over the step's time."""
@@ -61,13 +63,14 @@ def table(rows: Sequence[Row], machine: Mapping[str, Any]) -> str:
     head = ("what", "arch", "precision", "images", "images/s", "beside", "images/s", "times faster")
     more = ("share of peak", "passes", "beside", "MiB", "beside", "robust", "beside", "apart", "")
     cells = [(*head, *more), *(_cells(row) for row in rows)]
-    rounds = sorted({row.n_rounds for row in rows})
+    rounds = " or ".join(str(n) for n in sorted({row.n_rounds for row in rows}))
     legend = (
-        f"Medians of {' or '.join(map(str, rounds))} rounds in which both sides take turns; times "
-        "faster: median over rounds; passes: forward + backward an image; robust: share of the "
-        "images that are right under the attack; apart: images that one side broke and the other "
-        "did not, where another package's PGD starts from noise of its own and AutoAttack's has "
-        "our seed; precision: of ours, what stands beside it is in fp32. "
+        f"Medians of {rounds} round{'' if rounds == '1' else 's'} in which both sides take turns; "
+        "times faster: median over rounds, with the least and the most; passes: forward + backward "
+        "an image; robust: share of the images that are right under the attack; apart: images that "
+        "one side broke and the other did not, where another package's PGD starts from noise of "
+        "its own and AutoAttack's has our seed; precision: of ours, what stands beside it is in "
+        "fp32. "
         f"{machine['device']}, {machine['processor']}, {machine['threads']} thread(s)."
     )
     memory = dict.fromkeys(row.memory for row in rows if row.memory)
@@ -80,7 +83,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         _number(row.ours_images_per_second),
         row.reference or "-",
         _number(row.reference_images_per_second),
-        "-" if row.ratio is None else f"{row.ratio:.2f}",
+        times_faster(row.ratio, row.ratios),
         _percent(row.share_of_peak),
         _passes(row.passes),
         _passes(row.reference_passes),
@@ -91,6 +94,14 @@ def _cells(row: Row) -> tuple[str, ...]:
         "-" if row.n_apart is None else str(row.n_apart),
         row.note or "",
     )
+
+
+def times_faster(ratio: float | None, ratios: Sequence[float]) -> str:
+    """`1.85 (1.79 to 1.92)`: the median of the rounds, the least and the most."""
+    if ratio is None:
+        return "-"
+    spread = f" ({min(ratios):.2f} to {max(ratios):.2f})" if len(ratios) > 1 else ""
+    return f"{ratio:.2f}{spread}"
 
 
 def _number(value: float | None) -> str:

@@ -69,6 +69,7 @@ def step_row(method: str, setting: Setting) -> Row:
         reference=PLAIN_LOOP if plain else None,
         reference_images_per_second=n / seconds if seconds else None,
         ratio=rounds.ratio,
+        ratios=rounds.ratios,
         n_rounds=setting.n_rounds,
         share_of_peak=rounds.share,
         image_size=setting.image_size,
