@@ -151,7 +151,7 @@ class PGDOn(PGD):
     def passes(self) -> tuple[int, int]:
         """Gradients and plain forwards, about, of an image that nothing breaks."""
         gradients, forwards = super().passes
-        return gradients, forwards + (0 if self.search == "network" else 2)
+        return gradients, forwards + (0 if self.search == "network" else 1)  # the copy's own word
 
     def __call__(
         self,
@@ -163,7 +163,7 @@ class PGDOn(PGD):
         generator: torch.Generator | None = None,
         rows: Tensor | None = None,
     ) -> Tensor:
-        """As PGD; `search` says on what. On a copy, that search is all."""
+        """As PGD; `search` says on what. Given such a copy itself, it only searches."""
         copy = searched(model, self.search)
         x_adv = self._ascend(copy, x, y, threat, self.start, generator, rows)
         if copy is model or len(x) == 0:

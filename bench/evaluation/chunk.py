@@ -143,7 +143,7 @@ class _Work:
             with attack_mode(self.blocked, "eval"), exact_arithmetic():
                 self.clean, missing = predictions(self.blocked, x, y)
             if missing:
-                self.notes[f"{missing} clean images have logits that are not finite"] = None
+                self._note(f"{missing} clean images have logits that are not finite")
         else:
             self.clean = clean.to(y.device)
         self.broken_by = torch.full((len(y),), -1, dtype=torch.int8, device=y.device)
@@ -173,7 +173,7 @@ class _Work:
             )
             x_adv = attack(on, x, y, self.threat, generator=generator, rows=self.rows[tried])
         if torch.equal(x_adv, x):  # nothing moved, and these images were judged already
-            right, projected = self.clean[tried], x.clone()
+            right, projected = self.clean[tried], x.clone()  # written to below
         else:
             right, projected = self._verified(x, y, x_adv, name)
         if isinstance(attack, PGDOn) and on is not self.blocked:
@@ -196,23 +196,21 @@ class _Work:
         """(n,) bool: still right on the projected adversarial image; and those images."""
         unusable = ~x_adv.isfinite().flatten(1).all(1)
         if unusable.any():
-            self.notes[
-                f"{name} returned {int(unusable.sum())} images that are not finite: broken"
-            ] = None
+            self._note(f"{name} returned {int(unusable.sum())} images that are not finite: broken")
         x_adv = torch.where(unusable.view(-1, 1, 1, 1), x, x_adv)
         outside = self.threat.distance(x_adv, x) > self.threat.eps + TOLERANCE
         if outside.any():
-            self.notes[
-                f"{name} left the ball on {int(outside.sum())} images; they were projected"
-            ] = None
+            self._note(f"{name} left the ball on {int(outside.sum())} images; they were projected")
         projected = self.threat.project(x_adv, x)
         assert bool((self.threat.distance(projected, x) <= self.threat.eps + TOLERANCE).all())
         right, missing = predictions(self.blocked, projected, y)
         if missing:
-            self.notes[f"{missing} images under {name} have logits that are not finite: broken"] = (
-                None
-            )
+            self._note(f"{missing} images under {name} have logits that are not finite: broken")
         return right & ~unusable, projected
+
+    def _note(self, text: str) -> None:
+        """For the record, each once."""
+        self.notes[text] = None
 
     def so_far(self, n_parts: int) -> Unfinished:
         """What a later call needs to go on."""

@@ -75,7 +75,8 @@ Only the ratios mean something elsewhere: {machines}, shared with other work.
 `bench speed` prints the most memory of a step beside its speed, measured in a process of its own.
 An update keeps the maps of its passes; an attack those of one pass of its copy, in `--precision
 bf16` in half the bytes. `tests/test_step_memory.py` counts what WRN-34-10 keeps for 128 images
-under TRADES, which keeps most: it holds that to 16 GiB, with nothing computed twice to save memory.
+under TRADES, whose update keeps two whole passes, and holds that to 16 GiB; nothing is computed
+twice to save memory.
 
 ## Compiling
 
