@@ -430,8 +430,10 @@ def test_an_unknown_network_is_refused_before_any_work() -> None:
         settings(("cnn", "nn"), ("fp32",), CPU, rounds=1)
 
 
-def test_the_page_of_the_records_has_a_row_each(tmp_path: Path) -> None:
-    row = {
+@pytest.fixture
+def measured_row() -> dict[str, Any]:
+    """As a record holds it."""
+    return {
         "what": "step-madry",
         "arch": "cnn",
         "precision": "bf16",
@@ -450,6 +452,10 @@ def test_the_page_of_the_records_has_a_row_each(tmp_path: Path) -> None:
         "machine": {"device": "cpu", "processor": "P", "packages": {"torch": "2.6"}},
         "command": "bench speed --only step-madry --out a.json",
     }
+
+
+def test_the_page_of_the_records_has_a_row_each(measured_row: dict[str, Any]) -> None:
+    row = measured_row
     alone = {"reference": None, "ratio": None, "note": "compiled"}
     alone["command"] = "bench speed --out b.json"
     page = speed_page([row, row, row | alone])
@@ -462,4 +468,12 @@ def test_the_page_of_the_records_has_a_row_each(tmp_path: Path) -> None:
     assert cells[0][8:] == ["66%", "-", "-", "7"]
     assert cells[1][0] == "step-madry (compiled)"
     assert cells[1][5:8] == ["-", "100", "-"]
-    assert page.count("cpu, P, 2 threads, torch 2.6") == 1
+    assert page.count("## cpu, P, 2 threads, torch 2.6") == 1
+
+
+def test_the_page_has_a_section_a_machine(measured_row: dict[str, Any]) -> None:
+    other = measured_row["machine"] | {"processor": "Q"}
+    page = speed_page([measured_row, measured_row | {"machine": other}])
+    first, second = page.index("cpu, P, 2 threads"), page.index("cpu, Q, 2 threads")
+    assert page[first:second].count("| step-madry") == 1
+    assert page[second:].count("| step-madry") == 1

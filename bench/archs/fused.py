@@ -1,5 +1,9 @@
 """A convolution and the ReLU behind it in one pass, for networks whose weights need no gradient.
 
+A CPU's kernel reads the weight in an order of its own, and a call that is given it in another
+brings it there first: for few images of a wide layer, the longer part of the call. Such a layer
+keeps it in that order, and does so again when the weight has changed.
+
 Shapes: B batch, C H W map.
 """
 
@@ -11,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-HEAVY = 64
-"""Weights for each value of one image's map beyond which a CPU multiplies fp32 faster in NCHW.
+WIDE, HEAVY = 4, 64
+"""Weights for each value of one image's map beyond which a CPU in fp32 gains by their kernel order,
+and beyond which it gains more by NCHW. In bf16 every layer gains by kernel order.
 
 Of one image: the layout must not depend on how many there are, since its last bits differ.
 """
@@ -27,6 +32,8 @@ class FusedConv(nn.Conv2d):
 
     relu: bool
     rounds: bool
+    _in_order: dict[str, tuple[int, Tensor]]
+    """By the way through the layer: the version of the weight, and that weight in kernel order."""
 
     @staticmethod
     def of(conv: nn.Conv2d, *, relu: bool = False, rounds: bool = False) -> None:
@@ -34,11 +41,16 @@ class FusedConv(nn.Conv2d):
         conv.__class__ = FusedConv
         assert isinstance(conv, FusedConv)
         conv.relu, conv.rounds = relu, rounds
+        conv._in_order = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what a copy makes anew, and could not copy: weights in kernel order."""
+        return self.__dict__ | {"_in_order": {}}
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, K, H', W')."""
         x = self._in_layout(x)
-        if not self.relu and not self.rounds:
+        if not self.relu and not self.rounds and not self.packs(x):
             return self.alone(x)
         out: Tensor = _Convolve.apply(x, self.weight, self)
         return out
@@ -48,14 +60,56 @@ class FusedConv(nn.Conv2d):
         out: Tensor = self._conv_forward(x, self.weight, self.bias)
         return out
 
+    def packs(self, x: Tensor) -> bool:
+        """Whether the weight is kept in kernel order for x."""
+        if self.rounds or self.groups > 1 or not _has_kernel(x):
+            return False
+        return x.dtype == torch.bfloat16 or WIDE < self._weights_per_value(x) <= HEAVY
+
+    def forth(self, x: Tensor) -> Tensor:
+        """The convolution and its ReLU, of a layer that packs."""
+        weight = self._packed("forth", x, self.padding)
+        return _pointwise(x, weight, self.bias, self, self.padding, relu=self.relu)
+
+    def back(self, gradient: Tensor) -> Tensor | None:
+        """From the gradient of the convolution's output to that of x, of a layer that packs.
+
+        A convolution itself, with the weight turned, unless the layer has a stride: then None.
+        """
+        assert not isinstance(self.padding, str)
+        sizes = zip(self.dilation, self.kernel_size, self.padding, strict=True)
+        padding = tuple(d * (k - 1) - p for d, k, p in sizes)
+        if set(self.stride) != {1} or min(padding) < 0:
+            return None
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        weight = self._packed("back", gradient, padding)
+        return _pointwise(gradient, weight, None, self, padding)
+
+    def _packed(self, way: str, x: Tensor, padding: tuple[int, ...] | str) -> Tensor:
+        """The weight for this way in kernel order."""
+        version, packed = self._in_order.get(way, (None, self.weight))
+        if version != self.weight._version:
+            weight = self.weight.detach()
+            if way == "back":
+                weight = weight.flip(2, 3).transpose(0, 1)
+            packed = torch.ops.mkldnn._reorder_convolution_weight(
+                weight.contiguous(memory_format=torch.channels_last),
+                *(padding, self.stride, self.dilation, self.groups, x.shape),
+            )
+            self._in_order[way] = (self.weight._version, packed)
+        return packed
+
     def _in_layout(self, x: Tensor) -> Tensor:
         """x in the layout that takes least time, in which the weight is from now on."""
         on_cpu = x.device.type == "cpu" and x.dtype == torch.float32
-        in_nchw = on_cpu and self.weight.numel() > HEAVY * x.shape[1:].numel()
+        in_nchw = on_cpu and self._weights_per_value(x) > HEAVY
         layout = torch.contiguous_format if in_nchw else torch.channels_last
         if not self.weight.is_contiguous(memory_format=layout):
             self.weight.data = self.weight.data.contiguous(memory_format=layout)
         return x.contiguous(memory_format=layout)
+
+    def _weights_per_value(self, x: Tensor) -> float:
+        return self.weight.numel() / x.shape[1:].numel()
 
 
 class _Convolve(torch.autograd.Function):
@@ -63,7 +117,10 @@ class _Convolve(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, conv: FusedConv) -> Tensor:
-        out = _with_relu(x, conv) if conv.relu else conv.alone(x)
+        if conv.packs(x):
+            out = conv.forth(x)
+        else:
+            out = _with_relu(x, conv) if conv.relu else conv.alone(x)
         if conv.rounds:
             out = out.bfloat16()
         ctx.save_for_backward(x, weight, out if conv.relu else None)
@@ -79,32 +136,46 @@ class _Convolve(torch.autograd.Function):
             if gradient.stride() != out.stride() and 0 not in gradient.stride():
                 gradient = torch.empty_like(out).copy_(gradient)
             gradient = torch.ops.aten.threshold_backward(gradient, out, 0)
-        found, _, _ = torch.ops.aten.convolution_backward(
-            gradient,
-            # only its shape and layout count
-            x if x.dtype == dtype else torch.empty_like(x, dtype=dtype),
-            weight.to(dtype),
-            None,
-            *(conv.stride, conv.padding, conv.dilation, False, (0, 0), conv.groups),
-            (True, False, False),
-        )
+        found = conv.back(gradient) if conv.packs(x) else None
+        if found is None:
+            found, _, _ = torch.ops.aten.convolution_backward(
+                gradient,
+                # only its shape and layout count
+                x if x.dtype == dtype else torch.empty_like(x, dtype=dtype),
+                weight.to(dtype),
+                None,
+                *(conv.stride, conv.padding, conv.dilation, False, (0, 0), conv.groups),
+                (True, False, False),
+            )
         return found.to(x.dtype), None, None
 
 
 def _with_relu(x: Tensor, conv: FusedConv) -> Tensor:
-    if x.device.type != "cpu" or not _has_kernel(x.dtype):
+    if not _has_kernel(x):
         return conv.alone(x).relu_()
-    place = (conv.padding, conv.stride, conv.dilation, conv.groups)
+    return _pointwise(x, conv.weight, conv.bias, conv, conv.padding, relu=True)
+
+
+def _pointwise(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    conv: FusedConv,
+    padding: tuple[int, ...] | str,
+    *,
+    relu: bool = False,
+) -> Tensor:
+    place = (padding, conv.stride, conv.dilation, conv.groups)
     out: Tensor = torch.ops.mkldnn._convolution_pointwise(
-        *(x, conv.weight, conv.bias, *place), "relu", [], ""
+        *(x, weight, bias, *place), "relu" if relu else "none", [], ""
     )
     return out
 
 
-def _has_kernel(dtype: torch.dtype) -> bool:
-    """Whether torch was built with the kernel that its own compiler uses, and may use it here."""
+def _has_kernel(x: Tensor) -> bool:
+    """Whether torch was built with the kernel that its own compiler uses, and may use it on x."""
     if not torch.backends.mkldnn.enabled or not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
         return False
-    if dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return dtype == torch.float32
+    if x.dtype == torch.bfloat16:
+        return x.device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return x.device.type == "cpu" and x.dtype == torch.float32

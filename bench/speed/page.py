@@ -15,15 +15,23 @@ HEAD = (
 
 
 def speed_page(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows of the records, with the commands and the machines that they name."""
-    machines = dict.fromkeys(
-        f"{row['machine']['device']}, {row['machine']['processor']}, {row['threads']} threads, "
-        f"torch {row['machine']['packages']['torch']}"
-        for row in rows
-    )
-    return PAGE.format(
+    """The rows of the records, a section a machine, each with the commands that measured it."""
+    machines: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        machines.setdefault(_machine(row), []).append(row)
+    return PAGE.format(sections="\n\n".join(_section(*found) for found in machines.items()))
+
+
+def _machine(row: Mapping[str, Any]) -> str:
+    about = row["machine"]
+    threads = f"{row['threads']} threads, torch {about['packages']['torch']}"
+    return f"{about['device']}, {about['processor']}, {threads}"
+
+
+def _section(machine: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    return SECTION.format(
+        machine=machine,
         commands="\n".join(f"    {c}" for c in dict.fromkeys(row["command"] for row in rows)),
-        machines="; ".join(machines),
         table=markdown_table([HEAD, *(_cells(row) for row in rows)]),
     )
 
@@ -54,9 +62,7 @@ def _percent(share: float | None) -> str:
 PAGE = """\
 # How fast
 
-Made from the records in `results/speed` by `make docs`; measured by
-
-{commands}
+Made from the records in `results/speed` by `make docs`.
 
 Both sides of a row do the same work on the same images and take turns in one process; figures are
 medians over the rounds, and `times faster` is the median of the rounds' ratios, with the least and
@@ -66,9 +72,11 @@ step's convolutions take alone, each at its fastest in the same round, over the 
 `robust` is the share of the images that are still right under the attack, and `apart` the images
 that one side broke and the other did not, where another package's PGD starts from noise of its own.
 
-Only the ratios mean something elsewhere: {machines}, shared with other work.
+Only the ratios mean something elsewhere, and they depend on the processor: on how fast it
+multiplies bf16, and on how much of a plain loop is more than convolutions. Each machine was shared
+with other work.
 
-{table}
+{sections}
 
 ## Memory
 
@@ -86,3 +94,12 @@ to one size. Evaluations are not compiled: their batches shrink as images are fo
 unless asked for: rows marked `compiled` show what it costs on a CPU, and on a GPU nothing of it is
 on record yet; `bench speed --only step-madry --compile` measures it.
 """
+
+SECTION = """\
+## {machine}
+
+Measured by
+
+{commands}
+
+{table}"""

@@ -16,6 +16,8 @@ SHAPES = {
     "strided": (nn.Conv2d(3, 8, 3, stride=2, padding=1), 12),
     "grouped": (nn.Conv2d(4, 8, 3, groups=2), 12),
     "dilated": (nn.Conv2d(3, 8, 3, dilation=2, padding=2, bias=False), 12),
+    "wide": (nn.Conv2d(16, 32, 3, padding=1), 8),  # its weight in kernel order, in fp32 too
+    "pointwise": (nn.Conv2d(32, 64, 1, padding=1), 4),  # whose way back is no convolution
     "heavy": (nn.Conv2d(64, 128, 3, padding=1), 4),  # in NCHW, in fp32
 }
 
@@ -54,7 +56,7 @@ def test_is_both_layers(shape: str, dtype: torch.dtype, tolerance: float, relu: 
 def test_without_the_kernel_of_a_cpu_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     _, merged, x = pair("plain", torch.float32, relu=True)
     with_kernel = outcome(merged, x)
-    monkeypatch.setattr(fused, "_has_kernel", lambda dtype: False)
+    monkeypatch.setattr(fused, "_has_kernel", lambda x: False)
     for ours, theirs in zip(outcome(merged, x), with_kernel, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
@@ -85,3 +87,25 @@ def test_hooks_and_keys_stay_with_the_layer() -> None:
     conv(torch.zeros(1, 3, 8, 8))
     assert seen == [1]
     assert list(conv.state_dict()) == keys
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_weight_in_kernel_order_follows_the_layers_own(dtype: torch.dtype) -> None:
+    plain, merged, x = pair("wide", dtype, relu=False)
+    assert isinstance(plain, nn.Conv2d)
+    assert merged.packs(x)
+    outcome(merged, x)
+    for conv in (plain, merged):
+        with torch.no_grad():
+            conv.weight.mul_(-2)
+    for ours, theirs in zip(outcome(merged, x), outcome(plain, x), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=3e-2, atol=3e-2)
+
+
+def test_a_copy_has_a_weight_of_its_own() -> None:
+    _, merged, x = pair("wide", torch.float32, relu=True)
+    before = outcome(merged, x)
+    with torch.no_grad():
+        copy.deepcopy(merged).weight.zero_()
+    torch.testing.assert_close(outcome(merged, x), before, rtol=0, atol=0)
+    torch.testing.assert_close(outcome(copy.deepcopy(merged), x), before, rtol=0, atol=0)
