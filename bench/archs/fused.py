@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 WIDE, HEAVY = 4, 64
 """Weights for each value of one image's map beyond which a CPU in fp32 gains by their kernel order,
-and beyond which it gains more by NCHW. In bf16 every layer gains by kernel order.
+and beyond which it gains more by NCHW. In bf16 every layer is kept in kernel order.
 
 Of one image: the layout must not depend on how many there are, since its last bits differ.
 """
@@ -74,7 +74,8 @@ class FusedConv(nn.Conv2d):
     def back(self, gradient: Tensor) -> Tensor | None:
         """From the gradient of the convolution's output to that of x, of a layer that packs.
 
-        A convolution itself, with the weight turned, unless the layer has a stride: then None.
+        A convolution itself, with the weight turned; None where the layer has a stride, or pads
+        beyond what its kernel reaches.
         """
         assert not isinstance(self.padding, str)
         sizes = zip(self.dilation, self.kernel_size, self.padding, strict=True)
