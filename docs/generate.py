@@ -28,6 +28,8 @@ from bench.registry import broken_methods, get_method, list_methods, method_clas
 from bench.report.brief import brief
 from bench.report.precision import paired_precisions, precision_page
 from bench.speed.page import speed_page
+from bench.speed.profile_figure import profile_section
+from bench.speed.profiling import Profiles
 from bench.speed.scaling import Scaling
 from bench.speed.scaling_page import scaling_page
 from bench.threat import REFERENCE_EPS, Threat
@@ -286,7 +288,7 @@ def generated(root: Path) -> dict[Path, str]:
     measured = [json.loads(path.read_text()) for path in sorted((root / SPEED).glob("*.json"))]
     speeds = [row for rows in measured if isinstance(rows, list) for row in rows]
     if speeds:
-        files[root / "docs" / "speed.md"] = speed_page(speeds)
+        files[root / "docs" / "speed.md"] = speed_page(speeds, profile_of(root))
     scaling = root / SPEED / "scaling.json"
     if scaling.exists():
         files[root / "docs" / "scaling.md"] = scaling_page(
@@ -298,6 +300,14 @@ def generated(root: Path) -> dict[Path, str]:
     if readme.exists():
         files[readme] = with_digits_table(readme.read_text(), root / DIGITS)
     return files
+
+
+def profile_of(root: Path) -> str:
+    """The section of docs/speed.md on where the time goes; empty where no profile is on record."""
+    record = root / SPEED / "profile.json"
+    if not record.exists():
+        return ""
+    return profile_section(Profiles.from_json(record.read_text()), f"../{SPEED}/profile.png")
 
 
 def main(arguments: Sequence[str], root: Path = ROOT) -> int:

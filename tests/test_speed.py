@@ -24,6 +24,7 @@ from bench.registry import list_methods
 from bench.speed import memory, peers, reference
 from bench.speed.autoattack import autoattack_rows, shortened
 from bench.speed.counting import Counted
+from bench.speed.layers import layers_of
 from bench.speed.memory import peak_memory
 from bench.speed.page import speed_page
 from bench.speed.pgd import pgd_rows
@@ -40,7 +41,15 @@ CPU = torch.device("cpu")
 KEYS = {
     *("what", "arch", "precision", "ours_images_per_second", "reference_images_per_second"),
     *("ratio", "n_rounds", "share_of_peak", "reference", "image_size", "n_images", "passes"),
-    *("ratios", "reference_passes", "peak_bytes", "reference_peak_bytes", "memory", "robust_share"),
+    *(
+        "share_of_matrix_peak",
+        "ratios",
+        "reference_passes",
+        "peak_bytes",
+        "reference_peak_bytes",
+        "memory",
+        "robust_share",
+    ),
     *("reference_robust_share", "n_apart", "note", "threads", "machine", "command"),
 }
 
@@ -152,15 +161,16 @@ def test_rounds_take_turns_and_the_first_to_go_alternates() -> None:
     assert len(found.ours) == len(found.reference) == 3
     alone = in_rounds(lambda: order.append("a"), None, 2, CPU, warm_up=False)
     assert "".join(order[8:]) == "aa"
-    assert (alone.ratio, alone.reference_seconds, alone.share) == (None, None, None)
-    floors = iter([0.5, 0.25])
-    found = in_rounds(lambda: None, None, 2, CPU, floor=lambda: next(floors))
-    assert found.floors == (0.5, 0.25)
+    assert (alone.ratio, alone.reference_seconds, alone.shares) == (None, None, ())
+    floors = iter([0.5, 0.1, 0.25, 0.2])
+    found = in_rounds(lambda: None, None, 2, CPU, floors=[lambda: next(floors)] * 2)
+    assert found.floors == ((0.5, 0.25), (0.1, 0.2))
 
 
-def test_the_share_is_the_median_of_the_rounds_own() -> None:
-    found = Rounds(ours=(1.0, 2.0, 10.0), reference=(), floors=(0.5, 1.8, 6.0))
-    assert found.share == 0.6  # of 0.5, 0.9 and 0.6
+def test_a_share_is_the_median_of_the_rounds_own() -> None:
+    floors = ((0.5, 1.8, 6.0), (0.1, 0.4, 1.0))
+    found = Rounds(ours=(1.0, 2.0, 10.0), reference=(), floors=floors)
+    assert found.shares == (0.6, 0.1)  # of 0.5, 0.9 and 0.6; of 0.1, 0.2 and 0.1
 
 
 def test_the_ratio_is_the_median_of_the_rounds_own() -> None:
@@ -254,10 +264,17 @@ def test_the_share_of_peak_is_of_the_measured_step(monkeypatch: pytest.MonkeyPat
         return 1e-9
 
     monkeypatch.setattr("bench.speed.steps.floor_seconds", floor)
+    monkeypatch.setattr("bench.speed.steps.matmul_peak", lambda *_: 1e15)
     row = step_row("trades", tiny(peak=True))
     assert row.share_of_peak == pytest.approx(1e-9 * row.ours_images_per_second / 8)
     assert asked["updates"] == 2  # the clean and the adversarial images
     assert asked["shape"] == (8, 3, 8, 8)
+    # 13 forward and 12 backward passes; the first layer hands back nothing in the 2 updates, whose
+    # gradients of weights come on top
+    first, *others = (layer.flops for layer in layers_of(build("cnn"), torch.rand(8, 3, 8, 8)))
+    n_flops = (13 + 10 + 2) * first + (13 + 12 + 2) * sum(others)
+    seconds = 8 / row.ours_images_per_second
+    assert row.share_of_matrix_peak == pytest.approx(n_flops / 1e15 / seconds)
 
 
 def test_memory_is_of_a_process_of_its_own() -> None:
@@ -465,7 +482,7 @@ def test_the_page_of_the_records_has_a_row_each(measured_row: dict[str, Any]) ->
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table[-2:]]
     assert cells[0][:7] == ["step-madry", "cnn", "bf16", "128", "351", "plain loop", "100"]
     assert cells[0][7] == "3.51 (3.40 to 3.52)"
-    assert cells[0][8:] == ["66%", "-", "-", "7"]
+    assert cells[0][8:] == ["66%", "-", "-", "-", "7"]
     assert cells[1][0] == "step-madry (compiled)"
     assert cells[1][5:8] == ["-", "100", "-"]
     assert page.count("## cpu, P, 2 threads, torch 2.6") == 1

@@ -44,6 +44,12 @@ from bench.commands.work import at_work
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the rows as JSON.")
 @click.option(
+    "--profile",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Instead: where the time of a step goes, ours and the plain loop's, into FOLDER.",
+)
+@click.option(
     "--roofline",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
@@ -62,6 +68,7 @@ def speed(
     arch: tuple[str, ...],
     precision: tuple[str, ...],
     out: Path | None,
+    profile: Path | None,
     roofline: Path | None,
     scaling: Path | None,
     device: str,
@@ -77,25 +84,30 @@ def speed(
     \b
     bench speed --only step-trades,step-mart --arch cnn
     bench speed --only pgd-20,autoattack --out speed.json
+    bench speed --profile profile --only step-madry --arch resnet-18
     bench speed --scaling results/speed          minutes; `make docs` makes docs/scaling.md of it
     """
-    if options["compiles"] and (roofline is not None or scaling is not None):
-        raise click.UsageError("--compile goes with neither --roofline nor --scaling")
+    is_page = any(folder is not None for folder in (profile, roofline, scaling))
+    if options["compiles"] and is_page:
+        raise click.UsageError("--compile goes with none of --profile, --roofline and --scaling")
     with at_work(device, 1, quiet) as (chosen, reporter, command, _):
         from bench.machine import describe_machine
-        from bench.speed.pages import roofline_into, scaling_into
+        from bench.speed.pages import profile_into, roofline_into, scaling_into
         from bench.speed.plan import make_jobs, rows_of
         from bench.speed.row import Row, table, write_rows
         from bench.speed.setting import settings
 
+        asked = settings(arch, precision, chosen, **options)
+        if profile is not None:
+            click.echo(profile_into(profile, only, asked, reporter, command))
         if roofline is not None:
             sizes = {name: options[name] for name in ("batch_size", "image_size")}
             click.echo(roofline_into(roofline, arch, chosen, reporter, command, **sizes))
         if scaling is not None:
             click.echo(scaling_into(scaling, precision, chosen, reporter, command))
-        if roofline is not None or scaling is not None:
+        if is_page:
             return
-        jobs = make_jobs(only, settings(arch, precision, chosen, **options))
+        jobs = make_jobs(only, asked)
         machine = describe_machine(chosen)
         rows: list[Row] = []
         for row in rows_of(jobs, reporter):

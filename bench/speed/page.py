@@ -10,16 +10,22 @@ from bench.speed.tables import markdown_table, significant
 
 HEAD = (
     *("what", "network", "precision", "images", "images/s", "beside", "images/s", "times faster"),
-    *("share of peak", "robust", "apart", "rounds"),
+    *("share of peak", "of matrix peak", "robust", "apart", "rounds"),
 )
 
 
-def speed_page(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows of the records, a section a machine, each with the commands that measured it."""
+def speed_page(rows: Sequence[Mapping[str, Any]], profile: str = "") -> str:
+    """The rows of the records, a section a machine, each with the commands that measured it.
+
+    profile: the text of a section of its own, if there is one.
+    """
     machines: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         machines.setdefault(_machine(row), []).append(row)
-    return PAGE.format(sections="\n\n".join(_section(*found) for found in machines.items()))
+    sections = [_section(*found) for found in machines.items()]
+    if profile:
+        sections.append(f"## Where the time goes\n\n{profile}")
+    return PAGE.format(sections="\n\n".join(sections))
 
 
 def _machine(row: Mapping[str, Any]) -> str:
@@ -45,6 +51,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         _or_dash(row["reference_images_per_second"]),
         times_faster(row["ratio"], row.get("ratios", ())),
         _percent(row["share_of_peak"]),
+        _percent(row.get("share_of_matrix_peak")),
         _percent(row["robust_share"]),
         "-" if row["n_apart"] is None else str(row["n_apart"]),
         str(row["n_rounds"]),
@@ -68,7 +75,8 @@ Both sides of a row do the same work on the same images and take turns in one pr
 medians over the rounds, and `times faster` is the median of the rounds' ratios, with the least and
 the most of them. A step is one whole update of a method (`step-METHOD`) beside a plain loop written
 as its authors spend it (`benchmarks/loops.py`: fp32, NCHW). `share of peak` is the time that the
-step's convolutions take alone, each at its fastest in the same round, over the step's time.
+step's convolutions take alone, each at its fastest in the same round, over the step's time, and
+`of matrix peak` the time that as many multiplications take in one large product of matrices.
 `robust` is the share of the images that are still right under the attack, and `apart` the images
 that one side broke and the other did not, where another package's PGD starts from noise of its own.
 

@@ -1,4 +1,4 @@
-"""What `bench speed --roofline` and `--scaling` measure and write."""
+"""What `bench speed --profile`, `--roofline` and `--scaling` measure and write."""
 
 from __future__ import annotations
 
@@ -7,16 +7,40 @@ from pathlib import Path
 
 import torch
 
-from bench.errors import unknown_name
+from bench.errors import ConfigError, unknown_name
 from bench.progress import Reporter
+from bench.registry import get_method
+from bench.report.published import REFERENCE
 from bench.spec import PRECISIONS
+from bench.speed.plan import STEP
+from bench.speed.profile_figure import LEGEND, profile_tables, write_profiles
+from bench.speed.profiling import measure_profiles
 from bench.speed.roofline import measure_roofline
 from bench.speed.roofline_figure import write_roofline
 from bench.speed.scaling import measure_scaling
 from bench.speed.scaling_figure import write_scaling
+from bench.speed.setting import Setting
 
 BATCH = 32
 """Images of the roofline where nothing else is asked for."""
+
+
+def profile_into(
+    folder: Path, only: Sequence[str], settings: Sequence[Setting], reporter: Reporter, command: str
+) -> str:
+    """Measure the steps that `only` names, Madry AT's where it names none; write, and show.
+
+    Raises ConfigError for an attack, of which there is no profile, or an unknown method.
+    """
+    for name in only:
+        if not name.startswith(STEP):
+            raise ConfigError(f"'{name}' is no step, and a profile is of steps: {STEP}{REFERENCE}")
+    methods = [name.removeprefix(STEP) for name in dict.fromkeys(only)] or [REFERENCE]
+    for method in methods:
+        get_method(method)
+    found = measure_profiles(methods, settings, reporter, command)
+    record = write_profiles(found, folder)
+    return f"{profile_tables(found)}\n\n{LEGEND}\n\nThe profile is in {record}"
 
 
 def roofline_into(

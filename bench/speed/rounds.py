@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -19,8 +19,8 @@ class Rounds:
     ours: tuple[float, ...]
     reference: tuple[float, ...]
     """Empty where there is none."""
-    floors: tuple[float, ...] = ()
-    """Least seconds that ours could take, measured at the end of each round; or none."""
+    floors: tuple[tuple[float, ...], ...] = ()
+    """By kind: least seconds that ours could take, measured at the end of each round."""
 
     @property
     def seconds(self) -> float:
@@ -44,11 +44,12 @@ class Rounds:
         return median(self.ratios) if self.ratios else None
 
     @property
-    def share(self) -> float | None:
-        """Of the time of ours that its floor takes: the median over rounds."""
-        pairs = zip(self.floors, self.ours, strict=False)
-        shares = [floor / ours for floor, ours in pairs]
-        return median(shares) if shares else None
+    def shares(self) -> tuple[float, ...]:
+        """By kind of floor, what it takes of the time of ours: the median over rounds."""
+        return tuple(
+            median(least / ours for least, ours in zip(floor, self.ours, strict=True))
+            for floor in self.floors
+        )
 
 
 def in_rounds(
@@ -58,15 +59,15 @@ def in_rounds(
     device: torch.device,
     *,
     warm_up: bool = True,
-    floor: Callable[[], float] | None = None,
+    floors: Sequence[Callable[[], float]] = (),
 ) -> Rounds:
     """Run both n_rounds times; the first to go alternates. `warm_up` runs each once before.
 
-    floor: gives the least seconds that ours could take now.
+    floors: each gives the least seconds that ours could take now, in a sense of its own.
     """
     sides = [ours] if reference is None else [ours, reference]
     seconds: list[list[float]] = [[] for _ in sides]
-    floors: list[float] = []
+    least: list[list[float]] = [[] for _ in floors]
     if warm_up:
         for work in sides:
             timed(work, device)
@@ -74,10 +75,10 @@ def in_rounds(
         order = range(len(sides))
         for side in reversed(order) if number % 2 else order:
             seconds[side].append(timed(sides[side], device))
-        if floor is not None:
-            floors.append(floor())
+        for found, floor in zip(least, floors, strict=True):
+            found.append(floor())
     other = tuple(seconds[1]) if reference is not None else ()
-    return Rounds(tuple(seconds[0]), other, tuple(floors))
+    return Rounds(tuple(seconds[0]), other, tuple(map(tuple, least)))
 
 
 def timed(work: Work, device: torch.device) -> float:

@@ -34,6 +34,8 @@ class Row:
     n_rounds: int
     share_of_peak: float | None = None
     """Of a step: time that its convolutions take alone at their fastest, over the step's time."""
+    share_of_matrix_peak: float | None = None
+    """Of a step: time that its multiplications take in one large product of matrices, likewise."""
     image_size: int
     n_images: int
     """Of a step, its batch."""
@@ -61,16 +63,29 @@ def write_rows(path: Path, rows: Sequence[Row], machine: Mapping[str, Any], comm
 def table(rows: Sequence[Row], machine: Mapping[str, Any]) -> str:
     """The rows for a person to read."""
     head = ("what", "arch", "precision", "images", "images/s", "beside", "images/s", "times faster")
-    more = ("share of peak", "passes", "beside", "MiB", "beside", "robust", "beside", "apart", "")
+    more = (
+        "share of peak",
+        "of matrix peak",
+        "passes",
+        "beside",
+        "MiB",
+        "beside",
+        "robust",
+        "beside",
+        "apart",
+        "",
+    )
     cells = [(*head, *more), *(_cells(row) for row in rows)]
     rounds = " or ".join(str(n) for n in sorted({row.n_rounds for row in rows}))
     legend = (
         f"Medians of {rounds} round{'' if rounds == '1' else 's'} in which both sides take turns; "
-        "times faster: median over rounds, with the least and the most; passes: forward + backward "
-        "an image; robust: share of the images that are right under the attack; apart: images that "
-        "one side broke and the other did not, where another package's PGD starts from noise of "
-        "its own and AutoAttack's has our seed; precision: of ours, what stands beside it is in "
-        "fp32. "
+        "times faster: median over rounds, with the least and the most; share of peak: time that "
+        "the step's convolutions take alone at their fastest, over the step's; of matrix peak: "
+        "time that as many multiplications take in one large product of matrices, likewise; "
+        "passes: forward + backward an image; robust: share of the images that are right under "
+        "the attack; apart: images that one side broke and the other did not, where another "
+        "package's PGD starts from noise of its own and AutoAttack's has our seed; precision: of "
+        "ours, what stands beside it is in fp32. "
         f"{machine['device']}, {machine['processor']}, {machine['threads']} thread(s)."
     )
     memory = dict.fromkeys(row.memory for row in rows if row.memory)
@@ -85,6 +100,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         _number(row.reference_images_per_second),
         times_faster(row.ratio, row.ratios),
         _percent(row.share_of_peak),
+        _percent(row.share_of_matrix_peak),
         _passes(row.passes),
         _passes(row.reference_passes),
         _mebibytes(row.peak_bytes),

@@ -17,9 +17,11 @@ from bench.recipe import Recipe
 from bench.registry import get_method
 from bench.spec import TrainSpec
 from bench.speed.counting import Counted
+from bench.speed.layers import layers_of
 from bench.speed.memory import peak_memory
-from bench.speed.peak import BUDGET, floor_seconds
+from bench.speed.peak import BUDGET, floor_seconds, needed
 from bench.speed.reference import Loop, loop_for, plain_optimiser
+from bench.speed.roofline import matmul_peak
 from bench.speed.rounds import in_rounds
 from bench.speed.row import Row
 from bench.speed.setting import CHANNELS, CLASSES, Setting
@@ -45,17 +47,25 @@ def step_row(method: str, setting: Setting) -> Row:
         reference, other = _plain(loop, spec, setting, x, y)
         plain = Counted(reference, other, n)
 
-    def floor() -> float:
+    budget = BUDGET / setting.n_rounds
+
+    def convolutions_alone() -> float:
         return floor_seconds(
             *(network, x, counted.passes, setting.precision),
             updates=counted.updates,
-            budget=BUDGET / setting.n_rounds,
+            budget=budget,
         )
+
+    def as_products() -> float:
+        parts = needed(layers_of(network, x), counted.passes, counted.updates)
+        n_flops = sum(times * layer.flops for layer, _, times in parts)
+        return n_flops / matmul_peak(setting.device, setting.precision, budget)
 
     rounds = in_rounds(
         *(counted, plain, setting.n_rounds, setting.device),
-        floor=floor if setting.with_peak else None,
+        floors=(convolutions_alone, as_products) if setting.with_peak else (),
     )
+    share_of_peak, share_of_matrix_peak = rounds.shares if setting.with_peak else (None, None)
     # a compiler in the same process would be counted too
     measures_memory = setting.with_memory and not setting.compiles
     memory = peak_memory(method, setting, plain=False) if measures_memory else None
@@ -71,7 +81,8 @@ def step_row(method: str, setting: Setting) -> Row:
         ratio=rounds.ratio,
         ratios=rounds.ratios,
         n_rounds=setting.n_rounds,
-        share_of_peak=rounds.share,
+        share_of_peak=share_of_peak,
+        share_of_matrix_peak=share_of_matrix_peak,
         image_size=setting.image_size,
         n_images=n,
         passes=counted.passes,
