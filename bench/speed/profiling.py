@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +16,6 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch._C._autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
@@ -159,7 +157,7 @@ def profiled(step: Callable[[], object], device: torch.device) -> dict[str, floa
     parts = dict.fromkeys(KINDS, 0.0)
     events: Sequence[FunctionEvent] = profiler.events() or ()  # type: ignore[no-untyped-call]
     for event in events:
-        if event.device_type == DeviceType.CPU:  # a kernel's time is in the operation's too
+        if event.device_type.name == "CPU":  # a kernel's time is in the operation's too
             own = event.self_device_time_total if on_cuda else event.self_cpu_time_total
             parts[kind_of(event)] += own / 1e6
     parts[BETWEEN] = max(0.0, seconds - sum(parts.values()))
@@ -191,8 +189,11 @@ def kind_of(event: FunctionEvent) -> str:
 @contextmanager
 def _without_notices() -> Iterator[None]:
     """The profiler's library writes of its own start and end to the process' standard error."""
-    sys.stderr.flush()
-    kept = os.dup(2)
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
     try:
         with Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), 2)

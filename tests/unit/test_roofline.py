@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -79,10 +80,20 @@ def test_the_picture_names_its_axes_and_its_label_is_above_the_roof(roofline: Ro
 
 
 def test_peaks_are_positive_and_finite(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "N_MATMUL", {"cpu": 8})
+    monkeypatch.setattr(module, "N_MATMUL", {"cpu": 32})
     monkeypatch.setattr(module, "COPY_BYTES", 1000)
+    products: list[torch.Tensor] = []
+
+    def seconds(call: Callable[[], torch.Tensor], device: torch.device, budget: float) -> float:
+        products.append(call())
+        return 4.0 / len(products)
+
+    monkeypatch.setattr(module, "shortest", seconds)
+    assert matmul_peak(CPU, "fp32") == 2 * 32**3 / 2
+    matrix, image = products
+    assert torch.equal(image.flatten(1), matrix.flatten()[None])  # all ones, so 32 everywhere
+    assert bool((matrix == 32).all())
     monkeypatch.setattr(module, "shortest", lambda call, device, budget: float(call() is None) + 2)
-    assert matmul_peak(CPU, "fp32") == 2 * 8**3 / 2
     assert copy_bandwidth(CPU) == 2 * 1000 / 2
 
 
