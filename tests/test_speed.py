@@ -482,10 +482,12 @@ def test_the_page_of_the_records_has_a_row_each(measured_row: dict[str, Any]) ->
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table[-2:]]
     assert cells[0][:7] == ["step-madry", "cnn", "bf16", "128", "351", "plain loop", "100"]
     assert cells[0][7] == "3.51 (3.40 to 3.52)"
-    assert cells[0][8:] == ["66%", "-", "-", "-", "7"]
+    assert cells[0][8:] == ["66%", "7"]  # no column for what none of them has
     assert cells[1][0] == "step-madry (compiled)"
     assert cells[1][5:8] == ["-", "100", "-"]
     assert page.count("## cpu, P, 2 threads, torch 2.6") == 1
+    assert "of matrix peak |" not in page
+    assert "| of matrix peak |" in speed_page([row, row | {"share_of_matrix_peak": 0.25}])
 
 
 def test_the_page_has_a_section_a_machine(measured_row: dict[str, Any]) -> None:

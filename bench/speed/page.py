@@ -12,6 +12,7 @@ HEAD = (
     *("what", "network", "precision", "images", "images/s", "beside", "images/s", "times faster"),
     *("share of peak", "of matrix peak", "robust", "apart", "rounds"),
 )
+NOTHING = "-"
 
 
 def speed_page(rows: Sequence[Mapping[str, Any]], profile: str = "") -> str:
@@ -38,8 +39,14 @@ def _section(machine: str, rows: Sequence[Mapping[str, Any]]) -> str:
     return SECTION.format(
         machine=machine,
         commands="\n".join(f"    {c}" for c in dict.fromkeys(row["command"] for row in rows)),
-        table=markdown_table([HEAD, *(_cells(row) for row in rows)]),
+        table=markdown_table(_filled_columns([HEAD, *map(_cells, rows)])),
     )
+
+
+def _filled_columns(rows: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    """Without columns that no row but the first has anything in."""
+    columns = [column for column in zip(*rows, strict=True) if set(column[1:]) != {NOTHING}]
+    return list(zip(*columns, strict=True))
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -47,23 +54,23 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         *(what, row["arch"], row["precision"], str(row["n_images"])),
         significant(row["ours_images_per_second"]),
-        row["reference"] or "-",
+        row["reference"] or NOTHING,
         _or_dash(row["reference_images_per_second"]),
         times_faster(row["ratio"], row.get("ratios", ())),
         _percent(row["share_of_peak"]),
         _percent(row.get("share_of_matrix_peak")),
         _percent(row["robust_share"]),
-        "-" if row["n_apart"] is None else str(row["n_apart"]),
+        NOTHING if row["n_apart"] is None else str(row["n_apart"]),
         str(row["n_rounds"]),
     )
 
 
 def _or_dash(value: float | None) -> str:
-    return "-" if value is None else significant(value)
+    return NOTHING if value is None else significant(value)
 
 
 def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.0f}%"
+    return NOTHING if share is None else f"{100 * share:.0f}%"
 
 
 PAGE = """\
