@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -24,6 +25,24 @@ def write_atomic(path: Path, content: bytes) -> None:
 
     Raises RecordError with the reason and what to do.
     """
+    temporary = _written_beside(path, content)
+    try:
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _not_written(path, error) from None
+
+
+def check_writable(path: Path) -> None:
+    """Raises RecordError where `write_atomic` would: to be asked before work of minutes."""
+    if path.is_dir():
+        raise _not_written(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
+    _written_beside(path, b"").unlink(missing_ok=True)
+
+
+def _written_beside(path: Path, content: bytes) -> Path:
+    """A file in the same folder."""
     temporary = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,16 +53,18 @@ def write_atomic(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
     except OSError as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
-        reason = error.strerror or str(error)
-        raise RecordError(
-            f"cannot write {path}: {reason}. Free space or name another folder with --results "
-            "(or --reports), then run the same command again"
-        ) from None
+        raise _not_written(path, error) from None
+    return Path(temporary)
+
+
+def _not_written(path: Path, error: OSError) -> RecordError:
+    return RecordError(
+        f"cannot write {path}: {error.strerror or error}. Free space or name another folder with "
+        "--results (or --reports, --out), then run the same command again"
+    )
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -96,23 +96,27 @@ def speed(
         from bench.speed.plan import make_jobs, rows_of
         from bench.speed.row import Row, table, write_rows
         from bench.speed.setting import settings
+        from bench.storage import check_writable
 
         asked = settings(arch, precision, chosen, **options)
+        made: list[str] = []
         if profile is not None:
-            click.echo(profile_into(profile, only, asked, reporter, command))
+            made.append(profile_into(profile, only, asked, reporter, command))
         if roofline is not None:
             sizes = {name: options[name] for name in ("batch_size", "image_size")}
-            click.echo(roofline_into(roofline, arch, chosen, reporter, command, **sizes))
+            made.append(roofline_into(roofline, arch, chosen, reporter, command, **sizes))
         if scaling is not None:
-            click.echo(scaling_into(scaling, precision, chosen, reporter, command))
-        if is_page:
-            return
-        jobs = make_jobs(only, asked)
+            made.append(scaling_into(scaling, precision, chosen, reporter, command))
+        jobs = [] if is_page else make_jobs(only, asked)
+        if jobs and out is not None:
+            check_writable(out)
         machine = describe_machine(chosen)
         rows: list[Row] = []
         for row in rows_of(jobs, reporter):
             rows.append(row)
             if out is not None:  # after each, so that what was measured is kept
                 write_rows(out, rows, machine, command)
+        if not is_page:
+            made.append(table(rows, machine))
     if not quiet:
-        click.echo(table(rows, machine))
+        click.echo("\n\n".join(made))

@@ -20,6 +20,7 @@ from bench.speed.roofline_figure import write_roofline
 from bench.speed.scaling import measure_scaling
 from bench.speed.scaling_figure import write_scaling
 from bench.speed.setting import Setting
+from bench.storage import check_writable
 
 BATCH = 32
 """Images of the roofline where nothing else is asked for."""
@@ -38,6 +39,7 @@ def profile_into(
     methods = [name.removeprefix(STEP) for name in dict.fromkeys(only)] or [REFERENCE]
     for method in methods:
         get_method(method)
+    check_writable(folder / "profile.json")
     found = measure_profiles(methods, settings, reporter, command)
     record = write_profiles(found, folder)
     return f"{profile_tables(found)}\n\n{LEGEND}\n\nThe profile is in {record}"
@@ -54,6 +56,7 @@ def roofline_into(
     image_size: int = 32,
 ) -> str:
     """Measure, write, and say where; raises ConfigError for a network that is not known."""
+    check_writable(folder / "roofline.json")
     found = measure_roofline(
         archs, device, reporter, batch=batch_size or BATCH, image_size=image_size
     )
@@ -70,5 +73,6 @@ def scaling_into(
     precision = precisions[0] if precisions else "fp32"
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
+    check_writable(folder / "scaling.json")
     found = measure_scaling(device, reporter, precision=precision)
     return f"The measurements are in {write_scaling(found, folder, command)}"

@@ -129,6 +129,8 @@ def profile_tables(profiles: Profiles) -> str:
 def _table(steps: Sequence[Profile]) -> str:
     rows = [["", *map(_side, steps)]]
     for kind in KINDS:
+        if not any(step.parts[kind] for step in steps):
+            continue
         cells = (f"{significant(s.parts[kind])} ({100 * s.share(kind):.0f}%)" for s in steps)
         rows.append([kind, *cells])
     rows.append(["together", *(significant(step.profiled) for step in steps)])

@@ -143,6 +143,7 @@ def test_the_table_has_each_side_beside_the_other() -> None:
     rows = [[c.strip() for c in r.split("|")[1:-1]] for r in text.splitlines() if r[:1] == "|"]
     assert rows[0] == ["", "plain loop", "ours, fp32"]
     assert rows[2] == ["convolutions, forward", "1.00 (10%)", "0.250 (25%)"]
+    assert len(rows) == 2 + len(KINDS) + 3 + 2 + 3 + 3  # of vgg-16 three kinds take any time
     assert rows[2 + len(KINDS)] == ["together", "10.0", "1.00"]
     assert rows[3 + len(KINDS)] == ["without the profiler", "0.900", "0.900"]
 
@@ -194,7 +195,9 @@ def test_the_option_of_bench_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert asked == [("madry", "cnn fp32", "cnn bf16")]
     assert "| convolutions, forward" in found.output
     assert f"The profile is in {tmp_path / 'made' / 'profile.json'}" in found.output
-    found = CliRunner().invoke(main, ["speed", "--profile", folder, "--only", "step-mart", *small])
+    asked_again = ["speed", "--profile", folder, "--only", "step-mart", *small, "--quiet"]
+    found = CliRunner().invoke(main, asked_again)
+    assert (found.exit_code, found.output) == (0, "")
     assert asked[1][0] == "mart"
 
 
@@ -210,6 +213,17 @@ def test_a_mistake_is_one_line(only: str, message: str, tmp_path: Path) -> None:
     assert found.exit_code == 2
     assert message in found.output
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--profile", "--roofline", "--scaling", "--out"])
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_measured(
+    option: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    place = tmp_path / "file" / "x"
+    found = CliRunner().invoke(main, ["speed", "--arch", "resnet-50", option, str(place)])
+    assert found.exit_code != 0
+    assert f"cannot write {place}" in found.output
 
 
 def test_a_compiled_step_has_no_profile(tmp_path: Path) -> None:

@@ -18,7 +18,15 @@ from bench.errors import RecordError
 from bench.folder import RunFolder
 from bench.records import Chunk, load_records
 from bench.spec import EvalSpec
-from bench.storage import keep_aside, npz_arrays, npz_bytes, read_json, write_atomic, write_json
+from bench.storage import (
+    check_writable,
+    keep_aside,
+    npz_arrays,
+    npz_bytes,
+    read_json,
+    write_atomic,
+    write_json,
+)
 from tests.unit.test_spec import SPEC
 
 EVAL = EvalSpec(checkpoint="best", attack="pgd-20", eps=0.2, n_examples=300, data_sha256="cd")
@@ -53,6 +61,15 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(
         write_json(path, {"new": 2})
     assert read_json(path) == {"old": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_what_cannot_be_written_is_known_before(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "a.json")
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "a.json"):
+        with pytest.raises(RecordError, match=f"cannot write {path}: .*--out"):
+            check_writable(path)
 
 
 def test_a_folder_that_is_a_file_is_one_clear_error(tmp_path: Path) -> None:
