@@ -16,9 +16,17 @@ from bench.commands.speed import speed
 from bench.commands.verify import verify
 from bench.errors import BenchError
 
-# Before torch is loaded: threads that spin while they wait for each other make a small network
-# a hundred times slower as soon as anything else runs on the machine.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+GO_ON = ("run", "evaluate")
+"""Commands that take up what they were stopped at."""
+SPINS = "2000"
+"""Turns that a thread waits awake for the next piece of work, some microseconds; then it sleeps."""
+
+# Before torch is loaded. A small network has thousands of pieces a second: where threads slept
+# between them, waking would be most of the time; where they waited awake without end, anything else
+# that runs on the machine would make it a hundred times slower.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 class BenchGroup(click.Group):
@@ -32,7 +40,9 @@ class BenchGroup(click.Group):
             click.echo(f"error: {error}", err=True)
             ctx.exit(2)
         except KeyboardInterrupt:
-            click.echo("stopped; the same command goes on where this one was", err=True)
+            goes_on = ctx.invoked_subcommand in GO_ON
+            then = "goes on where this one was" if goes_on else "begins anew"
+            click.echo(f"stopped; the same command {then}", err=True)
             ctx.exit(130)
 
 

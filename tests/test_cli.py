@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -425,3 +426,40 @@ def test_help_is_fast_and_every_option_says_what_it_does() -> None:
         for parameter in command.params:
             if parameter.param_type_name == "option":
                 assert getattr(parameter, "help", None), f"{command.name} {parameter.name}"
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, "PASSIVE 2000"),
+        ({"GOMP_SPINCOUNT": "7"}, "PASSIVE 7"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE None"),
+    ],
+)
+def test_threads_wait_a_moment_and_then_sleep(given: dict[str, str], found: str) -> None:
+    """Unless the user has chosen; torch reads both when it is loaded, which is later."""
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    code = (
+        "import os, sys, bench.cli; assert 'torch' not in sys.modules; "
+        f"print(*map(os.environ.get, {names}))"
+    )
+    kept = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=kept | given, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == found
+
+
+@pytest.mark.parametrize(
+    ("command", "then"), [("run", "goes on where this one was"), ("speed", "begins anew")]
+)
+def test_who_stops_a_command_hears_what_the_same_one_does(
+    command: str, then: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main.commands[command], "callback", stop)
+    done = bench(command)
+    assert done.exit_code == 130
+    assert done.output == f"stopped; the same command {then}\n"
