@@ -2,7 +2,7 @@
 
 A CPU's kernel reads the weight in an order of its own, and a call that is given it in another
 brings it there first: for few images of a wide layer, the longer part of the call. Such a layer
-keeps it in that order, and does so again when the weight has changed.
+keeps it in that order, and does so again when the weight was written to or is another one.
 
 Shapes: B batch, C H W map.
 """
@@ -32,8 +32,8 @@ class FusedConv(nn.Conv2d):
 
     relu: bool
     rounds: bool
-    _in_order: dict[str, tuple[int, Tensor]]
-    """By the way through the layer: the version of the weight, and that weight in kernel order."""
+    _in_order: dict[str, tuple[Tensor, int, Tensor]]
+    """By the way through the layer: the weight, its version, and that weight in kernel order."""
 
     @staticmethod
     def of(conv: nn.Conv2d, *, relu: bool = False, rounds: bool = False) -> None:
@@ -87,17 +87,17 @@ class FusedConv(nn.Conv2d):
         return _pointwise(gradient, weight, None, self, padding)
 
     def _packed(self, way: str, x: Tensor, padding: tuple[int, ...] | str) -> Tensor:
-        """The weight for this way in kernel order."""
-        version, packed = self._in_order.get(way, (None, self.weight))
-        if version != self.weight._version:
-            weight = self.weight.detach()
-            if way == "back":
-                weight = weight.flip(2, 3).transpose(0, 1)
+        """The weight for this way in kernel order; a write through `.data` goes unseen."""
+        weight = self.weight.detach()
+        seen, version, packed = self._in_order.get(way, (None, None, weight))
+        # what was seen is kept, so that nothing else can be at its address
+        if seen is None or version != weight._version or not _is_same(seen, weight):
+            turned = weight.flip(2, 3).transpose(0, 1) if way == "back" else weight
             packed = torch.ops.mkldnn._reorder_convolution_weight(
-                weight.contiguous(memory_format=torch.channels_last),
+                turned.contiguous(memory_format=torch.channels_last),
                 *(padding, self.stride, self.dilation, self.groups, x.shape),
             )
-            self._in_order[way] = (self.weight._version, packed)
+            self._in_order[way] = (weight, weight._version, packed)
         return packed
 
     def _in_layout(self, x: Tensor) -> Tensor:
@@ -111,6 +111,11 @@ class FusedConv(nn.Conv2d):
 
     def _weights_per_value(self, x: Tensor) -> float:
         return self.weight.numel() / x.shape[1:].numel()
+
+
+def _is_same(seen: Tensor, weight: Tensor) -> bool:
+    """Whether both are the same numbers in memory."""
+    return seen.data_ptr() == weight.data_ptr() and seen.dtype == weight.dtype
 
 
 class _Convolve(torch.autograd.Function):

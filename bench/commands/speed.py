@@ -37,7 +37,9 @@ from bench.commands.work import at_work
     "--memory/--no-memory", default=True, help="Also the peak memory of a step, in a process each."
 )
 @click.option(
-    "--peak/--no-peak", default=True, help="Also the share of the convolution peak of a step."
+    "--peak/--no-peak",
+    default=True,
+    help="Also a step's shares of the convolution peak and of the matrix peak.",
 )
 @click.option(
     "--compile", "compiles", is_flag=True, help="Compile what our steps attack, as bench run does."
@@ -88,8 +90,10 @@ def speed(
     bench speed --scaling results/speed          minutes; `make docs` makes docs/scaling.md of it
     """
     is_page = any(folder is not None for folder in (profile, roofline, scaling))
-    if options["compiles"] and is_page:
-        raise click.UsageError("--compile goes with none of --profile, --roofline and --scaling")
+    for option, given in (("--compile", options["compiles"]), ("--out", out is not None)):
+        if given and is_page:
+            none = "none of --profile, --roofline and --scaling"
+            raise click.UsageError(f"{option} goes with {none}")
     with at_work(device, 1, quiet) as (chosen, reporter, command, _):
         from bench.machine import describe_machine
         from bench.speed.pages import profile_into, roofline_into, scaling_into

@@ -72,7 +72,7 @@ def least(
 ) -> float:
     """Seconds of one pass alone, the least that is measured."""
     layouts = LAYOUTS[:1] if layer.is_linear else LAYOUTS
-    with torch.no_grad(), _tuned(device):
+    with torch.no_grad(), tuned(device):
         return min(
             shortest(work(layer, which, DTYPES[precision], layout, device), device, budget)
             for layout in layouts
@@ -94,7 +94,7 @@ def _fastest(
 
 
 @contextmanager
-def _tuned(device: torch.device) -> Iterator[None]:
+def tuned(device: torch.device) -> Iterator[None]:
     """On CUDA each convolution takes the fastest of the kernels that there are for it."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = device.type == "cuda"

@@ -8,22 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench.report.picture import fitted, picture_files
 from bench.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION
-from bench.speed.profiling import (
-    BACKWARD,
-    BETWEEN,
-    COPIES,
-    FORWARD,
-    KINDS,
-    LINEAR,
-    NORMALISATION,
-    OPTIMISER,
-    OTHER,
-    OURS,
-    POOLING,
-    RELU,
-    Profile,
-    Profiles,
-)
+from bench.speed.profiling import OURS, Kind, Profile, Profiles
 from bench.speed.scaling_page import where
 from bench.speed.tables import markdown_table, significant
 from bench.storage import write_atomic
@@ -34,23 +19,24 @@ if TYPE_CHECKING:
 
 NAME = "profile"
 _COLOURS = {
-    FORWARD: BLUE,
-    BACKWARD: SKY,
-    NORMALISATION: ORANGE,
-    RELU: GREEN,
-    POOLING: "#f0e442",
-    LINEAR: BLACK,
-    OPTIMISER: PURPLE,
-    COPIES: VERMILLION,
-    OTHER: GREY,
-    BETWEEN: "#ffffff",
+    Kind.FORWARD: BLUE,
+    Kind.BACKWARD: SKY,
+    Kind.NORMALISATION: ORANGE,
+    Kind.RELU: GREEN,
+    Kind.POOLING: "#f0e442",
+    Kind.LINEAR: BLACK,
+    Kind.OPTIMISER: PURPLE,
+    Kind.COPIES: VERMILLION,
+    Kind.OTHER: GREY,
+    Kind.BETWEEN: "#ffffff",
 }
-_HATCHES = {BACKWARD: "//", RELU: "..", COPIES: "xx", BETWEEN: "\\\\"}
+_HATCHES = {Kind.BACKWARD: "//", Kind.RELU: "..", Kind.COPIES: "xx", Kind.BETWEEN: "\\\\"}
 LEGEND = f"""\
-Seconds of a step, and the share of the step under the profiler, which has a cost of its own:
-medians over rounds. Each kind is meant with its gradient. In ours a ReLU that is done with its
-convolution is counted there, and a BatchNorm that is folded into one takes no time of its own.
-`{BETWEEN}`: no operation runs, but Python; or, on a GPU, it waits for its next."""
+Seconds of a step under the profiler, which has a cost of its own, and their share of it, of the
+median round. Each kind is meant with its gradient. All that a fused layer of ours does is counted
+with its convolution: its ReLU, its rounding to bf16, its Python; a BatchNorm that is folded takes
+no time of its own. `{Kind.BETWEEN}`: no operation runs, but Python; or, on a GPU, it waits for the
+next."""
 _WIDTH = 7.0
 """Inches: a page."""
 _BAR, _MARGIN = 0.34, 0.62
@@ -93,7 +79,7 @@ def profile_figure(profiles: Profiles) -> Figure:
 def _panel(axes: Axes, steps: Sequence[Profile]) -> None:
     names = [_side(step) for step in steps]
     left = [0.0] * len(steps)
-    for kind in KINDS:
+    for kind in Kind:
         widths = [step.parts[kind] for step in steps]
         axes.barh(
             names, widths, left=left, height=0.72, label=kind, color=_COLOURS[kind],
@@ -122,13 +108,17 @@ def profile_section(profiles: Profiles, picture: str) -> str:
 
 
 def profile_tables(profiles: Profiles) -> str:
-    """One for each method and network, as markdown."""
-    return "\n\n".join(f"{_title(steps[0])}:\n\n{_table(steps)}" for steps in _panels(profiles))
+    """One for each method and network, as markdown; below it what is to be said of it."""
+    parts = []
+    for steps in _panels(profiles):
+        parts += [f"{_title(steps[0])}:", _table(steps)]
+        parts += [f"Alone: {note}." for note in dict.fromkeys(step.note for step in steps) if note]
+    return "\n\n".join(parts)
 
 
 def _table(steps: Sequence[Profile]) -> str:
     rows = [["", *map(_side, steps)]]
-    for kind in KINDS:
+    for kind in Kind:
         if not any(step.parts[kind] for step in steps):
             continue
         cells = (f"{significant(s.parts[kind])} ({100 * s.share(kind):.0f}%)" for s in steps)

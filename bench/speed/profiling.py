@@ -1,24 +1,27 @@
 """Where the time of a training step goes, by kind of operation: ours and the plain loop's.
 
 torch's profiler says how long each operation ran itself, without those that it called; on CUDA, how
-long its kernels did. What is left of the step is Python and, on CUDA, a device that waits for it.
+long its kernels did. What is left of the step is Python between operations and, on CUDA, a device
+that waits for the next.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from enum import StrEnum
 from statistics import median
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
+from bench.errors import BenchError
 from bench.machine import describe_machine
 from bench.progress import Reporter, Task
 from bench.speed.reference import loop_for
@@ -26,15 +29,31 @@ from bench.speed.rounds import timed
 from bench.speed.setting import Setting
 from bench.speed.steps import PLAIN_LOOP, step_of
 
-FORWARD, BACKWARD = "convolutions, forward", "convolutions, backward"
-NORMALISATION, RELU, POOLING, LINEAR = "BatchNorm", "ReLU", "pooling", "linear layers"
-OPTIMISER, COPIES, OTHER, BETWEEN = "optimiser", "copies and casts", "other operations", "between"
-KINDS = (
-    *(FORWARD, BACKWARD, NORMALISATION, RELU, POOLING, LINEAR),
-    *(OPTIMISER, COPIES, OTHER, BETWEEN),
-)
-"""Each with its gradient. A ReLU that is done with its convolution is counted there."""
+
+class Kind(StrEnum):
+    """Of operations, each with its gradient, in the order in which they are shown.
+
+    All that a fused layer does is counted with its convolution: ReLU, rounding, Python.
+    """
+
+    FORWARD = "convolutions, forward"
+    BACKWARD = "convolutions, backward"
+    NORMALISATION = "BatchNorm"
+    RELU = "ReLU"
+    POOLING = "pooling"
+    LINEAR = "linear layers"
+    OPTIMISER = "optimiser"
+    COPIES = "copies and casts"
+    OTHER = "other operations"
+    BETWEEN = "between"
+    """None runs."""
+
+
 OURS = "ours"
+FUSED, FUSED_BACKWARD = "_Convolve", "_ConvolveBackward"
+"""As the profiler names what `bench.archs.fused` does with a layer, and its way back."""
+SURPLUS = 0.05
+"""Of a step's time, by which its operations may exceed it: more is counted twice."""
 
 _MULTIPLIES = {"aten::addmm", "aten::mm", "aten::bmm", "aten::linear", "aten::matmul"}
 _RECTIFIES = {"aten::relu", "aten::relu_", "aten::threshold_backward"}
@@ -52,20 +71,23 @@ class Profile:
     precision: str
     n_images: int
     image_size: int
+    """Pixels a side."""
     n_rounds: int
     seconds: float
     """Of a step without the profiler: the median over rounds."""
     parts: Mapping[str, float]
-    """Kind of operation -> seconds of a step under the profiler, which has a cost of its own:
-    medians as well."""
+    """Kind -> seconds, of the round whose step under the profiler was the median one. That has a
+    cost of its own."""
+    note: str | None = None
+    """Why it stands alone, if it does."""
 
     @property
     def profiled(self) -> float:
-        """Seconds of a step under the profiler."""
+        """Seconds of that step under the profiler."""
         return sum(self.parts.values())
 
     def share(self, kind: str) -> float:
-        """Of the profiled step."""
+        """Of that step."""
         return self.parts[kind] / self.profiled
 
 
@@ -138,29 +160,60 @@ def _panel(method: str, settings: Sequence[Setting], task: Task) -> list[Profile
             image_size=setting.image_size,
             n_rounds=setting.n_rounds,
             seconds=median(alone[place]),
-            parts={kind: median(found[kind] for found in parts[place]) for kind in KINDS},
+            parts=_median_one(parts[place]),
+            note=loop_for(method)[1] or None,
         )
         for place, (side, setting) in enumerate(sides)
     ]
 
 
+def _median_one(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
+    """By their totals, of an even number the lower: its parts belong together."""
+    return sorted(rounds, key=lambda parts: sum(parts.values()))[(len(rounds) - 1) // 2]
+
+
 def profiled(step: Callable[[], object], device: torch.device) -> dict[str, float]:
-    """Seconds by kind of one step under the profiler; together they are its time."""
+    """Seconds by kind of one step under the profiler; together they are its time.
+
+    Raises BenchError where the profiler saw nothing of a GPU, or more than the step's time.
+    """
     on_cuda = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
     profiler = profile(activities=activities)
-    with _without_notices():
-        profiler.start()
-    seconds = timed(step, device)
-    with _without_notices():
-        profiler.stop()
-    parts = dict.fromkeys(KINDS, 0.0)
+    with tempfile.TemporaryFile("w+", errors="replace") as notices:
+        with _stderr_into(notices):
+            profiler.start()
+        try:
+            seconds = timed(step, device)
+        finally:
+            with _stderr_into(notices):
+                profiler.stop()
+        notices.seek(0)
+        said = " ".join(notices.read().split()) or "nothing"
     events: Sequence[FunctionEvent] = profiler.events() or ()  # type: ignore[no-untyped-call]
+    parts = by_kind(events, on_cuda=on_cuda)
+    total = sum(parts.values())
+    if on_cuda and total == 0:
+        raise BenchError(
+            f"the profiler saw no kernel of {device}: end other profilers, and allow users the "
+            f"GPU's performance counters. Its library said: {said}"
+        )
+    if total > (1 + SURPLUS) * seconds:
+        raise BenchError(
+            f"the profiler counted {total:.3g} s of operations in a step of {seconds:.3g} s, so "
+            "some of them twice: there is no profile with this build of torch"
+        )
+    parts[Kind.BETWEEN] = max(0.0, seconds - total)
+    return parts
+
+
+def by_kind(events: Sequence[FunctionEvent], *, on_cuda: bool) -> dict[str, float]:
+    """Seconds of the operations themselves, or of their kernels on CUDA; nothing is between."""
+    parts: dict[str, float] = {str(kind): 0.0 for kind in Kind}
     for event in events:
-        if event.device_type.name == "CPU":  # a kernel's time is in the operation's too
+        if event.device_type.name == "CPU":  # a kernel's time is in its operation's too
             own = event.self_device_time_total if on_cuda else event.self_cpu_time_total
             parts[kind_of(event)] += own / 1e6
-    parts[BETWEEN] = max(0.0, seconds - sum(parts.values()))
     return parts
 
 
@@ -171,32 +224,36 @@ def kind_of(event: FunctionEvent) -> str:
         event = event.cpu_parent
         names.append(event.name)
     if any(name.startswith("Optimizer.") for name in names):
-        return OPTIMISER
+        return Kind.OPTIMISER
+    for name in names:
+        if name.endswith(FUSED_BACKWARD):  # also where autograd calls it
+            return Kind.BACKWARD
+        if name == FUSED:
+            return Kind.FORWARD
     for name in names:
         if "convolution" in name or name == "aten::conv2d":
-            return BACKWARD if any("Backward" in other for other in names) else FORWARD
+            return Kind.BACKWARD if any("Backward" in n for n in names) else Kind.FORWARD
         if "batch_norm" in name:
-            return NORMALISATION
+            return Kind.NORMALISATION
         if name in _RECTIFIES:
-            return RELU
+            return Kind.RELU
         if "pool" in name:
-            return POOLING
+            return Kind.POOLING
         if name in _MULTIPLIES:
-            return LINEAR
-    return COPIES if any(name in _MOVES for name in names) else OTHER
+            return Kind.LINEAR
+    return Kind.COPIES if any(name in _MOVES for name in names) else Kind.OTHER
 
 
 @contextmanager
-def _without_notices() -> Iterator[None]:
-    """The profiler's library writes of its own start and end to the process' standard error."""
+def _stderr_into(file: IO[str]) -> Iterator[None]:
+    """Of the whole process: the profiler's library writes there of its own start and end."""
     try:
         kept = os.dup(2)
     except OSError:  # it is closed
         yield
         return
+    os.dup2(file.fileno(), 2)
     try:
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
         yield
     finally:
         os.dup2(kept, 2)

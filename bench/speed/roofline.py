@@ -19,7 +19,7 @@ from bench.archs import build
 from bench.machine import describe_machine, has_fast_bf16
 from bench.progress import Reporter
 from bench.speed.layers import PASSES, Layer, Pass, layers_of
-from bench.speed.peak import BUDGET, DTYPES, fastest, shortest
+from bench.speed.peak import BUDGET, DTYPES, fastest, shortest, tuned
 
 N_MATMUL = {"cpu": 2048, "cuda": 8192}
 """Rows and columns of the product of matrices, by kind of device."""
@@ -131,7 +131,8 @@ def matmul_peak(device: torch.device, precision: str, budget: float = BUDGET) ->
     """FLOP a second of one large product of square matrices, whose sides are multiples of 32.
 
     The faster of two ways: as such, and as a 1x1 convolution, which is one and may be another
-    library's.
+    library's. On CUDA fp32 is what torch makes of it for each of them, which may be TF32: by
+    default it is for convolutions, those of the steps that are set beside it included.
     """
     n = N_MATMUL.get(device.type, N_MATMUL["cpu"])
     a = torch.ones(n, n, device=device, dtype=DTYPES[precision])
@@ -140,7 +141,8 @@ def matmul_peak(device: torch.device, precision: str, budget: float = BUDGET) ->
         for values in (a.reshape(1, n, n // SIDE, SIDE), a.reshape(n, n, 1, 1))
     )
     ways = (lambda: a @ a, lambda: F.conv2d(image, kernel))
-    return 2 * n**3 / min(shortest(way, device, budget / len(ways)) for way in ways)
+    with torch.no_grad(), tuned(device):
+        return 2 * n**3 / min(shortest(way, device, budget / len(ways)) for way in ways)
 
 
 def copy_bandwidth(device: torch.device, budget: float = BUDGET) -> float:

@@ -172,7 +172,8 @@ def roofline_page(roofline: Roofline, note: str) -> str:
     parts = [
         "# Roofline",
         f"{where(roofline)}; batch {roofline.batch}. A large product of matrices: {peaks}. A large "
-        f"copy: {significant(roofline.bandwidth / 1e9)} GB/s, read and written. {note}",
+        f"copy: {significant(roofline.bandwidth / 1e9)} GB/s, read and written. fp32 is whatever "
+        f"torch makes of it, on a GPU TF32 for convolutions. {note}",
         "![speed against arithmetic intensity](roofline.png)",
         "A layer's intensity counts each number that must move once. A point above the slope is "
         "fed from a cache; one below both lines is held back by something else than arithmetic or "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,8 @@ SHAPES = {
     "grouped": (nn.Conv2d(4, 8, 3, groups=2), 12),
     "dilated": (nn.Conv2d(3, 8, 3, dilation=2, padding=2, bias=False), 12),
     "wide": (nn.Conv2d(16, 32, 3, padding=1), 8),  # its weight in kernel order, in fp32 too
-    "pointwise": (nn.Conv2d(32, 64, 1, padding=1), 4),  # whose way back is no convolution
+    "pointwise": (nn.Conv2d(64, 64, 1, padding=1), 3),  # so too; its way back no convolution
+    "wide strided": (nn.Conv2d(32, 64, 3, stride=2), 8),  # so too
     "heavy": (nn.Conv2d(64, 128, 3, padding=1), 4),  # in NCHW, in fp32
 }
 
@@ -89,17 +91,92 @@ def test_hooks_and_keys_stay_with_the_layer() -> None:
     assert list(conv.state_dict()) == keys
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_weight_in_kernel_order_follows_the_layers_own(dtype: torch.dtype) -> None:
+KERNELS = [
+    torch.float32,
+    pytest.param(
+        torch.bfloat16,
+        marks=pytest.mark.skipif(
+            not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="a CPU without AVX-512"
+        ),
+    ),
+]
+PACKS = {
+    torch.float32: {"wide": True, "pointwise": False, "wide strided": False},
+    torch.bfloat16: {
+        **dict.fromkeys(("plain", "dilated", "wide", "heavy"), True),
+        **dict.fromkeys(("strided", "pointwise", "wide strided"), False),
+    },
+}
+"""The shapes whose weights are kept in kernel order, and whether for the way back as well."""
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", KERNELS)
+def test_weights_are_kept_in_kernel_order_for_both_ways(shape: str, dtype: torch.dtype) -> None:
+    _, merged, x = pair(shape, dtype, relu=False)
+    assert merged.packs(x) == (shape in PACKS[dtype])
+    if merged.packs(x):
+        assert (merged.back(merged.forth(x)) is not None) == PACKS[dtype][shape]
+
+
+@pytest.fixture
+def reorders(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one whenever a weight is brought into kernel order."""
+    calls: list[int] = []
+    reorder = torch.ops.mkldnn._reorder_convolution_weight
+
+    def counted(*args: Any) -> Tensor:
+        calls.append(1)
+        found: Tensor = reorder(*args)
+        return found
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_convolution_weight", counted)
+    return calls
+
+
+@pytest.mark.parametrize("dtype", KERNELS)
+def test_a_weight_is_reordered_when_it_changes_and_not_at_every_call(
+    dtype: torch.dtype, reorders: list[int]
+) -> None:
     plain, merged, x = pair("wide", dtype, relu=False)
     assert isinstance(plain, nn.Conv2d)
-    assert merged.packs(x)
-    outcome(merged, x)
+
+    def assert_equal() -> None:
+        for ours, theirs in zip(outcome(merged, x), outcome(plain, x), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=3e-2, atol=3e-2)
+
+    for _ in range(2):
+        assert_equal()
+    assert len(reorders) == 2  # each way once
     for conv in (plain, merged):
         with torch.no_grad():
             conv.weight.mul_(-2)
-    for ours, theirs in zip(outcome(merged, x), outcome(plain, x), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=3e-2, atol=3e-2)
+    assert_equal()
+    assert len(reorders) == 4
+    for conv in (plain, merged):
+        conv.weight.data = -3 * conv.weight.detach()
+    assert_equal()
+    assert len(reorders) == 6
+    new = 2 * merged.weight.detach()
+    plain.weight, merged.weight = nn.Parameter(new), nn.Parameter(new.clone(), requires_grad=False)
+    assert_equal()
+    assert len(reorders) == 8
+
+
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("dtype", KERNELS)
+def test_an_image_has_the_same_bits_in_any_batch(dtype: torch.dtype, relu: bool) -> None:
+    _, merged, x = pair("wide", dtype, relu=relu)
+    weights = torch.linspace(-1, 1, merged(x[:1]).numel(), dtype=dtype).view_as(merged(x[:1]))
+
+    def gradient(of: Tensor) -> Tensor:
+        of = of.clone().requires_grad_()
+        (found,) = torch.autograd.grad((merged(of) * weights).sum(), of)
+        return found
+
+    for rows in (slice(0, 1), slice(1, 3)):
+        assert torch.equal(merged(x[rows]), merged(x)[rows])
+        assert torch.equal(gradient(x[rows]), gradient(x)[rows])
 
 
 def test_a_copy_has_a_weight_of_its_own() -> None:
