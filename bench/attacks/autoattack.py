@@ -3,6 +3,9 @@
 `pyautoattack` draws from the global generator, seeded anew for each part and batch, so that its
 result depends on how images are batched. Here a call is one chunk and one seed, and the evaluator
 makes the chunks; the survivors are then those of the package, run on that chunk with that seed.
+
+Square's loop is run by code of our own, equal to the bit (`bench.attacks.square`). A search on a
+copy, which promises no such thing, has a projection of our own in FAB (`bench.attacks.projection`).
 """
 
 from __future__ import annotations
@@ -10,19 +13,22 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 import pyautoattack
 import torch
+from pyautoattack import fab_base
 from torch import Tensor, nn
 
 from bench.attacks.attack import AttackWarning, Search, Stages
 from bench.attacks.maximise import attack_mode, check_choice
+from bench.attacks.projection import step_to_hyperplane
 from bench.attacks.search import searched
 from bench.attacks.sequence import in_turn
+from bench.attacks.square import search_squares
 from bench.errors import ConfigError
 from bench.threat import Threat
 
@@ -80,6 +86,7 @@ class AutoAttackPart:
             torch.random.fork_rng(devices=devices),
             torch.no_grad(),
             _notices(),
+            nullcontext() if self.search == "network" else _own_projection(),
         ):
             attack = self._attack(model, threat, n_classes(model, x), seed, x.device)
             x_adv: Tensor = attack.perturb(x.clone(), y.clone())
@@ -118,6 +125,8 @@ class AutoAttackPart:
         if self.part == "fab-t":
             suite.fab.targeted = True
             suite.fab.n_restarts = 1
+        layout = getattr(model, "layout", torch.preserve_format)
+        suite.square.attack_single_run = partial(search_squares, suite.square, layout=layout)
         return {
             "apgd-t": suite.apgd_targeted,
             "fab": suite.fab,
@@ -206,6 +215,17 @@ def n_classes(model: nn.Module, x: Tensor) -> int:
             f"AutoAttack needs at least 4 classes and the model has {n}; use --attacks pgd-20,cw"
         )
     return n
+
+
+@contextmanager
+def _own_projection() -> Iterator[None]:
+    """FAB looks its projection up in its module at every step."""
+    before = fab_base.projection_linf
+    fab_base.projection_linf = step_to_hyperplane
+    try:
+        yield
+    finally:
+        fab_base.projection_linf = before
 
 
 @contextmanager
