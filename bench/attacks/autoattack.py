@@ -4,8 +4,9 @@
 result depends on how images are batched. Here a call is one chunk and one seed, and the evaluator
 makes the chunks; the survivors are then those of the package, run on that chunk with that seed.
 
-Square's loop is run by code of our own, equal to the bit (`bench.attacks.square`). A search on a
-copy, which promises no such thing, has a projection of our own in FAB (`bench.attacks.projection`).
+Square's loop is run by code of our own, equal to the bit (`bench.attacks.square`). Parts that are
+asked to search on a copy, which promise no such thing, have a projection of our own in FAB
+(`bench.attacks.fab`).
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from pyautoattack import fab_base
 from torch import Tensor, nn
 
 from bench.attacks.attack import AttackWarning, Search, Stages
+from bench.attacks.fab import step_to_hyperplane
 from bench.attacks.maximise import attack_mode, check_choice
-from bench.attacks.projection import step_to_hyperplane
 from bench.attacks.search import searched
 from bench.attacks.sequence import in_turn
 from bench.attacks.square import search_squares

@@ -13,7 +13,6 @@ from bench.attacks import AutoAttackPart
 from bench.attacks.square import search_squares
 from bench.threat import Threat
 
-EPS = 0.1
 N_QUERIES = 300
 
 

@@ -18,8 +18,8 @@ def step_to_hyperplane(points: Tensor, normals: Tensor, offsets: Tensor) -> Tens
     """(n, d) in [0, 1], (n, d), (n,) -> (n, d): the least step onto normal . z = offset in [0, 1].
 
     Least in the max norm; where no point of the box is on the hyperplane, the step goes as far
-    towards it as the box allows. As `projection_linf` of the package (Croce and Hein, arXiv
-    1907.02044, section 3.1), which sorts the pixels by their room.
+    towards it as the box allows. As `projection_linf` of the package (FAB: Croce and Hein, arXiv
+    1907.02044), which sorts the pixels by their room.
 
     A coordinate moves by the common length or until the box ends: with rooms r and slopes |w|
     what is covered, sum |w| min(r, length), is concave in the length, so that Newton's steps from

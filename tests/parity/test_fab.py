@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bench.attacks import AutoAttackPart
 from bench.attacks.autoattack import PartOn
-from bench.attacks.projection import step_to_hyperplane
+from bench.attacks.fab import step_to_hyperplane
 from bench.threat import Threat
 
 DISTANCES = (0.0, 1e-6, 0.01, 0.5, 3.0, 100.0)
