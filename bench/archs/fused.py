@@ -50,10 +50,24 @@ class FusedConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, K, H', W')."""
         x = self._in_layout(x)
+        if not torch.is_grad_enabled() or not x.requires_grad:
+            return self.through(x)
         if not self.relu and not self.rounds and not self.packs(x):
             return self.alone(x)
         out: Tensor = _Convolve.apply(x, self.weight, self)
         return out
+
+    def through(self, x: Tensor) -> Tensor:
+        """All that the layer does, of x in its layout.
+
+        Called without autograd's bookkeeping where no gradient is asked for: for few images that
+        takes longer than the convolution.
+        """
+        if self.packs(x):
+            out = self.forth(x)
+        else:
+            out = _with_relu(x, self) if self.relu else self.alone(x)
+        return out.bfloat16() if self.rounds else out
 
     def alone(self, x: Tensor) -> Tensor:
         """The convolution without what comes after it."""
@@ -123,12 +137,7 @@ class _Convolve(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, conv: FusedConv) -> Tensor:
-        if conv.packs(x):
-            out = conv.forth(x)
-        else:
-            out = _with_relu(x, conv) if conv.relu else conv.alone(x)
-        if conv.rounds:
-            out = out.bfloat16()
+        out = conv.through(x)
         ctx.save_for_backward(x, weight, out if conv.relu else None)
         ctx.conv = conv
         return out

@@ -5,8 +5,8 @@ result depends on how images are batched. Here a call is one chunk and one seed,
 makes the chunks; the survivors are then those of the package, run on that chunk with that seed.
 
 Square's loop is run by code of our own, equal to the bit (`bench.attacks.square`). Parts that are
-asked to search on a copy, which promise no such thing, have a projection of our own in FAB
-(`bench.attacks.fab`).
+asked to search on a copy, which promise no such thing, take several target classes at once
+(`bench.attacks.targets`) and have a FAB of our own (`bench.attacks.fab`).
 """
 
 from __future__ import annotations
@@ -14,22 +14,21 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 import pyautoattack
 import torch
-from pyautoattack import fab_base
 from torch import Tensor, nn
 
 from bench.attacks.attack import AttackWarning, Search, Stages
-from bench.attacks.fab import step_to_hyperplane
 from bench.attacks.maximise import attack_mode, check_choice
 from bench.attacks.search import searched
 from bench.attacks.sequence import in_turn
 from bench.attacks.square import search_squares
+from bench.attacks.targets import RUNS, by_groups
 from bench.errors import ConfigError
 from bench.threat import Threat
 
@@ -87,11 +86,9 @@ class AutoAttackPart:
             torch.random.fork_rng(devices=devices),
             torch.no_grad(),
             _notices(),
-            nullcontext() if self.search == "network" else _own_projection(),
         ):
             attack = self._attack(model, threat, n_classes(model, x), seed, x.device)
-            x_adv: Tensor = attack.perturb(x.clone(), y.clone())
-        return x_adv.detach()
+            return self._perturb(attack, model, x, y).detach()
 
     @property
     def passes(self) -> tuple[int, int]:
@@ -106,6 +103,10 @@ class AutoAttackPart:
             "fab-t": (N_TARGETS * iterations, N_TARGETS * iterations),
             "square": (0, 5000),
         }[self.part]
+
+    def _perturb(self, attack: Any, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        x_adv: Tensor = attack.perturb(x.clone(), y.clone())
+        return x_adv
 
     def _attack(
         self, model: nn.Module, threat: Threat, n_class: int, seed: int, device: torch.device
@@ -150,6 +151,11 @@ class PartOn(AutoAttackPart):
     def name(self) -> str:
         """Of its own even where the same part ran on a copy before."""
         return f"{self.part} on the network" if self.search == "network" else self.part
+
+    def _perturb(self, attack: Any, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        if self.search == "network" or self.part not in RUNS:
+            return super()._perturb(attack, model, x, y)
+        return by_groups(RUNS[self.part], attack, model, x, y)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,17 +222,6 @@ def n_classes(model: nn.Module, x: Tensor) -> int:
             f"AutoAttack needs at least 4 classes and the model has {n}; use --attacks pgd-20,cw"
         )
     return n
-
-
-@contextmanager
-def _own_projection() -> Iterator[None]:
-    """FAB looks its projection up in its module at every step."""
-    before = fab_base.projection_linf
-    fab_base.projection_linf = step_to_hyperplane
-    try:
-        yield
-    finally:
-        fab_base.projection_linf = before
 
 
 @contextmanager

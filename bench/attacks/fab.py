@@ -1,9 +1,15 @@
-"""The projection that FAB makes at every step, without sorting every image's pixels.
+"""Targeted FAB (Croce and Hein, arXiv 1907.02044) in the max norm, as the package runs it.
 
-Shapes: n points of d coordinates.
+The projection at each step is made without sorting every image's pixels; each image has a target of
+its own; and an image leaves the batch once it is broken within eps, where the package goes on to
+bring it nearer.
+
+Shapes: n images C H W, or points of d coordinates; K classes.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,12 +20,70 @@ PRECISION = 1e-6
 """Of a length, relative to itself."""
 
 
+@torch.no_grad()
+def nearest_by_linearising(
+    model: Callable[[Tensor], Tensor],
+    x: Tensor,
+    y: Tensor,
+    target: Tensor,
+    *,
+    eps: float,
+    n_iter: int,
+    alpha_max: float,
+    eta: float,
+    beta: float,
+) -> tuple[Tensor, Tensor]:
+    """(n, C, H, W), (n,), (n,) -> x_adv, and how far it is from x, (n,): inf where none was found.
+
+    Each step goes onto the boundary between y and the target as it would be if the model were
+    linear, from here and, by a share of at most alpha_max, from x; beyond it by eta; and where that
+    is another class, back towards x by beta (section 3 of the paper).
+    """
+    best, distance = x.clone(), x.new_full((len(x),), torch.inf)
+    now, rows = x, torch.arange(len(x), device=x.device)  # of the images that are left
+    for _ in range(n_iter):
+        ahead, normals = _difference(model, now, y, target)
+        points, normals = now.flatten(1), normals.flatten(1)
+        offsets = torch.linalg.vecdot(normals, points) - ahead
+        steps = step_to_hyperplane(
+            torch.cat([points, x.flatten(1)]), normals.repeat(2, 1), offsets.repeat(2)
+        )
+        from_now, from_x = steps.view(2, *x.shape)
+        lengths = steps.abs().amax(1).clamp_(min=1e-8).view(2, -1, 1, 1, 1)
+        share = (lengths[0] / lengths.sum(0)).clamp_(max=alpha_max)
+        now = (now + eta * from_now) * (1 - share) + (x + eta * from_x) * share
+        now = now.clamp_(0.0, 1.0)
+        is_broken = model(now).argmax(1) != y
+        away = (now - x).flatten(1).abs().amax(1)
+        is_nearer = is_broken & (away < distance[rows])
+        best[rows[is_nearer]], distance[rows[is_nearer]] = now[is_nearer], away[is_nearer]
+        now = torch.where(is_broken.view(-1, 1, 1, 1), x + (now - x) * beta, now)
+        left = (distance[rows] > eps).nonzero().squeeze(1)
+        if len(left) < len(rows):
+            now, x, y, target, rows = (of[left] for of in (now, x, y, target, rows))
+        if len(rows) == 0:
+            break
+    return best, distance
+
+
+def _difference(
+    model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, target: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Logit of the target minus that of y, (n,), and its gradient, (n, C, H, W)."""
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = model(x)
+        ahead = (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
+        (gradient,) = torch.autograd.grad(ahead.sum(), x)
+    return ahead.detach(), gradient
+
+
 def step_to_hyperplane(points: Tensor, normals: Tensor, offsets: Tensor) -> Tensor:
     """(n, d) in [0, 1], (n, d), (n,) -> (n, d): the least step onto normal . z = offset in [0, 1].
 
     Least in the max norm; where no point of the box is on the hyperplane, the step goes as far
-    towards it as the box allows. As `projection_linf` of the package (FAB: Croce and Hein, arXiv
-    1907.02044), which sorts the pixels by their room.
+    towards it as the box allows. As `projection_linf` of the package, which sorts the pixels by
+    their room.
 
     A coordinate moves by the common length or until the box ends: with rooms r and slopes |w|
     what is covered, sum |w| min(r, length), is concave in the length, so that Newton's steps from

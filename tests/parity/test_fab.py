@@ -1,17 +1,17 @@
-"""FAB's projection beside the package's, which sorts; and which parts use ours."""
+"""Targeted FAB and its projection beside the package's, whose projection sorts."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import cache
+
 import pytest
 import torch
-from pyautoattack import fab_base
 from pyautoattack.fab_projections import projection_linf
+from pyautoattack.fab_pt import FABAttack_PT
 from torch import Tensor, nn
 
-from bench.attacks import AutoAttackPart
-from bench.attacks.autoattack import PartOn
-from bench.attacks.fab import step_to_hyperplane
-from bench.threat import Threat
+from bench.attacks.fab import nearest_by_linearising, step_to_hyperplane
 
 DISTANCES = (0.0, 1e-6, 0.01, 0.5, 3.0, 100.0)
 """Of the largest, no point of the box is on the hyperplane."""
@@ -56,35 +56,66 @@ def test_a_plane_without_direction_moves_nothing() -> None:
     assert torch.equal(step, torch.zeros(2, 30))
 
 
-@pytest.mark.parametrize(
-    ("part", "is_ours"),
-    [
-        (AutoAttackPart(part="fab-t"), False),
-        (PartOn(part="fab-t", search="network"), False),
-        (PartOn(part="fab-t", search="fp32"), True),
-    ],
-)
-def test_only_a_search_on_a_copy_projects_by_ours(part: AutoAttackPart, is_ours: bool) -> None:
-    seen: set[bool] = set()
-    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 5)).eval()
-    net.register_forward_hook(lambda *_: seen.add(fab_base.projection_linf is step_to_hyperplane))
-    x = torch.rand(4, 1, 6, 6)
-    y = net(x).argmax(1)
-    seen.clear()
-    part(net, x, y, Threat(eps=0.1))
-    assert seen == {is_ours}
-    assert fab_base.projection_linf is projection_linf
+@cache
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(216, 7))
+    return nn.Sequential(*layers).double().requires_grad_(False).eval()
 
 
-def test_the_packages_projection_is_back_after_an_error() -> None:
-    class Broken(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            if fab_base.projection_linf is step_to_hyperplane:
-                raise RuntimeError("broken")
-            return x.flatten(1)[:, :5]
+def images(n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """With their labels, as the network sees them, and the likeliest other class."""
+    x = torch.rand(n, 1, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    order = network()(x).argsort(1, descending=True)
+    return x, order[:, 0], order[:, 1]
 
-    with pytest.raises(RuntimeError, match="broken"):
-        PartOn(part="fab-t", search="fp32")(
-            Broken(), torch.rand(4, 1, 6, 6), torch.zeros(4, dtype=torch.int64), Threat(eps=0.1)
-        )
-    assert fab_base.projection_linf is projection_linf
+
+@pytest.fixture
+def in_double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The package makes float32 of what it is given."""
+    monkeypatch.setattr(Tensor, "float", Tensor.double)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("in_double")
+@pytest.mark.parametrize("n_iter", [1, 2, 20])
+def test_the_images_are_the_packages(n_iter: int) -> None:
+    x, y, target = images(12)
+    theirs = FABAttack_PT(network(), eps=0.0, n_iter=n_iter, targeted=True, device=x.device)
+    theirs.target_class = 2
+    found, distance = nearest(x, y, target, eps=0.0, n_iter=n_iter)
+    with torch.no_grad():
+        expected = theirs.attack_single_run(x, y, is_targeted=True)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+    is_found = distance.isfinite()
+    assert torch.equal(is_found, network()(found).argmax(1) != y)
+    assert is_found.any()
+    away = (found - x).flatten(1).abs().amax(1)
+    assert torch.equal(distance[is_found], away[is_found])
+
+
+def test_an_image_that_is_near_enough_leaves_and_changes_no_other() -> None:
+    x, y, target = images(12)
+    whole, far = nearest(x, y, target, eps=0.0, n_iter=20)
+    eps = float(far.median())
+    asked: list[int] = []
+    hook = network().register_forward_hook(lambda _, given, out: asked.append(len(out)))
+    found, distance = nearest(x, y, target, eps=eps, n_iter=20)
+    hook.remove()
+    assert asked[0] == 12
+    assert 0 < asked[-1] < 12
+    assert torch.equal(distance <= eps, far <= eps)
+    stayed = distance > eps
+    assert stayed.any()
+    torch.testing.assert_close(found[stayed], whole[stayed], rtol=0, atol=1e-9)
+
+
+def nearest(
+    x: Tensor, y: Tensor, target: Tensor, *, eps: float, n_iter: int
+) -> tuple[Tensor, Tensor]:
+    """With the package's settings."""
+    return nearest_by_linearising(
+        *(network(), x, y, target), eps=eps, n_iter=n_iter, alpha_max=0.1, eta=1.05, beta=0.9
+    )

@@ -55,6 +55,20 @@ def test_is_both_layers(shape: str, dtype: torch.dtype, tolerance: float, relu: 
         torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_without_a_gradient_it_is_the_same_without_autograd(
+    shape: str, dtype: torch.dtype, relu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, merged, x = pair(shape, dtype, relu=relu)
+    expected, _ = outcome(merged, x)
+    monkeypatch.delattr(fused, "_Convolve")
+    with torch.no_grad():
+        assert torch.equal(merged(x.clone().requires_grad_()), expected)
+    assert torch.equal(merged(x), expected)
+
+
 def test_without_the_kernel_of_a_cpu_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     _, merged, x = pair("plain", torch.float32, relu=True)
     with_kernel = outcome(merged, x)
