@@ -33,11 +33,13 @@ def nearest_by_linearising(
     eta: float,
     beta: float,
 ) -> tuple[Tensor, Tensor]:
-    """(n, C, H, W), (n,), (n,) -> x_adv, and how far it is from x, (n,): inf where none was found.
+    """(n, C, H, W) in [0, 1], (n,), (n,) -> x_adv, and how far it is from x, (n,), in pixels.
+
+    Where none was found, x itself, and inf. model: images to logits, (n, K).
 
     Each step goes onto the boundary between y and the target as it would be if the model were
     linear, from here and, by a share of at most alpha_max, from x; beyond it by eta; and where that
-    is another class, back towards x by beta (section 3 of the paper).
+    is another class, back towards x by beta. An image that is no further than eps from x is done.
     """
     best, distance = x.clone(), x.new_full((len(x),), torch.inf)
     now, rows = x, torch.arange(len(x), device=x.device)  # of the images that are left

@@ -12,9 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.attacks.fab import nearest_by_linearising
+from bench.attacks.multitargeted import other_classes
+from bench.attacks.sequence import still_right
 
 FULL = 64
 """Images beyond which a larger batch gains little."""
@@ -49,10 +51,10 @@ RUNS: dict[str, Run] = {"apgd-t": apgd, "fab-t": fab}
 
 
 @torch.no_grad()
-def by_groups(
-    run: Run, attack: Any, model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor
-) -> Tensor:
-    """(B, C, H, W), (B,) -> x_adv; what no target breaks comes back as it was.
+def by_groups(run: Run, attack: Any, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """(B, C, H, W) in [0, 1], (B,) -> x_adv; what no target breaks comes back as it was.
+
+    attack: the package's, with its seed and number of targets.
 
     The targets of an image are the wrong classes by its logits, the likeliest first. As in the
     package's attack, an image that one target broke is not attacked with later ones; of several at
@@ -60,9 +62,8 @@ def by_groups(
     """
     torch.manual_seed(attack.seed)
     x_adv = x.clone()
-    order = model(x).argsort(1, descending=True)
-    left = (order[:, 0] == y).nonzero().squeeze(1)
-    targets, done = order[:, 1 : attack.n_target_classes + 1], 0
+    left = still_right(model, x, y).nonzero().squeeze(1)
+    targets, done = other_classes(model, x, y)[:, : attack.n_target_classes], 0
     while len(left) > 0 and done < targets.shape[1]:
         chosen = targets[left, done : done + -(-FULL // len(left))]
         done += chosen.shape[1]

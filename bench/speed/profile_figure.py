@@ -33,10 +33,10 @@ _COLOURS = {
 _HATCHES = {Kind.BACKWARD: "//", Kind.RELU: "..", Kind.COPIES: "xx", Kind.BETWEEN: "\\\\"}
 LEGEND = f"""\
 Seconds of a step under the profiler, which has a cost of its own, and their share of it, of the
-median round. Each kind is meant with its gradient. All that a fused layer of ours does is counted
-with its convolution: its ReLU, its rounding to bf16, its Python; a BatchNorm that is folded takes
-no time of its own. `{Kind.BETWEEN}`: no operation runs, but Python; or, on a GPU, it waits for the
-next."""
+median round. Each kind is meant with its gradient. All that a fused layer of ours does in a
+pass with a gradient is counted with its convolution: its ReLU, its rounding to bf16, its Python; a
+BatchNorm that is folded takes no time of its own. `{Kind.BETWEEN}`: no operation runs, but Python;
+or, on a GPU, it waits for the next."""
 _WIDTH = 7.0
 """Inches: a page."""
 _BAR, _MARGIN = 0.34, 0.62

@@ -33,7 +33,8 @@ from bench.speed.steps import PLAIN_LOOP, step_of
 class Kind(StrEnum):
     """Of operations, each with its gradient, in the order in which they are shown.
 
-    All that a fused layer does is counted with its convolution: ReLU, rounding, Python.
+    All that a fused layer does in a pass with a gradient is counted with its convolution: ReLU,
+    rounding, Python.
     """
 
     FORWARD = "convolutions, forward"

@@ -7,7 +7,7 @@ from typing import Any
 import pyautoattack
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.attacks import AutoAttackPart
 from bench.attacks import targets as module
@@ -33,9 +33,10 @@ class Attack:
     n_target_classes = 5
 
 
-def logits(x: Tensor) -> Tensor:
-    falling = torch.arange(K, 0, -1.0).expand(len(x), K)
-    return torch.zeros(len(x), K).scatter_(1, ORDER[x.flatten().long()], falling)
+class Net(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        falling = torch.arange(K, 0, -1.0).expand(len(x), K)
+        return torch.zeros(len(x), K).scatter_(1, ORDER[x.flatten().long()], falling)
 
 
 def recorded(breaks: set[tuple[int, int]]) -> tuple[Any, list[list[tuple[int, int]]]]:
@@ -55,7 +56,7 @@ def recorded(breaks: set[tuple[int, int]]) -> tuple[Any, list[list[tuple[int, in
 def test_one_target_at_a_time_is_the_packages_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FULL", 1)
     run, seen = recorded({(1, 4), (0, 2)})
-    found = by_groups(run, Attack, logits, IMAGES, LABELS)
+    found = by_groups(run, Attack, Net(), IMAGES, LABELS)
     assert seen == [
         [(0, 1), (1, 4), (3, 3)],
         [(0, 2), (3, 5)],
@@ -69,7 +70,7 @@ def test_few_images_meet_several_targets_and_the_first_that_breaks_counts(
 ) -> None:
     monkeypatch.setattr(module, "FULL", 4)  # two each for three images, four for one
     run, seen = recorded({(1, 3), (0, 1), (0, 2)})
-    found = by_groups(run, Attack, logits, IMAGES, LABELS)
+    found = by_groups(run, Attack, Net(), IMAGES, LABELS)
     assert seen == [
         [(0, 1), (0, 2), (1, 4), (1, 3), (3, 3), (3, 5)],
         [(3, 0), (3, 2), (3, 4)],
@@ -79,7 +80,7 @@ def test_few_images_meet_several_targets_and_the_first_that_breaks_counts(
 
 def test_where_all_are_wrong_nothing_runs() -> None:
     run, seen = recorded(set())
-    assert torch.equal(by_groups(run, Attack, logits, IMAGES, LABELS * 0 + 3), IMAGES)
+    assert torch.equal(by_groups(run, Attack, Net(), IMAGES, LABELS * 0 + 3), IMAGES)
     assert seen == []
 
 
