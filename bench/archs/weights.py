@@ -5,7 +5,9 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +15,46 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from bench.errors import CheckpointError
-from bench.storage import write_atomic
+from bench.errors import CheckpointError, unknown_name
+from bench.storage import sha256, write_atomic
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 """Keys under which training scripts put the state dict beside an epoch or an optimiser."""
+AVERAGED = re.compile(r"(^|[_.])(ema|swa|avg|averaged?)([_.]|$)")
+"""In the key of weights that were averaged over the training, which results are reported of."""
 PREFIXES = ("module.", "model.", "attacker.", "_orig_mod.")
 """Added to every key by DataParallel, wrappers that normalise or attack, and torch.compile."""
+SEGMENTS = ("module", "_orig_mod")
+"""Parts of a key that DataParallel and torch.compile add wherever they wrap a network."""
 ATTACKER = "attacker."
 """Begins the keys of a network's second copy in files of the package `robustness`."""
 DEAD_KEYS = "sub_block1."
 """Of a group that TRADES' WideResNet builds and saves but never calls."""
+BOOKKEEPING = (
+    *("n_averaged", "num_updates", "decay", "initted", "step"),  # of averaged weights
+    *("total_ops", "total_params"),  # of the profiler thop
+    "num_batches_tracked",  # of BatchNorm, which counts and computes nothing with it here
+)
+"""Last parts of keys that no output depends on."""
+STATISTICS = ("running_mean", "running_var", "weight_u", "weight_v")
+"""Last parts of the keys of buffers that training changes; other buffers are constants."""
+NO_TENSORS = ("_extra_state", "_packed_params", "dtype")
+"""Last parts of keys under which torch itself keeps something else than a tensor."""
 
 _TORCH_FILE = (b"PK\x03\x04", b"\x80")  # torch.save since 1.6, and before
 _MAX_NESTING = 4  # a hostile pickle can hold itself
 _N_NAMED = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """The state dict that was taken from a file."""
+
+    state: dict[str, Tensor]
+    notes: tuple[str, ...] = ()
+    """Which was taken, where the file holds several."""
 
 
 def load_state(
@@ -36,45 +62,83 @@ def load_state(
 ) -> None:
     """Copy `state`, a state dict or a wrapper around one, into `model`, in place.
 
-    Prefixes that every key shares are dropped on both sides, and so are TRADES' dead `sub_block1`
-    and the second copy that the package `robustness` keeps in its attacker. `constants`: names of
-    the model that a file may leave out; they stay as they are. Every other key must be there,
-    with the model's shape, and no more: else CheckpointError, and the model is as it was.
+    What torch loads with strict=True is loaded. Else keys are compared without the parts that
+    DataParallel and torch.compile add, wherever they stand, and without the prefix that the file or
+    the model has before all of the network. Dropped are TRADES' dead `sub_block1`, the second copy
+    that the package `robustness` keeps in its attacker, and the bookkeeping of common tools.
+    `constants`: names of the model that a file may leave out; they stay as they are. Every other
+    key must be there, with the model's shape, and no more: else CheckpointError, and the model is
+    as it was.
     """
-    given, own = _bare(_unwrap(state)), model.state_dict()
-    if not any(ATTACKER in name for name in own):
-        given = _without_copy(given)
-    absent = {name for name in constants if name not in given}
-    own = {name: tensor for name, tensor in own.items() if name not in absent}
-    own_prefix = _shared_prefix(own)
-    wanted = {name[len(own_prefix) :]: tensor for name, tensor in own.items()}
-    if not any(name.startswith(DEAD_KEYS) for name in wanted):
-        given = {name: value for name, value in given.items() if not name.startswith(DEAD_KEYS)}
-    _require_fit(model, wanted, given)
-    model.load_state_dict(
-        {own_prefix + name: value for name, value in given.items()}, strict=not absent
+    given = {str(name): value for name, value in _unwrap(state).items()}
+    if _torch_loads(model, given):
+        return
+    own = model.state_dict()
+    pairs = _matched(own, given, constants)
+    if pairs is None:
+        raise _misfit(model, own, given, constants)
+    # strict=False for what may be left out: _matched asked for everything else
+    model.load_state_dict({name: given[found] for name, found in pairs.items()}, strict=False)
+
+
+def constants_of(model: nn.Module) -> tuple[str, ...]:
+    """Names in the state dict of what no training changes: a normalisation, say."""
+    parameters = dict(model.named_parameters())
+    return tuple(
+        name
+        for name in model.state_dict()
+        if name not in parameters and _last(name) not in (*STATISTICS, *NO_TENSORS)
     )
 
 
 def read_weights(path: Path | str) -> dict[str, Tensor]:
     """The tensors in a file, on the CPU, out of their wrapper if there is one; runs no code.
 
-    `.safetensors` by safetensors; anything else as a file of torch.save that holds tensors alone.
-    Raises CheckpointError for a file that is missing, damaged, or would need code to be read.
+    A file is known by its content, not by its name: of safetensors, or else of torch.save that
+    holds tensors alone. Raises CheckpointError for a file that is missing, damaged, or would need
+    code to be read.
+    """
+    return open_weights(path).state
+
+
+def open_weights(path: Path | str, key: str | None = None) -> Weights:
+    """As `read_weights`, with what a person should know of the choice.
+
+    key: which of several state dicts in the file; None takes averaged weights before raw ones.
     """
     path = Path(path)
     try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path, device="cpu")
         with path.open("rb") as file:
-            head = file.read(4)
+            head = file.read(9)
+        if head[8:] == b"{":
+            content: Any = safetensors.torch.load_file(path, device="cpu")
+        elif head.startswith(_TORCH_FILE):
+            content = _read_torch(path)
+        else:
+            raise _damaged(path, "neither of safetensors nor of torch.save")
     except SafetensorError as error:
         raise _damaged(path, error) from None
     except OSError as error:
         raise CheckpointError(f"cannot read weights {path}: {error.strerror or error}") from None
-    if not head.startswith(_TORCH_FILE):
-        raise _damaged(path)
-    return _tensors(path, _read_torch(path))
+    if not isinstance(content, Mapping):
+        content = {}
+    held = dict(_state_dicts(content))
+    if key is not None:
+        if key not in held:
+            raise unknown_name(f"key of {path}", key, held)
+        return Weights(state=held[key])
+    taken = _preferred(list(held))
+    others = [name for name in held if name != taken]
+    if taken is None:
+        return Weights(state=_tensors(path, _unwrap(content)))
+    if not others:
+        return Weights(state=held[taken])
+    kind = "averaged over the training" if _is_averaged(taken) else "taken"
+    note = (
+        f"{path} holds {', '.join(held)}: {taken} was loaded ({kind}); "
+        f"--weights {path}:{others[0]} takes the other"
+    )
+    return Weights(state=held[taken], notes=(note,))
 
 
 def save_weights(model: nn.Module, path: Path | str) -> None:
@@ -94,6 +158,46 @@ def network_bytes(model: nn.Module) -> bytes:
     return safetensors.torch.save(tensors)
 
 
+def state_sha256(model: nn.Module) -> str:
+    """Hex digest of the model's state dict, whatever it holds: that of `network_bytes` if it can.
+
+    Raises CheckpointError where a parameter has no values yet.
+    """
+    state: dict[str, Any] = model.state_dict()
+    for name, value in state.items():
+        if is_lazy(value) or (isinstance(value, Tensor) and value.is_meta):
+            raise CheckpointError(
+                f"{name} of {type(model).__name__} has no values yet: call the network once on an "
+                "image before it is returned, or give its weights with --weights"
+            )
+    if all(_is_dense(value) for value in state.values()):
+        return sha256(network_bytes(model))
+    parts = [part for name, value in state.items() for part in (name.encode(), *_content(value))]
+    return sha256(b"\0".join(parts))
+
+
+def _is_dense(value: Any) -> bool:
+    plain = isinstance(value, Tensor) and value.layout == torch.strided
+    return plain and not value.is_quantized
+
+
+def _content(value: Any) -> Iterator[bytes]:
+    """The bytes of one entry of a state dict."""
+    if isinstance(value, Tensor):
+        yield f"{value.dtype} {value.layout} {tuple(value.shape)}".encode()
+        if value.is_quantized:
+            yield repr(value.dequantize().flatten().tolist()).encode()
+        elif value.layout == torch.strided:
+            yield value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        else:
+            yield from _content(value.to_dense())
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _content(item)
+    else:
+        yield repr(value).encode()
+
+
 def _unwrap(state: Mapping[Any, Any]) -> dict[str, Any]:
     for _ in range(_MAX_NESTING):
         inner = next((state[k] for k in WRAPPERS if isinstance(state.get(k), Mapping)), None)
@@ -103,42 +207,138 @@ def _unwrap(state: Mapping[Any, Any]) -> dict[str, Any]:
     return {str(name): value for name, value in state.items()}
 
 
-def _bare(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the prefixes that every tensor shares; what has no such prefix keeps its name."""
-    prefix = _shared_prefix(name for name, value in state.items() if isinstance(value, Tensor))
-    return {name.removeprefix(prefix): value for name, value in state.items()}
+def _state_dicts(
+    content: Mapping[Any, Any], path: str = "", depth: int = 0
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The state dicts below a mapping, by their keys joined with dots; not an optimiser's."""
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, Mapping) or "optim" in key.lower():
+            continue
+        if value and all(_belongs(str(name), item) for name, item in value.items()):
+            yield path + key, {str(name): item for name, item in value.items()}
+        elif depth < _MAX_NESTING:
+            yield from _state_dicts(value, f"{path}{key}.", depth + 1)
 
 
-def _without_copy(state: dict[str, Any]) -> dict[str, Any]:
-    """One network where the file has it twice, once in an attacker."""
-    rest = {name: value for name, value in state.items() if not name.startswith(ATTACKER)}
-    return _bare(rest) if rest and len(rest) < len(state) else state
+def _belongs(name: str, value: Any) -> bool:
+    return isinstance(value, Tensor) or _last(name) in NO_TENSORS
 
 
-def _shared_prefix(names: Iterable[str]) -> str:
-    """The longest run of known prefixes with which every name begins."""
-    names = list(names)
-    shared = ""
-    while names:
-        step = next((p for p in PREFIXES if all(n.startswith(shared + p) for n in names)), None)
-        if step is None:
-            break
-        shared += step
-    return shared
+def _preferred(keys: Sequence[str]) -> str | None:
+    """Averaged weights, then what is named as usual, then the only ones; None if none is."""
+    averaged = [key for key in keys if _is_averaged(key)]
+    usual = [key for name in WRAPPERS for key in keys if _last(key) == name]
+    return next(iter([*averaged, *usual, *(keys if len(keys) == 1 else [])]), None)
 
 
-def _require_fit(model: nn.Module, wanted: Mapping[str, Tensor], given: Mapping[str, Any]) -> None:
-    missing = [name for name in wanted if name not in given]
-    unexpected = [name for name in given if name not in wanted]
+def _is_averaged(key: str) -> bool:
+    return AVERAGED.search(key.lower()) is not None
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def is_lazy(value: Any) -> bool:
+    """Whether it is a parameter that gets its shape at the first call."""
+    return isinstance(value, UninitializedParameter | UninitializedBuffer)
+
+
+def _torch_loads(model: nn.Module, given: Mapping[str, Any]) -> bool:
+    """Load by torch's own strict rules, or leave the model as it was."""
+    before = {
+        name: value.clone() if isinstance(value, Tensor) else value
+        for name, value in model.state_dict().items()
+        if not is_lazy(value)
+    }
+    try:
+        model.load_state_dict(dict(given), strict=True)
+    except Exception:  # what it raises is said again, shorter, where nothing else fits either
+        model.load_state_dict(before, strict=False)
+        return False
+    return True
+
+
+def _matched(
+    own: Mapping[str, Any], given: Mapping[str, Any], constants: Collection[str]
+) -> dict[str, str] | None:
+    """Name of the model -> key of the file; None where they do not fit.
+
+    Either side may have the network below a prefix; the shortest that fits is taken.
+    """
+    ours, theirs = _plain_names(own), _plain_names(given)
+    optional = {name for name, full in ours.items() if _may_lack(full, constants)}
+    required = [name for name in ours if name not in optional]
+    for outer in _prefixes(required, len(required)):
+        for inner in _prefixes(theirs, len(required)):
+            below = {name.removeprefix(outer): name for name in ours if name.startswith(outer)}
+            pairs = {
+                name: inner + rest
+                for rest, name in below.items()
+                if inner + rest in theirs and _fits(own[ours[name]], given[theirs[inner + rest]])
+            }
+            left = [key.removeprefix(inner) for key in theirs if key not in {*pairs.values()}]
+            if all(name in pairs for name in required) and not any(_counts(k, ours) for k in left):
+                return {ours[name]: theirs[key] for name, key in pairs.items()}
+    return None
+
+
+def _plain_names(names: Iterable[str]) -> dict[str, str]:
+    """The names without SEGMENTS -> the names; as they are where two would become one."""
+    full = list(names)
+    plain = {".".join(p for p in name.split(".") if p not in SEGMENTS): name for name in full}
+    return plain if len(plain) == len(full) else {name: name for name in full}
+
+
+def _may_lack(name: str, constants: Collection[str]) -> bool:
+    return name in constants or _last(name) in BOOKKEEPING
+
+
+def _prefixes(names: Iterable[str], least: int) -> list[str]:
+    """Those, none among them, with which at least so many of the names begin; shortest first."""
+    counts = Counter(
+        ".".join(parts[:n]) + "."
+        for parts in (name.split(".") for name in names)
+        for n in range(1, len(parts))
+    )
+    return ["", *sorted((p for p, n in counts.items() if n >= max(least, 1)), key=len)]
+
+
+def _fits(own: Any, value: Any) -> bool:
+    if not isinstance(own, Tensor) or not isinstance(value, Tensor):
+        return type(own) is type(value)
+    return is_lazy(own) or own.shape == value.shape
+
+
+def _counts(key: str, ours: Collection[str]) -> bool:
+    """Whether a key that the model lacks means that the file is of another network."""
+    for part in (DEAD_KEYS, ATTACKER):
+        if key.startswith(part) and not any(part in name for name in ours):
+            return False
+    return _last(key) not in BOOKKEEPING
+
+
+def _misfit(
+    model: nn.Module,
+    own: Mapping[str, Any],
+    given: Mapping[str, Any],
+    constants: Collection[str],
+) -> CheckpointError:
+    theirs = _bare(given)
+    needed = [name for name in own if not _may_lack(name, constants)]
+    ours = _bare({name: own[name] for name in needed} if needed else own)
+    wanted = {name: own[full] for name, full in ours.items()}
+    held = {name: given[full] for name, full in theirs.items() if _counts(name, ours)}
+    missing = [name for name in wanted if name not in held]
+    unexpected = [name for name, full in theirs.items() if name in held and full not in own]
+    unexpected = [name for name in unexpected if name not in wanted]
     misfits = [
-        f"{name} (file {_shape(given[name])}, model {_shape(tensor)})"
+        f"{name} (file {_shape(held[name])}, model {_shape(tensor)})"
         for name, tensor in wanted.items()
-        if name in given and _shape(given[name]) != _shape(tensor)
+        if name in held and not _fits(tensor, held[name])
     ]
     kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", misfits))
     faults = [f"{len(names)} {kind}: {_first(names)}" for kind, names in kinds if names]
-    if not faults:
-        return
     advice = "check the arch, the number of classes and of channels"
     if {*missing, *unexpected} == {"mean", "std"} and not misfits:
         advice = (
@@ -146,9 +346,21 @@ def _require_fit(model: nn.Module, wanted: Mapping[str, Tensor], given: Mapping[
             if missing
             else "the file has a normalisation: build with mean and std"
         )
-    raise CheckpointError(
+    return CheckpointError(
         f"the weights do not fit {type(model).__name__}: {'; '.join(faults)}; {advice}"
     )
+
+
+def _bare(state: Mapping[str, Any]) -> dict[str, str]:
+    """Plain names without the known prefixes that all of them share -> the names."""
+    plain = _plain_names(state)
+    tensors = [name for name, full in plain.items() if isinstance(state[full], Tensor)]
+    prefix = next((p for p in reversed(_prefixes(tensors, len(tensors))) if _is_known(p)), "")
+    return {name.removeprefix(prefix): full for name, full in plain.items()}
+
+
+def _is_known(prefix: str) -> bool:
+    return all(f"{part}." in PREFIXES for part in prefix.rstrip(".").split(".") if part)
 
 
 def _shape(value: Any) -> str:
@@ -164,7 +376,8 @@ def _read_torch(path: Path) -> Any:
     try:
         # Of an unusual pickle torch warns before it refuses; the error below says it.
         with warnings.catch_warnings(action="ignore", category=UserWarning):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with path.open("rb") as file:  # given a path, torch.load goes by its suffix
+                return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         needs = re.search(r"GLOBAL ([\w.]{1,80})", str(error))
         reason = f" (it asks for {needs[1]})" if needs else ""
@@ -177,14 +390,16 @@ def _read_torch(path: Path) -> Any:
         raise _damaged(path, error) from None
 
 
-def _tensors(path: Path, content: Any) -> dict[str, Tensor]:
-    """The state dict in what torch.load returned; a value that is not a tensor is an error."""
-    state = _unwrap(content) if isinstance(content, Mapping) else {}
-    others = [name for name, value in state.items() if not isinstance(value, Tensor)]
+def _tensors(path: Path, state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The state dict; a value that is not a tensor, and not torch's own, is an error."""
+    others = [name for name, value in state.items() if not _belongs(name, value)]
     if others or not state:
         found = f"holds {_first(others)}" if others else "holds no named tensors"
-        raise CheckpointError(f"{path} {found}: it is no state dict; save model.state_dict() alone")
-    return state
+        raise CheckpointError(
+            f"{path} {found}: it is no state dict; save model.state_dict() alone, or name one of "
+            "several with --weights FILE:KEY"
+        )
+    return dict(state)
 
 
 def _damaged(path: Path, reason: object = "not a file of torch.save") -> CheckpointError:

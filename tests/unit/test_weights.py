@@ -17,8 +17,16 @@ from torch import Tensor, nn
 
 from bench import archs
 from bench.archs.arch import Arch
-from bench.archs.weights import load_state, read_weights, save_weights
-from bench.errors import CheckpointError, RecordError
+from bench.archs.weights import (
+    load_state,
+    network_bytes,
+    open_weights,
+    read_weights,
+    save_weights,
+    state_sha256,
+)
+from bench.errors import CheckpointError, ConfigError, RecordError
+from bench.storage import sha256
 
 
 def cnn(seed: int) -> Arch:
@@ -65,17 +73,59 @@ def test_prefixes(prefix: str, source: dict[str, Tensor]) -> None:
     assert_loads({"net": prefixed, "acc": 0.5}, source)
 
 
-def test_a_prefix_that_not_every_key_shares_is_no_prefix(source: dict[str, Tensor]) -> None:
+def test_what_data_parallel_adds_is_dropped_wherever_it_stands(source: dict[str, Tensor]) -> None:
     mixed = {f"module.{name}": tensor for name, tensor in source.items()}
     mixed["fc.bias"] = mixed.pop("module.fc.bias")
-    message = refused(cnn(2), mixed)
-    assert f"{len(source) - 1} missing: " in message
-    assert f"{len(source) - 1} unexpected: module." in message
-
-
-def test_a_prefix_inside_a_key_stays(source: dict[str, Tensor]) -> None:
+    assert_loads(mixed, source)
     inside = {name.replace("features.", "features.module."): t for name, t in source.items()}
-    assert "unexpected: features.module.0.weight" in refused(cnn(2), inside)
+    assert_loads(inside, source)
+    parallel = nn.Sequential(nn.Identity(), nn.DataParallel(cnn(2)))
+    load_state(parallel, source)
+    assert torch.equal(parallel.state_dict()["1.module.fc.bias"], source["fc.bias"])
+
+
+@pytest.mark.parametrize("prefix", ["1.", "backbone.encoder.", "1.module."])
+def test_the_place_of_a_network_in_another_is_found(prefix: str, source: dict[str, Tensor]) -> None:
+    assert_loads({prefix + name: tensor for name, tensor in source.items()}, source)
+    placed = nn.Sequential(nn.Identity(), cnn(2))
+    load_state(placed, source)
+    torch.testing.assert_close(placed.state_dict()["1.fc.bias"], source["fc.bias"])
+
+
+def test_a_part_of_a_network_is_not_taken_for_the_network(source: dict[str, Tensor]) -> None:
+    both = {f"first.{name}": t for name, t in source.items()}
+    both |= {f"second.{name}": t for name, t in source.items()}
+    assert f"{2 * len(source) - 8} unexpected" in refused(cnn(2), both)
+    head = nn.Linear(128, 10)
+    assert "unexpected" in refused(head, dict(source))
+
+
+def test_bookkeeping_of_common_tools_counts_nothing(source: dict[str, Tensor]) -> None:
+    profiled = {**source, "total_ops": torch.zeros(1), "features.0.total_params": torch.zeros(1)}
+    assert_loads(profiled, source)
+    averaged = torch.optim.swa_utils.AveragedModel(cnn(1)).state_dict()
+    assert "n_averaged" in averaged
+    assert_loads(dict(averaged), source)
+    old = {name: t for name, t in source.items() if "num_batches_tracked" not in name}
+    model = cnn(2)
+    load_state(model, {f"module.{name}": tensor for name, tensor in old.items()})
+    assert torch.equal(model.state_dict()["fc.bias"], source["fc.bias"])
+
+
+class Renamed(nn.Linear):
+    """A layer that reads its old names, as torch allows."""
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+        for name in ("weight", "bias"):
+            if f"{prefix}old_{name}" in state:
+                state[prefix + name] = state.pop(f"{prefix}old_{name}")
+        super()._load_from_state_dict(state, prefix, *rest)
+
+
+def test_what_torch_loads_by_its_strict_rules_is_loaded() -> None:
+    model = nn.Sequential(Renamed(2, 3))
+    load_state(model, {"0.old_weight": torch.ones(3, 2), "0.old_bias": torch.ones(3)})
+    assert all(bool((p == 1).all()) for p in model.parameters())
 
 
 def test_a_model_with_a_prefix_of_its_own(source: dict[str, Tensor]) -> None:
@@ -146,7 +196,7 @@ def test_what_does_not_fit_is_named(source: dict[str, Tensor]) -> None:
     source["epoch"] = torch.tensor(3)
     message = refused(cnn(2), source)
     assert "do not fit Cnn" in message
-    assert "2 missing: features.1.num_batches_tracked, fc.bias" in message
+    assert "1 missing: fc.bias;" in message  # torch itself makes up num_batches_tracked
     assert "1 unexpected: epoch" in message
     assert "1 of another shape: fc.weight (file (100, 128), model (10, 128))" in message
     assert "check the arch" in message
@@ -154,7 +204,8 @@ def test_what_does_not_fit_is_named(source: dict[str, Tensor]) -> None:
 
 def test_only_the_first_few_are_named(source: dict[str, Tensor]) -> None:
     message = refused(cnn(2), {})
-    assert f"{len(source)} missing: features.0.weight, " in message
+    n_needed = sum("num_batches_tracked" not in name for name in source)
+    assert f"{n_needed} missing: features.0.weight, " in message
     assert message.count("features.") == 3
     assert ", ..." in message
 
@@ -211,6 +262,71 @@ def test_files_of_torch_save(zipped: bool, source: dict[str, Tensor], tmp_path: 
     read = read_weights(path)
     assert read.keys() == source.keys()
     assert_loads(dict(read), source)
+
+
+@pytest.mark.parametrize(
+    ("raw", "averaged"),
+    [
+        ("state_dict", "swa_state_dict"),
+        ("state_dict", "state_dict_ema"),
+        ("model", "model_ema"),
+        ("unaveraged_model_state_dict", "ema.state_dict"),
+    ],
+)
+def test_averaged_weights_are_taken_before_raw_ones_and_it_is_said(
+    raw: str, averaged: str, source: dict[str, Tensor], tmp_path: Path
+) -> None:
+    path = tmp_path / "w.pt"
+    other = {name: tensor + 1 for name, tensor in source.items()}
+    outer, _, inner = averaged.partition(".")
+    optimiser = {"state": {0: {"momentum_buffer": torch.zeros(1)}}, "param_groups": []}
+    content = {raw: other, outer: {inner: source} if inner else source, "optimizer": optimiser}
+    torch.save(content, path)
+    found = open_weights(path)
+    assert torch.equal(found.state["fc.bias"], source["fc.bias"])
+    (note,) = found.notes
+    assert f"{path} holds {raw}, {averaged}: {averaged} was loaded (averaged" in note
+    assert f"--weights {path}:{raw} takes the other" in note
+    chosen = open_weights(path, raw)
+    assert torch.equal(chosen.state["fc.bias"], other["fc.bias"])
+    assert chosen.notes == ()
+    with pytest.raises(ConfigError, match=rf"unknown key of .*'{raw}x'. Did you mean '{raw}'"):
+        open_weights(path, f"{raw}x")
+
+
+def test_of_several_networks_one_must_be_named(source: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "gan.pt"
+    torch.save({"generator": source, "discriminator": source}, path)
+    assert "name one of several with --weights FILE:KEY" in read_error(path)
+    assert open_weights(path, "generator").state.keys() == source.keys()
+    torch.save({"whatever": source, "epoch": 3}, path)
+    assert read_weights(path).keys() == source.keys()
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.bin", "weights"])
+def test_a_file_is_known_by_its_content(
+    name: str, source: dict[str, Tensor], tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    save_weights(cnn(1), path)
+    assert_loads(dict(read_weights(path)), source)
+    other = tmp_path / "torch.safetensors"
+    torch.save(source, other)
+    assert_loads(dict(read_weights(other)), source)
+
+
+def test_the_digest_tells_states_apart_that_are_no_plain_tensors() -> None:
+    assert state_sha256(cnn(1)) == sha256(network_bytes(cnn(1))) != state_sha256(cnn(2))
+    networks = [nn.Linear(3, 2), nn.Linear(3, 2)]
+    for scale, network in enumerate(networks, 1):
+        network.register_buffer("sparse", (scale * torch.eye(3)).to_sparse())
+        with torch.no_grad():
+            network.weight.fill_(1)
+            network.bias.fill_(1)
+    assert state_sha256(networks[0]) != state_sha256(networks[1])
+    assert state_sha256(networks[0]) == state_sha256(networks[0])
+    with pytest.raises(CheckpointError, match="has no values yet: call the network once"):
+        state_sha256(nn.Sequential(nn.LazyLinear(3)))
 
 
 class Touch:
