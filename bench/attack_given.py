@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from torch import nn
 from bench.asked import TWIN, Asked, all_sources
 from bench.attacks.blocks import MIN_ROWS
 from bench.eps import REFERENCE_EPS, parse_eps
-from bench.errors import ConfigError
+from bench.errors import ConfigError, ModelError
 from bench.evaluation.store import Images, Target, evaluate_missing
 from bench.external import ExternalModel, Named, load_external
+from bench.external.identity import fingerprint, own_spec, write_fingerprint
 from bench.external.selfcheck import self_check
 from bench.folder import RunFolder
 from bench.machine import describe_machine
@@ -80,10 +81,22 @@ def evaluate_external(named: Named, request: Request, where: Where) -> None:
     first = images.chunk(range(min(CHUNK, len(data.test))))
     for line in self_check(external.network, *first, MIN_ROWS).lines():
         reporter.say(line)
+    for note in external.notes:
+        reporter.say(f"  note: {note}")
+    found = fingerprint(external.network, first[0])
+    external = replace(external, spec=own_spec(external.spec, found, results))
     folder = RunFolder(results, external.spec.run_id)
+    if external.spec.variant:
+        reporter.say(
+            "  note: a model of the same text and weights, but with other outputs, is on record; "
+            f"this one becomes {folder.run_id}"
+        )
+    write_fingerprint(folder.path, found)  # before the record that it belongs to
     with where.helpers:
         machine = describe_machine(device)  # of which helpers have their share of the threads
         provenance = {"dataset_source": request.dataset, "machine": machine}
+        if external.notes:
+            provenance["notes"] = list(external.notes)
         target = Target(
             folder=folder,
             checkpoint=GIVEN,
@@ -96,6 +109,11 @@ def evaluate_external(named: Named, request: Request, where: Where) -> None:
         while not _attack(target, external, provenance, specs, measures, reporter):
             time.sleep(WAIT_SECONDS)
     n = len(specs) + len(measures)
+    if reporter.failures:
+        raise ModelError(
+            f"{len(reporter.failures)} of {n} evaluations and checks could not be made of "
+            f"{named.model}, for the reasons above; the others are in {folder.path}"
+        )
     reporter.say(f"{folder.run_id}: {n} evaluations and checks are in {folder.path}")
 
 

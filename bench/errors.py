@@ -14,6 +14,10 @@ class ConfigError(BenchError):
     """A value of the configuration is unknown, out of range, or clashes with another."""
 
 
+class ModelError(ConfigError):
+    """A model from outside cannot do what an attack or a check needs."""
+
+
 class DataError(BenchError):
     """A data set is missing, damaged, or not what its specification says."""
 

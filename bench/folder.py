@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import json
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from bench.errors import RecordError
+from bench.errors import BenchError, RecordError
 from bench.measured import whole
 from bench.records import SCHEMA, Chunk, load_chunk
 from bench.spec import EvalSpec, MeasureSpec, ModelSpec, TrainSpec
@@ -45,6 +46,24 @@ class RunFolder:
     def state(self) -> Path:
         """The resumable state of an unfinished training."""
         return self.path / "state.pt"
+
+    @property
+    def traceback_file(self) -> Path:
+        """Where the last failure was, for the author of the code that failed; ignored by git."""
+        return self.path / "traceback.txt"
+
+    def failure(self, error: Exception) -> str:
+        """Why something failed, in a line; the traceback of what nobody foresaw is kept."""
+        reason = " ".join(str(error).split())
+        if isinstance(error, BenchError):
+            return reason
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [f for f in frames if "site-packages" not in f.filename] or frames
+        place = f"{Path(own[-1].filename).name}:{own[-1].lineno}; " if own else ""
+        text = "".join(traceback.format_exception(error))
+        write_atomic(self.traceback_file, text.encode())
+        head = f"{type(error).__name__}: {reason[:300]}" if reason else type(error).__name__
+        return f"{head} ({place}its traceback is in {self.traceback_file})"
 
     @contextmanager
     def claimed(self, *, shared: bool = False) -> Iterator[bool]:

@@ -68,6 +68,8 @@ class Reporter:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
+        self.failures: dict[str, str] = {}
+        """What failed in this command -> why, in a line; the rest went on."""
         self.console = Console(stderr=True)
         self.bars: Progress | None = None
         if not quiet and self.console.is_terminal:
@@ -99,6 +101,15 @@ class Reporter:
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             print(text.rstrip(), file=sys.stderr, flush=True)
+
+    def failed(self, what: str, line: str) -> None:
+        """Say and remember that `what` failed, once; it is said also where nothing else is."""
+        if what in self.failures:
+            return
+        self.failures[what] = line
+        quiet, self.quiet = self.quiet, False
+        self.say(line)
+        self.quiet = quiet
 
     @contextmanager
     def task(self, title: str, total: int) -> Iterator[Task]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
@@ -134,7 +134,7 @@ class _Verifier:
         mean, std = (_listed(run.spec.get(value)) for value in ("mean", "std"))
         named = Named(model=str(run.spec["model"]), weights=given.weights, mean=mean, std=std)
         external = load_external(named, dataset, self.device)
-        if external.spec.run_id != name:
+        if replace(external.spec, variant=run.spec.get("variant", 0)).run_id != name:
             raise CheckpointError(
                 f"{named.model} is not the network of {name}, or has other weights; name those "
                 "with --weights, or check against another model with --model"

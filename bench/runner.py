@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.errors import CheckpointError, NonFiniteLoss
+from bench.errors import CheckpointError, NonFiniteLoss, RecordError
 from bench.evaluation.store import Images, Target, evaluate_missing
 from bench.folder import RunFolder
 from bench.machine import describe_machine
@@ -73,17 +73,35 @@ class Runner:
         return self.networks[run_id]
 
     def _try(self, cell: Cell) -> bool:
-        """Do what can be done of a cell; False where something is left that others do first."""
+        """Do what can be done of a cell; False where something is left that others do first.
+
+        A cell that fails is told to the reporter, and the others go on; it raises only where
+        nothing can be written.
+        """
         folder = RunFolder(self.results, cell.spec.run_id)
-        with folder.claimed() as alone:
-            if alone:
-                self._prepare(cell, folder)
-        with folder.claimed(shared=True) as ours:
-            return ours and self._attack(cell, folder)
+        if folder.run_id in self.reporter.failures:
+            return True
+        try:
+            with folder.claimed() as alone:
+                if alone:
+                    self._prepare(cell, folder)
+            with folder.claimed(shared=True) as ours:
+                return ours and self._attack(cell, folder)
+        except RecordError:
+            raise
+        except (
+            Exception
+        ) as error:  # of any kind: a user's method, too little memory, a mistake here
+            line = f"{folder.run_id}: failed: {folder.failure(error)}"
+            self.reporter.failed(folder.run_id, line)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # the next cell may need what this one left
+        return True
 
     def _prepare(self, cell: Cell, folder: RunFolder) -> None:
         """Mend what is damaged, and train where that is needed."""
         folder.set_damage_aside()
+        folder.traceback_file.unlink(missing_ok=True)
         if cell.method is not None:
             folder.write_spec(cell.spec, card(cell), self.provenance | self._role(cell))
         status = cell.status(folder)
@@ -119,11 +137,13 @@ class Runner:
             return True
         if not status.trained:
             return False
-        ready = {run for run in status.surrogates if self._ready(run)}
+        ready, lost = self._surrogates(cell, status.surrogates)
         complete = True
         for checkpoint in CHECKPOINTS:
             missing = [e for e in status.missing if e.checkpoint == checkpoint]
             measures = [m for m in status.missing_measures if m.checkpoint == checkpoint]
+            missing = [e for e in missing if lost.isdisjoint(e.surrogates)]
+            measures = [m for m in measures if lost.isdisjoint(m.surrogates)]
             now = [e for e in missing if ready.issuperset(e.surrogates)]
             now_measures = [m for m in measures if ready.issuperset(m.surrogates)]
             complete &= len(now) == len(missing) and len(now_measures) == len(measures)
@@ -155,10 +175,26 @@ class Runner:
             keep_images=cell.keep_images,
         )
 
+    def _surrogates(self, cell: Cell, wanted: set[str]) -> tuple[set[str], set[str]]:
+        """Of the surrogates that a cell needs those that are there, and those that failed."""
+        ready, lost = set(), set()
+        for run_id in wanted:
+            try:
+                if self._ready(run_id):
+                    ready.add(run_id)
+            except CheckpointError as error:
+                lost.add(run_id)
+                own = cell.spec.run_id
+                line = f"{own}: what needs a surrogate was not made: {error}"
+                self.reporter.failed(f"{own}/{run_id}", line)
+        return ready, lost
+
     def _ready(self, run_id: str) -> bool:
         """Whether a surrogate is there, weights and all; raises CheckpointError where it failed."""
         if run_id in self.networks:
             return True
+        if run_id in self.reporter.failures:
+            raise CheckpointError(f"surrogate {run_id} failed")
         folder = RunFolder(self.results, run_id)
         with folder.claimed(shared=True) as ours:  # or another process may be training it again
             summary = folder.train_summary()

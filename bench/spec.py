@@ -123,6 +123,8 @@ class ModelSpec:
     mean: Sequence[float] | None = None
     """Normalisation that was put in front of it, a value per channel; None for none."""
     std: Sequence[float] | None = None
+    variant: int = 0
+    """Counts the models that have all of the above in common, and other outputs."""
 
     @property
     def run_id(self) -> str:
@@ -132,6 +134,7 @@ class ModelSpec:
             *(self.num_classes, self.dataset),
             # Ids from before there was a normalisation stay as they were.
             *(() if self.mean is None else (self.mean, self.std)),
+            *((self.variant,) if self.variant else ()),
         )
         return f"model-{slug(self.model.rpartition('/')[2])}-{digest(hashed, 10)}"
 

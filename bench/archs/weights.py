@@ -59,7 +59,7 @@ class Weights:
 
 def load_state(
     model: nn.Module, state: Mapping[str, Any], *, constants: Collection[str] = ()
-) -> None:
+) -> tuple[str, ...]:
     """Copy `state`, a state dict or a wrapper around one, into `model`, in place.
 
     What torch loads with strict=True is loaded. Else keys are compared without the parts that
@@ -68,17 +68,18 @@ def load_state(
     that the package `robustness` keeps in its attacker, and the bookkeeping of common tools.
     `constants`: names of the model that a file may leave out; they stay as they are. Every other
     key must be there, with the model's shape, and no more: else CheckpointError, and the model is
-    as it was.
+    as it was. Returns those of `constants` that the file leaves out.
     """
     given = {str(name): value for name, value in _unwrap(state).items()}
     if _torch_loads(model, given):
-        return
+        return ()
     own = model.state_dict()
     pairs = _matched(own, given, constants)
     if pairs is None:
         raise _misfit(model, own, given, constants)
     # strict=False for what may be left out: _matched asked for everything else
     model.load_state_dict({name: given[found] for name, found in pairs.items()}, strict=False)
+    return tuple(name for name in constants if name not in pairs and _last(name) not in BOOKKEEPING)
 
 
 def constants_of(model: nn.Module) -> tuple[str, ...]:
@@ -375,9 +376,11 @@ def _first(names: list[str]) -> str:
 def _read_torch(path: Path) -> Any:
     try:
         # Of an unusual pickle torch warns before it refuses; the error below says it.
-        with warnings.catch_warnings(action="ignore", category=UserWarning):
-            with path.open("rb") as file:  # given a path, torch.load goes by its suffix
-                return torch.load(file, map_location="cpu", weights_only=True)
+        with (
+            warnings.catch_warnings(action="ignore", category=UserWarning),
+            path.open("rb") as file,  # given a path, torch.load goes by its suffix
+        ):
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         needs = re.search(r"GLOBAL ([\w.]{1,80})", str(error))
         reason = f" (it asks for {needs[1]})" if needs else ""

@@ -28,8 +28,8 @@ from bench.commands.work import at_work
 @click.option(
     "--weights",
     type=click.Path(path_type=Path),
-    help="Its weights: safetensors, or a state dict that opens without running code.  "
-    "[the factory's or the package's own]",
+    help="Its weights: safetensors, or a state dict that opens without running code; FILE:KEY of "
+    "a file with several.  [the factory's or the package's own]",
 )
 @click.option("--mean", help="With --model: normalise in front of it, by 0.49,0.48,0.45 a channel.")
 @click.option("--std", help="With --mean: by this standard deviation, 0.25,0.24,0.26.")
@@ -107,6 +107,8 @@ def evaluate(
             evaluate_external(named, request, where)
         else:
             evaluate_runs(runs, request, where)
+    if reporter.failures:
+        raise click.exceptions.Exit(1)
 
 
 @click.command("verify-adversarials")

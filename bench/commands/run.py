@@ -135,10 +135,10 @@ def run(
                 Runner(plan, results, chosen, reporter, provenance, compiles=compiles).run()
     after = [status for plan in plans for status in plan.statuses(results)]
     if not quiet:
-        click.echo(_done(before, after, results))
+        click.echo(_done(before, after, results, len(reporter.failures)))
         if against:
             click.echo(verdicts(plans[0], results, own, against))
-    if any(status.failed for status in after):
+    if reporter.failures or any(status.failed for status in after):
         raise click.exceptions.Exit(1)
 
 
@@ -157,12 +157,14 @@ def _with_precision(studies: list[Study], device: torch.device, reporter: Report
     return [replace(study, precision=precision) for study in studies]
 
 
-def _done(before: Sequence[CellStatus], after: Sequence[CellStatus], results: Path) -> str:
-    """What the command did, and what to do next."""
+def _done(
+    before: Sequence[CellStatus], after: Sequence[CellStatus], results: Path, n_failures: int
+) -> str:
+    """What the command did, and what to do next; n_failures: what failed in this command alone."""
     pairs = [pair for pair in zip(before, after, strict=True) if not pair[1].failed]
     n_trained = sum(not old.trained and new.trained for old, new in pairs)
     n_made = sum(old.n_missing - new.n_missing for old, new in pairs)
-    n_failed = sum(new.failed is not None for new in after)
+    n_failed = sum(new.failed is not None for new in after) + n_failures
     named = "" if results == Path("results") else f" --results {results}"
     return (
         f"{len(after)} cells in {results}: {n_trained} trained, {n_made} evaluations and checks "

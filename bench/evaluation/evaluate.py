@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,6 +14,7 @@ from bench.attacks.maximise import attack_mode
 from bench.errors import ConfigError, DataError
 from bench.evaluation.checks import Check, Effort, left_out, run_checks
 from bench.evaluation.chunk import Outcome, attack_chunk, exact_arithmetic
+from bench.evaluation.given import Given, blamed, given_model
 from bench.evaluation.normalised import expects_normalised
 from bench.spec import CHUNK
 from bench.threat import Threat
@@ -42,7 +43,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: nn.Module,
+    model: nn.Module | Callable[[Tensor], Tensor],
     x: Tensor,
     y: Tensor,
     threat: Threat,
@@ -50,29 +51,33 @@ def evaluate(
     seed: int = 0,
     batch_size: int = 256,
     checks: bool = False,
-    surrogates: Mapping[str, nn.Module] | None = None,
+    surrogates: Mapping[str, nn.Module | Callable[[Tensor], Tensor]] | None = None,
     effort: Effort | None = None,
 ) -> Evaluation:
     """Attack `model` on images x (n, C, H, W) in [0, 1] with labels y (n,), chunk by chunk.
 
-    The model takes images in [0, 1] and returns logits; it is evaluated in eval mode and fp32, on
-    the device of its parameters. batch_size: rows of one call of the model; it bounds the memory
+    The model, a module or a function, takes images in [0, 1] and returns logits. It is evaluated in
+    eval mode and fp32 (in float64 if that is its own), on the device of its parameters, and gets
+    copies of the images. batch_size: rows of one call of the model; it bounds the memory
     and changes no result. checks: also measure whether the model hides its gradients, as far as
     `effort` says; surrogates: networks by name, on the same device, which transfer attacks are
     crafted on: `natural` is the naturally trained one of the same arch, which `transfer` and some
     checks need.
-    Raises ConfigError or DataError for an unknown attack or unusable images, labels or logits.
+    Raises ConfigError or DataError for an unknown attack or unusable images, labels or logits, and
+    ModelError, naming the attack, for whatever the model raises under it.
     """
-    networks = dict(surrogates or {})
+    model, widened = given_model(model)
+    networks = {name: given_model(found)[0] for name, found in (surrogates or {}).items()}
     crafted_on = {name: tuple(_surrogates(name, networks)) for name in attacks}
     check_images(x, y)
     device = next((p.device for p in model.parameters()), x.device)
     x, y = x.to(device), y.to(device)
-    notes = dict.fromkeys(inspect_model(model, x, y, batch_size))
+    notes = dict.fromkeys([*widened, *inspect_model(model, x, y, batch_size)])
 
     def attacked(name: str, clean: Tensor | None) -> tuple[Outcome, ...]:
         surrogate = crafted_on.get(name, ())
-        return _attacked(model, x, y, threat, name, seed, batch_size, surrogate, clean)
+        with blamed(model, name):
+            return _attacked(model, x, y, threat, name, seed, batch_size, surrogate, clean)
 
     outcomes = {"clean": attacked("clean", None)}
     clean = torch.cat([part.clean for part in outcomes["clean"]])
@@ -86,13 +91,14 @@ def evaluate(
     found: list[Check] = []
     if checks:
         natural = [networks["natural"]] if "natural" in networks else []
-        found = run_checks(
-            *(model, x, y, threat),
-            seed=seed,
-            batch_size=batch_size,
-            effort=effort,
-            surrogates=natural,
-        )
+        with blamed(model, "the masking checks"):
+            found = run_checks(
+                *(model, x, y, threat),
+                seed=seed,
+                batch_size=batch_size,
+                effort=effort,
+                surrogates=natural,
+            )
         notes |= dict.fromkeys(_not_made(model, x, found, len(natural)))
     return Evaluation(clean, survivors, outcomes, found, list(notes))
 
@@ -167,21 +173,6 @@ def check_images(x: Tensor, y: Tensor) -> None:
         )
 
 
-def _check_call(model: nn.Module, x: Tensor) -> None:
-    """Raises ConfigError unless the model takes such images and returns a tensor (n, K)."""
-    try:
-        logits = model(x[:MIN_ROWS])
-    except Exception as error:  # whatever the model raises, its user wants to read
-        reason = (str(error).splitlines() or [""])[0]
-        raise ConfigError(
-            f"the model cannot take images {tuple(x.shape[1:])}: {type(error).__name__}: {reason}"
-        ) from error
-    if not isinstance(logits, Tensor):
-        raise ConfigError(
-            f"the model returns a {type(logits).__name__}; it must return logits (n, K)"
-        )
-
-
 def inspect_model(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> list[str]:
     """What is wrong with the model's output on the first images, as warnings.
 
@@ -192,12 +183,11 @@ def inspect_model(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> li
         notes.append("the model was in train mode; it is evaluated in eval mode")
     first, labels = x[:CHUNK], y[:CHUNK]
     with attack_mode(model, "eval"), torch.no_grad(), exact_arithmetic():
-        _check_call(model, first)
+        if isinstance(model, Given):
+            notes += model.probe(first)
         blocked = Blocked(model, batch_size)
         logits = blocked(first)
-        if model.training:
-            raise ConfigError("the model switches itself to train mode when called; remove that")
-        again = blocked(first.flip(0)).flip(0)
+        unsteady = _unsteady(blocked, first, logits)
     if logits.ndim != 2 or len(logits) != len(first):
         raise ConfigError(
             f"the model returns {tuple(logits.shape)} for {len(first)} images; "
@@ -211,19 +201,41 @@ def inspect_model(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> li
     finite = logits.isfinite().all(1)
     if not finite.all():
         notes.append(f"{int((~finite).sum())} of the first {len(first)} images: logits not finite")
-    good, other = logits[finite], again[finite]
+    good = logits[finite]
     if len(good) and bool((good >= 0).all()) and bool(((good.sum(1) - 1).abs() < 1e-4).all()):
         notes.append(
             "the model seems to return probabilities; attacks need logits: remove its softmax"
         )
-    size = good.abs().amax() if len(good) else torch.ones(())
-    if len(good) and bool((good - other).abs().amax() > SAME * size):
-        notes.append(
-            "an image's logits depend on the other images of its batch, or are random; "
-            "no attack's result on this model can be relied on"
-        )
+    notes += [unsteady] * bool(unsteady)
     if bool((logits.argmax(1)[finite] == labels[finite]).float().mean() < 1.5 / logits.shape[1]):
         notes.append(
             "clean accuracy is near chance: are labels, channels and normalisation the model's own?"
         )
     return notes
+
+
+def _unsteady(model: nn.Module, x: Tensor, logits: Tensor) -> str:
+    """A warning where an image's logits are not its own; empty where they are.
+
+    The images are passed again in other company: few of them, one alone, and a part that begins
+    elsewhere. Nothing but rounding may come of that. logits: (n, K), of x all at once.
+    """
+    relied = "; no attack's result on this model can be relied on"
+    if _differ(logits, model(x)):
+        return f"the model's logits are random: two calls on the same images differ{relied}"
+    n = len(x)
+    parts = [slice(0, MIN_ROWS), slice(0, 1), slice(n // 3, n)]
+    if any(_differ(logits[part], model(x[part])) for part in parts) or (
+        n == 1 and _differ(logits, model(torch.cat([x, 1 - x]))[:1])
+    ):
+        return f"an image's logits depend on the other images of its batch{relied}"
+    return ""
+
+
+def _differ(logits: Tensor, others: Tensor) -> bool:
+    """Whether the same images got other logits, by more than rounding."""
+    known = (logits.isfinite() & others.isfinite()).all(1)
+    if not bool(known.any()):
+        return False
+    size = logits[known].abs().amax()
+    return bool((logits[known] - others[known]).abs().amax() > SAME * size)

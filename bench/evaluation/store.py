@@ -18,9 +18,11 @@ from torch import Tensor, nn
 
 from bench.data.dataset import Dataset
 from bench.data.loader import Loader, loader
+from bench.errors import ModelError, RecordError
 from bench.evaluation.adversarials import write_adversarials
 from bench.evaluation.chunk import Outcome, attack_chunk
 from bench.evaluation.evaluate import inspect_model
+from bench.evaluation.given import blamed
 from bench.evaluation.measuring import Measuring
 from bench.evaluation.normalised import expects_normalised
 from bench.evaluation.unfinished import read_unfinished, write_unfinished
@@ -104,6 +106,10 @@ class Unit(Protocol):
     """A piece of work that one process does."""
 
     @property
+    def asked(self) -> str:
+        """The evaluation or measure that it is a part of."""
+
+    @property
     def name(self) -> str:
         """Its place in the run's folder, for the claim."""
 
@@ -124,7 +130,10 @@ def evaluate_missing(
     measures: Sequence[MeasureSpec],
     reporter: Reporter,
 ) -> bool:
-    """Make what `specs` and `measures` lack; False where another process still makes some of it."""
+    """Make what `specs` and `measures` lack; False where another process still makes some of it.
+
+    An evaluation or measure that fails is told to `reporter`, and the others are made.
+    """
     measuring = Measuring(target.model, target.batch_size, target.surrogate)
     units: list[Unit] = [
         _ChunkUnit(target, spec, number)
@@ -144,12 +153,29 @@ def evaluate_missing(
     ) as task:
         for unit in units:
             task.advance(0, unit.title)
-            with target.folder.claimed_unit(unit.name) as mine:
-                if mine and unit.missing():
-                    unit.make()
-            held += not mine
+            if f"{target.folder.run_id}/{unit.asked}" not in reporter.failures:
+                with target.folder.claimed_unit(unit.name) as mine:
+                    if mine and unit.missing():
+                        _make(target, unit, reporter)
+                held += not mine
             task.advance(1)
     return held == 0
+
+
+def _make(target: Target, unit: Unit, reporter: Reporter) -> None:
+    """Make a unit, or say why it cannot be made; raises where nothing can be written."""
+    try:
+        with blamed(target.model, unit.title):
+            unit.make()
+    except RecordError:
+        raise
+    except Exception as error:  # of any kind: a user's model, too little memory, a mistake here
+        run_id, folder = target.folder.run_id, target.folder
+        why = folder.failure(error)
+        named = why if isinstance(error, ModelError) else f"{unit.title} was not made: {why}"
+        reporter.failed(f"{run_id}/{unit.asked}", f"{run_id} ({target.checkpoint}): {named}")
+        if target.images.device.type == "cuda":
+            torch.cuda.empty_cache()  # the next may need what this one left
 
 
 @dataclass(frozen=True)
@@ -157,6 +183,10 @@ class _ChunkUnit:
     target: Target
     spec: EvalSpec
     number: int
+
+    @property
+    def asked(self) -> str:
+        return self.spec.eval_id
 
     @property
     def name(self) -> str:
@@ -212,6 +242,10 @@ class _MeasureUnit:
     target: Target
     spec: MeasureSpec
     measuring: Measuring
+
+    @property
+    def asked(self) -> str:
+        return self.spec.measure_id
 
     @property
     def name(self) -> str:

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
+import torch
 from torch import nn
 
+from bench.archs.weights import constants_of
 from bench.data import Dataset
 from bench.errors import BenchError, ConfigError
+from bench.evaluation.given import explained
 from bench.external.source import Built
 from bench.storage import sha256_file
 
 FORM = "FILE.py:FACTORY"
+_BESIDE: set[str] = set()
+"""Names of the modules that the last file imported from its own folder or the working directory."""
 
 
 def from_file(reference: str, dataset: Dataset, *, pretrained: bool) -> Built:
@@ -26,10 +34,11 @@ def from_file(reference: str, dataset: Dataset, *, pretrained: bool) -> Built:
     path = Path(file)
     if not file.endswith(".py") or not factory.isidentifier():
         raise ConfigError(f"--model {reference}: write {FORM}, such as mine.py:make")
-    return Built(network=_call(path, factory), source_sha256=sha256_file(path))
+    network = _made(path, factory)
+    return Built(network=network, source_sha256=sha256_file(path), constants=constants_of(network))
 
 
-def _call(path: Path, factory: str) -> nn.Module:
+def _made(path: Path, factory: str) -> nn.Module:
     if not path.is_file():
         raise ConfigError(f"model file {path} does not exist; write {FORM}")
     name = f"_model_{path.stem}"
@@ -39,12 +48,59 @@ def _call(path: Path, factory: str) -> nn.Module:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
-        network = getattr(module, factory)()
+        with _as_script(path):
+            spec.loader.exec_module(module)
+            network = _network(path, module, factory)
     except BenchError:
         raise
+    except SystemExit as error:
+        raise ConfigError(
+            f"{path}:{factory} ends the program (exit code {error.code}): put what reads a command "
+            'line below `if __name__ == "__main__":`'
+        ) from error
     except Exception as error:  # the file is the user's; say what it raised
-        raise ConfigError(f"{path}:{factory} fails: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"{path}:{factory} fails: {explained(error)}") from error
     if not isinstance(network, nn.Module):
         raise ConfigError(f"{path}:{factory} returned {type(network).__name__}, not a nn.Module")
     return network
+
+
+def _network(path: Path, module: ModuleType, factory: str) -> object:
+    if not hasattr(module, factory):
+        raise ConfigError(f"{path} has no {factory}; write {FORM} with the name of its function")
+    found: object = getattr(module, factory)
+    return found if isinstance(found, nn.Module) or not callable(found) else found()
+
+
+@contextmanager
+def _as_script(path: Path) -> Iterator[None]:
+    """Run a file as `python FILE` would, and leave torch's global settings as they were.
+
+    It may import what lies beside it or in the working directory, and finds no arguments. Such
+    modules stay importable afterwards, behind all others, and are forgotten when another file is
+    run, whose own may have the same names.
+    """
+    for name in _BESIDE:
+        sys.modules.pop(name, None)
+    _BESIDE.clear()
+    folders = [str(path.resolve().parent), str(Path.cwd())]
+    arguments, before = sys.argv, set(sys.modules)
+    grad, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
+    sys.path[:0] = folders
+    sys.argv = [str(path)]
+    try:
+        yield
+    finally:
+        sys.argv = arguments
+        torch.set_grad_enabled(grad)
+        torch.set_default_dtype(dtype)
+        for folder in folders:
+            sys.path.remove(folder)
+        sys.path.extend(folder for folder in dict.fromkeys(folders) if folder not in sys.path)
+        _BESIDE.update(
+            name
+            for name in set(sys.modules) - before
+            if (origin := getattr(sys.modules[name], "__file__", None))
+            and "site-packages" not in Path(origin).parts
+            and any(Path(origin).resolve().is_relative_to(folder) for folder in folders)
+        )

@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bench.archs.weights import load_state, network_bytes, read_weights
+from bench.archs.weights import load_state, open_weights, state_sha256
 from bench.data import Dataset
 from bench.errors import CheckpointError, ConfigError
+from bench.evaluation.given import given_model
 from bench.external.file import FORM, from_file
 from bench.external.hub import from_timm, from_torchvision
 from bench.external.normalisation import (
@@ -22,7 +23,6 @@ from bench.external.normalisation import (
 from bench.external.robustbench import from_robustbench
 from bench.external.source import Built
 from bench.spec import ModelSpec
-from bench.storage import sha256
 
 SOURCES = {
     "robustbench": from_robustbench,
@@ -38,7 +38,8 @@ class Named:
     model: str
     """FILE.py:FACTORY, or robustbench:, torchvision: or timm: and a name."""
     weights: Path | None = None
-    """A file; None for the factory's own weights, or the package's, which are downloaded."""
+    """A file, or FILE:KEY where it holds several; None for the factory's own weights, or the
+    package's, which are downloaded."""
     mean: str | None = None
     """Of a normalisation in front of it: numbers with commas, a channel each."""
     std: str | None = None
@@ -54,6 +55,8 @@ class ExternalModel:
 
     network: nn.Module
     spec: ModelSpec
+    notes: tuple[str, ...] = ()
+    """What was chosen or changed on the way, for the user to know."""
 
 
 def load_external(named: Named, dataset: Dataset, device: torch.device) -> ExternalModel:
@@ -62,30 +65,43 @@ def load_external(named: Named, dataset: Dataset, device: torch.device) -> Exter
     It is in eval mode, unless a factory made it with its own weights and left it in train mode,
     which the evaluation notes. Raises ConfigError or CheckpointError.
     """
-    weights, normalisation = named.weights, named.normalisation(dataset.test.shape[2])
-    if weights is not None and not weights.is_file():
-        raise CheckpointError(f"weights {weights} do not exist; give a file with --weights")
-    built = _build(named.model, dataset, pretrained=weights is None)
+    notes, normalisation = list[str](), named.normalisation(dataset.test.shape[2])
+    given = None if named.weights is None else open_weights(*_file_and_key(named.weights))
+    built = _build(named.model, dataset, pretrained=given is None)
     network = built.network
-    if weights is not None:
-        state = without_normalisation(read_weights(weights), given=normalisation is not None)
-        load_state(network, state, constants=built.constants)
-    if weights is not None or built.source_sha256 is None:
-        network.eval()
+    if given is not None:
+        state = without_normalisation(given.state, network, given=normalisation is not None)
+        absent = load_state(network, state, constants=built.constants)
+        notes += given.notes
+        if absent:
+            notes.append(f"{named.weights} lacks {', '.join(absent)}: the network's own stay")
     if normalisation is None and built.mean is not None and built.std is not None:
         normalisation = built.mean, built.std
     if normalisation is not None:
         network = Normalised(network, *normalisation)
     spec = ModelSpec(
         model=named.model,
-        weights_sha256=sha256(network_bytes(network)),
+        weights_sha256=state_sha256(network),
         source_sha256=built.source_sha256,
         num_classes=dataset.num_classes,
         dataset=dataset.name,
         mean=normalisation and normalisation[0],
         std=normalisation and normalisation[1],
     )
-    return ExternalModel(network.to(device), spec)
+    network, changed = given_model(network, named.model)
+    if given is not None or built.source_sha256 is None:
+        network.train(False)  # not eval(): a model's own train() may be something else
+    return ExternalModel(network.to(device), spec, (*notes, *changed))
+
+
+def _file_and_key(weights: Path) -> tuple[Path, str | None]:
+    """FILE, or FILE:KEY; raises CheckpointError where there is no such file."""
+    if weights.is_file():
+        return weights, None
+    file, colon, key = str(weights).rpartition(":")
+    if colon and Path(file).is_file():
+        return Path(file), key
+    raise CheckpointError(f"weights {weights} do not exist; give a file with --weights")
 
 
 def _build(model: str, dataset: Dataset, *, pretrained: bool) -> Built:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from bench.archs.arch import per_channel
 from bench.errors import CheckpointError, ConfigError
 
-PAIR = ("new_mean", "new_std")
-"""Ends of the keys under which the package `robustness` saves a normalisation."""
+PAIRS = (("new_mean", "new_std"), ("mean", "std"), ("mu", "sigma"))
+"""Last parts of the keys under which a normalisation is saved; first those of `robustness`."""
 IDENTITY = "--mean 0,0,0 --std 1,1,1"
 
 Normalisation: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
@@ -61,21 +61,32 @@ def _numbers(name: str, text: str) -> tuple[float, ...]:
         ) from None
 
 
-def without_normalisation(state: Mapping[str, Tensor], *, given: bool) -> dict[str, Tensor]:
-    """A state dict of the package `robustness` without its normalisation.
+def without_normalisation(
+    state: Mapping[str, Tensor], network: nn.Module, *, given: bool
+) -> dict[str, Tensor]:
+    """A state dict without a normalisation that the network has no place for.
 
     `given`: whether --mean and --std are; if not, CheckpointError names the file's values, for
     nobody but the user knows whether the network normalises by itself.
     """
-    found = {name: t for name, t in state.items() if name.rpartition(".")[2] in PAIR}
-    if found and not given:
-        mean, std = (
-            ",".join(f"{value:.4g}" for value in tensor.flatten().tolist())
-            for end in PAIR
-            for tensor in [next(t for name, t in found.items() if name.endswith(end))]
-        )
-        raise CheckpointError(
-            f"the weights come with a normalisation: give --mean {mean} --std {std}, or "
-            f"{IDENTITY} if the network normalises by itself"
-        )
-    return {name: tensor for name, tensor in state.items() if name not in found}
+    own = {_last(name) for name in network.state_dict()}
+    for pair in PAIRS:
+        found = {name: t for name, t in state.items() if _last(name) in pair}
+        if own.intersection(pair) or {_last(name) for name in found} != set(pair):
+            continue
+        if not given:
+            mean, std = (
+                ",".join(f"{value:.4g}" for value in tensor.flatten().tolist())
+                for end in pair
+                for tensor in [next(t for name, t in found.items() if _last(name) == end)]
+            )
+            raise CheckpointError(
+                f"the weights come with a normalisation: give --mean {mean} --std {std}, or "
+                f"{IDENTITY} if the network normalises by itself"
+            )
+        state = {name: tensor for name, tensor in state.items() if name not in found}
+    return dict(state)
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]

@@ -12,6 +12,7 @@ from types import ModuleType
 import torch
 from torch import nn
 
+from bench.archs.weights import constants_of
 from bench.data import Dataset
 from bench.errors import ConfigError, unknown_name
 from bench.external.hub import import_timm
@@ -19,8 +20,6 @@ from bench.external.source import EXTRA, Built, downloading
 
 ZOOS = {10: "cifar10", 100: "cifar100", 1000: "imagenet"}
 """The zoo's data set by its number of classes."""
-CONSTANTS = ("mu", "sigma", "mean", "std")
-"""Buffers that hold a network's normalisation, which the public files of its weights lack."""
 THREAT = "Linf"
 
 
@@ -76,13 +75,7 @@ def from_robustbench(name: str, dataset: Dataset, *, pretrained: bool) -> Built:
         raise unknown_name(f"robustbench model for {zoo}, {THREAT},", name, entries)
     if not pretrained:
         network: nn.Module = entries[name]["model"]()
-        return Built(network=network, constants=_constants(network))
+        return Built(network=network, constants=constants_of(network))
     with downloading(f"robustbench:{name}"):
         folder = Path(torch.hub.get_dir()) / "robustbench"
         return Built(network=package.load_model(name, str(folder), zoo, THREAT))
-
-
-def _constants(network: nn.Module) -> tuple[str, ...]:
-    parameters = dict(network.named_parameters())
-    names = (n for n in network.state_dict() if n not in parameters)
-    return tuple(name for name in names if name.rpartition(".")[2] in CONSTANTS)
