@@ -24,6 +24,7 @@ from bench.folder import RunFolder
 from bench.machine import describe_machine
 from bench.plan_runs import Request, plan_runs
 from bench.progress import Reporter
+from bench.provenance import evaluation_code
 from bench.records import load_records
 from bench.runner import WAIT_SECONDS, Runner
 from bench.spec import CHUNK, GIVEN, EvalSpec, MeasureSpec
@@ -103,17 +104,18 @@ def evaluate_external(named: Named, request: Request, where: Where) -> None:
             model=external.network,
             images=images,
             surrogate=network,
-            info=machine,
+            info=machine | {"code": evaluation_code()},
             keep_images=request.save_adversarials,
         )
         while not _attack(target, external, provenance, specs, measures, reporter):
             time.sleep(WAIT_SECONDS)
     n = len(specs) + len(measures)
-    if reporter.failures:
+    if reporter.exit_code == 2:
         raise ModelError(
             f"{len(reporter.failures)} of {n} evaluations and checks could not be made of "
             f"{named.model}, for the reasons above; the others are in {folder.path}"
         )
+    n -= len(reporter.failures)
     reporter.say(f"{folder.run_id}: {n} evaluations and checks are in {folder.path}")
 
 

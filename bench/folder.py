@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from bench.errors import BenchError, RecordError
 from bench.measured import whole
+from bench.provenance import UNKNOWN, canonical
 from bench.records import SCHEMA, Chunk, load_chunk
 from bench.spec import EvalSpec, MeasureSpec, ModelSpec, TrainSpec
 from bench.storage import keep_aside, npz_bytes, read_json, sha256, write_atomic, write_json
@@ -137,6 +138,15 @@ class RunFolder:
             "provenance": provenance,
         }
         write_json(path, head)
+
+    def other_code(self, code: Mapping[str, Any]) -> str:
+        """The revision that spec.json says, where its code can give other weights; else empty."""
+        spec = _content(self.path / "spec.json") or {}
+        began = spec.get("provenance", {}).get("code", {})
+        hashes = ("training_sha256", "method_sha256")
+        if all(canonical(began.get(h, UNKNOWN)) == canonical(code[h]) for h in hashes):
+            return ""
+        return str(began.get("revision") or UNKNOWN)
 
     def train_summary(self) -> dict[str, Any] | None:
         """Content of train.json; None where the training has not ended, or the file is damaged."""

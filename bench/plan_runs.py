@@ -126,7 +126,9 @@ def _surrogate(
     """
     for run in records:
         if run.run_id == name:
-            return Cell(_trained_here(run, dataset), None)
+            found = _trained_here(run, dataset)
+            load_network(found, RunFolder(results, name), "best")  # raises where it cannot serve
+            return Cell(found, None)
     if name not in list_methods():
         raise unknown_name("method or run id of a surrogate", name, list_methods())
     cell = _alike(name, spec, records)

@@ -17,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from bench.errors import BenchError
+
 PLAIN_SECONDS = 15.0
 """Time between two lines of one task where there is no terminal."""
 
@@ -70,6 +72,8 @@ class Reporter:
         self.quiet = quiet
         self.failures: dict[str, str] = {}
         """What failed in this command -> why, in a line; the rest went on."""
+        self.exit_code = 0
+        """2 where all of it is a user's to mend, 1 where some of it is not."""
         self.console = Console(stderr=True)
         self.bars: Progress | None = None
         if not quiet and self.console.is_terminal:
@@ -102,11 +106,13 @@ class Reporter:
         else:
             print(text.rstrip(), file=sys.stderr, flush=True)
 
-    def failed(self, what: str, line: str) -> None:
+    def failed(self, what: str, line: str, error: Exception) -> None:
         """Say and remember that `what` failed, once; it is said also where nothing else is."""
         if what in self.failures:
             return
         self.failures[what] = line
+        is_mendable = isinstance(error, BenchError) and self.exit_code != 1
+        self.exit_code = 2 if is_mendable else 1
         quiet, self.quiet = self.quiet, False
         self.say(line)
         self.quiet = quiet

@@ -125,6 +125,12 @@ def method_sha256(name: str) -> str | None:
     return sha256_file(Path(name)) if name.endswith(".py") else None
 
 
+def source_file(method: Method) -> Path | None:
+    """The file that defines a method; None where there is none, as in a notebook."""
+    path = getattr(sys.modules.get(type(method).__module__), "__file__", None)
+    return Path(path) if path else None
+
+
 def parameters(cls: type[Method]) -> dict[str, Field[Any]]:
     """The hyper-parameters of a method."""
     return {f.name: f for f in fields(cls) if f.init}  # type: ignore[arg-type]

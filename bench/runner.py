@@ -20,11 +20,13 @@ from bench.folder import RunFolder
 from bench.machine import describe_machine
 from bench.plan import Cell, Plan
 from bench.progress import Reporter
+from bench.provenance import evaluation_code, training_code
 from bench.records import load_evaluation
+from bench.registry import source_file
 from bench.spec import CHECKPOINTS
 from bench.storage import keep_aside, write_json
 from bench.trained import load_network, surrogate_network, weights_whole
-from bench.training.checkpoint import remove_states
+from bench.training.checkpoint import has_state, remove_states
 from bench.training.engine import Trainer
 
 WAIT_SECONDS = 1.0
@@ -49,6 +51,7 @@ class Runner:
         self.images = Images(plan.dataset, device)
         self.machine = describe_machine(device)
         self.provenance = dict(provenance) | {"machine": self.machine}
+        self.info = self.machine | {"code": evaluation_code()}
         self.compiles = compiles
         self.networks: dict[str, nn.Module] = {}
         self.attacked: dict[tuple[str, str], nn.Module] = {}
@@ -93,7 +96,7 @@ class Runner:
             Exception
         ) as error:  # of any kind: a user's method, too little memory, a mistake here
             line = f"{folder.run_id}: failed: {folder.failure(error)}"
-            self.reporter.failed(folder.run_id, line)
+            self.reporter.failed(folder.run_id, line, error)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()  # the next cell may need what this one left
         return True
@@ -103,7 +106,7 @@ class Runner:
         folder.set_damage_aside()
         folder.traceback_file.unlink(missing_ok=True)
         if cell.method is not None:
-            folder.write_spec(cell.spec, card(cell), self.provenance | self._role(cell))
+            self._write_spec(cell, folder)
         status = cell.status(folder)
         needed = [e.checkpoint for e in status.missing]
         needed += [m.checkpoint for m in status.missing_measures]
@@ -114,6 +117,11 @@ class Runner:
             return
         if not (status.trained and self._weights_whole(folder, needed)):
             self._train(cell, folder)
+
+    def _write_spec(self, cell: Cell, folder: RunFolder) -> None:
+        assert cell.method is not None
+        code = {"code": training_code(source_file(cell.method))}
+        folder.write_spec(cell.spec, card(cell), self.provenance | self._role(cell) | code)
 
     def _serves(self, cell: Cell) -> bool:
         """Whether something that is missing of a cell needs this one as a surrogate."""
@@ -171,7 +179,7 @@ class Runner:
             model=self.attacked[key],
             images=self.images,
             surrogate=self.surrogate,
-            info=self.machine,
+            info=self.info,
             keep_images=cell.keep_images,
         )
 
@@ -186,7 +194,7 @@ class Runner:
                 lost.add(run_id)
                 own = cell.spec.run_id
                 line = f"{own}: what needs a surrogate was not made: {error}"
-                self.reporter.failed(f"{own}/{run_id}", line)
+                self.reporter.failed(f"{own}/{run_id}", line, error)
         return ready, lost
 
     def _ready(self, run_id: str) -> bool:
@@ -217,8 +225,9 @@ class Runner:
             )
         if folder.train_file.exists():  # trained before, and its weights are gone
             folder.train_file.replace(folder.earlier_train_file)
+        if not has_state(folder.path):  # from the start: whatever began it before, this code does
             (folder.path / "spec.json").unlink(missing_ok=True)
-            folder.write_spec(cell.spec, card(cell), self.provenance | self._role(cell))
+            self._write_spec(cell, folder)
         trainer = Trainer(
             *(cell.spec, cell.method, self.plan.dataset, folder, self.device),
             compiles=self.compiles,
@@ -228,6 +237,11 @@ class Runner:
         except NonFiniteLoss as error:
             summary = failure(error, trainer.warnings)
             self.reporter.say(f"{folder.run_id}: failed: {error}")
+        if began := folder.other_code(training_code(source_file(cell.method))):
+            summary["warnings"] = [
+                *summary["warnings"],
+                f"begun by other code ({began}), then resumed",
+            ]
         if folder.earlier_weights() != summary.get("checkpoints"):
             self._set_evaluations_aside(folder)
         write_json(folder.train_file, summary)

@@ -29,7 +29,7 @@ def load_network(spec: TrainSpec, folder: RunFolder, checkpoint: str) -> nn.Modu
     path, summary = folder.weights(checkpoint), folder.train_summary()
     again = "run the command that trained it again to make it"
     if summary is None or not path.exists():
-        raise CheckpointError(f"{path} is not here; {again}")
+        raise CheckpointError(f"the weights {path} are not here; {again}")
     if not weights_whole(folder, summary, checkpoint):
         raise CheckpointError(f"{path} is damaged: it is not what was recorded; {again}")
     model = initial_model(spec)

@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LEVELS = {
     0: "errors eps storage spec precision recipe measured outcomes records folder study suite "
+    "provenance "
     "seeding threat losses progress machine",
     1: "data archs attacks",
     2: "method registry api",
@@ -33,6 +34,7 @@ NO_TORCH = (
     "outcomes",
     "records",
     "folder",
+    "provenance",
     "study",
     "suite",
     "report",

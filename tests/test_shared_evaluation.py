@@ -159,7 +159,7 @@ def test_three_kills_at_any_moment_cost_no_outcome(
     nothing_is_left(results)
 
 
-class Stopped(Exception):
+class Stopped(BaseException):
     """In place of a kill."""
 
 
@@ -191,7 +191,8 @@ def test_a_stop_between_two_parts_goes_on_with_the_next(
 
     with monkeypatch.context() as patch:
         patch.setattr(store, "write_unfinished", stop_after_two)
-        assert isinstance(bench("evaluate", results, *ASKED).exception, Stopped)
+        with pytest.raises(Stopped):
+            bench("evaluate", results, *ASKED)
     (left,) = results.rglob("*.unfinished")
     assert left.stem == "0"
     kept = read_unfinished(left, 256)

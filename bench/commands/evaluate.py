@@ -108,7 +108,7 @@ def evaluate(
         else:
             evaluate_runs(runs, request, where)
     if reporter.failures:
-        raise click.exceptions.Exit(1)
+        raise click.exceptions.Exit(reporter.exit_code)
 
 
 @click.command("verify-adversarials")

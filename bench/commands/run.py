@@ -138,8 +138,10 @@ def run(
         click.echo(_done(before, after, results, len(reporter.failures)))
         if against:
             click.echo(verdicts(plans[0], results, own, against))
-    if reporter.failures or any(status.failed for status in after):
+    if any(status.failed for status in after):
         raise click.exceptions.Exit(1)
+    if reporter.failures:
+        raise click.exceptions.Exit(reporter.exit_code)
 
 
 def _with_precision(studies: list[Study], device: torch.device, reporter: Reporter) -> list[Study]:

@@ -96,7 +96,7 @@ class Given(nn.Module):
             raise
         except Exception as error:  # whatever the model raises, its user wants to read
             raise ModelError(
-                f"{self.name} cannot take images {tuple(x.shape)}: {explained(error)}"
+                f"{self.name} cannot take images {tuple(x.shape[1:])}: {explained(error)}"
             ) from error
         if not isinstance(logits, Tensor):
             raise ModelError(

@@ -173,7 +173,8 @@ def _make(target: Target, unit: Unit, reporter: Reporter) -> None:
         run_id, folder = target.folder.run_id, target.folder
         why = folder.failure(error)
         named = why if isinstance(error, ModelError) else f"{unit.title} was not made: {why}"
-        reporter.failed(f"{run_id}/{unit.asked}", f"{run_id} ({target.checkpoint}): {named}")
+        line = f"{run_id} ({target.checkpoint}): {named}"
+        reporter.failed(f"{run_id}/{unit.asked}", line, error)
         if target.images.device.type == "cuda":
             torch.cuda.empty_cache()  # the next may need what this one left
 

@@ -43,6 +43,11 @@ def load_state(folder: Path, device: torch.device) -> tuple[dict[str, Any] | Non
     return best, warnings
 
 
+def has_state(folder: Path) -> bool:
+    """Whether an earlier training left something to resume."""
+    return bool(_states(folder))
+
+
 def remove_states(folder: Path) -> None:
     """After a training has ended."""
     for path in _states(folder):
