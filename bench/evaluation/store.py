@@ -170,11 +170,16 @@ def _make(target: Target, unit: Unit, reporter: Reporter) -> None:
     except RecordError:
         raise
     except Exception as error:  # of any kind: a user's model, too little memory, a mistake here
-        run_id, folder = target.folder.run_id, target.folder
-        why = folder.failure(error)
-        named = why if isinstance(error, ModelError) else f"{unit.title} was not made: {why}"
-        line = f"{run_id} ({target.checkpoint}): {named}"
-        reporter.failed(f"{run_id}/{unit.asked}", line, error)
+        run_id, reason = target.folder.run_id, target.folder.failure(error)
+        head = f"{run_id} ({target.checkpoint}): "
+        named = reason if isinstance(error, ModelError) else f"{unit.title} was not made: {reason}"
+        told = f"{head}{named}"
+        why = reason.partition(": ")[2]
+        if why and any(
+            line.startswith(head) and why in line for line in reporter.failures.values()
+        ):
+            told = f"{head}{unit.title}: the same"  # of fourteen checks one line tells the reason
+        reporter.failed(f"{run_id}/{unit.asked}", told, error)
         if target.images.device.type == "cuda":
             torch.cuda.empty_cache()  # the next may need what this one left
 

@@ -1,0 +1,141 @@
+"""Which code made a record: what a hash sees, and what it does not."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bench import provenance
+from bench.provenance import canonical, evaluation_code, method_code, significant, training_code
+
+ROOT = Path(__file__).parent.parent.parent
+SOURCE = '''"""A module."""
+
+import math  # for pi
+
+
+def area(radius: float) -> float:
+    """The area of a circle."""
+    text = "# no comment"
+    return math.pi * radius**2 if text else 0.0
+'''
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        SOURCE.replace("A module.", "Another\n\ntext."),
+        SOURCE.replace("  # for pi", ""),
+        SOURCE.replace('    """The area of a circle."""\n', ""),
+        SOURCE.replace("\n\n\n", "\n\n# more\n\n"),
+    ],
+)
+def test_texts_for_people_do_not_count(other: str) -> None:
+    assert other != SOURCE
+    assert significant(other) == significant(SOURCE)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        SOURCE.replace("**2", "**3"),
+        SOURCE.replace("# no comment", "# a comment"),
+        SOURCE.replace("    return", "    if radius:\n        return"),
+    ],
+)
+def test_code_counts(other: str) -> None:
+    assert significant(other) != significant(SOURCE)
+
+
+def test_a_method_is_its_file_and_the_files_that_it_imports(tmp_path: Path) -> None:
+    base, own = tmp_path / "base.py", tmp_path / "own.py"
+    base.write_text("rate = 1\n")
+    own.write_text("from base import rate\n")
+
+    def hashed() -> str:
+        method_code.cache_clear()
+        return method_code(own)
+
+    first = hashed()
+    base.write_text("rate = 1  # as before\n")
+    assert hashed() == first
+    base.write_text("rate = 2\n")
+    assert hashed() != first
+    for other in (ROOT / "methods" / "madry.py", ROOT / "methods" / "trades.py"):
+        assert hashed() != method_code(other)
+
+
+def test_a_record_says_version_revision_and_hashes() -> None:
+    code = training_code(ROOT / "methods" / "madry.py")
+    head = subprocess.run(
+        ["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    assert code["revision"] == (head.stdout.strip() if head.returncode == 0 else "")
+    assert code["version"]
+    assert (code["clean"] is None) == (code["revision"] == "")
+    for name in ("training_sha256", "method_sha256"):
+        assert len(code[name]) == 16
+    assert evaluation_code()["evaluation_sha256"] != code["training_sha256"]
+
+
+def test_an_installed_package_has_no_revision(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "bench" / "provenance.py"))
+    provenance._version.cache_clear()
+    try:
+        assert provenance._version()["revision"] == ""
+        assert provenance._version()["clean"] is None
+    finally:
+        provenance._version.cache_clear()
+
+
+# What cannot move a number: files and their formats, what is said, what is asked (it is in the id).
+IDLE = (
+    *("errors", "storage", "progress", "spec", "recipe", "folder", "records", "measured"),
+    *("outcomes", "provenance", "registry", "machine"),
+)
+
+
+@pytest.mark.parametrize(
+    ("start", "hashed"),
+    [
+        ("training/engine.py", provenance.TRAINING),
+        ("data/__init__.py", provenance.TRAINING),
+        ("api.py", provenance.TRAINING),
+        ("evaluation/store.py", provenance.EVALUATION),
+    ],
+)
+def test_whatever_a_number_passes_through_is_hashed(start: str, hashed: tuple[str, ...]) -> None:
+    bench = ROOT / "bench"
+    seen: set[Path] = set()
+    waiting = [bench / start]
+    while waiting:
+        path = waiting.pop()
+        head = path.relative_to(bench).parts[0]
+        if path in seen or head.removesuffix(".py") in IDLE or head == "__init__.py":
+            continue
+        seen.add(path)
+        assert head in hashed, f"{path} is imported and not hashed"
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bench"):
+                names = [str(node.module), *(f"{node.module}.{a.name}" for a in node.names)]
+                for name in names:
+                    place = ROOT / name.replace(".", "/")
+                    found = [place.with_suffix(".py"), place / "__init__.py"]
+                    waiting += [f for f in found if f.is_file()]
+    assert len(seen) > 5
+
+
+def test_hashes_may_be_declared_equal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    text = '[[equal]]\nhashes = ["aa", "bb"]\nwhy = "moved"\n'
+    (tmp_path / "equal_code.toml").write_text(text)
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
+    canonical.cache_clear()
+    try:
+        assert [canonical(h) for h in ("aa", "bb", "cc")] == ["aa", "aa", "cc"]
+    finally:
+        canonical.cache_clear()
