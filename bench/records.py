@@ -7,6 +7,8 @@
     results/<run_id>/evaluations/<eval_id>/<chunk>.npz .json  the outcome of every image
     results/<run_id>/evaluations/<eval_id>/<chunk>.adversarials.safetensors   where they are kept
     results/<run_id>/measures/<measure_id>.json .npz          see bench/measured.py
+    results/<run_id>/fingerprint.npz of a model from outside: its logits on a few images
+    results/<run_id>/traceback.txt   of the last failure, ignored by git
     results/<run_id>/best.safetensors last.safetensors        weights, ignored by git
 
 One fact, one file; written beside and renamed. So two processes may share a folder, and a kill

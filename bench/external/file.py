@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -20,6 +20,7 @@ from bench.external.source import Built
 from bench.storage import sha256_file
 
 FORM = "FILE.py:FACTORY"
+OWN = ("bench", "methods")
 _BESIDE: set[str] = set()
 """Names of the modules that the last file imported from its own folder or the working directory."""
 
@@ -95,12 +96,17 @@ def _as_script(path: Path) -> Iterator[None]:
         torch.set_grad_enabled(grad)
         torch.set_default_dtype(dtype)
         for folder in folders:
-            sys.path.remove(folder)
+            with suppress(ValueError):  # the file may have changed the path itself
+                sys.path.remove(folder)
         sys.path.extend(folder for folder in dict.fromkeys(folders) if folder not in sys.path)
-        _BESIDE.update(
-            name
-            for name in set(sys.modules) - before
-            if (origin := getattr(sys.modules[name], "__file__", None))
-            and "site-packages" not in Path(origin).parts
-            and any(Path(origin).resolve().is_relative_to(folder) for folder in folders)
-        )
+        _BESIDE.update(name for name in set(sys.modules) - before if _home(name) in folders)
+
+
+def _home(name: str) -> str:
+    """The folder that a module's outermost package was found in; empty for this program's own."""
+    outermost = name.partition(".")[0]
+    if outermost in OWN:
+        return ""
+    module = sys.modules.get(outermost)
+    places = [*getattr(module, "__path__", ()), getattr(module, "__file__", None)]
+    return str(Path(places[0]).resolve().parent) if places and places[0] else ""
