@@ -222,7 +222,8 @@ def _unsteady(model: nn.Module, x: Tensor, logits: Tensor) -> str:
     """
     relied = "; no attack's result on this model can be relied on"
     if _differ(logits, model(x)):
-        return f"the model's logits are random: two calls on the same images differ{relied}"
+        what = "the model's logits are random, or change from call to call"
+        return f"{what}: two calls on the same images differ{relied}"
     n = len(x)
     parts = [slice(0, MIN_ROWS), slice(0, 1), slice(n // 3, n)]
     if any(_differ(logits[part], model(x[part])) for part in parts) or (
