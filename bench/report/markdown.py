@@ -11,7 +11,7 @@ from bench.report.units import MISSING
 _SUPERSCRIPTS = str.maketrans(
     "0123456789", "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079"
 )
-CODE = re.compile(r"(?<!`)(`+)(?!`)(?:.*?[^`])\1(?!`)")
+_CODE = re.compile(r"(?<!`)(`+)(?!`)(?:.*?[^`])\1(?!`)")
 """A span of code, as our own lines hold for commands and run ids."""
 _MARKUP = re.compile(
     r"\\(?=[!-/:-@\[-`{-~]|$)"  # a backslash that would take the next character's meaning
@@ -65,7 +65,7 @@ def plain(text: str) -> str:
     if isinstance(text, Markup):
         return line
     parts, end = [], 0
-    for span in CODE.finditer(line):
+    for span in _CODE.finditer(line):
         parts += [_MARKUP.sub(r"\\\g<0>", line[end : span.start()]), span[0]]
         end = span.end()
     parts.append(_MARKUP.sub(r"\\\g<0>", line[end:]))
