@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from inspect import signature
 from typing import Any
 
 from bench.attacks import AutoAttackPart, Cascade, Transfer, attack_params, get_attack
 from bench.data import Dataset
 from bench.data.dataset import first_images
-from bench.errors import ConfigError, unknown_name
+from bench.errors import ConfigError, refuse_unknown
 from bench.evaluation.checks import CHECKS, Effort, check_params, definition, left_out
 from bench.evaluation.measures import MEASURES
 from bench.spec import EvalSpec, MeasureSpec
@@ -73,10 +74,13 @@ class Asked:
         )
 
     def measures(self, asked: AskedMeasures, eps: float) -> tuple[MeasureSpec, ...]:
-        """Other properties: margins, landscapes. Raises ConfigError for an unknown one."""
+        """Other properties: margins, landscapes.
+
+        Raises ConfigError for an unknown one, and for a parameter that it does not have.
+        """
+        refuse_unknown("measure", asked.names, MEASURES)
         for name in asked.names:
-            if name not in MEASURES:
-                raise unknown_name("measure", name, MEASURES)
+            refuse_unknown(f"key ([[measures]], {name})", asked.params, _keys(name))
         n, sha256 = self._first("test", asked.first)
         return tuple(
             MeasureSpec(
@@ -121,6 +125,15 @@ def all_sources(attacks: Sequence[AskedAttack], checks: AskedMeasures | None) ->
     """Of all attacks and, for the checks, the undefended twin; each once."""
     wanted = [source for attack in attacks for source in sources(attack.name)]
     return list(dict.fromkeys([*wanted, *([TWIN] if checks else [])]))
+
+
+def _keys(measure: str) -> list[str]:
+    """Keys of a suite's `[[measures]]` that asks for it: the parameters of its function, and ours.
+
+    The function's first parameter is the subject.
+    """
+    parameters = list(signature(MEASURES[measure][0]).parameters)[1:]
+    return [*(f.name for f in fields(AskedMeasures) if f.name != "params"), *parameters]
 
 
 def _effort(params: Mapping[str, Any]) -> Effort:

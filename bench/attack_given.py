@@ -73,7 +73,7 @@ def evaluate_external(named: Named, request: Request, where: Where) -> None:
     runs = {source: own.get(source, source) for source in all_sources(attacks, None)}
     for run_id in {*runs.values(), *own.values()}:
         network(run_id)  # raises where it cannot be used
-    eps = parse_eps(request.eps) if request.eps else REFERENCE_EPS
+    eps = REFERENCE_EPS if request.eps is None else parse_eps(request.eps)
     specs = asked.evaluations(attacks, eps, runs)
     checks = request.asked_checks((GIVEN,))
     measures = asked.checks(checks, eps, own) if checks else ()

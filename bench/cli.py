@@ -47,7 +47,7 @@ class BenchGroup(click.Group):
 
 
 @click.group(cls=BenchGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="atbench")
+@click.version_option(package_name="atbench", prog_name="bench")
 def main() -> None:
     """Train adversarial training methods under one protocol, attack them, report.
 

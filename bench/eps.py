@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
+import math
 
 from bench.errors import ConfigError
 
@@ -10,17 +10,34 @@ REFERENCE_EPS = 8 / 255
 """The eps at which every length among a method's parameters is stated."""
 
 
+def parse_number(text: str) -> float:
+    """Return the value of `8/255`, `0.5 / 255`, `1e-3`: a number, or a number by a number.
+
+    Raises ValueError for anything else, and where a number is not finite or the divisor is 0.
+    """
+    above, slash, below = text.partition("/")
+    part, whole = float(above), float(below) if slash else 1.0
+    number = part / whole if whole else math.nan
+    if not all(math.isfinite(value) for value in (part, whole, number)):
+        raise ValueError(text)
+    return number
+
+
 def parse_eps(text: str) -> float:
-    """`8/255` or `0.03` as pixels of [0, 1]; raises ConfigError for anything else."""
+    """Return a radius in pixels of [0, 1], from `8/255`, `0.5/255`, `8 / 255` or `0.03`.
+
+    Raises ConfigError for anything else, and for a radius outside [0, 1].
+    """
     try:
-        eps = float(Fraction(text.strip()))
-    except (ValueError, ZeroDivisionError):
+        eps = parse_number(text)
+    except ValueError:
         raise ConfigError(f"eps '{text}' is not a number; write 8/255 or 0.03") from None
     if eps > 1:
-        raise ConfigError(f"eps {text}: pixels are in [0, 1]; did you mean {text}/255?")
+        meant = f"; did you mean {eps:g}/255?" if eps <= 255 else ""
+        raise ConfigError(f"eps {text}: pixels are in [0, 1]{meant}")
     if eps < 0:
         raise ConfigError(f"eps {text}: must not be negative")
-    return eps
+    return eps + 0.0  # -0 becomes 0, which enters run ids alike
 
 
 def show_eps(eps: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
 
@@ -51,4 +51,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:
     if len(names) > MAX_LISTED:
         near = f", such as {', '.join(close)}" if close else ""
         return ConfigError(f"unknown {kind} '{name}'.{hint} {len(names)} are known{near}")
-    return ConfigError(f"unknown {kind} '{name}'.{hint} Known: {', '.join(names)}")
+    return ConfigError(f"unknown {kind} '{name}'.{hint} Known: {', '.join(names) or 'none'}")
+
+
+def refuse_unknown(kind: str, names: Iterable[str], known: Collection[str]) -> None:
+    """Raise the error of `unknown_name` for the first of the names that is not known."""
+    for name in names:
+        if name not in known:
+            raise unknown_name(kind, name, known)

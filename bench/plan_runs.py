@@ -109,7 +109,7 @@ def _plan(
             cell = _surrogate(name, spec, dataset, records, results)
             serve[name] = cell.spec.run_id
             beside[cell.spec.run_id] = cell
-        eps = parse_eps(request.eps) if request.eps else spec.attacked_eps
+        eps = spec.attacked_eps if request.eps is None else parse_eps(request.eps)
         evaluations = asked.evaluations(attacks, eps, serve)
         measures = asked.checks(checks, eps, serve) if checks else ()
         cells.append(Cell(spec, None, evaluations, measures, request.save_adversarials))

@@ -78,12 +78,12 @@ class Reporter:
         self.bars: Progress | None = None
         if not quiet and self.console.is_terminal:
             self.bars = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),  # a name may hold brackets
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[detail]}"),
+                TextColumn("{task.fields[detail]}", markup=False),
                 console=self.console,
                 transient=True,
             )
@@ -102,7 +102,7 @@ class Reporter:
         if self.quiet:
             return
         if self.bars is not None:
-            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
         else:
             print(text.rstrip(), file=sys.stderr, flush=True)
 

@@ -8,17 +8,18 @@ not enter the id, so that the records from before it keep theirs.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from bench.errors import ConfigError, unknown_name
+from bench.errors import ConfigError, refuse_unknown
 
 SCHEDULES = ("multistep", "cosine", "onecycle")
 DECAYED = ("all", "weights")
 _LATER = {"later": True}
+_TOP_LEVEL = ("title", "listed_only", "recipe", "dataset", "arch", "method")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,11 +102,13 @@ class Recipe:
 
     def replaced(self, values: Mapping[str, Any], where: str) -> Recipe:
         """This recipe with some values changed; `where` names their origin in an error."""
-        known = {field.name for field in fields(self)}
-        for name in values:
-            if name not in known:
-                raise unknown_name(f"recipe value ({where})", name, known)
+        refuse_unknown(f"recipe value ({where})", values, recipe_values())
         return replace(self, **{name: _frozen(value) for name, value in values.items()})
+
+
+def recipe_values() -> list[str]:
+    """Names of the values that a recipe has."""
+    return [field.name for field in fields(Recipe)]
 
 
 def list_recipes() -> list[str]:
@@ -127,10 +130,11 @@ def load_recipe(
     Later tables of the file win: `[recipe]`, `[dataset.NAME]`, `[arch.NAME]`, `[method.NAME]`,
     `[method.NAME.arch.NAME]`. A sub-table `params` goes to the method. A file that says
     `listed_only = true` is for the methods that have a table in it: ConfigError for others.
+    ConfigError too for a key that no table has, wherever it is in the file.
     """
-    if name not in list_recipes():
-        raise unknown_name("recipe", name, list_recipes())
+    refuse_unknown("recipe", [name], list_recipes())
     table = _table(name)
+    _refuse_unknown_keys(name, table)
     listed = table.get("method", {})
     if table.get("listed_only") and method not in listed:
         raise ConfigError(
@@ -151,6 +155,23 @@ def load_recipe(
         params |= layer.get("params", {})
     required = {key: values.pop(key) for key in ("epochs", "batch_size", "lr")}
     return Recipe(**required).replaced(values, f"recipe {name}"), params
+
+
+def _refuse_unknown_keys(name: str, table: Mapping[str, Any]) -> None:
+    values = [*recipe_values(), "params"]
+
+    def check(where: str, found: Iterable[str], known: Collection[str]) -> None:
+        refuse_unknown(f"key (recipe {name}, {where})", found, known)
+
+    check("top level", table, _TOP_LEVEL)
+    check("[recipe]", table["recipe"], values)
+    for kind in ("dataset", "arch"):
+        for one, changes in table.get(kind, {}).items():
+            check(f"[{kind}.{one}]", changes, values)
+    for method, changes in table.get("method", {}).items():
+        check(f"[method.{method}]", changes, [*values, "arch"])
+        for arch, own in changes.get("arch", {}).items():
+            check(f"[method.{method}.arch.{arch}]", own, values)
 
 
 @cache

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import math
 import pkgutil
 import sys
 from collections.abc import Callable, Container
@@ -16,6 +15,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from bench.eps import parse_number
 from bench.errors import BenchError, ConfigError, unknown_name
 from bench.method import Method
 from bench.storage import sha256_file
@@ -204,17 +204,8 @@ def _read(kind: Any, value: Any) -> Any:
         return None
     if kind in (int, float):
         try:
-            number = float(value) if "/" not in str(value) else _fraction(str(value))
-        except (TypeError, ValueError):
+            number = parse_number(str(value))
+        except ValueError:
             return None
-        if not math.isfinite(number) or (kind is int and number != int(number)):
-            return None
-        return kind(number)
+        return None if kind is int and number != int(number) else kind(number)
     return value if isinstance(value, kind) else None
-
-
-def _fraction(text: str) -> float:
-    above, _, below = text.partition("/")
-    if float(below) == 0:
-        raise ValueError(text)
-    return float(above) / float(below)

@@ -34,8 +34,8 @@ class AskedAttack:
     @classmethod
     def parse(cls, text: str, **others: Any) -> AskedAttack:
         """`pgd-20`, or `pgd-20@4/255` for an eps of its own."""
-        name, _, eps = text.partition("@")
-        return cls(name=name.strip(), eps=parse_eps(eps) if eps else None, **others)
+        name, at, eps = text.partition("@")
+        return cls(name=name.strip(), eps=parse_eps(eps) if at else None, **others)
 
 
 @dataclass(frozen=True, kw_only=True)

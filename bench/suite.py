@@ -16,25 +16,37 @@
     checks = { steps = 100 }            how far the checks go
     measures = { n_points = 11 }        parameters of measures that have them
 
-A smaller size is never presented as the paper's.
+A smaller size is never presented as the paper's. A key that is not of these, and a name in `archs`,
+`first` or `measures` that the suite does not have, is refused.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from bench.eps import REFERENCE_EPS, parse_eps
-from bench.errors import ConfigError, unknown_name
+from bench.errors import ConfigError, refuse_unknown
+from bench.recipe import recipe_values
 from bench.spec import CHECKPOINTS
 from bench.study import AskedAttack, AskedMeasures, Study
 
 FULL = "full"
 _OWN = ("names", "checkpoints", "first")
+_EFFORT = ("steps", "samples", "restarts")
+"""Keys of `[checks]` beside those: the fields of the checks' `Effort`, which needs torch."""
+_STUDY = (
+    *("title", "methods", "arch", "dataset", "eps", "seeds", "recipe"),
+    *("training", "attacks", "checks", "measures"),
+)
+_SIZE = (
+    *("archs", "dataset", "reference_eps", "training", "train_size", "test_size"),
+    *("first", "checks", "measures"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +75,7 @@ def list_suites() -> list[tuple[str, str]]:
 
 def load_suite(name: str, size: str | None = None) -> Suite:
     """A suite of the package in one of its sizes; raises ConfigError for what is not there."""
-    if name not in _names():
-        raise unknown_name("suite", name, _names())
+    refuse_unknown("suite", [name], _names())
     chosen = size or FULL
     if chosen not in sizes(name):
         raise ConfigError(
@@ -89,12 +100,51 @@ def sizes(name: str) -> list[str]:
 
 def _studies(name: str, size: str) -> Iterator[Study]:
     table = _table(name)
+    _refuse_unknown_keys(name, table)
     for included in table.get("includes", ()):
         yield from _studies(included, size)
     if "methods" in table or "studies" in table:
         changes = table.get("sizes", {}).get(size, {})
         for own in table.get("studies", [{}]):
             yield _study(name, size, {**table, **own}, changes)
+
+
+def _refuse_unknown_keys(name: str, table: Mapping[str, Any]) -> None:
+    own = table.get("studies", [])
+
+    def check(where: str, found: Iterable[str], known: Collection[str]) -> None:
+        refuse_unknown(f"key (suite {name}, {where})", found, known)
+
+    check("top level", table, (*_STUDY, "includes", "studies", "sizes"))
+    for study in own:
+        check("[[studies]]", study, _STUDY)
+    for part in (table, *own):
+        check("[training]", part.get("training", ()), recipe_values())
+        check("[checks]", part.get("checks", ()), (*_OWN, *_EFFORT))
+        for group in part.get("attacks", ()):
+            check("[[attacks]]", group, (*_OWN, "split"))
+    has = _names_in([{**table, **study} for study in own] or [table])
+    for size, changes in table.get("sizes", {}).items():
+        check(f"[sizes.{size}]", changes, _SIZE)
+        check(f"[sizes.{size}] training", changes.get("training", ()), recipe_values())
+        for key, known in has.items():
+            check(f"[sizes.{size}] {key}", changes.get(key, ()), known)
+
+
+def _names_in(studies: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
+    """What the tables of a size may name: it changes what the studies have, and adds nothing."""
+    has: dict[str, set[str]] = {"archs": set(), "first": set(), "checks": set(), "measures": set()}
+    for study in studies:
+        has["archs"] |= {study["arch"]} if "arch" in study else set()
+        for group in study.get("attacks", ()):
+            has["first"] |= {AskedAttack.parse(text).name for text in group["names"]}
+        for group in study.get("measures", ()):
+            has["first"] |= set(group.get("names", ()))
+            has["measures"] |= set(group) - set(_OWN)
+        if "checks" in study:
+            has["first"] |= {"checks"}
+            has["checks"] |= {*_OWN, *_EFFORT}
+    return has
 
 
 def _study(name: str, size: str, table: Mapping[str, Any], changes: Mapping[str, Any]) -> Study:
@@ -137,20 +187,22 @@ def _attacks(
 
 def _checks(table: Mapping[str, Any], changes: Mapping[str, Any]) -> AskedMeasures:
     group = {**table["checks"], **changes.get("checks", {})}
-    return _measures(group, changes.get("first", {}), {}, named="checks")
+    return _asked(group, changes.get("first", {}).get("checks"), {})
 
 
 def _measures(
-    group: Mapping[str, Any],
-    first: Mapping[str, int],
-    changes: Mapping[str, Any],
-    named: str | None = None,
+    group: Mapping[str, Any], first: Mapping[str, int], changes: Mapping[str, Any]
+) -> AskedMeasures:
+    limit = _least(*(first.get(name) for name in group.get("names", ())))
+    return _asked(group, limit, changes.get("measures", {}))
+
+
+def _asked(
+    group: Mapping[str, Any], limit: int | None, smaller: Mapping[str, Any]
 ) -> AskedMeasures:
     default = AskedMeasures()
     names = tuple(group.get("names", default.names))
-    limit = first.get(named or "", first.get(names[0]) if names else None)
     params = {key: value for key, value in group.items() if key not in _OWN}
-    smaller = changes.get("measures", {})
     return AskedMeasures(
         names=names,
         checkpoints=tuple(group.get("checkpoints", default.checkpoints)),

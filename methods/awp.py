@@ -18,8 +18,11 @@ moves no running statistics of BatchNorm; on weight decay and momentum, which se
 Differs from it: the ascent needs no copy of the network, since its length is normalised, only of
 BatchNorm's buffers; the warm-up is a share of the training, the code's 10 of 200 epochs; for
 AT, BatchNorm is in eval mode in the attack (theirs is in train mode, but for the first batch of
-all epochs after the first; `attack_bn="train"`). For TRADES, the images pass in the order of
-`methods/trades.py`, natural first, and the noise of its start scales with eps.
+all epochs after the first; `attack_bn="train"`), and two forwards of the AT code are left out,
+which move running averages and nothing else: one at the end of the attack, to compare restarts,
+of which there is one, and one of the clean images after the update, for the log. For TRADES, the
+images pass in the order of `methods/trades.py`, natural first, and the noise of its start scales
+with eps.
 """
 
 from __future__ import annotations

@@ -21,11 +21,13 @@ code, since the text gives none (`step_rule="radius"`: 2.5 r / m); BatchNorm in 
 attack and its success test, as the code does (`attack_bn`); success by the last iterate
 (`any_iterate`); one radius per image through augmentation (`per_view`: a radius belongs to the
 augmented view, which is drawn anew each epoch, and so starts at 0); all-ones Dirichlet
-(`dir_beta`). In CAT-MIX the attack ascends the unclamped margin (`mix_attack_clamp="paper"`: eq. 6
-as printed, whose gradient is 0 where the model leads by more than kappa; `"official"`: the code's
-opposite clamp), and both terms have weight 1 (`mix_weight="eps_sum"`: the code's, where the margin
-is weighted by the radius, of the attack in the attack and e_i in the update, and summed over the
-batch). `adaptive=False` fixes every radius at eps_max.
+(`dir_beta`). The clip of x + d to [0, 1] is such a reading too, with no flag: Algorithm 1 clips d
+to the ball alone, and the authors' code clips x + d as well. In CAT-MIX the attack ascends the
+unclamped margin (`mix_attack_clamp="paper"`: eq. 6 as printed, whose gradient is 0 where the model
+leads by more than kappa; `"official"`: the code's opposite clamp), and both terms have weight 1
+(`mix_weight="eps_sum"`: the code's, where the margin is weighted by the radius, of the attack in
+the attack and e_i in the update, and summed over the batch). `adaptive=False` fixes every radius at
+eps_max.
 
 Differs from the authors' code (cmhcbb/CAT-Customized-Adversarial-Training), of which no release
 follows Algorithm 1. What each does instead, as flags in recipes of these names:

@@ -15,9 +15,10 @@ both its own and the training's attack in one mode of BatchNorm.
 Differs from it: that mode is eval (theirs is train, so that each pass moves the running averages,
 the guard's too; `attack_bn="train"` restores that). Where theirs ends the training, this one
 freezes: later steps compute nothing and move nothing, and the history shows `frozen` = 1 with, as
-`loss`, the cross entropy of the kept weights on the guard's attack. Theirs works on normalised
-images and draws the noise of each channel up to the first channel's radius; here all channels'
-noise is uniform in the ball.
+`loss`, the cross entropy of the kept weights on the guard's attack. The guard's attack of theirs
+ends with one more forward, to compare restarts, of which there is one; it is left out here. Theirs
+works on normalised images and divides each length by the channel's standard deviation, so that in
+pixels the noise, the step and the ball are those of this file.
 """
 
 from __future__ import annotations

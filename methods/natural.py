@@ -3,6 +3,10 @@
     min_theta  mean CE(Z(x), y)
 
 The reference row: its robust accuracy under any real attack is about 0.
+
+Differs from the code that the recipe `authors` follows (locuslab/robust_overfitting with `--attack
+none`): after each update, that code passes the same images once more, in train mode, for its log.
+This second forward moves the running statistics of BatchNorm; it is left out here.
 """
 
 from __future__ import annotations

@@ -14,12 +14,15 @@ The gradients of the m passes are summed and applied once.
 Agrees with the authors' code (a1600012888/YOPO-You-Only-Propagate-Once) on all of this, on a start
 that is not clipped to the pixel range before the first propagation, on clip(x', 0, 1) inside the
 gradient of H, and on BatchNorm in train mode throughout.
-Differs from it: layer 1 learns from H alone, as is meant. The code puts the layer's earlier
-gradient back after each propagation, but autograd adds in place to that same tensor: from the
-second pass on, layer 1 receives the gradient of CE as well, and in the first only where
-`zero_grad` leaves a tensor of zeros (before PyTorch 2.0). The forward that theirs adds for its log
-is left out. Since gradients are summed, the paper's learning rates are those of PGD training
-times 4/m or 2/m: a recipe's matter.
+Differs from it: layer 1 learns from H alone, as is meant. There are two versions of the code.
+The one for WRN-34 (wide34.yopo-5-3) puts the layer's earlier gradient back after each propagation,
+but autograd adds in place to that same tensor: from the second pass on, layer 1 receives the
+gradient of CE as well, and in the first only where `zero_grad` leaves a tensor of zeros (before
+PyTorch 2.0). In the one for ResNet-18 (pre-res18.yopo-5-3) these lines are commented out: layer 1
+receives the gradients of CE and of -H in every pass. Since the two are equal where x' did not move
+in between, that is about twice the length of the gradient here. The forward that both add for their
+log, in train mode, is left out. Since gradients are summed, the code's learning rates are those of
+PGD training times 4/m for WRN-34 and 2/m for ResNet-18: a recipe's matter.
 """
 
 from __future__ import annotations

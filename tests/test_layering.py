@@ -19,7 +19,7 @@ LEVELS = {
     3: "training evaluation",
     4: "asked plan plan_runs trained cluster runner estimate dryrun external attack_given "
     "rechecking listing report against verify speed doctor",
-    5: "commands cli",
+    5: "commands cli __main__",
 }
 LEVEL = {name: level for level, names in LEVELS.items() for name in names.split()}
 FILES = sorted((ROOT / "bench").rglob("*.py"))

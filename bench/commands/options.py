@@ -6,10 +6,23 @@ from pathlib import Path
 
 import click
 
+from bench.errors import ConfigError
+
 
 def comma_list(ctx: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...]:
-    """A comma-separated list."""
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+    """Return the parts of a comma-separated list, and none where the option is not given.
+
+    Raises ConfigError for a list without parts: as an empty tuple it would be taken for no list.
+    """
+    if text is None:
+        return ()
+    parts = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not parts:
+        raise ConfigError(
+            f"{parameter.opts[0]} '{text}' names nothing; "
+            "give one or several, separated by commas, or leave the option out"
+        )
+    return parts
 
 
 results_option = click.option(

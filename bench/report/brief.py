@@ -11,7 +11,7 @@ from bench.report.aggregate import AUTOATTACK, Section, sections
 from bench.report.cost import costs
 from bench.report.joins import Cell
 from bench.report.layout import COST, GAP, MASKED, ROBUST, Line, Notes, Table, main_table, title
-from bench.report.markdown import markdown
+from bench.report.markdown import markdown, plain
 from bench.report.published import REFERENCE
 from bench.report.units import span
 
@@ -23,7 +23,7 @@ _ABSOLUTE = r"(?:^|(?<=[\s:=,]))/(?:[^\s,]*/)?"
 def brief(records: Records, results: str) -> str:
     """A table and a paragraph for each setting; `results` is the folder that it names."""
     return "\n\n".join(
-        f"{markdown(brief_table(section))}\n\n{_origin(section, results)}"
+        f"{markdown(brief_table(section))}\n\n{plain(_origin(section, results))}"
         for section in sections(records)
     )
 

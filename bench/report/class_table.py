@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from bench.report.classes import Classes
 from bench.report.joins import Cell
 from bench.report.layout import Line, Table, Text, title
-from bench.report.markdown import bullets, markdown
+from bench.report.markdown import bullets, markdown, plain
 from bench.report.units import MISSING, percent, span
 
 _HEAD = ("dataset", "arch", "recipe", "norm", "eps", "label", "checkpoint", "class")
@@ -27,7 +27,7 @@ def class_markdown(parts: Sequence[Classes], note: str) -> str:
     blocks = [note, "# Accuracy of each class", _LEGEND]
     for found in parts:
         if found.rows or found.unlabelled:
-            blocks.append(f"## {title(found.setting)}")
+            blocks.append(f"## {plain(title(found.setting))}")
             facts = class_facts(found)
             blocks.append(markdown(class_table(found), facts) if found.rows else bullets(facts))
     return "\n\n".join(blocks) + "\n"

@@ -75,7 +75,7 @@ def _axis(axes: Axes, labels: Sequence[str], base: str | None) -> None:
     if high / low < 1000:
         steps = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if high / low < _NARROW else (1.0, 2.0, 5.0)
         axes.xaxis.set_major_locator(LogLocator(subs=steps))
-        axes.xaxis.set_major_formatter(lambda ratio, _: f"{ratio:g}")
+    axes.xaxis.set_major_formatter(lambda ratio, _: f"{ratio:g}")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.axvline(1, color="#999999", linewidth=0.8, linestyle=":", zorder=0)
     axes.set_xlabel(f"ratio to {base} (log scale); above 1: larger")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench.report.curves import PANELS, Curve
 from bench.report.groups import Setting
-from bench.report.picture import picture_files
+from bench.report.picture import legend_label, picture_files
 from bench.report.style import Style, order, styles
 from bench.report.units import eps_text, span
 
@@ -109,7 +109,7 @@ def _axis(axes: Axes, radii: Sequence[float], setting: Setting) -> None:
     ticks = _spaced(radii, _LABEL_FRACTION * radii[-1])
     axes.set_xticks(radii, minor=True)
     axes.set_xticks(ticks, [_tick(eps) for eps in ticks])
-    axes.set_xlabel(r"$L_\infty$ radius $\epsilon$ (pixel range [0, 1])")
+    axes.set_xlabel(r"$L_\infty$ radius $\epsilon$ (pixel range [0, 1])", parse_math=True)
     if 0 < setting.eps <= radii[-1]:
         axes.axvline(setting.eps, color="#999999", linewidth=0.8, linestyle=":", zorder=0)
 
@@ -141,7 +141,7 @@ def _tick(eps: float) -> str:
 
 
 def _legend_text(curve: Curve) -> str:
-    return f"{curve.label} (last)" if curve.checkpoint == "last" else curve.label
+    return legend_label(f"{curve.label} (last)" if curve.checkpoint == "last" else curve.label)
 
 
 def _title(curves: Sequence[Curve], setting: Setting) -> list[str]:

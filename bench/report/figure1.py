@@ -91,11 +91,13 @@ def draw_figure1(boundaries: Sequence[Boundary], caption: str = "") -> Figure:
     axes.set_ylim(low[1], high[1])
     axes.set_aspect("equal")
     _lines(axes, boundaries, low, high)
-    axes.set_xlabel(r"$x_0$ (units of the points)")
-    axes.set_ylabel(r"$x_1$ (units of the points)")
+    axes.set_xlabel(r"$x_0$ (units of the points)", parse_math=True)
+    axes.set_ylabel(r"$x_1$ (units of the points)", parse_math=True)
     title = "Decision boundaries on two-gaussians; angle to the true boundary"
     axes.set_title(fitted((title, caption), _WIDTH), fontsize=9.0)
-    figure.legend(loc="outside lower center", frameon=False, handlelength=3.0, ncols=2)
+    legend = figure.legend(loc="outside lower center", frameon=False, handlelength=3.0, ncols=2)
+    for text in legend.get_texts():  # the suite fixes the names in it
+        text.set_parse_math(True)
     return figure
 
 

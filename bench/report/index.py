@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bench.records import Records
 from bench.report.artefacts import Artefact, Made
 from bench.report.chosen import Chosen, choose
-from bench.report.markdown import bullets
+from bench.report.markdown import Markup, bullets, plain
 from bench.report.remaining import Missing, Speeds, duration_text, everything_of, missing_of, speeds
 
 MAX_LACKS = 6
@@ -57,7 +57,8 @@ def index_markdown(
 ) -> str:
     """Links to the artefacts, then to `others` (a title and its files), then what is lacking."""
     blocks = [note, "# Tables and figures"]
-    blocks.append(bullets([f"{title}: {_links(files)}" for title, files in others if files]))
+    links = [Markup(f"{title}: {_links(files)}") for title, files in others if files]
+    blocks.append(bullets(links))
     made = [entry for entry in found if entry.made.files]
     if made:
         blocks += ["## The CAT paper (arXiv 2002.06789)", bullets([_line(e) for e in made])]
@@ -71,13 +72,12 @@ def index_markdown(
 def _line(entry: Entry) -> str:
     assert entry.chosen is not None
     links, remark = _links(sorted(entry.made.files)), entry.made.remark
-    return " ".join(
-        filter(None, [f"{entry.artefact.title}: {links}.", entry.chosen.caption, remark])
-    )
+    said = [plain(text) for text in (entry.chosen.caption, remark) if text]
+    return Markup(" ".join([f"{entry.artefact.title}: {links}.", *said]))
 
 
 def _links(files: Iterable[str]) -> str:
-    return ", ".join(f"[{name}]({name})" for name in files)
+    return ", ".join(f"[{plain(name)}]({name})" for name in files)
 
 
 def _lacking(entry: Entry, known: Speeds) -> list[str]:

@@ -131,8 +131,10 @@ def draw_landscapes(
         (_draw_surface if kind == "surface" else _draw_contour)(axes, surface, z, colours)
         axes.set_title(surface.label)
     if kind == "contour":
-        figure.supxlabel(r"$a / \epsilon$, along the gradient's sign", fontsize=9.0)
-        figure.supylabel(r"$b / \epsilon$, along random signs", fontsize=9.0)
+        figure.supxlabel(
+            r"$a / \epsilon$, along the gradient's sign", fontsize=9.0, parse_math=True
+        )
+        figure.supylabel(r"$b / \epsilon$, along random signs", fontsize=9.0, parse_math=True)
     for axes in panels[len(heights) :]:
         axes.set_axis_off()
     figure.colorbar(
@@ -165,8 +167,8 @@ def _draw_surface(axes: Any, surface: Surface, z: NDArray[np.float64], colours: 
     axes.set_zlim(colours.low, colours.high)
     axes.view_init(elev=24, azim=-130)
     axes.set_box_aspect((1, 1, 0.8), zoom=1.05)
-    axes.set_xlabel(r"$a / \epsilon$", labelpad=-4)
-    axes.set_ylabel(r"$b / \epsilon$", labelpad=-4)
+    axes.set_xlabel(r"$a / \epsilon$", labelpad=-4, parse_math=True)
+    axes.set_ylabel(r"$b / \epsilon$", labelpad=-4, parse_math=True)
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
         axis.set_tick_params(pad=-2, labelsize=7.5)
         axis.pane.set_facecolor("white")

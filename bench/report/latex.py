@@ -40,8 +40,8 @@ def latex(table: Table, caption: str, label: str, below: Sequence[str]) -> str:
         lines.append(f"{'& ' * n_columns}{span} \\\\")
         lines.append(rf"\cmidrule(l){{{n_columns + 1}-{n_columns + 3}}}")
         headings += [escaped(heading) for heading in _PAPER]
-    lines += [f"{' & '.join(headings)} \\\\", r"\midrule"]
-    lines += [f"{' & '.join(_cells(line, n_columns, bool(paper)))} \\\\" for line in table.lines]
+    lines += [_row(headings), r"\midrule"]
+    lines += [_row(_cells(line, n_columns, bool(paper))) for line in table.lines]
     lines += [r"\bottomrule", r"\end{tabular}}"]
     notes = [f"$^{{{number}}}$ {escaped(note)}" for number, note in enumerate(table.notes, 1)]
     for paragraph in (*notes, *(escaped(text) for text in below)):
@@ -50,8 +50,15 @@ def latex(table: Table, caption: str, label: str, below: Sequence[str]) -> str:
 
 
 def escaped(text: str) -> str:
-    """Free text that must not become markup."""
+    """Return free text on one line, such that it does not become markup."""
     return "".join(_ESCAPES.get(character, character) for character in " ".join(text.split()))
+
+
+def _row(cells: Sequence[str]) -> str:
+    r"""A line of a table: what comes before may end in `\\` or a rule, which take `[` and `*`."""
+    line = " & ".join(cells)
+    guard = "{}" if line.startswith(("[", "*")) else ""
+    return rf"{guard}{line} \\"
 
 
 def _cells(line: Line, n_columns: int, with_paper: bool) -> list[str]:

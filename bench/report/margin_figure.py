@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.report.picture import fitted, picture_files
+from bench.report.picture import fitted, legend_label, picture_files
 from bench.report.style import order, styles
 from bench.report.units import MISSING
 
@@ -112,7 +112,8 @@ def _steps(
 
 def _legend_text(margins: Margins) -> str:
     inverse = margins.mean_inverse
-    return f"{margins.label}: {MISSING if inverse is None else f'{inverse:.3g}'}"
+    number = MISSING if inverse is None else f"{inverse:.3g}"
+    return legend_label(f"{margins.label}: {number}")
 
 
 def _csv(found: Sequence[Margins], note: str) -> str:

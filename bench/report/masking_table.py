@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from bench.report.aggregate import Row, Section
 from bench.report.layout import Line, Table, Text, title
-from bench.report.markdown import bullets, markdown
+from bench.report.markdown import bullets, markdown, plain
 from bench.report.masking import N_CHECKS, Finding, Masking
 from bench.report.units import ALARM, MISSING
 
@@ -34,7 +34,7 @@ def masking_markdown(sections: Sequence[Section], note: str) -> str:
     for section in sections:
         rows = [row for row in section.rows if row.masking.findings]
         if rows:
-            blocks += [f"## {title(section.setting)}", markdown(_table(rows))]
+            blocks += [f"## {plain(title(section.setting))}", markdown(_table(rows))]
             if alarms := [line for row in rows for line in _alarms(row)]:
                 blocks += ["Alarms:", bullets(alarms)]
     return "\n\n".join(blocks) + "\n"

@@ -30,7 +30,7 @@ from bench.report.flat import flat
 from bench.report.index import Entry, entries, index_markdown
 from bench.report.latex import latex
 from bench.report.layout import main_table, other_table, title
-from bench.report.markdown import bullets, markdown
+from bench.report.markdown import alternative, bullets, markdown, plain
 from bench.report.masking_table import MASKING_LINK, masking_csv, masking_markdown
 from bench.report.matrix import Matrix, matrix
 from bench.report.units import MISSING
@@ -194,7 +194,7 @@ def _markdown(
 
 def _section(section: Section, figure: Sequence[Curve], compared: Matrix | None) -> list[str]:
     heading = title(section.setting)
-    blocks = [f"## {heading}", markdown(main_table(section), facts(section))]
+    blocks = [f"## {plain(heading)}", markdown(main_table(section), facts(section))]
     if table := other_table(section):
         blocks += ["Other attacks:", markdown(table)]
     if known := context_table(section):
@@ -204,10 +204,12 @@ def _section(section: Section, figure: Sequence[Curve], compared: Matrix | None)
         blocks += [COMPARISONS, markdown(comparison_table(compared), below)]
     blocks += _list(BALANCED, balanced(section))
     if figure:
-        blocks.append(f"![Robust accuracy against eps: {heading}]({_image(section)}.png)")
+        seen = alternative(f"Robust accuracy against eps: {heading}")
+        blocks.append(f"![{seen}]({_image(section)}.png)")
         attacked = {curve.label for curve in figure}
         absent = [group.label for group in section.groups if group.label not in attacked]
-        blocks += [f"Not in the figure, since not attacked: {', '.join(absent)}."] * bool(absent)
+        if absent:
+            blocks.append(plain(f"Not in the figure, since not attacked: {', '.join(absent)}."))
         shown = {curve.label for curve in drawn(section, figure)}
         if len(shown) < len(attacked):
             many = f"The {len(shown)} most robust of {len(attacked)} are drawn"
@@ -229,7 +231,7 @@ def _cost_markdown(parts: Sequence[Section], results: str | Path) -> str:
     blocks = ["# Cost of training", COST_LEGEND]
     for section in trained(parts):
         table = markdown(cost_table(section), cost_facts(section, results))
-        blocks += [f"## {title(section.setting)}", table]
+        blocks += [f"## {plain(title(section.setting))}", table]
     return "\n\n".join(blocks) + "\n"
 
 

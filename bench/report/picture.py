@@ -23,12 +23,19 @@ _RC: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.fontsize": 9.0,
+    "text.parse_math": False,  # names come from outside; our own formulas ask for it
 }
+_NO_WIDTH = "\u200b"
 
 
 def fitted(lines: Iterable[str], inches: float) -> str:
     """Lines of text at 9 points, broken where a figure of that width ends; empty ones left out."""
     return "\n".join(textwrap.fill(line, int(13.5 * inches)) for line in lines if line)
+
+
+def legend_label(name: str) -> str:
+    """Return the name as a label of a legend, which leaves out labels that begin with `_`."""
+    return f"{_NO_WIDTH}{name}" if name.startswith("_") else name
 
 
 def picture_files(draw: Callable[[], Figure], note: str, salt: str) -> dict[str, bytes]:

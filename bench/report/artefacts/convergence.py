@@ -14,7 +14,7 @@ from bench.report.artefacts.written import NUMBERS, csv_bytes, numbers
 from bench.report.chosen import Chosen
 from bench.report.interval import wilson
 from bench.report.joins import Cell, Estimate, over_seeds
-from bench.report.picture import fitted, picture_files
+from bench.report.picture import fitted, legend_label, picture_files
 from bench.report.style import styles
 from bench.report.units import MISSING, eps_text, percent, span
 
@@ -146,13 +146,13 @@ def _cell(rows: Sequence[Any]) -> Cell:
 def _legend_text(course: Course) -> str:
     cell = course.cells[-1]
     if cell.value is None:
-        return f"{course.label}: {MISSING}"
+        return legend_label(f"{course.label}: {MISSING}")
     spread = ""
     if cell.std is not None:
         spread = f" \u00b1 {percent(cell.std)}"
     elif cell.low is not None and cell.high is not None:
         spread = f" [{percent(cell.low)}, {percent(cell.high)}]"
-    return f"{course.label}: {percent(cell.value)}{spread}"
+    return legend_label(f"{course.label}: {percent(cell.value)}{spread}")
 
 
 def _csv(found: Sequence[Course], note: str) -> bytes:

@@ -109,7 +109,7 @@ def _row(panels: Sequence[Axes], part: Part, own: Sequence[Series], look: dict[s
     }
     draw_dots(panels[-1], groups, look)
     panels[-1].set_title(f"{part.study.arch}, {TITLES[AUTOATTACK]}", fontsize=9.5)
-    panels[-1].set_xlabel(EPS_LABEL)
+    panels[-1].set_xlabel(EPS_LABEL, parse_math=True)
     for axes in panels:
         percent_axis(axes)
     panels[0].set_ylabel("accuracy on test images (%)")

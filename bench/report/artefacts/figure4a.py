@@ -25,7 +25,7 @@ from bench.report.artefacts.trained import captioned
 from bench.report.artefacts.written import csv_bytes, fraction, limits, remark
 from bench.report.chosen import Chosen
 from bench.report.joins import Cell, difference, over_seeds
-from bench.report.picture import fitted, picture_files
+from bench.report.picture import fitted, legend_label, picture_files
 from bench.report.style import styles
 from bench.report.units import eps_text, percent
 from bench.study import AskedAttack
@@ -105,7 +105,11 @@ def draw_figure4a(found: Sequence[Stepped], part: Part, caption: str) -> Figure:
     for line in lines:
         draw_line(axes, line, look[line.label])
     _axes(axes, lines)
-    axes.set_title(rf"{part.study.arch}, $\epsilon$ = {eps_text(part.study.eps)}", fontsize=9.5)
+    axes.set_title(
+        rf"{part.study.arch}, $\epsilon$ = {eps_text(part.study.eps)}",
+        fontsize=9.5,
+        parse_math=True,
+    )
     title = (TITLE, reading(lines), caption)
     figure.suptitle(fitted(title, COLUMN * 9.0 / _POINTS), fontsize=_POINTS)
     handles, names = axes.get_legend_handles_labels()
@@ -113,8 +117,8 @@ def draw_figure4a(found: Sequence[Stepped], part: Part, caption: str) -> Figure:
     changes = {one.line.label: _change_text(one) for one in found}
     order = in_order(lines)
     figure.legend(
-        [by_name[name] for name in order],
-        [f"{name}{changes[name]}" for name in order],
+        [by_name[legend_label(name)] for name in order],
+        [f"{legend_label(name)}{changes[name]}" for name in order],
         loc="outside lower center",
         frameon=False,
         fontsize=_POINTS,

@@ -73,7 +73,9 @@ def draw_figure4b(
     left.set_ylabel("accuracy on test images (%)")
     groups = {TITLES[attack]: _at(everything, attack, eps) for attack in _DOTS}
     draw_dots(right, {name: group for name, group in groups.items() if group}, look)
-    right.set_title(rf"{part.study.arch}, at $\epsilon$ = {eps_text(eps)}", fontsize=9.5)
+    right.set_title(
+        rf"{part.study.arch}, at $\epsilon$ = {eps_text(eps)}", fontsize=9.5, parse_math=True
+    )
     right.set_xlabel("attack")
     for axes in (left, right):
         percent_axis(axes)

@@ -100,7 +100,7 @@ def draw_radii(found: Sequence[Radii], caption: str) -> Figure:
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_axis_off()
     figure.supxlabel("epoch", fontsize=9.0)
-    figure.supylabel(r"radius / $\epsilon$", fontsize=9.0)
+    figure.supylabel(r"radius / $\epsilon$", fontsize=9.0, parse_math=True)
     title = f"Radii of the training images; dotted: \u03b5 = {eps_both(found[0].eps)}"
     bands = "line: median; bands: 25\u201375%, 10\u201390%, smallest to largest"
     figure.suptitle(fitted((title, bands, caption), size[0]), fontsize=9.0)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from bench.report.artefacts.parts import CLEAN, Part
 from bench.report.artefacts.written import NUMBERS, limits, numbers
 from bench.report.joins import Cell
+from bench.report.picture import legend_label
 from bench.report.style import Style, order
 from bench.report.units import eps_text, span
 
@@ -92,7 +93,7 @@ def draw_line(axes: Axes, one: Series, style: Style) -> None:
     axes.plot(
         x,
         [100 * (point.cell.value or 0.0) for point in one.points],
-        label=one.label,
+        label=legend_label(one.label),
         color=style.colour,
         marker=style.marker,
         linestyle=style.dash,
@@ -110,7 +111,7 @@ def draw_dot(axes: Axes, x: float, cell: Cell, style: Style, label: str) -> None
         [x],
         [100 * value],
         yerr=[[100 * (value - low)], [100 * (high - value)]],
-        label=label,
+        label=legend_label(label),
         color=style.colour,
         marker=style.marker,
         linestyle="none",
@@ -159,7 +160,7 @@ def eps_axis(axes: Axes, radii: Iterable[float], trained: float) -> None:
     """From 0 to the largest radius; the training radius as a dotted line."""
     last = max(radii)
     axes.set_xlim(-0.03 * last, 1.03 * last)
-    axes.set_xlabel(EPS_LABEL)
+    axes.set_xlabel(EPS_LABEL, parse_math=True)
     if trained <= last:
         axes.axvline(trained, color="#777777", linewidth=0.8, linestyle=":", zorder=0)
 

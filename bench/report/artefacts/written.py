@@ -11,7 +11,7 @@ from bench.report.chosen import Chosen
 from bench.report.joins import Cell, Estimate
 from bench.report.latex import latex
 from bench.report.layout import Table
-from bench.report.markdown import markdown
+from bench.report.markdown import markdown, plain
 from bench.report.units import ALARM
 
 NUMBERS = ("accuracy", "low", "high", "std", "n", "n_seeds")
@@ -73,7 +73,7 @@ def table_files(
     name: str, heading: str, table: Table, below: Sequence[str], chosen: Chosen, note: str
 ) -> dict[str, bytes]:
     """The .md and .tex of a table; `below` says how it is to be read."""
-    text = "\n\n".join([note, f"# {heading}", chosen.caption, markdown(table, below)])
+    text = "\n\n".join([note, f"# {heading}", plain(chosen.caption), markdown(table, below)])
     caption = f"{heading}. {chosen.caption}"
     preamble = f"% {note}\n% Needs the packages booktabs and graphicx."
     tex = "\n\n".join([preamble, latex(table, caption, name, below)])

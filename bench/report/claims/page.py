@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from bench.report.claims.claim import VERSUS, Concerned, Finding, Result, Unit, Verdict, counted
 from bench.report.claims.wording import SHARED
 from bench.report.layout import Line, Table, Text
-from bench.report.markdown import bullets, markdown
+from bench.report.markdown import Markup, bullets, markdown, plain
 from bench.report.masking import N_CHECKS
 from bench.report.units import ALARM, MINUS, MISSING, percent
 
@@ -82,7 +82,7 @@ def _summary(results: Sequence[Result]) -> Table:
     lines = []
     for result in results:
         head = Text(main=f"{result.claim.key} {result.claim.title}")
-        cells = (verdict_text(result), key_figure(result), _counts(result), _alarms(result))
+        cells = (Markup(verdict_text(result)), key_figure(result), _counts(result), _alarms(result))
         lines.append(Line(head=(head,), cells=tuple(Text(main=cell) for cell in cells)))
     headings = ("Claim", "Verdict", "Key figure", "Comparisons", "Masking alarms")
     return Table(headings=headings, lines=tuple(lines), notes=())
@@ -124,7 +124,7 @@ def _origin(result: Result) -> str:
     """Which suite, and in which size."""
     if result.chosen is None:
         return ""
-    return f" Suite {result.claim.suite}. {result.chosen.caption}"
+    return f" Suite {result.claim.suite}. {plain(result.chosen.caption)}"
 
 
 def _verdict(result: Result) -> str:
