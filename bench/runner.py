@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.errors import CheckpointError, NonFiniteLoss, RecordError
+from bench.errors import BenchError, CheckpointError, NonFiniteLoss, RecordError
 from bench.evaluation.store import Images, Target, evaluate_missing
 from bench.folder import RunFolder
 from bench.machine import describe_machine
@@ -95,8 +95,11 @@ class Runner:
         except (
             Exception
         ) as error:  # of any kind: a user's method, too little memory, a mistake here
-            line = f"{folder.run_id}: failed: {folder.failure(error)}"
-            self.reporter.failed(folder.run_id, line, error)
+            run_id, why = folder.run_id, folder.failure(error)
+            line = f"{run_id}: failed: {why}"
+            if isinstance(error, BenchError):
+                line = f"error: {why} ({run_id} failed)"
+            self.reporter.failed(run_id, line, error)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()  # the next cell may need what this one left
         return True
