@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -36,6 +36,13 @@ class Chunk:
     """(n,) bool: correct under the attack, whether or not correct without it; transfer only."""
     package_checks: tuple[Mapping[str, Any], ...] = ()
     """AutoAttack's own checks: name, value, threshold, alarm of each."""
+
+    def on(self, index: np.ndarray) -> Chunk:
+        """The outcomes of those of the images `index` (n,) that it has, and no others."""
+        kept = np.isin(self.index, index)
+        names = ("index", "clean", "survived", "broken_by", "label", "after")
+        arrays = {name: getattr(self, name) for name in names}
+        return replace(self, **{k: v[kept] for k, v in arrays.items() if v is not None})
 
 
 SQUARE_CHECK = "AA square breaks: share of images"
@@ -143,6 +150,10 @@ class EvaluationRecord:
     def warnings(self) -> tuple[str, ...]:
         """Each distinct warning once."""
         return tuple(dict.fromkeys(w for chunk in self.chunks for w in chunk.warnings))
+
+    def on(self, index: np.ndarray) -> EvaluationRecord:
+        """The outcomes of those of the images `index` (n,) that it has, and no others."""
+        return replace(self, chunks=tuple(chunk.on(index) for chunk in self.chunks))
 
     def broken_by(self) -> dict[str, int]:
         """Images that each part of the attack broke."""

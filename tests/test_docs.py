@@ -114,12 +114,14 @@ def test_the_readme_gets_the_records_between_its_markers(tmp_path: Path) -> None
     assert "an old table" not in text
     assert with_digits_table(text, results) == text
     rows = {r.split(" | ")[0].strip("| "): r for r in text.splitlines() if r.startswith("| ")}
-    assert rows["madry"].split(" | ")[7].strip(" |") == "1.00"
+    assert rows["Method"].split(" | ")[6].strip() == "Lowest seen"
+    assert rows["madry"].split(" | ")[8].strip(" |") == "1.00"
     assert "80.0" in rows["cat-ce"]
     assert "failed: the loss is not finite" in rows["mart"]
     assert "- \u00b9 PGD-20 is more than 5 points above AutoAttack" in text
     assert "last" not in text
-    assert "first 360 test images (AutoAttack 100, worst case 100)" in text
+    assert "Percent of the first 100 test images, the same in all columns; [a, b]" in text
+    assert "images that survive pgd-20, cw and autoattack, the same attacks in every row" in text
     assert "seed 0." in text
     assert "Trained on: Made CPU @ 2 GHz, 2 threads." in text
     assert "made by `bench run --results results --eps 8/255`." in text
@@ -132,6 +134,17 @@ def test_a_readme_without_records_or_markers_stays(tmp_path: Path) -> None:
     assert with_digits_table("No markers.", tmp_path) == "No markers."
     assert with_digits_table(f"{END} {START}", tmp_path) == f"{END} {START}"
     assert with_digits_table(README, tmp_path) != README
+
+
+def test_rows_of_other_images_say_how_many(tmp_path: Path) -> None:
+    for method, n in (("madry", 100), ("trades", 100), ("mart", 50)):
+        run = train_run(tmp_path, method)
+        evaluate_all(run, clean=0.9, pgd=0.6, cw=0.6, autoattack=0.5, n_autoattack=n)
+    text = brief(load_records(tmp_path), "results/digits")
+    rows = {r.split(" | ")[0].strip("| "): r for r in text.splitlines() if r.startswith("| ")}
+    last = {name: row.split(" | ")[-1].strip(" |") for name, row in rows.items()}
+    assert (last["Method"], last["madry"], last["mart"]) == ("n", "100", "50")
+    assert "Percent of the first 50\u2013100 test images" in text
 
 
 def test_seeds_and_settings_are_named(tmp_path: Path) -> None:

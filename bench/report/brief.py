@@ -7,15 +7,27 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from bench.records import Records, RunRecord
-from bench.report.aggregate import AUTOATTACK, Section, sections
+from bench.report.aggregate import Row, Section, sections
 from bench.report.cost import costs
-from bench.report.joins import Cell
-from bench.report.layout import COST, GAP, MASKED, ROBUST, Line, Notes, Table, main_table, title
+from bench.report.facts import attacks
+from bench.report.layout import (
+    COST,
+    GAP,
+    LOWEST,
+    MASKED,
+    NAMES,
+    ROBUST,
+    Line,
+    Notes,
+    Table,
+    main_table,
+    title,
+)
 from bench.report.markdown import markdown, plain
 from bench.report.published import REFERENCE
 from bench.report.units import span
 
-_COLUMNS = ("Clean", "PGD-20", "C&W", "AutoAttack", ROBUST, MASKED, COST)
+_COLUMNS = (*NAMES.values(), ROBUST, LOWEST, MASKED, COST)
 _ABSOLUTE = r"(?:^|(?<=[\s:=,]))/(?:[^\s,]*/)?"
 """The folders before the name at the end of an absolute path."""
 
@@ -31,6 +43,9 @@ def brief(records: Records, results: str) -> str:
 def brief_table(section: Section) -> Table:
     """The best checkpoints of Table 3, with the notes that their cells need."""
     whole, notes = main_table(section), Notes()
+    counts = {len(row.index) for row in _rows(section) if row.clean}
+    # one number of images is said below the table
+    columns = (*_COLUMNS, "n") if len(counts) > 1 else _COLUMNS
     lines = []
     for line in whole.lines:
         by_heading = dict(zip(whole.headings, (*line.head, *line.cells), strict=False))
@@ -46,15 +61,15 @@ def brief_table(section: Section) -> Table:
             by_heading["PGD-20"] = replace(by_heading["PGD-20"], marks=doubts)
         name, *cells = (
             replace(text, marks=tuple(notes.mark(whole.notes[mark - 1]) for mark in text.marks))
-            for heading in ("Method", *_COLUMNS)
+            for heading in ("Method", *columns)
             if (text := by_heading.get(heading))
         )
         lines.append(Line(head=(name,), cells=tuple(cells), status=line.status))
-    return Table(headings=("Method", *_COLUMNS), lines=tuple(lines), notes=tuple(notes.texts))
+    return Table(headings=("Method", *columns), lines=tuple(lines), notes=tuple(notes.texts))
 
 
 def _origin(section: Section, results: str) -> str:
-    rows = [row for row in section.rows if row.evaluated and row.checkpoint != "last"]
+    rows = _rows(section)
     runs = [run for group in section.groups for run in group.runs]
     seeds = sorted({run.seed for run in runs if run.seed is not None})
     machines = {str(r.machine) for cost in costs(section) for r in cost.runs if r.machine}
@@ -62,9 +77,8 @@ def _origin(section: Section, results: str) -> str:
     interval = "[a, b]: 95% interval over the images"
     interval += "; \u00b1: standard deviation over seeds" if spread else ""
     return (
-        f"Percent of the first {_n(row.clean for row in rows)} test images "
-        f"(AutoAttack {_n(row.attacks.get(AUTOATTACK) for row in rows)}, "
-        f"worst case {_n(row.worst for row in rows)}); {interval}. "
+        f"Percent of the first {_n(rows)} test images, the same in all columns; {interval}. "
+        f"{''.join(f'{text} ' for text in attacks(section))}"
         f"Cost: forward and backward passes of the training, relative to {REFERENCE}'s. "
         f"Setting: {title(section.setting)}; best checkpoints; "
         f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}. "
@@ -73,10 +87,14 @@ def _origin(section: Section, results: str) -> str:
     )
 
 
-def _n(cells: Iterable[Cell | None]) -> str:
-    """Images of the cells: `360`, or the smallest and the largest."""
-    counts = [n for cell in cells if cell is not None for n in cell.n]
-    return span(tuple(counts)) if counts else "0"
+def _rows(section: Section) -> list[Row]:
+    return [row for row in section.rows if row.evaluated and row.checkpoint != "last"]
+
+
+def _n(rows: Iterable[Row]) -> str:
+    """Images of the rows: `360`, or the smallest and the largest."""
+    counts = tuple(len(row.index) for row in rows if row.clean)
+    return span(counts) if counts else "0"
 
 
 def _commands(runs: Sequence[RunRecord]) -> str:

@@ -13,7 +13,7 @@ from bench.report.joins import Cell
 from bench.report.units import eps_both
 
 BEST = "best"
-CLEAN, WORST = "clean", "worst case"
+CLEAN, WORST, LOWEST = "clean", "worst case", "lowest seen"
 NAMES = {PGD: "PGD-20", CW: "C&W", AUTOATTACK: "AutoAttack"}
 
 
@@ -41,7 +41,7 @@ class Card:
     setting: Setting
     row: Row
     stages: tuple[Stage, ...]
-    """From clean to the worst case over everything."""
+    """From clean to the lowest seen, all on the row's images."""
     size: str
     """The artefact's caption: of which size this is."""
 
@@ -82,12 +82,18 @@ class Card:
         return f"Masking checks: {text}" + (f"; the evaluator warns ({n})" if n else "")
 
 
-def make_card(run: RunRecord, attacks: Container[str], size: str) -> Card | None:
+def make_card(
+    run: RunRecord,
+    attacks: Container[str],
+    size: str,
+    worst_over: tuple[str, ...] | None = None,
+) -> Card | None:
     """None where the best checkpoint has no outcome.
 
-    attacks: those that get a stage of their own; the worst case is over all that are on record.
+    attacks: those that get a stage of their own. worst_over: those that the worst case joins in
+    the table that the model is a row of; the lowest seen joins all that are on record.
     """
-    (section,) = sections([run])
+    (section,) = sections([run], worst_over)
     row = next((row for row in section.rows if row.checkpoint == BEST), None)
     if row is None or row.clean is None or row.clean.value is None:
         return None
@@ -101,9 +107,11 @@ def _stages(run: RunRecord, row: Row, setting: Setting, attacks: Container[str])
     for label, cell in row.attacks.items():
         if label != AUTOATTACK and label.partition(" ")[0] in attacks:
             yield from _stage(NAMES.get(label) or heading(label), cell)
-    yield from _cascade(run, setting, row.clean.n)
+    yield from _cascade(run, setting, row)
     if row.worst is not None:
         yield from _stage(WORST, row.worst)
+    if row.lowest is not None:
+        yield from _stage(LOWEST, row.lowest)
 
 
 def _stage(name: str, cell: Cell) -> Iterator[Stage]:
@@ -114,16 +122,19 @@ def _stage(name: str, cell: Cell) -> Iterator[Stage]:
         )
 
 
-def _cascade(run: RunRecord, setting: Setting, n_clean: tuple[int, ...]) -> Iterator[Stage]:
-    """AutoAttack's parts in their order, each on what those before it left.
+def _cascade(run: RunRecord, setting: Setting, row: Row) -> Iterator[Stage]:
+    """AutoAttack's parts in their order, each on what those before it left; the row's images.
 
-    First the clean accuracy, where it is of fewer images than that of the card.
+    First the clean accuracy, where AutoAttack had only some of these.
     """
     evaluation = _autoattack(run, setting)
     if evaluation is None:
         return
+    evaluation = evaluation.on(row.index)
     n, n_left = evaluation.n_examples, int(evaluation.clean.sum())
-    if n != n_clean[0]:
+    if not n:
+        return
+    if n != len(row.index):
         yield _counted(CLEAN, n_left, n, None)
     for part, n_broken in evaluation.broken_by().items():
         n_left -= n_broken

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from bench.report.card import WORST, Card, Stage
+from bench.report.card import LOWEST, WORST, Card, Stage
 from bench.report.picture import fitted, picture_files
 from bench.report.style import styles
 from bench.report.units import MINUS, percent
+from bench.report.verdict import listed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _WIDTH = 6.6
 """Inches."""
+JOINT = (WORST, LOWEST)
+"""Rows that join attacks."""
 _GAP = 0.55
 """Between blocks, in rows."""
 _READ = f"Whiskers: 95% intervals (Wilson). ({MINUS}k): images broken by this part of AutoAttack."
@@ -51,17 +54,32 @@ def draw_card(card: Card) -> Figure:
     headline = f"{card.label} ({card.model}) on {card.setting.dataset}, {card.setting.arch}"
     text = fitted((headline,), 0.85 * _WIDTH)
     figure.suptitle(text, fontsize=10.0, fontweight="bold", **left)
-    lines = (card.training, card.masking, _READ, f"{card.size} Run {card.run.run_id}")
+    lines = (
+        *(card.training, card.masking, _READ, *_joined(card)),
+        f"{card.size} Run {card.run.run_id}",
+    )
     figure.supxlabel(fitted(lines, 1.1 * _WIDTH), fontsize=8.0, **left)
     return figure
 
 
+def _joined(card: Card) -> Iterator[str]:
+    """Which attacks the joint rows are over."""
+    worst, lowest = card.row.worst_over, card.row.lowest_over
+    more = [label for label in lowest if label not in worst]
+    parts = [f"Worst: over {listed(worst)}"] if worst else []
+    if more:
+        parts.append(f"lowest: over {'these and ' if worst else ''}{listed(more)}")
+    if parts:
+        yield f"{'; '.join(parts)}."
+
+
 def _places(stages: tuple[Stage, ...]) -> Iterator[float]:
-    """Heights of the rows from 0 on, with room between clean, attacks, AutoAttack, worst case."""
+    """Heights of the rows from 0 on, with room between clean, attacks, AutoAttack, JOINT."""
     place = 0.0
     yield place
     for number, (before, after) in enumerate(pairwise(stages)):
-        apart = number == 0 or before.block != after.block or after.name == WORST
+        joint = after.name in JOINT and before.name not in JOINT
+        apart = number == 0 or before.block != after.block or joint
         place += 1 + _GAP * apart
         yield place
 
@@ -71,6 +89,8 @@ def _names(card: Card) -> Iterator[str]:
     for stage in card.stages:
         if stage.name == WORST:
             yield f"worst of {len(card.row.worst_over)} attacks"
+        elif stage.name == LOWEST:
+            yield f"lowest of {len(card.row.lowest_over)} attacks"
         elif stage.block and stage.block != before:
             yield f"{stage.block}: {stage.name}"
         else:

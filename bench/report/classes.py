@@ -10,7 +10,7 @@ import numpy as np
 from bench.records import RunRecord
 from bench.report.aggregate import SPLIT, Row, Section, labels_of
 from bench.report.groups import Setting
-from bench.report.joins import Cell, Flags, accuracy, over_seeds, worst_case
+from bench.report.joins import Cell, Flags, accuracy, over_seeds, restricted, worst_case
 from bench.report.scored import CLEAN, Scored, scored
 
 
@@ -22,7 +22,7 @@ class ClassRow:
     checkpoint: str
     clean: Mapping[int, Cell]
     robust: Mapping[int, Cell]
-    """Worst case over the attacks of the method's row in Table 3, on the images that they share."""
+    """The worst case of the method's row in Table 3: over its attacks, on its images."""
     attacks: tuple[str, ...]
     runs: tuple[RunRecord, ...]
 
@@ -68,7 +68,7 @@ def _class_row(row: Row, found: Scored) -> ClassRow | None:
         clean.append(_by_class(by_label[CLEAN], known))
         if row.worst_over and all(name in by_label for name in row.worst_over):
             joint = worst_case([by_label[name] for name in row.worst_over])
-            robust.append(_by_class(joint, known))
+            robust.append(_by_class(restricted(joint, row.index), known))
     return ClassRow(
         label=found.label,
         checkpoint=found.checkpoint,

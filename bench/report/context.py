@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.report.aggregate import AUTOATTACK, Row, Section
+from bench.report.aggregate import AUTOATTACK, CLEAN, Row, Section
 from bench.report.groups import same_eps
 from bench.report.joins import Cell
 from bench.report.layout import Line, Table, Text
@@ -63,14 +63,14 @@ def comparables(section: Section) -> list[Comparable]:
 
 
 def _ours(row: Row) -> Comparable | None:
-    cell = row.attacks.get(AUTOATTACK)
+    cell = row.whole.get(AUTOATTACK)  # the published ones are of all test images
     # A model from outside has a network of its own, which nobody recorded.
     if row.group.outside or cell is None or cell.value is None:
         return None
     return Comparable(
         name=f"{row.group.label} ({row.checkpoint})",
         origin="here",
-        clean=_value(row.clean),
+        clean=_value(row.whole.get(CLEAN)),
         autoattack=cell.value,
         n=cell.n,
     )

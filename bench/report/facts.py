@@ -6,14 +6,17 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from bench.errors import RecordError
 from bench.records import EvaluationRecord, Records
 from bench.report.aggregate import SPLIT, Section, in_table
 from bench.report.curves import Curve
 from bench.report.groups import Group, same_eps, short, shown, training_values, varying
-from bench.report.layout import ROBUST, usual_attacks
+from bench.report.layout import FULL, LOWEST, ROBUST, counted, full_labels, usual_lowest
 from bench.report.published import CAVEAT, SOURCE, TABLE_3
-from bench.report.units import eps_text
+from bench.report.units import MISSING, eps_text
+from bench.report.verdict import listed
 from bench.spec import PRECISIONS
 
 FP32 = PRECISIONS[0]
@@ -32,15 +35,45 @@ def require(records: Records, results: str | Path) -> None:
 
 def facts(section: Section) -> list[str]:
     """Sentences that hold for the whole table."""
-    lines = []
-    if usual := usual_attacks(section):
-        lines.append(f"{ROBUST}: images that survive all of {', '.join(usual)}.")
+    lines = [*images(section), *attacks(section)]
     methods = {group.method for group in section.groups}
     if absent := [name for name in TABLE_3 if name not in methods]:
         lines.append(f"In the paper's table, without a run here: {', '.join(absent)}.")
     if methods & set(TABLE_3):
         lines.append(f"Paper: {SOURCE}. {CAVEAT}")
     return lines + _precision(section) + _unequal(section) + _mixed_data(section)
+
+
+def images(section: Section) -> list[str]:
+    """Which images the numbers of a row are of."""
+    if not section.worst_over:
+        return []
+    other = any(row.clean and not np.array_equal(row.index, section.index) for row in section.rows)
+    text = (
+        "Images: all numbers of a row are of the same images, those evaluated under "
+        f"{listed(section.worst_over)}; {len(section.index)} images, the same "
+        f"{'where no other n is given' if other else 'in every row'}."
+    )
+    if full_labels(section):
+        text += f" Columns marked {FULL}, below, are of every evaluated image."
+    return [text]
+
+
+def attacks(section: Section) -> list[str]:
+    """Which attacks the two columns join that are over several."""
+    lines = []
+    if section.worst_over:
+        lines.append(
+            f"{ROBUST}: images that survive {listed(section.worst_over)}, the same attacks in "
+            f"every row; {MISSING} where a row lacks one of them."
+        )
+    if usual := usual_lowest(section):
+        noted = any(row.lowest and row.lowest_over != usual for row in section.rows)
+        lines.append(
+            f"{LOWEST}: images that survive every attack that was run on them at this eps: "
+            f"{counted(usual)}{' unless a note says otherwise' * noted}."
+        )
+    return lines
 
 
 def _precision(section: Section) -> list[str]:

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from bench.report.aggregate import AUTOATTACK, CW, PGD, Row, Section, status
+from bench.report.aggregate import AUTOATTACK, CLEAN, CW, PGD, Row, Section, status
 from bench.report.cost import costs
 from bench.report.joins import Cell
 from bench.report.published import REFERENCE, TABLE_3, differences
@@ -14,6 +14,8 @@ from bench.report.units import span
 
 _HEAD = ("dataset", "arch", "recipe", "norm", "eps", "method", "label", "checkpoint", "status")
 _PARTS = ("", "_low", "_high", "_std", "_n", "_n_expected", "_n_seeds")
+_OVER = ("worst_case_over", "lowest_seen_over")
+"""Labels of the attacks that those two columns join."""
 _COST = f"passes_relative_to_{REFERENCE}"
 _MASKING = ("masking_checks_made", "masking_alarms")
 _PAPER = ("paper_clean", "paper_pgd", "paper_cw", "paper_differs")
@@ -21,27 +23,31 @@ _PAPER = ("paper_clean", "paper_pgd", "paper_cw", "paper_differs")
 
 def flat(sections: Sequence[Section], note: str) -> str:
     """A comment line with `note`, the header, and a line for each row of every table."""
-    names = {"clean": "clean", PGD: "pgd20", CW: "cw", AUTOATTACK: "autoattack"}
-    names |= {"worst": "worst_case", "gap": "pgd20_minus_autoattack"}
-    names |= {label: label for section in sections for label in section.attacks}
+    core = {CLEAN: "clean", PGD: "pgd20", CW: "cw", AUTOATTACK: "autoattack"}
+    names = {**core, "worst": "worst_case", "lowest": "lowest_seen"}
+    names |= {"gap": "pgd20_minus_autoattack"}
+    others = {label: label for section in sections for label in section.attacks}
+    whole = {**{label: f"{name}_full" for label, name in core.items()}, **others}
     buffer = io.StringIO()
     buffer.write(f"# {note}\n")
     rows = csv.writer(buffer, lineterminator="\n")
-    columns = [f"{name}{part}" for name in names.values() for part in _PARTS]
-    rows.writerow(
-        [*_HEAD, "n_runs", "n_seeds", *columns, "suspicious", *_MASKING, _COST, *_PAPER, "run_ids"]
-    )
+    heads = [f"{name}{part}" for name in (*names.values(), *whole.values()) for part in _PARTS]
+    ends = (*_OVER, "suspicious", *_MASKING, _COST, *_PAPER, "run_ids")
+    rows.writerow([*_HEAD, "n_runs", "n_seeds", *heads, *ends])
     for section in sections:
         relative = {cost.group.label: cost.passes_relative for cost in costs(section)}
         for row in section.rows:
-            cells = {"clean": row.clean, "worst": row.worst, "gap": row.gap, **row.attacks}
-            numbers = [part for name in names for part in _numbers(cells.get(name))]
+            joint = {"worst": row.worst, "lowest": row.lowest, "gap": row.gap}
+            cells = {**row.attacks, CLEAN: row.clean, **joint}
+            columns = [*map(cells.get, names), *map(row.whole.get, whole)]
+            numbers = [part for cell in columns for part in _numbers(cell)]
+            over = ["; ".join(row.worst_over), "; ".join(row.lowest_over)]
             ids = " ".join(run.run_id for run in row.group.runs)
             cost = relative[row.group.label]
             price = "" if cost is None else f"{cost:.6g}"
             checks = [len(row.masking.made), " ".join(row.masking.codes)]
             facts = [int(row.suspicious), *checks, price, *_paper(section, row), ids]
-            rows.writerow([*_head(section, row), *numbers, *facts])
+            rows.writerow([*_head(section, row), *numbers, *over, *facts])
     return buffer.getvalue()
 
 

@@ -102,6 +102,27 @@ def worst_case(attacks: Sequence[Flags]) -> Flags:
     return Flags(index=index, survived=survived, n_expected=n_expected)
 
 
+def lowest_seen(attacks: Sequence[Flags], index: np.ndarray) -> Flags:
+    """Images of `index` that survive every attack that was run on them.
+
+    An attack need not cover all of `index`; images that no attack covers are left out.
+    """
+    survived, seen = np.ones(len(index), bool), np.zeros(len(index), bool)
+    for attack in attacks:
+        there = np.isin(index, attack.index, assume_unique=True)
+        survived[there] &= attack.at(index[there])
+        seen |= there
+    return Flags(index=index[seen], survived=survived[seen], n_expected=len(index))
+
+
+def restricted(flags: Flags, index: np.ndarray) -> Flags:
+    """The flags of those images that are in `index`; no others count as asked for then."""
+    kept = common(flags.index, index)
+    if len(kept) == len(flags.index):
+        return flags
+    return Flags(index=kept, survived=flags.at(kept), n_expected=len(kept))
+
+
 def shared(parts: Sequence[Flags]) -> np.ndarray:
     """(n,) indices, ascending, of the images that all parts have."""
     return reduce(common, [part.index for part in parts])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bench.records import RunRecord
 from bench.report.aggregate import (
     AUTOATTACK,
+    CLEAN,
+    CORE,
     CW,
     MASKING_GAP,
     PGD,
@@ -32,10 +34,14 @@ MASKING_NOTE = (
 )
 GAP = f"PGD-20 {MINUS} AutoAttack"
 ROBUST = "Robust (worst case)"
+LOWEST = "Lowest seen"
 MASKED = "Masking checks"
 ALL_IMAGES = "(all images)"
+FULL = "(full n)"
 COST = f"Cost (passes, relative to {REFERENCE})"
 """Headings of columns."""
+NAMES = {CLEAN: "Clean", PGD: "PGD-20", CW: "C&W", AUTOATTACK: "AutoAttack"}
+"""Headings of what has a column of its own in every table."""
 SHOWN_WARNINGS = 3
 """Warnings that a row's note quotes."""
 
@@ -104,7 +110,7 @@ def main_table(section: Section) -> Table:
     setting, notes = section.setting, Notes()
     other = differences(setting.dataset, setting.arch, setting.eps)
     unlike = [f"{' and '.join(other)}, not comparable"] if other else []
-    usual = usual_attacks(section)
+    usual = usual_lowest(section)
     relative = {cost.group.label: cost.passes_relative for cost in costs(section)}
     lines, seen = [], None
     for row in section.rows:
@@ -113,8 +119,8 @@ def main_table(section: Section) -> Table:
         seen = row.group
     return Table(
         headings=(
-            *("Method", "Checkpoint", "Clean", "PGD-20", "C&W", "AutoAttack", ROBUST),
-            *(GAP, MASKED, "n (AutoAttack's)", "Seeds", COST),
+            *("Method", "Checkpoint", *NAMES.values(), ROBUST, LOWEST),
+            *(GAP, MASKED, "n", "Seeds", COST),
         ),
         lines=tuple(lines),
         notes=tuple(notes.texts),
@@ -123,25 +129,50 @@ def main_table(section: Section) -> Table:
 
 
 def other_table(section: Section) -> Table | None:
-    """The attacks without a column of their own; None where there are none."""
-    if not section.attacks:
+    """The attacks without a column of their own, and what was evaluated on more images than a row.
+
+    All on every image that was evaluated. None where there is nothing of either kind.
+    """
+    full = full_labels(section)
+    labels = (*full, *section.attacks)
+    if not labels:
         return None
     transferred = sorted({label for row in section.rows for label in row.after})
     lines = []
     for row in (row for row in section.rows if row.evaluated):
-        cells = [cell_text(row.attacks.get(label), row.n_seeds, None) for label in section.attacks]
+        cells = [cell_text(row.whole.get(label), row.n_seeds, None) for label in labels]
         cells += [cell_text(row.after.get(label), row.n_seeds, None) for label in transferred]
         checkpoint = MISSING if row.group.outside else row.checkpoint
         head = (Text(main=row.group.label), Text(main=checkpoint))
         lines.append(Line(head=head, cells=tuple(cells)))
-    everything = (f"{label} {ALL_IMAGES}" for label in transferred)
-    headings = ("Method", "Checkpoint", *map(heading, section.attacks), *everything)
+    headings = (
+        *("Method", "Checkpoint"),
+        *(f"{NAMES[label]} {FULL}" for label in full),
+        *map(heading, section.attacks),
+        *(f"{label} {ALL_IMAGES}" for label in transferred),
+    )
     return Table(headings=headings, lines=tuple(lines), notes=())
 
 
-def usual_attacks(section: Section) -> tuple[str, ...]:
-    """The attacks that the worst case of most rows joins."""
-    counts = Counter(row.worst_over for row in section.rows if row.worst_over)
+def full_labels(section: Section) -> tuple[str, ...]:
+    """Which of NAMES were evaluated on more images than their row in the table is of."""
+    cells = {
+        name: [
+            (row.whole.get(name), row.clean if name == CLEAN else row.attacks.get(name))
+            for row in section.rows
+        ]
+        for name in (CLEAN, *CORE)
+    }
+    return tuple(
+        name for name, pairs in cells.items() if any(a and b and a.n != b.n for a, b in pairs)
+    )
+
+
+def usual_lowest(section: Section) -> tuple[str, ...]:
+    """The attacks that the column "Lowest seen" joins in most rows, last checkpoints aside."""
+    found = [row for row in section.rows if row.lowest_over]
+    main = [row for row in found if row.checkpoint != "last"] or found
+    counts = Counter(row.lowest_over for row in main)
     return max(counts, key=lambda names: (counts[names], len(names), names), default=())
 
 
@@ -182,27 +213,27 @@ def _state(run: RunRecord, group: Group) -> str:
 
 
 def _cells(row: Row, usual: tuple[str, ...], notes: Notes) -> tuple[Text, ...]:
-    attack = row.attacks.get(AUTOATTACK)
-    own = [row.clean, row.attacks.get(PGD), row.attacks.get(CW)]
-    joint = [attack, row.worst, row.gap]
-    n, n_joint = _usual_n(own), _usual_n([attack]) or _usual_n(joint)
-    worst_marks: tuple[int, ...] = ()
-    if row.worst and row.worst_over != usual:
-        worst_marks = (notes.mark(f"{ROBUST} over {', '.join(row.worst_over)}."),)
+    n = (len(row.index),)
+    lowest_marks: tuple[int, ...] = ()
+    if row.lowest and row.lowest_over != usual:
+        lowest_marks = (notes.mark(f"{LOWEST}: over {counted(row.lowest_over)}."),)
     gap_marks = (notes.mark(MASKING_NOTE),) if row.suspicious else ()
-    images = span(n) if n else MISSING
-    images += f" ({span(n_joint)})" if n_joint and n_joint != n else ""
     total = len(row.group.runs)
     seeds = str(row.n_seeds) if row.n_seeds == total else f"{row.n_seeds} of {total}"
     return (
-        *(cell_text(cell, row.n_seeds, n) for cell in own),
-        cell_text(attack, row.n_seeds, n_joint),
-        cell_text(row.worst, row.n_seeds, n_joint, worst_marks),
-        cell_text(row.gap, row.n_seeds, n_joint, gap_marks),
+        *(cell_text(cell, row.n_seeds, n) for cell in (row.clean, *map(row.attacks.get, CORE))),
+        cell_text(row.worst, row.n_seeds, n),
+        cell_text(row.lowest, row.n_seeds, n, lowest_marks),
+        cell_text(row.gap, row.n_seeds, n, gap_marks),
         masking_text(row.masking),
-        Text(main=images),
+        Text(main=str(len(row.index)) if row.clean else MISSING),
         Text(main=MISSING if row.group.outside else seeds),
     )
+
+
+def counted(labels: Sequence[str]) -> str:
+    """`2 attacks (pgd-20, cw)`."""
+    return f"{len(labels)} attack{'s' * (len(labels) != 1)} ({', '.join(labels)})"
 
 
 def masking_text(found: Masking) -> Text:
@@ -212,11 +243,6 @@ def masking_text(found: Masking) -> Text:
     n = len(found.made)
     codes = ", ".join(found.codes)
     return Text(main=f"{codes} of {n}", strong=True) if codes else Text(main=f"{n} passed")
-
-
-def _usual_n(cells: Iterable[Cell | None]) -> tuple[int, ...] | None:
-    counts = Counter(cell.n for cell in cells if cell is not None)
-    return counts.most_common(1)[0][0] if counts else None
 
 
 def cell_text(

@@ -39,7 +39,8 @@ from bench.storage import write_atomic
 _LEGEND = (
     "Percent of the first n test images. [a, b]: 95% interval over the images (Wilson's; for the "
     "difference Newcombe's for paired images). \u00b1: standard deviation over seeds, beside "
-    "their mean. Robust and difference: on the images that their attacks share. best: the "
+    "their mean. All numbers of a row are of the same images. (full n): of every image that was "
+    "evaluated. best: the "
     "epoch with the highest robust accuracy on the validation split (clean accuracy, for a method "
     "without an adversary); last: the final epoch. "
     "A transferred attack is also scored on all images, with those that are wrong without an "

@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 
 from bench.records import load_records
-from bench.report.aggregate import MASKING_GAP, Row, Section, attack_labels, sections, status
+from bench.report.aggregate import (
+    MASKING_GAP,
+    Row,
+    Section,
+    attack_labels,
+    by_robustness,
+    sections,
+    status,
+)
 from tests.report.made import evaluate, evaluate_all, model_run, train_run
 
 
@@ -96,6 +104,151 @@ def test_a_seed_without_an_attack_does_not_weaken_the_worst_case(tmp_path: Path)
     assert row.worst.value == 0.5
     assert row.worst.n == (10,)
     assert row.n_seeds == 2
+
+
+def attacked(results: Path, method: str, n: int, **left: int) -> None:
+    """PGD-20 and C&W on 50 images, AutoAttack on n; each leaves the first so many."""
+    run = train_run(results, method)
+    for attack, k in {"pgd-20": 40, "cw": 40, "autoattack": 10, **left}.items():
+        evaluate(run, attack, range(k), n if attack == "autoattack" else 50)
+
+
+def test_all_numbers_of_a_row_are_of_the_images_that_most_rows_have(tmp_path: Path) -> None:
+    for method, n in (("natural", 20), ("madry", 20), ("trades", 30), ("mart", 50)):
+        attacked(tmp_path, method, n)
+    (section,) = sections(load_records(tmp_path))
+    assert section.worst_over == ("pgd-20", "cw", "autoattack")
+    assert section.index.tolist() == list(range(20))
+    best = [row for row in section.rows if row.checkpoint == "best"]
+    assert len(best) == 4
+    for row in best:
+        own = [row.clean, row.worst, row.lowest, row.gap, *row.attacks.values()]
+        assert {cell.n for cell in own if cell} == {(20,)}
+        assert row.attacks["pgd-20"].value == 1.0
+        assert row.gap is not None
+        assert row.gap.value == 0.5
+        assert row.whole["pgd-20"].n == row.whole["clean"].n == (50,)
+        assert row.whole["pgd-20"].value == 0.8
+    assert [row.whole["autoattack"].n for row in best] == [(20,), (20,), (30,), (50,)]
+
+
+def test_of_sets_that_are_as_frequent_the_larger_is_the_table_s(tmp_path: Path) -> None:
+    for method, n in (("natural", 20), ("madry", 30)):
+        attacked(tmp_path, method, n)
+    (section,) = sections(load_records(tmp_path))
+    assert len(section.index) == 30
+    found = rows(section)
+    assert len(found["natural", "best"].index) == 20
+    assert len(found["madry", "best"].index) == 30
+
+
+def test_an_evaluation_that_is_not_finished_leaves_the_other_rows_as_they_are(
+    tmp_path: Path,
+) -> None:
+    for method in ("natural", "madry"):
+        run = train_run(tmp_path, method)
+        for attack in ("pgd-20", "autoattack"):
+            chunks = [0] if (method, attack) == ("madry", "autoattack") else None
+            evaluate(run, attack, range(200), 300, chunks=chunks)
+    (section,) = sections(load_records(tmp_path))
+    whole, begun = rows(section)["natural", "best"], rows(section)["madry", "best"]
+    assert (len(whole.index), len(begun.index)) == (300, 256)
+    assert (begun.attacks["pgd-20"].n, begun.attacks["pgd-20"].n_expected) == ((256,), (256,))
+    cell = begun.attacks["autoattack"]
+    assert (cell.n, cell.n_expected) == ((256,), (300,))
+    assert begun.worst is not None
+    assert begun.worst.n == (256,)
+
+
+def test_an_evaluation_without_an_image_yet_takes_nothing_away(tmp_path: Path) -> None:
+    run = train_run(tmp_path, "madry")
+    evaluate(run, "pgd-20", range(6), 10)
+    evaluate(run, "autoattack", range(5), 10)
+    next(run.path.glob("evaluations/autoattack-*/0.npz")).write_bytes(b"cut")
+    (section,) = sections(load_records(tmp_path))
+    row = rows(section)["madry", "best"]
+    assert section.worst_over == ("pgd-20",)
+    assert len(row.index) == 10
+    assert row.attacks["autoattack"].value is None
+    assert row.attacks["autoattack"].n_expected == (10,)
+    assert row.lowest_over == ("pgd-20",)
+
+
+def test_a_last_checkpoint_without_autoattack_is_of_the_table_s_images(tmp_path: Path) -> None:
+    attacked(tmp_path, "madry", 20)
+    evaluate(train_run(tmp_path, "madry"), "pgd-20", range(10, 50), 50, checkpoint="last")
+    (section,) = sections(load_records(tmp_path))
+    last = rows(section)["madry", "last"]
+    assert last.index.tolist() == list(range(20))
+    assert last.clean is not None
+    assert last.clean.n == (20,)
+    assert last.attacks["pgd-20"].value == 0.5
+    assert (last.worst, last.worst_over) == (None, ())
+    assert last.lowest is not None
+    assert (last.lowest.value, last.lowest_over) == (0.5, ("pgd-20",))
+
+
+def test_the_worst_case_is_over_what_half_of_the_rows_have_of_the_usual_three(
+    tmp_path: Path,
+) -> None:
+    for method in ("natural", "madry", "trades"):
+        evaluate(train_run(tmp_path, method), "pgd-20", range(8), 10)
+    evaluate(train_run(tmp_path, "madry"), "cw", range(7), 10)
+    evaluate(train_run(tmp_path, "madry"), "autoattack", range(5), 10)
+    evaluate(train_run(tmp_path, "trades"), "cw", range(6), 10)
+    train_run(tmp_path, "mart")  # not attacked, so of no say
+    evaluate(train_run(tmp_path, "iaat"), "clean", range(9), 10)
+    (section,) = sections(load_records(tmp_path))
+    assert section.worst_over == ("pgd-20", "cw")
+    found = rows(section)
+    madry, natural = found["madry", "best"], found["natural", "best"]
+    assert madry.worst is not None
+    assert madry.lowest is not None
+    assert (madry.worst.value, madry.worst_over) == (0.7, ("pgd-20", "cw"))
+    assert (madry.lowest.value, len(madry.lowest_over)) == (0.5, 3)
+    assert (natural.worst, natural.worst_over) == (None, ())  # no weaker one in its place
+    assert by_robustness(section)[:2] == ["madry", "trades"]
+
+
+def test_without_any_of_the_three_the_worst_case_is_over_what_most_rows_have(
+    tmp_path: Path,
+) -> None:
+    for method in ("natural", "madry"):
+        evaluate(train_run(tmp_path, method), "fgsm", range(8), 10)
+    evaluate(train_run(tmp_path, "trades"), "md", range(8), 10)
+    (section,) = sections(load_records(tmp_path))
+    assert section.worst_over == ("fgsm",)
+    assert rows(section)["trades", "best"].worst is None
+
+
+def test_the_lowest_seen_joins_everything_and_is_never_above_the_worst_case(
+    tmp_path: Path,
+) -> None:
+    attacked(tmp_path, "madry", 20, autoattack=15)
+    run = train_run(tmp_path, "madry")
+    evaluate(run, "md", range(2, 5), 5)  # covers few of the images: the others count without it
+    evaluate(run, "transfer", range(1, 50), 50)
+    (section,) = sections(load_records(tmp_path))
+    row = rows(section)["madry", "best"]
+    assert row.worst is not None
+    assert row.lowest is not None
+    assert (row.worst.value, row.worst.n) == (15 / 20, (20,))
+    assert (row.lowest.value, row.lowest.n) == (13 / 20, (20,))
+    assert row.lowest_over == ("pgd-20", "cw", "autoattack", "md", "transfer")
+
+
+def test_the_lowest_seen_is_over_the_seeds_of_the_worst_case(tmp_path: Path) -> None:
+    """A seed that lacks an attack is in neither, so that the order of the two holds."""
+    for seed, kept in ((0, 8), (1, 2)):
+        evaluate(train_run(tmp_path, "madry", seed=seed), "pgd-20", range(kept), 10)
+    evaluate(train_run(tmp_path, "madry", seed=0), "autoattack", range(5), 10)
+    evaluate(train_run(tmp_path, "madry", seed=1), "md", range(1), 10)
+    (section,) = sections(load_records(tmp_path))
+    row = rows(section)["madry", "best"]
+    assert row.worst is not None
+    assert row.lowest is not None
+    assert row.worst.value == row.lowest.value == 0.5
+    assert row.lowest_over == ("pgd-20", "autoattack")
 
 
 def test_status_of_runs(tmp_path: Path) -> None:

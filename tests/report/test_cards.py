@@ -33,11 +33,16 @@ def model(results: Path, *, n_autoattack: int = 20) -> None:
     checked(run, STUDY, alarm=True)
 
 
-def card_of(results: Path) -> Card:
+def card_of(results: Path, worst_over: tuple[str, ...] | None = None) -> Card:
     (run,) = (run for run in load_records(results) if run.method == "cat-ce")
-    card = make_card(run, ATTACKS, SIZE)
+    card = make_card(run, ATTACKS, SIZE, worst_over)
     assert card is not None
     return card
+
+
+def counts(card: Card) -> list[tuple[str, str, int, int, int | None]]:
+    """Of each stage the images that are left, and of how many."""
+    return [(s.block, s.name, round(s.value * s.n), s.n, s.n_broken) for s in card.stages]
 
 
 def made(results: Path) -> Made:
@@ -46,31 +51,66 @@ def made(results: Path) -> Made:
     return make_cards(chosen, "Made by a test.")
 
 
-def test_autoattack_s_parts_are_cumulative_on_its_own_images(tmp_path: Path) -> None:
+PARTS_LEFT = [
+    ("AutoAttack", "apgd-ce", 15, 20, 5),
+    ("AutoAttack", "apgd-t", 12, 20, 3),
+    ("AutoAttack", "fab-t", 12, 20, 0),
+    ("AutoAttack", "square", 11, 20, 1),
+]
+
+
+def test_every_stage_is_of_the_same_images_and_autoattack_s_parts_are_cumulative(
+    tmp_path: Path,
+) -> None:
     model(tmp_path)
-    stages = [
-        (s.block, s.name, round(s.value * s.n), s.n, s.n_broken) for s in card_of(tmp_path).stages
+    assert counts(card_of(tmp_path)) == [
+        ("", "clean", 20, 20, None),
+        ("", "PGD-20", 20, 20, None),
+        ("", "C&W", 20, 20, None),
+        *PARTS_LEFT,
+        ("", "worst case", 11, 20, None),
+        ("", "lowest seen", 11, 20, None),
     ]
-    assert stages == [
+
+
+def test_where_the_table_leaves_autoattack_out_it_has_images_of_its_own(tmp_path: Path) -> None:
+    model(tmp_path)
+    assert counts(card_of(tmp_path, ("pgd-20", "cw"))) == [
         ("", "clean", 100, 100, None),
         ("", "PGD-20", 50, 100, None),
         ("", "C&W", 40, 100, None),
         ("AutoAttack", "clean", 20, 20, None),
-        ("AutoAttack", "apgd-ce", 15, 20, 5),
-        ("AutoAttack", "apgd-t", 12, 20, 3),
-        ("AutoAttack", "fab-t", 12, 20, 0),
-        ("AutoAttack", "square", 11, 20, 1),
-        ("", "worst case", 11, 20, None),
+        *PARTS_LEFT,
+        ("", "worst case", 40, 100, None),
+        ("", "lowest seen", 21, 100, None),  # PGD-500 leaves 30, AutoAttack not the first 9
     ]
 
 
-def test_the_worst_case_is_over_attacks_without_a_stage_too(tmp_path: Path) -> None:
+def test_autoattack_on_more_images_counts_on_those_of_the_card(tmp_path: Path) -> None:
+    run = trained(tmp_path, STUDY, "cat-ce")
+    evaluate(run, "pgd-20", range(15), 20, eps=STUDY.eps)
+    autoattacked(run, STUDY, 100, (5, 3, 0, 1))
+    assert counts(card_of(tmp_path))[1:-2] == [("", "PGD-20", 15, 20, None), *PARTS_LEFT]
+
+
+def test_without_an_attack_of_the_table_s_worst_case_there_is_none(tmp_path: Path) -> None:
+    run = trained(tmp_path, STUDY, "cat-ce")
+    evaluate(run, "pgd-20", range(15), 20, eps=STUDY.eps)
+    for method in ("madry", "trades"):
+        autoattacked(trained(tmp_path, STUDY, method), STUDY, 20, (5, 3, 0, 1))
+    text = made(tmp_path).files[f"cards/card-{card_of(tmp_path).run.run_id}.tex"].decode()
+    assert "worst case" not in text
+    assert r"lowest seen over pgd-20 75.0\%" in text
+
+
+def test_the_lowest_seen_is_over_attacks_without_a_stage_too(tmp_path: Path) -> None:
     model(tmp_path, n_autoattack=100)
     stages = card_of(tmp_path).stages
     assert "pgd-500" not in [stage.name for stage in stages]
-    worst = stages[-1]
-    assert (worst.name, worst.n) == ("worst case", 100)
-    assert worst.value == pytest.approx(0.21)  # PGD-500 leaves the first 30, AutoAttack not 0 to 8
+    worst, lowest = stages[-2:]
+    assert (worst.name, worst.n, lowest.name, lowest.n) == ("worst case", 100, "lowest seen", 100)
+    assert worst.value == pytest.approx(0.31)  # C&W leaves the first 40, AutoAttack not 0 to 8
+    assert lowest.value == pytest.approx(0.21)  # PGD-500 leaves the first 30
     assert [s.name for s in stages if s.block] == ["apgd-ce", "apgd-t", "fab-t", "square"]
 
 
@@ -81,16 +121,17 @@ def test_the_picture_has_every_stage_and_every_doubt(tmp_path: Path) -> None:
     (axes,) = figure.axes
     names = [tick.get_text() for tick in axes.get_yticklabels()]
     assert names == [
-        *("clean", "PGD-20", "C&W", "AutoAttack: clean", "\u2026 apgd-ce", "\u2026 apgd-t"),
-        *("\u2026 fab-t", "\u2026 square", "worst of 4 attacks"),
+        *("clean", "PGD-20", "C&W", "AutoAttack: apgd-ce", "\u2026 apgd-t"),
+        *("\u2026 fab-t", "\u2026 square", "worst of 3 attacks", "lowest of 4 attacks"),
     ]
     widths = [patch.get_width() for patch in axes.patches]  # type: ignore[attr-defined]
     assert widths == pytest.approx([100 * stage.value for stage in card.stages])
     numbers = [text.get_text() for text in axes.texts]
-    assert numbers[1] == "50.0 [40.4, 59.6], n = 100"
-    assert numbers[4] == "75.0 [53.1, 88.8], n = 20 (\u22125)"
+    assert numbers[1] == "100.0 [83.9, 100.0], n = 20"
+    assert numbers[3] == "75.0 [53.1, 88.8], n = 20 (\u22125)"
     assert "cat-ce \u2020 (CAT-CE, arXiv 2002.06789) on digits, cnn" in figure.get_suptitle()
     below = figure.get_supxlabel().replace("\n", " ")
+    assert "Worst: over pgd-20, cw and autoattack; lowest: over these and pgd-500." in below
     for text in ("Masking checks: alarm C1 of 1", SIZE, card.run.run_id, "eps 51/255 (0.2)"):
         assert text in below
 

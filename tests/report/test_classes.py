@@ -26,6 +26,7 @@ def found(tmp_path: Path) -> Classes:
     for seed, survived in ((0, range(6)), (1, range(3))):
         trades = train_run(tmp_path, "trades", seed=seed)
         evaluate(trades, "pgd-20", survived, 10, labels=LABELS)
+        evaluate(trades, "cw", survived, 10, labels=LABELS)
     evaluate(train_run(tmp_path, "natural"), "pgd-20", range(3), 10)
     train_run(tmp_path, "mart", error="the loss is not finite")
     (section,) = sections(load_records(tmp_path))
@@ -51,8 +52,7 @@ def test_each_class_has_its_clean_and_its_worst_case_accuracy(found: Classes) ->
 def test_records_without_labels_are_left_out_and_said_so(found: Classes) -> None:
     assert found.unlabelled == ("natural",)
     assert class_facts(found) == [
-        "Robust: images that survive all of pgd-20, cw (madry).",
-        "Robust: images that survive all of pgd-20 (trades).",
+        "Robust: images that survive all of pgd-20, cw.",
         "Left out, since their records hold no labels: natural.",
     ]
     assert class_link([found]) == "Accuracy of each class: [classes.md](classes.md)."

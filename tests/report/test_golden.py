@@ -61,16 +61,19 @@ def test_every_row_has_as_many_cells_as_its_heading(report: ReportResult) -> Non
     tables = [list(lines(block)) for block in report.text.split("\n\n")]
     widths = [{len(cells) for cells in table} for table in tables if table]
     assert all(len(one) == 1 for one in widths), widths
-    assert {13, 7, 5, 3, 2} <= set.union(*widths)
+    assert {14, 7, 5, 4, 2} <= set.union(*widths)
 
 
 def test_what_is_missing_is_shown(report: ReportResult, digits: str) -> None:
-    rows = {cells[0]: cells for cells in lines(digits) if len(cells) == 13}
+    rows = {cells[0]: cells for cells in lines(digits) if len(cells) == 14}
     assert rows["mart"][2] == "failed: the loss is not finite at epoch 3, step 12"
     assert rows["mma"][2] == "unfinished: 7 of 20 epochs"
     assert rows["bilateral"][2] == "not evaluated"
-    assert rows["trades"][5].endswith("(256 of 300 images)")
-    assert rows["madry \u00b9"][10] == "2 of 3"
+    (full,) = (
+        cells for cells in lines(digits) if cells[:2] == ["trades", "best"] and len(cells) == 7
+    )
+    assert full[5].endswith("(256 of 300 images)")
+    assert rows["madry \u00b9"][11] == "2 of 3"
     assert "madry, seed 2 failed: the loss is not finite at epoch 1, step 9." in report.text
     assert "cat-ce, seed 0, best, square: Square broke images" in report.text
     assert "pgd-20 at eps 8/255 (best, train split, linf): 1 evaluation" in report.text
@@ -86,7 +89,7 @@ def test_the_paper_is_beside_and_marked_where_it_is_of_another_data_set(
         *["Paper: clean / PGD-20 / C&W (CIFAR-10, WRN-34-10: another data set and another "
           "network, not comparable)"] * 2,
     ]  # fmt: skip
-    values = {cells[0]: cells[-1] for cells in lines(report.text) if len(cells) == 13}
+    values = {cells[0]: cells[-1] for cells in lines(report.text) if len(cells) == 14}
     assert values["cat-ce"].startswith("93.48 / 73.38 / 61.88")
     assert values["mine.py:make (outside model)"] == ""
 
@@ -94,7 +97,7 @@ def test_the_paper_is_beside_and_marked_where_it_is_of_another_data_set(
 def test_the_masked_row_alone_carries_the_hint(digits: str) -> None:
     (note,) = (line for line in digits.splitlines() if "PGD-20 is more than 5 points" in line)
     mark = note.split()[1]
-    marked = [cells[0] for cells in lines(digits) if cells[7:8] and cells[7].endswith(f" {mark}")]
+    marked = [cells[0] for cells in lines(digits) if cells[8:9] and cells[8].endswith(f" {mark}")]
     assert marked == ["cat-ce"]
 
 
@@ -102,19 +105,25 @@ def test_csv_holds_fractions_that_agree_with_the_table(folder: Path) -> None:
     text = (folder / "table3.csv").read_text()
     rows = list(csv.DictReader(io.StringIO(text.split("\n", 1)[1])))
     (cat,) = (r for r in rows if r["method"] == "cat-ce" and r["checkpoint"] == "best")
-    assert float(cat["pgd20"]) == pytest.approx(281 / 360, abs=1e-6)
+    assert float(cat["pgd20"]) == 0.78
     assert float(cat["pgd20_low"]) < float(cat["pgd20"]) < float(cat["pgd20_high"])
-    assert (cat["pgd20_n"], cat["autoattack_n"], cat["suspicious"]) == ("360", "100", "1")
+    assert float(cat["pgd20_full"]) == pytest.approx(281 / 360, abs=1e-6)
+    assert (cat["pgd20_n"], cat["autoattack_n"], cat["suspicious"]) == ("100", "100", "1")
+    assert (cat["pgd20_full_n"], cat["autoattack_full_n"]) == ("360", "100")
+    assert (cat["worst_case"], cat["lowest_seen"]) == ("0.340000", "0.320000")
+    assert cat["worst_case_over"] == "pgd-20; cw; autoattack"
+    assert cat["lowest_seen_over"] == "pgd-20; cw; autoattack; square"
     assert cat["paper_differs"] == "another data set, another network"
     (trades,) = (r for r in rows if r["label"] == "trades" and r["checkpoint"] == "best")
-    assert (trades["autoattack_n"], trades["autoattack_n_expected"]) == ("256", "300")
+    assert (trades["autoattack_n"], trades["autoattack_n_expected"]) == ("100", "100")
+    assert (trades["autoattack_full_n"], trades["autoattack_full_n_expected"]) == ("256", "300")
     (madry,) = (r for r in rows if r["label"] == "madry" and r["checkpoint"] == "best")
     assert (madry["n_runs"], madry["n_seeds"], madry["clean_low"]) == ("3", "2", "")
 
 
 @pytest.mark.parametrize(
     ("name", "n_environments", "widths"),
-    [("table3.tex", 8, {15, 3}), ("cost.tex", 6, {7}), ("comparisons.tex", 4, {5, 2})],
+    [("table3.tex", 12, {16, 7, 5}), ("cost.tex", 6, {7}), ("comparisons.tex", 4, {5, 2})],
 )
 def test_latex_is_balanced_and_aligned(
     folder: Path, name: str, n_environments: int, widths: set[int]

@@ -11,7 +11,9 @@ from bench.report.joins import (
     accuracy,
     clean_flags,
     difference,
+    lowest_seen,
     over_seeds,
+    restricted,
     survivors,
     worst_case,
 )
@@ -57,6 +59,22 @@ def test_worst_case_by_hand() -> None:
 def test_worst_case_of_one_attack_is_that_attack() -> None:
     flags = survivors([record([0, 2], range(4))])
     assert worst_case([flags]).survived.tolist() == [True, False, True, False]
+
+
+def test_lowest_seen_by_hand() -> None:
+    pgd, cw = survivors([record([0, 1, 2, 3, 7], range(8))]), survivors([record([1, 5], [1, 2, 5])])
+    joined = lowest_seen([pgd, cw], np.arange(2, 10))
+    assert joined.index.tolist() == [2, 3, 4, 5, 6, 7]  # nothing was run on 8 and 9
+    assert joined.survived.tolist() == [False, True, False, False, False, True]
+    assert joined.n_expected == 8
+
+
+def test_restricted_to_some_images() -> None:
+    flags = survivors([record([0, 2], range(4), n=10)])
+    assert restricted(flags, np.arange(6)) is flags
+    fewer = restricted(flags, np.array([2, 3, 8]))
+    assert (fewer.index.tolist(), fewer.survived.tolist()) == ([2, 3], [True, False])
+    assert fewer.n_expected == 2
 
 
 def test_difference_is_on_the_shared_images_only() -> None:

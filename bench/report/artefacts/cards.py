@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bench.records import RunRecord
-from bench.report.aggregate import AUTOATTACK
+from bench.report.aggregate import AUTOATTACK, sections
 from bench.report.artefacts.artefact import Made
 from bench.report.artefacts.trained import name, seed_text, untrained
 from bench.report.artefacts.written import remark
-from bench.report.card import BEST, CLEAN, NAMES, WORST, Card, Stage, make_card
+from bench.report.card import BEST, CLEAN, LOWEST, NAMES, WORST, Card, Stage, make_card
 from bench.report.card_figure import card_pictures
 from bench.report.chosen import Chosen, StudyRuns
 from bench.report.latex import escaped
@@ -40,11 +40,12 @@ def _make(chosen: Chosen, note: str, *, every: bool) -> Made:
     files: dict[str, bytes] = {}
     lacks, text = untrained(chosen.studies), ""
     for study in chosen.studies:
+        joins = _joins(study)
         for method, runs in study.runs.items():
             drawn = False
             for run in runs:
                 lacks += _lacks(study, run, name(study, method, chosen.studies))
-                card = make_card(run, _asked(study), chosen.caption)
+                card = make_card(run, _asked(study), chosen.caption, joins.get(run.run_id))
                 if card is None:
                     continue
                 files |= _sentence(card, remark(chosen, note))
@@ -54,6 +55,17 @@ def _make(chosen: Chosen, note: str, *, every: bool) -> Made:
                     text = FIRST_SEEDS
                 drawn = True
     return Made(files=files, lacks=tuple(lacks), remark=text)
+
+
+def _joins(study: StudyRuns) -> dict[str, tuple[str, ...]]:
+    """Of each run the attacks of the worst case in a table of the study."""
+    everyone = [run for runs in study.runs.values() for run in runs]
+    return {
+        run.run_id: section.worst_over
+        for section in sections(everyone)
+        for group in section.groups
+        for run in group.runs
+    }
 
 
 def _lacks(study: StudyRuns, run: RunRecord, called: str) -> Iterator[str]:
@@ -87,7 +99,8 @@ def _head(card: Card) -> str:
 
 def card_sentence(card: Card) -> str:
     """The card's facts in LaTeX, on one line."""
-    plain = [stage for stage in card.stages if not stage.block and stage.name != WORST]
+    joins = {WORST: card.row.worst_over, LOWEST: card.row.lowest_over}
+    plain = [stage for stage in card.stages if not stage.block and stage.name not in joins]
     parts = [
         _text(stage, "clean accuracy" if stage.name == CLEAN else stage.name) for stage in plain
     ]
@@ -95,8 +108,8 @@ def card_sentence(card: Card) -> str:
     if cascade:
         stages = ", ".join(f"{stage.name} {percent(stage.value)}" for stage in cascade)
         parts.append(f"{_text(cascade[-1], NAMES[AUTOATTACK])} (after {stages})")
-    for stage in (stage for stage in card.stages if stage.name == WORST):
-        parts.append(_text(stage, f"worst case over {', '.join(card.row.worst_over)}"))
+    for stage in (stage for stage in card.stages if stage.name in joins):
+        parts.append(_text(stage, f"{stage.name} over {', '.join(joins[stage.name])}"))
     where = f"on {card.setting.dataset}, {card.setting.arch}, {card.training}"
     facts = f"{'; '.join(parts)}; 95% intervals (Wilson). {card.masking}. {card.size}"
     run = rf"\texttt{{{escaped(card.run.run_id)}}}"
