@@ -24,8 +24,10 @@ from bench.report.published import CAT, REFERENCE
 from bench.study import Study
 from bench.suite import load_suite
 from tests.report.cells import attacked, cell, first, measured
+from tests.report.made_suite import make_suite
 
 HOLDS, FAILS, OPEN = Verdict.HOLDS, Verdict.FAILS, Verdict.OPEN
+ROOT = Path(__file__).parent.parent.parent
 N = 200
 
 
@@ -143,7 +145,7 @@ def test_transfer_counts_all_images_and_the_natural_source_alone(tmp_path: Path)
             usual = source == ("natural",)
             attacked(
                 folder,
-                "transfer",
+                "transfer" if usual else f"transfer:{'+'.join(source)}",
                 first(N, 110),
                 eps=eps,
                 sources=source,
@@ -157,6 +159,46 @@ def test_transfer_counts_all_images_and_the_natural_source_alone(tmp_path: Path)
     weaker = claim(tmp_path, "4b")
     assert weaker.verdict is HOLDS
     assert {(f.first, f.second) for f in weaker.deciding} == {(0.55, 0.3), (0.55, 0.45)}
+
+
+SOURCES = ("from natural", "from madry", "from natural+madry")
+"""Of Table 4's transferred attacks, as findings name them."""
+
+
+def of_sources(result: Result) -> dict[str, set[str]]:
+    """By source the comparisons that were made."""
+    found = result.tested.findings
+    return {detail: {f.what for f in found if f.detail == detail} for detail in SOURCES}
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_transfer_has_rows_for_every_source_of_table_4(made: bool, tmp_path: Path) -> None:
+    """Of made records and of those of the repository, which a run has written."""
+    if made:
+        make_suite(tmp_path, "table4")
+    results = tmp_path if made else ROOT / "results" / "paper-tiny"
+    best, weaker = claim(results, "4a"), claim(results, "4b")
+    pairs = {f"{cat} vs {other}" for cat in CAT for other in (REFERENCE, "trades")}
+    assert of_sources(best) == dict.fromkeys(SOURCES, pairs)
+    assert {f.detail for f in best.deciding} == {"from natural"}
+    everyone = {*CAT, REFERENCE, "trades"}
+    assert of_sources(weaker) == dict.fromkeys(SOURCES, everyone)
+    assert best.tested.lacks == weaker.tested.lacks == ()
+
+
+def test_transfer_from_a_source_that_lacks_is_named(tmp_path: Path) -> None:
+    own = study("table4")
+    for method in own.methods:
+        folder = cell(tmp_path, own, method)
+        eps = radii(own, PGD)[0]
+        attacked(folder, PGD, first(N, 60), eps=eps)
+        kept = first(N, 110)
+        attacked(folder, "transfer:madry", kept, eps=eps, sources=("madry",), after=kept)
+    weaker = claim(tmp_path, "4b")
+    assert of_sources(weaker)["from madry"] == set(own.methods)
+    assert f"madry: no transfer from natural at eps {eps:.4g}" in weaker.tested.lacks
+    assert len(weaker.tested.lacks) == 2 * len(own.methods)
+    assert claim(tmp_path, "4a").deciding == []
 
 
 def test_transfer_that_is_stronger_than_white_box_is_caught(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from bench.report.units import eps_text
 from bench.study import Study
 
 BEST, LAST = "best", "last"
+USUAL = ("natural",)
+"""Sources of a transferred attack that names none."""
 _COMPARED = "compared"
 
 
@@ -47,7 +49,7 @@ class Attack:
     """Which evaluations of a model are meant."""
 
     name: str
-    """Of the attack; `clean` for none."""
+    """Of the attack, without the sources of a transferred one; `clean` for none."""
     eps: float | None = None
     """None: the study's."""
     checkpoint: str = BEST
@@ -164,10 +166,14 @@ def _meant(evaluation: EvaluationRecord, attack: Attack, own_eps: float) -> bool
         return False
     if attack.name == CLEAN:
         return True
-    if attack.sources is not None and tuple(spec.params.get("sources", ())) != attack.sources:
-        return False
-    wanted = own_eps if attack.eps is None else attack.eps
-    return spec.attack == attack.name and same_eps(spec.eps, wanted)
+    name, _, sources = spec.attack.partition(":")
+    if attack.sources is not None:
+        # the usual source is not in the name: `transfer`, but `transfer:natural+madry`
+        own = tuple(sources.split("+")) if sources else tuple(spec.params.get("sources", USUAL))
+        same = (name, own) == (attack.name, attack.sources)
+    else:
+        same = spec.attack == attack.name
+    return same and same_eps(spec.eps, own_eps if attack.eps is None else attack.eps)
 
 
 def _outcomes(found: Sequence[EvaluationRecord], attack: Attack) -> Flags:

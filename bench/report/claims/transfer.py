@@ -5,14 +5,13 @@ from __future__ import annotations
 from bench.report.aggregate import PGD
 from bench.report.chosen import Chosen, StudyRuns
 from bench.report.claims.claim import Claim, Finding, Tested, conclude
-from bench.report.claims.evidence import Attack, Side, distinct, models
+from bench.report.claims.evidence import USUAL, Attack, Side, distinct, models
 from bench.report.claims.points import alone, better, point_findings, versus, within
 from bench.report.claims.wording import BETTER
 from bench.report.published import CAT, TABLE_4
 from bench.report.units import percent
 
 _TRANSFER = "transfer"
-_PAPER_SOURCE = ("natural",)
 
 
 def _best(chosen: Chosen) -> Tested:
@@ -27,7 +26,7 @@ def _best(chosen: Chosen) -> Tested:
         others = [model for model in own if model.method not in CAT]
         for sources, eps in _asked(part):
             attack = Attack(name=_TRANSFER, eps=eps, sources=sources, everything=True)
-            decides = sources == _PAPER_SOURCE
+            decides = sources == USUAL  # as in the paper
             rows, missing = point_findings(
                 versus(cats, others, attack),
                 better,
@@ -69,7 +68,7 @@ def _asked(part: StudyRuns) -> list[tuple[tuple[str, ...], float]]:
     for attack in part.study.attacks:
         name, _, sources = attack.name.partition(":")
         if name == _TRANSFER and attack.eps is not None:
-            asked.append((tuple(sources.split("+")) if sources else _PAPER_SOURCE, attack.eps))
+            asked.append((tuple(sources.split("+")) if sources else USUAL, attack.eps))
     return asked
 
 
