@@ -94,7 +94,7 @@ def _legend(figure: Figure, with_paper: bool) -> None:
         for name, heading in COLUMNS.items()
     ]
     if with_paper:
-        text = "the paper's, at eps 0.01, 0.02, 0.03\n(VGG-16 on CIFAR-10, norm unstated)"
+        text = "the paper's, at eps 0.01, 0.02, 0.03\n(network and norm unstated)"
         marks.append(Line2D([], [], linestyle="", color=_GREY, marker="x", label=text))
     figure.legend(handles=marks, loc="outside lower center", frameon=False, ncols=2)
 

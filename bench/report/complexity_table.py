@@ -15,7 +15,8 @@ from bench.report.units import MINUS, MISSING
 
 COMPLEXITY_CLAIM = (
     "The CAT paper (arXiv 2002.06789, section 3.5) finds products 2.54, 3.53 and 1.39 times its "
-    "own network's for training at fixed eps 0.01, 0.02 and 0.03. Its norm is unstated."
+    "own network's for training at fixed eps 0.01, 0.02 and 0.03. It names neither the network nor "
+    "the norm."
 )
 COMPLEXITY_LEGEND = (
     "Product over the layers of a norm of their weights, relative to {reference}; above 1: larger. "
@@ -24,7 +25,7 @@ COMPLEXITY_LEGEND = (
     "\u00d7\u00f7 its standard deviation as a factor."
 )
 PAPER_RATIOS = {0.01: 2.54, 0.02: 3.53, 0.03: 1.39}
-"""By the fixed radius; of VGG-16 on CIFAR-10."""
+"""By the fixed radius. The paper names no network; its Table 1 has VGG-16 at these radii."""
 COLUMNS = {
     "folded_spectral": "Spectral, folded",
     "folded_frobenius": "Frobenius, folded",

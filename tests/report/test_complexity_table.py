@@ -78,7 +78,7 @@ def test_markdown_and_csv() -> None:
     networks = [network("cat-ce", 2.0), network("madry", 3.0)]
     text = markdown(complexity_table(networks), complexity_facts(networks))
     assert text.startswith("| Method | Spectral, folded | Frobenius, folded |")
-    assert "norm is unstated" in text
+    assert "neither the network nor the norm" in text
     content = complexity_csv(networks, "note")
     assert content.startswith("# note\n")
     rows = list(csv.DictReader(io.StringIO(content.split("\n", 1)[1])))

@@ -272,7 +272,7 @@ def test_validation_by_epoch_is_drawn_as_the_csv_has_it(
     histories(tmp_path)
     made = make(tmp_path, "convergence")
     golden(made, "convergence.csv")
-    assert made.lacks[:2] == ("natural: no training", "mma: no training")
+    assert made.lacks[:2] == ("natural: no training", "dynamic: no training")
     assert "mart, seed 0: no validation scores" in made.lacks
     figure = drawn(monkeypatch, "artefacts.convergence", tmp_path, "convergence")
     (axes,) = figure.axes

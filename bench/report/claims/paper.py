@@ -20,7 +20,7 @@ RADIUS_PAIRS = ((ADAPTIVE_HARD, REFERENCE), (CAT_PLAIN, FIXED_SOFT))
 LABEL_PAIRS = ((FIXED_SOFT, REFERENCE), (CAT_PLAIN, ADAPTIVE_HARD))
 """With and without the adaptive labels, the radius rule being equal."""
 COMPLEXITY = (2.54, 3.53, 1.39)
-"""Of training at the radii of Table 1, relative to CAT."""
+"""Of training at the radii of Table 1, relative to CAT; of which network is unstated."""
 SMALL = 0.01
 """A loss or gain up to here counts as none."""
 STEPS_COST = 0.03

@@ -154,13 +154,14 @@ CLAIMS = (
         title="Fixed-radius training has a larger complexity than CAT",
         says=(
             "The product of the layers' weight norms is 2.54, 3.53 and 1.39 times CAT's for "
-            "training at fixed radius 0.01, 0.02 and 0.03."
+            "training at fixed radius 0.01, 0.02 and 0.03, on a network that is not named."
         ),
         source="section 3.5",
         measured=(
             "log10 of the product of the layers' weight norms, best checkpoints: fixed radius over "
-            "cat-ce. The paper does not say which norm, so three are here, with BatchNorm "
-            "multiplied in (folded) and without (weights). Ratios to cat-mix are in claims.csv."
+            "cat-ce. The paper names neither the network of its ratios nor the norm, so three "
+            "norms are here, with BatchNorm multiplied in (folded) and without (weights). Ratios "
+            "to cat-mix are in claims.csv."
         ),
         rule=(
             "No sampling error: a network's norms are what they are. Of each radius and norm: "
