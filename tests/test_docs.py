@@ -122,6 +122,8 @@ def test_the_readme_gets_the_records_between_its_markers(tmp_path: Path) -> None
     assert "last" not in text
     assert "Percent of the first 100 test images, the same in all columns; [a, b]" in text
     assert "images that survive pgd-20, cw and autoattack, the same attacks in every row" in text
+    assert "at this eps: 3 attacks (pgd-20, cw, autoattack). Cost" in text
+    assert text.removesuffix(f"\n\n{END}\n\nAfter.\n").endswith("code was not recorded.")
     assert "seed 0." in text
     assert "Trained on: Made CPU @ 2 GHz, 2 threads." in text
     assert "made by `bench run --results results --eps 8/255`." in text

@@ -25,6 +25,7 @@ from bench.report.layout import (
 )
 from bench.report.markdown import markdown, plain
 from bench.report.published import REFERENCE
+from bench.report.revisions import section_code
 from bench.report.units import span
 
 _COLUMNS = (*NAMES.values(), ROBUST, LOWEST, MASKED, COST)
@@ -78,13 +79,14 @@ def _origin(section: Section, results: str) -> str:
     interval += "; \u00b1: standard deviation over seeds" if spread else ""
     return (
         f"Percent of the first {_n(rows)} test images, the same in all columns; {interval}. "
-        f"{''.join(f'{text} ' for text in attacks(section))}"
+        f"{''.join(f'{text} ' for text in attacks(section, last=False))}"
         f"Cost: forward and backward passes of the training, relative to {REFERENCE}'s. "
         f"Setting: {title(section.setting)}; best checkpoints; "
         f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}. "
         f"Trained on: {'; '.join(sorted(machines)) or 'not on record'}. "
-        f"From the records in `{results}`, made by {_commands(runs)}."
-    )
+        f"From the records in `{results}`, made by {_commands(runs)}. "
+        f"{' '.join(section_code(section, last=False))}"
+    ).rstrip()
 
 
 def _rows(section: Section) -> list[Row]:

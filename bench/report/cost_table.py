@@ -14,6 +14,7 @@ from bench.report.cost import GroupCost, Machine, RunCost, costs, mean
 from bench.report.groups import Setting
 from bench.report.layout import Line, Notes, Table, Text
 from bench.report.published import CAT, COST_CLAIM, REFERENCE
+from bench.report.revisions import code_facts
 from bench.report.units import MISSING, eps_text
 
 SAME = 1.25
@@ -62,7 +63,9 @@ def cost_facts(section: Section, results: str | Path) -> list[str]:
         lines += [f"{COST_CLAIM} {' '.join(_verdict(cost) for cost in cats)}", _RULE]
     elif trained and not any(cost.reference for cost in found):
         lines.append(_no_reference(section.setting, trained, results))
-    return lines + [f"Machine {letter}: {machine}." for machine, letter in _letters(found).items()]
+    lines += [f"Machine {letter}: {machine}." for machine, letter in _letters(found).items()]
+    rows = [(cost.group.label, [run.run for run in cost.runs]) for cost in found]
+    return lines + (code_facts(rows) if sum(len(runs) for _, runs in rows) > 1 else [])
 
 
 def cost_csv(sections: Sequence[Section], note: str) -> str:

@@ -15,6 +15,7 @@ from bench.report.curves import Curve
 from bench.report.groups import Group, same_eps, short, shown, training_values, varying
 from bench.report.layout import FULL, LOWEST, ROBUST, counted, full_labels, usual_lowest
 from bench.report.published import CAVEAT, SOURCE, TABLE_3
+from bench.report.revisions import section_code
 from bench.report.units import MISSING, eps_text
 from bench.report.verdict import listed
 from bench.spec import PRECISIONS
@@ -41,7 +42,8 @@ def facts(section: Section) -> list[str]:
         lines.append(f"In the paper's table, without a run here: {', '.join(absent)}.")
     if methods & set(TABLE_3):
         lines.append(f"Paper: {SOURCE}. {CAVEAT}")
-    return lines + _precision(section) + _unequal(section) + _mixed_data(section)
+    lines += _precision(section) + _unequal(section) + _mixed_data(section)
+    return lines + section_code(section)
 
 
 def images(section: Section) -> list[str]:
@@ -59,8 +61,8 @@ def images(section: Section) -> list[str]:
     return [text]
 
 
-def attacks(section: Section) -> list[str]:
-    """Which attacks the two columns join that are over several."""
+def attacks(section: Section, last: bool = True) -> list[str]:
+    """Which attacks the two columns join that are over several; `last`: has last checkpoints."""
     lines = []
     if section.worst_over:
         lines.append(
@@ -68,7 +70,8 @@ def attacks(section: Section) -> list[str]:
             f"every row; {MISSING} where a row lacks one of them."
         )
     if usual := usual_lowest(section):
-        noted = any(row.lowest and row.lowest_over != usual for row in section.rows)
+        rows = [row for row in section.rows if last or row.checkpoint != "last"]
+        noted = any(row.lowest and row.lowest_over != usual for row in rows)
         lines.append(
             f"{LOWEST}: images that survive every attack that was run on them at this eps: "
             f"{counted(usual)}{' unless a note says otherwise' * noted}."

@@ -122,6 +122,7 @@ def evaluate(
     labels: Sequence[int] | None = None,
     package_checks: Sequence[Mapping[str, Any]] = (),
     after: float | None = None,
+    info: Mapping[str, Any] | None = None,
 ) -> None:
     """One evaluation of n images.
 
@@ -163,6 +164,7 @@ def evaluate(
                 label=None if labels is None else np.array(labels)[index],
                 after=None if after is None else _hardness(n)[index] < after,
                 package_checks=tuple(package_checks),
+                info=info or {},
             ),
         )
 

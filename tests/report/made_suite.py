@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from bench.recipe import load_recipe
 from bench.study import AskedAttack, Study
@@ -37,6 +38,7 @@ def make_suite(
     seeds: Sequence[int] = (0,),
     survives: Survives = falling,
     images: int = 100,
+    provenance: Mapping[str, Any] | None = None,
 ) -> None:
     """A training for each study, method and seed, attacked on at most so many images."""
     done = set()
@@ -46,12 +48,18 @@ def make_suite(
             for seed in seeds:
                 cell = (study.arch, study.eps, method, seed)
                 if cell not in done:  # a smaller size takes one network for two
-                    _make(results, study, method, seed, survives, images)
+                    _make(results, study, method, seed, survives, images, provenance)
                 done.add(cell)
 
 
 def _make(
-    results: Path, study: Study, method: str, seed: int, survives: Survives, images: int
+    results: Path,
+    study: Study,
+    method: str,
+    seed: int,
+    survives: Survives,
+    images: int,
+    provenance: Mapping[str, Any] | None,
 ) -> None:
     recipe, _ = load_recipe(study.recipe, arch=study.arch, dataset=study.dataset, method=method)
     values = recipe.replaced(study.training, "a test")
@@ -65,6 +73,7 @@ def _make(
         eps=study.eps,
         epochs=values.epochs,
         values=values,
+        provenance=provenance,
         card={
             "paper": "arXiv 0000.00000",
             "objective": f"CE(Z(x'), y) + beta |{method}|",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from bench.records import RunRecord
 from bench.report.chosen import Chosen, command
 from bench.report.masking import Masking
 from bench.report.significance import LEVEL
@@ -82,6 +83,7 @@ class Concerned:
 
     label: str
     masking: Masking
+    runs: tuple[RunRecord, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,7 +41,7 @@ class Model:
     def concerned(self, checkpoint: str = "best") -> Concerned:
         """With what the masking checks found on the checkpoint."""
         found = masking(self.runs, checkpoint, self.study.eps)
-        return Concerned(label=self.label, masking=found)
+        return Concerned(label=self.label, masking=found, runs=self.runs)
 
 
 @dataclass(frozen=True, kw_only=True)

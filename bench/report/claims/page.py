@@ -10,6 +10,7 @@ from bench.report.claims.wording import SHARED
 from bench.report.layout import Line, Table, Text
 from bench.report.markdown import Markup, bullets, markdown, plain
 from bench.report.masking import N_CHECKS
+from bench.report.revisions import code_facts
 from bench.report.units import ALARM, MINUS, MISSING, percent
 
 TITLE = "# The claims of the CAT paper, one by one"
@@ -47,9 +48,14 @@ def page(results: Sequence[Result], note: str) -> str:
     blocks = [note, TITLE, HEAD, bullets(HEAD_RULES)]
     if any(result.chosen and not result.chosen.full for result in results):
         blocks.append(SMALLER)
+    code = {result.claim.key: _code(result) for result in results}
+    told = {tuple(lines) for lines in code.values() if lines}
+    if len(told) == 1:  # the same of every claim is said once
+        blocks += [" ".join(lines) for lines in told]
+        code = {}
     blocks += ["## Summary", markdown(_summary(results))]
     for result in results:
-        blocks += _section(result)
+        blocks += _section(result, code.get(result.claim.key, []))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -103,7 +109,7 @@ def _alarms(result: Result) -> str:
     return "; ".join(alarmed) or "none"
 
 
-def _section(result: Result) -> list[str]:
+def _section(result: Result, code: Sequence[str]) -> list[str]:
     claim, tested = result.claim, result.tested
     blocks = [
         f"## {claim.key} {claim.title}",
@@ -116,7 +122,7 @@ def _section(result: Result) -> list[str]:
     blocks.append(f"**Verdict:** {_verdict(result)}")
     if claim.rule:
         blocks.append(f"**Rule:** {claim.rule}")
-    below = [*tested.notes, *_masking(tested.models), *_lacking(result)]
+    below = [*tested.notes, *_masking(tested.models), *code, *_lacking(result)]
     return [*blocks, bullets(below)] if below else blocks
 
 
@@ -134,6 +140,18 @@ def _verdict(result: Result) -> str:
         return f"{Verdict.MISSING}: run `{result.command}`."
     counts = f" ({_counts(result)})" if len(result.deciding) > 1 else ""
     return f"{verdict_text(result)}{counts}."
+
+
+def _code(result: Result) -> list[str]:
+    """Which code made the figures of a claim; empty for a claim without figures."""
+    if result.chosen is None or not result.tested.findings:
+        return []
+    rows = [(model.label, model.runs) for model in result.tested.models]
+    # a claim that names no models is on trainings of its suite
+    rows = rows or [item for part in result.chosen.studies for item in part.runs.items()]
+    # accuracies alone come from evaluations
+    attacked = any(finding.unit is Unit.POINTS for finding in result.tested.findings)
+    return code_facts(rows, (lambda _: True) if attacked else None)
 
 
 def _lacking(result: Result) -> Iterator[str]:
