@@ -32,7 +32,7 @@ Kind = Literal["surface", "contour"]
 
 _NAMES = {
     "ce": "cross entropy (nats)",
-    "margin": "margin $Z_j - Z_y$ of the best wrong class j (logits)",
+    "margin": "margin Z_j \u2212 Z_y of the best wrong class j (logits)",
 }
 _UNITS = {"ce": "cross entropy (nats)", "margin": "margin (logits)"}
 _COLUMNS = 3
