@@ -51,10 +51,11 @@ def images(section: Section) -> list[str]:
     if not section.worst_over:
         return []
     other = any(row.clean and not np.array_equal(row.index, section.index) for row in section.rows)
+    n = len(section.index)
     text = (
         "Images: all numbers of a row are of the same images, those evaluated under "
-        f"{listed(section.worst_over)}; {len(section.index)} images, the same "
-        f"{'where no other n is given' if other else 'in every row'}."
+        f"{listed(section.worst_over)}: {n} images, the same in every row"
+        f"{f' whose n is {n}' if other else ''}."
     )
     if full_labels(section):
         text += f" Columns marked {FULL}, below, are of every evaluated image."
