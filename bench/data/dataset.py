@@ -7,6 +7,7 @@ maps them to [0, 1].
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -147,6 +148,8 @@ class Dataset:
 
     def seen_by(self, num_classes: int) -> Dataset:
         """The same images for a model of that many classes, the last of which may be missing."""
+        if self.all_classes:
+            return self
         return replace(self, num_classes=max(num_classes, self.num_classes), all_classes=True)
 
     def lines(self, *, trains: bool = False) -> list[str]:
@@ -156,6 +159,11 @@ class Dataset:
         """
         told = [f"{self.origin}: {self._reading(trains)}"] * isinstance(self.test, FileSplit)
         return [*told, *(f"  warning: {self.origin}: {text}" for text in self.warnings)]
+
+    def notes(self, others: Sequence[str] = ()) -> dict[str, list[str]]:
+        """What a record keeps: these notes and the warnings; nothing where there are none."""
+        found = [*others, *(f"{self.origin}: {text}" for text in self.warnings)]
+        return {"notes": found} if found else {}
 
     def _reading(self, trains: bool) -> str:
         size, pad = self.image_size, padding(self.image_size)
