@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.datasets import ImageFolder
 from torchvision.transforms import CenterCrop, Compose, Pad, RandomResizedCrop, Resize
 from torchvision.transforms.functional import resized_crop, to_tensor
 
@@ -474,6 +475,37 @@ def test_a_bad_folder_is_one_line_that_names_it(case: str, tmp_path: Path) -> No
     assert words.format(root=root) in message
 
 
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ([str(k) for k in range(12)], "folder '2' is class 4, not 2; "),
+        ([str(k) for k in range(1, 11)], "folder '2' is class 2, not 1; "),
+        (["7", "8", "100"], "folder '7' is class 1, not 0; "),
+        ([f"{k:02}" for k in range(12)], None),
+        ([str(k) for k in range(10)], None),
+        (["3", "5", "8"], None),
+        (["1", "2", "10", "other"], None),
+        (["c1", "c10", "c2"], None),
+    ],
+    ids=str,
+)
+def test_class_folders_that_are_numbers_keep_the_order_of_imagefolder_and_say_so(
+    names: list[str], words: str | None, tmp_path: Path
+) -> None:
+    make_folder(tmp_path / "n", {"train": 2, "test": 1}, names)
+    data = load_dataset(f"folder:{tmp_path / 'n'}@8")
+    theirs = ImageFolder(tmp_path / "n" / "test").class_to_idx
+    paths = files(data, "test").paths
+    ours = {path.split("/")[0]: y for path, y in zip(paths, data.test.y.tolist(), strict=True)}
+    assert ours == theirs
+    if words is None:
+        assert data.warnings == ()
+    else:
+        (warning,) = data.warnings
+        assert words in warning
+        assert "rename the folders with leading zeros ('0" in warning
+
+
 def test_a_missing_folder_and_impossible_sizes(tmp_path: Path) -> None:
     message = refusal(lambda: load_dataset("folder:nowhere@32"))
     assert message == (
@@ -520,6 +552,19 @@ def test_restricted_imagenet_takes_its_synsets_by_sorted_place(imagenet: Path) -
     assert (
         load_dataset("restricted-imagenet@32", data_root=imagenet).name == "restricted-imagenet-32"
     )
+
+
+def test_imagenet_is_evaluated_on_without_its_training_images(tmp_path: Path) -> None:
+    root = make_imagenet(tmp_path / "imagenet", 0, 1)
+    whole = load_dataset("restricted-imagenet", data_root=root, trains=False)
+    assert (len(whole.train), len(whole.test), whole.num_classes) == (0, 203, 9)
+    for synset_folder in (root / "train").iterdir():
+        synset_folder.rmdir()
+    (root / "train").rmdir()
+    alone = load_dataset("restricted-imagenet", data_root=root, trains=False)
+    assert (alone.test.sha256, alone.num_classes) == (whole.test.sha256, 9)
+    assert alone.class_names == tuple(RANGES)
+    assert f"there is no folder {root / 'train'}" in load_restricted(root)
 
 
 def load_restricted(root: Path | None) -> str:
