@@ -66,12 +66,13 @@ def evaluate_runs(runs: Sequence[str], request: Request, where: Where) -> None:
             provenance = origin | plan.dataset.notes()
             Runner(plan, where.results, where.device, where.reporter, provenance).run()
         for found, load in given:
-            run, name = found.run, found.dataset.name
+            run = found.run
             where.reporter.say(
-                f"{run.run_id} was trained on {run.dataset}; on {name} it gets a record of its own"
+                f"the test images of {found.dataset.name} here are not those of {run.run_id}, "
+                f"which was trained on {run.dataset}; on them it gets a record of its own"
             )
-            eps = request.eps or str(TrainSpec.from_dict(run.spec).attacked_eps)
-            asked = replace(request, eps=eps)
+            own = str(TrainSpec.from_dict(run.spec).attacked_eps)
+            asked = replace(request, eps=own if request.eps is None else request.eps)
             _evaluate_given(load, found.dataset, found.source, asked, inside)
     where.reporter.say(f"the records are in {where.results}. Next: bench report")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.asked import Asked, all_sources
 from bench.data import Dataset, load_dataset
+from bench.data.dataset import first_images
 from bench.eps import parse_eps
 from bench.errors import ConfigError, unknown_name
 from bench.folder import RunFolder
@@ -59,7 +60,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """A run that is to be attacked on other data than its own."""
+    """A run that is to be attacked on other images than those of its record."""
 
     run: RunRecord
     dataset: Dataset
@@ -87,9 +88,12 @@ def plan_runs(
     plans, elsewhere = list[Plan](), list[Elsewhere]()
     for (source, n_train), group in by_source.items():
         dataset = request.load(source, n_train)
-        own = [run for run in group if run.dataset == dataset.name]
-        others = [run for run in group if run.dataset != dataset.name]
-        elsewhere += [Elsewhere(run, dataset, source) for run in others]
+        own = []
+        for run in group:
+            if _is_of(run, dataset):
+                own.append(run)
+            else:
+                elsewhere.append(Elsewhere(run, dataset, source))
         if own:
             plans.append(_plan(dataset, source, own, request, records, results))
     return plans, elsewhere
@@ -101,6 +105,18 @@ def _finished(name: str, there: dict[str, RunRecord]) -> RunRecord:
     if there[name].status != "done":
         raise ConfigError(f"run {name} is {there[name].status}; run its training to the end first")
     return there[name]
+
+
+def _is_of(run: RunRecord, dataset: Dataset) -> bool:
+    """Whether its data have that name, and the test images that it was attacked on are these."""
+    there = {
+        (e.spec.n_examples, e.spec.data_sha256)
+        for e in run.evaluations
+        if e.spec.split == "test" and e.spec.n_examples <= len(dataset.test)
+    }
+    return run.dataset == dataset.name and all(
+        first_images(dataset.test, n).sha256 == sha256 for n, sha256 in there
+    )
 
 
 def _plan(

@@ -253,8 +253,9 @@ def test_a_run_on_other_data_gets_a_record_of_its_own(tmp_path: Path) -> None:
     result = on(tmp_path, run, "--dataset", other, *asked)
     assert result.exit_code == 0, result.output
     assert (
-        f"{run.run_id} was trained on own; on other it gets a record of its own\n" in result.stderr
-    )
+        f"the test images of other here are not those of {run.run_id}, which was trained on own; "
+        "on them it gets a record of its own\n"
+    ) in result.stderr
     records = {record.run_id: record for record in load_records(tmp_path / "r")}
     own = records.pop(run.run_id)
     assert {e.spec.attack for e in own.evaluations} == {"clean"}  # nothing of the other images
@@ -273,6 +274,25 @@ def test_a_run_on_other_data_gets_a_record_of_its_own(tmp_path: Path) -> None:
     assert len(load_records(tmp_path / "r")) == n
     report = bench("report", "--results", str(tmp_path / "r"), "--reports", str(tmp_path / "p"))
     assert report.exit_code == 0, report.output
+
+
+def test_other_images_of_the_same_name_do_not_mix_with_those_on_record(tmp_path: Path) -> None:
+    run = trained(tmp_path, save(tmp_path / "own.npz", 60, 24))
+    x, y = shades(24, seed=5)
+    np.savez(tmp_path / "0" / "own.npz", x_test=x, y_test=y)
+    asked = ("--dataset", f"npz:{tmp_path / '0' / 'own.npz'}", "--attacks", "clean,fgsm")
+    assert on(tmp_path, run, *asked).exit_code == 0
+    own, other = sorted(load_records(tmp_path / "r"), key=lambda record: record.kind == "model")
+    assert {e.spec.attack for e in own.evaluations} == {"clean"}
+    assert {e.spec.attack for e in other.evaluations} == {"clean", "fgsm"}
+    images = {
+        record.kind: {e.spec.data_sha256 for e in record.evaluations} for record in (own, other)
+    }
+    assert images["train"].isdisjoint(images["model"])
+    # fewer of its own images are its own
+    fewer = on(tmp_path, run, "--test-size", "10", "--attacks", "fgsm")
+    assert fewer.exit_code == 0
+    assert len(load_records(tmp_path / "r")) == 2
 
 
 def test_a_run_on_images_of_another_kind_is_refused(tmp_path: Path) -> None:

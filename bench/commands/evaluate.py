@@ -49,8 +49,8 @@ from bench.commands.work import at_work
 )
 @click.option(
     "--dataset",
-    help="Test images; a run gets a record of its own on others than its own data.  [the run's "
-    "own; needed with --model]",
+    help="Test images; on data other than its own a run gets a separate record.  [the run's own; "
+    "needed with --model]",
 )
 @data_root_option
 @click.option("--eps", help="Radius: 8/255 or 0.03.  [the run's own; 8/255 with --model]")

@@ -68,8 +68,8 @@ def load_folder(
     test = root / ("test" if (root / "test").is_dir() else "val")
     if trains and not (root / "train").is_dir():
         raise DataError(
-            f"{where}: there is no folder train/ in it; put a folder of images per class into it: "
-            "training images are missing, and bench evaluate alone does without"
+            f"{where}: there is no folder train/ in it; put a folder of images per class into it; "
+            "training images are missing, and only bench evaluate works without them"
         )
     if not test.is_dir():
         raise DataError(

@@ -33,15 +33,15 @@ def load_npz(text: str, *, reserved: Sequence[str], trains: bool = True) -> Sour
     """The images of the .npz file at path `text`, relative to the working directory.
 
     reserved: names of other data sets, which this file may not pass for. trains: whether there
-    must be training images. Colour images are
-    cropped (padding H / 8, so 4 at 32 pixels) and mirrored by default; grey ones, often
-    characters, are not. Raises DataError: one line with the file, what is wrong, what to do.
+    must be training images. Colour images are cropped (padding H / 8, so 4 at 32 pixels) and
+    mirrored by default; grey ones, often characters, are not. Raises DataError: one line with the
+    file, what is wrong, what to do.
     """
     path = Path(text).expanduser()
     where = f"npz data '{text}'"
     arrays = _read(path, where, trains)
     test = _split(arrays, "test", where)
-    there = trains or (arrays.keys() >= set(TRAIN) and len(arrays["x_train"]))
+    there = trains or (arrays.keys() >= set(TRAIN) and arrays["x_train"].size > 0)
     train = _split(arrays, "train", where) if there else test.take(np.arange(0))
     if train.x.shape[1:] != test.x.shape[1:]:
         raise DataError(

@@ -63,8 +63,9 @@ def evaluate(
 
     x and y are tensors, numpy arrays or lists. Images are floats in [0, 1], or uint8 of 0..255,
     which are divided by 255; half precision becomes float32, and so does float64 unless the model
-    is in float64. Pixels at most 1e-5 outside of [0, 1] (half precision: two rounding steps) are
-    clamped, in a copy; others are refused. Labels are integers of any type, or bool.
+    is in float64 or has no weights. Pixels at most 1e-5 outside of [0, 1] (half precision: two
+    rounding steps) are clamped, in a copy; others are refused. Labels are integers of any type, or
+    bool.
 
     batch_size: rows of one call of the model; it bounds the memory and changes no result. checks:
     also measure whether the model hides its gradients, as far as `effort` says; surrogates:
