@@ -96,10 +96,14 @@ class Asked:
         )
 
     def refuse_too_few_classes(self, attacks: Iterable[AskedAttack]) -> None:
-        """AutoAttack would refuse too few classes itself, but after the training."""
+        """AutoAttack would refuse too few classes itself, but after the training.
+
+        Nothing is refused where the model may know more classes than the data show.
+        """
+        too_few = self.dataset.all_classes and self.dataset.num_classes < AUTOATTACK_CLASSES
         for attack in attacks:
             is_autoattack = isinstance(get_attack(attack.name), AutoAttackPart | Cascade)
-            if is_autoattack and self.dataset.num_classes < AUTOATTACK_CLASSES:
+            if is_autoattack and too_few:
                 raise ConfigError(
                     f"attack '{attack.name}' needs at least {AUTOATTACK_CLASSES} classes and "
                     f"{self.dataset.name} has {self.dataset.num_classes}; "

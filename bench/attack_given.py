@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from bench.archs.weights import state_sha256
 from bench.asked import TWIN, Asked, all_sources
 from bench.attacks.blocks import MIN_ROWS
+from bench.data import Dataset
 from bench.eps import REFERENCE_EPS, parse_eps
 from bench.errors import ConfigError, ModelError
 from bench.evaluation.store import Images, Target, evaluate_missing
@@ -22,13 +25,13 @@ from bench.external.identity import fingerprint, own_spec, write_fingerprint
 from bench.external.selfcheck import self_check
 from bench.folder import RunFolder
 from bench.machine import describe_machine
-from bench.plan_runs import Request, plan_runs
+from bench.plan_runs import Elsewhere, Request, plan_runs
 from bench.progress import Reporter
 from bench.provenance import evaluation_code
 from bench.records import load_records
 from bench.runner import WAIT_SECONDS, Runner
-from bench.spec import CHUNK, GIVEN, EvalSpec, MeasureSpec
-from bench.trained import surrogate_network
+from bench.spec import CHUNK, GIVEN, EvalSpec, MeasureSpec, ModelSpec, TrainSpec
+from bench.trained import load_network, refuse_other_images, surrogate_network
 
 
 @dataclass(frozen=True)
@@ -46,22 +49,67 @@ class Where:
 
 def evaluate_runs(runs: Sequence[str], request: Request, where: Where) -> None:
     """Attack trained runs; raises a BenchError before any work where one cannot be attacked."""
-    plans = plan_runs(runs, request, load_records(where.results), where.results)
+    plans, elsewhere = plan_runs(runs, request, load_records(where.results), where.results)
+    given = [
+        (found, partial(_as_given, found, checkpoint, where))
+        for found in elsewhere
+        for checkpoint in request.checkpoints
+    ]
+    for _, load in given:
+        load()  # raises where it cannot be attacked
+    inside = replace(where, helpers=nullcontext())
     with where.helpers:
         for plan in plans:
-            provenance = {"command": where.command, "dataset_source": plan.source}
+            for line in plan.dataset.lines():
+                where.reporter.say(line)
+            origin = {"command": where.command, "dataset_source": plan.source}
+            provenance = origin | plan.dataset.notes()
             Runner(plan, where.results, where.device, where.reporter, provenance).run()
+        for found, load in given:
+            run = found.run
+            where.reporter.say(
+                f"the test images of {found.dataset.name} here are not those of {run.run_id}, "
+                f"which was trained on {run.dataset}; on them it gets a record of its own"
+            )
+            own = str(TrainSpec.from_dict(run.spec).attacked_eps)
+            asked = replace(request, eps=own if request.eps is None else request.eps)
+            _evaluate_given(load, found.dataset, found.source, asked, inside)
     where.reporter.say(f"the records are in {where.results}. Next: bench report")
 
 
 def evaluate_external(named: Named, request: Request, where: Where) -> None:
     """Attack a model that was not trained here; it gets a record like any other."""
-    results, device, reporter = where.results, where.device, where.reporter
     if request.dataset is None:
         raise ConfigError("--model needs --dataset: the test images to attack it on")
     data = request.load(request.dataset)
-    asked, attacks = Asked(data), request.asked_attacks((GIVEN,))
-    asked.refuse_too_few_classes(attacks)
+    _evaluate_given(
+        lambda: load_external(named, data, where.device), data, request.dataset, request, where
+    )
+
+
+def _as_given(found: Elsewhere, checkpoint: str, where: Where) -> ExternalModel:
+    """The network of a run, for a record on other data than it was trained on."""
+    run_id, dataset = found.run.run_id, found.dataset
+    spec = TrainSpec.from_dict(found.run.spec)
+    refuse_other_images(spec, dataset)
+    network = load_network(spec, RunFolder(where.results, run_id), checkpoint)
+    model = ModelSpec(
+        model=run_id if checkpoint == "best" else f"{run_id}:{checkpoint}",
+        weights_sha256=state_sha256(network),
+        source_sha256=None,
+        num_classes=spec.num_classes,
+        dataset=dataset.name,
+    )
+    return ExternalModel(network.to(where.device), model)
+
+
+def _evaluate_given(
+    load: Callable[[], ExternalModel], data: Dataset, source: str, request: Request, where: Where
+) -> None:
+    """Attack the model that `load` gives, on `data`, which --dataset calls `source`."""
+    results, device, reporter = where.results, where.device, where.reporter
+    attacks = request.asked_attacks((GIVEN,))
+    Asked(data).refuse_too_few_classes(attacks)
     networks: dict[str, nn.Module] = {}
 
     def network(run_id: str) -> nn.Module:
@@ -74,14 +122,19 @@ def evaluate_external(named: Named, request: Request, where: Where) -> None:
     for run_id in {*runs.values(), *own.values()}:
         network(run_id)  # raises where it cannot be used
     eps = REFERENCE_EPS if request.eps is None else parse_eps(request.eps)
+    external = load()
+    for line in data.lines():
+        reporter.say(line)
+    images = Images(data, device)
+    first = images.chunk(range(min(CHUNK, len(data.test))))
+    checked = self_check(external.network, *first, MIN_ROWS)
+    for line in checked.lines():
+        reporter.say(line)
+    asked = Asked(data.seen_by(checked.num_classes))
+    asked.refuse_too_few_classes(attacks)
     specs = asked.evaluations(attacks, eps, runs)
     checks = request.asked_checks((GIVEN,))
     measures = asked.checks(checks, eps, own) if checks else ()
-    external = load_external(named, data, device)
-    images = Images(data, device)
-    first = images.chunk(range(min(CHUNK, len(data.test))))
-    for line in self_check(external.network, *first, MIN_ROWS).lines():
-        reporter.say(line)
     for note in external.notes:
         reporter.say(f"  note: {note}")
     found = fingerprint(external.network, first[0])
@@ -95,9 +148,7 @@ def evaluate_external(named: Named, request: Request, where: Where) -> None:
     write_fingerprint(folder.path, found)  # before the record that it belongs to
     with where.helpers:
         machine = describe_machine(device)  # of which helpers have their share of the threads
-        provenance = {"dataset_source": request.dataset, "machine": machine}
-        if external.notes:
-            provenance["notes"] = list(external.notes)
+        provenance = {"dataset_source": source, "machine": machine} | data.notes(external.notes)
         target = Target(
             folder=folder,
             checkpoint=GIVEN,
@@ -113,7 +164,7 @@ def evaluate_external(named: Named, request: Request, where: Where) -> None:
     if reporter.exit_code == 2:
         raise ModelError(
             f"{len(reporter.failures)} of {n} evaluations and checks could not be made of "
-            f"{named.model}, for the reasons above; the others are in {folder.path}"
+            f"{external.spec.model}, for the reasons above; the others are in {folder.path}"
         )
     n -= len(reporter.failures)
     reporter.say(f"{folder.run_id}: {n} evaluations and checks are in {folder.path}")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.asked import Asked, all_sources
 from bench.data import Dataset, load_dataset
+from bench.data.dataset import first_images
 from bench.eps import parse_eps
 from bench.errors import ConfigError, unknown_name
 from bench.folder import RunFolder
@@ -47,16 +48,33 @@ class Request:
         return AskedMeasures(checkpoints=tuple(checkpoints), first=self.check_size)
 
     def load(self, source: str, train_size: int | None = None) -> Dataset:
-        """The images."""
+        """The images; of the training images at most so many, and as many as there are."""
         return load_dataset(
-            source, data_root=self.data_root, train_size=train_size, test_size=self.test_size
+            source,
+            data_root=self.data_root,
+            train_size=train_size,
+            test_size=self.test_size,
+            trains=False,
         )
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A run that is to be attacked on other images than those of its record."""
+
+    run: RunRecord
+    dataset: Dataset
+    source: str
+    """What --dataset calls it."""
 
 
 def plan_runs(
     names: Sequence[str], request: Request, records: Records, results: Path
-) -> list[Plan]:
-    """A plan for each data set; raises a BenchError where a run cannot be attacked."""
+) -> tuple[list[Plan], list[Elsewhere]]:
+    """A plan for each data set, and the runs that are of other data.
+
+    Raises a BenchError where a run cannot be attacked.
+    """
     for checkpoint in request.checkpoints:
         if checkpoint not in CHECKPOINTS:
             raise unknown_name("checkpoint", checkpoint, CHECKPOINTS)
@@ -67,10 +85,18 @@ def plan_runs(
         source = request.dataset or str(run.provenance["dataset_source"])
         n_train = int(run.spec["n_train"]) + int(run.spec["n_val"])
         by_source.setdefault((source, n_train), []).append(run)
-    return [
-        _plan(source, n_train, group, request, records, results)
-        for (source, n_train), group in by_source.items()
-    ]
+    plans, elsewhere = list[Plan](), list[Elsewhere]()
+    for (source, n_train), group in by_source.items():
+        dataset = request.load(source, n_train)
+        own = []
+        for run in group:
+            if _is_of(run, dataset):
+                own.append(run)
+            else:
+                elsewhere.append(Elsewhere(run, dataset, source))
+        if own:
+            plans.append(_plan(dataset, source, own, request, records, results))
+    return plans, elsewhere
 
 
 def _finished(name: str, there: dict[str, RunRecord]) -> RunRecord:
@@ -81,26 +107,33 @@ def _finished(name: str, there: dict[str, RunRecord]) -> RunRecord:
     return there[name]
 
 
+def _is_of(run: RunRecord, dataset: Dataset) -> bool:
+    """Whether its data have that name, and the test images that it was attacked on are these."""
+    there = {
+        (e.spec.n_examples, e.spec.data_sha256)
+        for e in run.evaluations
+        if e.spec.split == "test" and e.spec.n_examples <= len(dataset.test)
+    }
+    return run.dataset == dataset.name and all(
+        first_images(dataset.test, n).sha256 == sha256 for n, sha256 in there
+    )
+
+
 def _plan(
+    dataset: Dataset,
     source: str,
-    n_train: int,
     runs: Sequence[RunRecord],
     request: Request,
     records: Records,
     results: Path,
 ) -> Plan:
-    dataset = request.load(source, n_train)
+    dataset = dataset.seen_by(max(int(run.spec["num_classes"]) for run in runs))
     asked = Asked(dataset)
     attacks = request.asked_attacks(request.checkpoints)
     checks = request.asked_checks(request.checkpoints)
     asked.refuse_too_few_classes(attacks)
     cells, beside = [], {}
     for run in runs:
-        if dataset.name != run.dataset:
-            raise ConfigError(
-                f"{run.run_id} was trained on {run.dataset} and {source} is {dataset.name}; "
-                "name its data with --dataset"
-            )
         spec = TrainSpec.from_dict(run.spec)
         for checkpoint in request.checkpoints:
             load_network(spec, RunFolder(results, run.run_id), checkpoint)
@@ -139,6 +172,12 @@ def _surrogate(
         cell = Cell(surrogate(spec, twin), method)
     if RunFolder(results, cell.spec.run_id).weights("best").exists():
         return cell
+    if not len(dataset.train):
+        raise ConfigError(
+            f"surrogate '{name}' would be trained on the training images of {spec.run_id}, and "
+            f"{dataset.name} has none here; name them with --dataset, or a run of `bench run` that "
+            "is there (transfer:RUN_ID)"
+        )
     if digest([dataset.train.sha256, dataset.val.sha256, dataset.scale], 64) != spec.data_sha256:
         raise ConfigError(
             f"the training images of {spec.run_id} are not those of {dataset.name} here, so that "

@@ -105,7 +105,7 @@ class _Verifier:
             n_train = int(run.spec["n_train"]) + int(run.spec["n_val"])
         if (source, n_train) not in self._images:
             root = self.against.data_root
-            dataset = load_dataset(source, data_root=root, train_size=n_train)
+            dataset = load_dataset(source, data_root=root, train_size=n_train, trains=False)
             self._images[source, n_train] = Images(dataset, self.device)
         return self._images[source, n_train]
 
@@ -131,6 +131,9 @@ class _Verifier:
             there = checkpoint if checkpoint in CHECKPOINTS else "best"
             folder = RunFolder(given.results, name)
             return load_network(TrainSpec.from_dict(run.spec), folder, there)
+        trained, _, its_checkpoint = str(run.spec["model"]).partition(":")
+        if trained in self.runs:  # a run of ours on other data than it was trained on
+            return self._load(trained, its_checkpoint, dataset)
         mean, std = (_listed(run.spec.get(value)) for value in ("mean", "std"))
         named = Named(model=str(run.spec["model"]), weights=given.weights, mean=mean, std=std)
         external = load_external(named, dataset, self.device)

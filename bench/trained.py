@@ -55,7 +55,11 @@ def surrogate_network(results: Path, run_id: str, dataset: Dataset) -> nn.Module
 
 
 def refuse_other_images(spec: TrainSpec, dataset: Dataset) -> None:
-    """Raises ConfigError where a network cannot take the images, or knows other classes."""
+    """Raises ConfigError where a network cannot take the images, or knows other classes.
+
+    It may know more where the data do not show all that there are.
+    """
+    dataset = dataset.seen_by(spec.num_classes)
     takes = spec.in_channels, spec.image_size, spec.num_classes
     has = dataset.in_channels, dataset.image_size, dataset.num_classes
     if takes != has:

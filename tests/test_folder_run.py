@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from PIL import Image
 from torch import Tensor
 
 from bench.archs.weights import read_weights
@@ -184,6 +185,85 @@ def test_dry_run_times_a_folder(tmp_path: Path, pictures: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "natural-cnn-pictures-16-s0-" in result.stdout
     assert not (tmp_path / "r").exists()
+
+
+def test_what_becomes_of_the_files_is_told(tmp_path: Path, pictures: Path) -> None:
+    for asked in (["--attacks", "clean", "--dry-run"], ["--attacks", "clean"]):
+        result = bench(
+            *("run", "--results", str(tmp_path / "r"), "--dataset", f"folder:{pictures}@16"),
+            *("--device", "cpu", "--epochs", "1", "--arch", "cnn", "--methods", "natural", *asked),
+            "--no-checks",
+        )
+        assert result.exit_code == 0, result.output
+        assert (
+            f"folder data '{pictures}': 36 training and 12 test images, 3 classes; files of 16x16 "
+            "pixels are taken as they are, others are resized to 18 and centre-cropped to 16; in "
+            "training the former are padded by 2 and cropped at random, the others are cropped by "
+            "RandomResizedCrop\n"
+        ) in result.stderr
+        assert "warning" not in result.stderr
+    (record,) = load_records(tmp_path / "r")
+    assert "notes" not in record.provenance
+    again = bench("evaluate", record.run_id, "--results", str(tmp_path / "r"), "--attacks", "fgsm")
+    assert again.exit_code == 0, again.output
+    assert (
+        f"folder data '{pictures}': 12 test images, 3 classes; files of 16x16 pixels are taken as "
+        "they are, others are resized to 18 and centre-cropped to 16\n"
+    ) in again.stderr
+
+
+GREY_OF_FOLDER = """
+import torch
+from torch import nn
+
+class Grey(nn.Module):
+    # Folder k holds the k-th grey; classes are numbered as ImageFolder does.
+
+    def __init__(self):
+        super().__init__()
+        order = sorted(range(11), key=str)
+        self.greys = nn.Parameter(torch.tensor(order) * 20.0 / 255)
+
+    def forward(self, x):
+        return -300 * (x.mean((1, 2, 3))[:, None] - self.greys) ** 2
+
+def make():
+    return Grey().eval()
+"""
+
+
+def test_a_model_that_imagefolder_numbered_is_right_and_numbers_as_names_are_warned_of(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "numbered"
+    for part in ("train", "test"):
+        for number in range(11):
+            (root / part / str(number)).mkdir(parents=True)
+            for copy in range(3):
+                grey = np.full((8, 8, 3), 20 * number, dtype=np.uint8)
+                Image.fromarray(grey).save(root / part / str(number) / f"{copy}.png")
+    (tmp_path / "grey.py").write_text(GREY_OF_FOLDER)
+    model = ("--model", f"{tmp_path / 'grey.py'}:make", "--device", "cpu")
+    said = (
+        f"  warning: folder data '{root}': class folders are numbered in the order of their names "
+        "as text (0, 1, 10, 2, 3, ...), as torchvision's ImageFolder does: folder '2' is class 3, "
+        "not 2; for a model whose classes are in the order of the numbers, rename the folders with "
+        "leading zeros ('02')"
+    )
+    asked = ("--dataset", f"folder:{root}@8", "--results", str(tmp_path / "r"))
+    result = bench("evaluate", *model, *asked, "--attacks", "clean")
+    assert result.exit_code == 0, result.output
+    assert said in result.stderr.splitlines()
+    trained = bench(
+        *("run", *asked, "--device", "cpu", "--epochs", "1", "--arch", "cnn", "--no-checks"),
+        *("--methods", "natural", "--attacks", "clean"),
+    )
+    assert trained.exit_code == 0, trained.output
+    assert said in trained.stderr.splitlines()
+    for record in load_records(tmp_path / "r"):
+        assert [note for note in record.provenance["notes"] if f"  warning: {note}" == said]
+        if record.kind == "model":
+            assert [e.n_correct for e in record.evaluations] == [33]
 
 
 def test_restricted_imagenet_from_the_files_to_the_record(tmp_path: Path) -> None:

@@ -47,7 +47,11 @@ from bench.commands.work import at_work
     show_default=True,
     help="Of runs: best,last.",
 )
-@click.option("--dataset", help="Test images.  [the run's own; needed with --model]")
+@click.option(
+    "--dataset",
+    help="Test images; on data other than its own a run gets a separate record.  [the run's own; "
+    "needed with --model]",
+)
 @data_root_option
 @click.option("--eps", help="Radius: 8/255 or 0.03.  [the run's own; 8/255 with --model]")
 @click.option("--test-size", type=int, help="Only the first so many test images.")

@@ -123,6 +123,8 @@ def run(
         if compiles and chosen.type == "cpu":
             reporter.say("--compile: on a CPU this takes longer than without")
         plans = make_plans(suite.title, studies)
+        for line in dict.fromkeys(line for p in plans for line in p.dataset.lines(trains=True)):
+            reporter.say(line)
         if dry_run:
             texts = [describe_plan(plan, results, chosen, reporter) for plan in plans]
             click.echo("\n\n".join(texts))
@@ -131,7 +133,7 @@ def run(
         origin = {"command": command, "suite": suite.name}
         with helpers:
             for plan in plans:
-                provenance = origin | {"dataset_source": plan.source}
+                provenance = origin | {"dataset_source": plan.source} | plan.dataset.notes()
                 Runner(plan, results, chosen, reporter, provenance, compiles=compiles).run()
     after = [status for plan in plans for status in plan.statuses(results)]
     if not quiet:

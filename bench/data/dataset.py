@@ -7,14 +7,15 @@ maps them to [0, 1].
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.files import FileSplit
+from bench.data.files import FileSplit, padding, shorter_side
 from bench.errors import ConfigError, DataError
 
 MAX_VAL = 1000
@@ -92,11 +93,14 @@ class Source:
     origin: str
     """What an error message calls it, such as `npz data 'mine.npz'`."""
     train: StoredSplit
+    """Without images where none are there, and none are asked for."""
     test: StoredSplit
     scale: float
     pad: int
     flip: bool
     class_names: tuple[str, ...] | None = None
+    warnings: tuple[str, ...] = ()
+    """What a user may not expect of these data, a line each."""
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
@@ -107,9 +111,14 @@ class Dataset:
 
     name: str
     """The label in every table and record, such as `digits` or `cifar10-q75`."""
+    origin: str = ""
+    """What a message calls it, such as `npz data 'mine.npz'`."""
     num_classes: int
     """Of the whole source: a small subset may lack some of them."""
+    all_classes: bool = True
+    """Whether those are all; without training images of each class a model may know more."""
     train: StoredSplit
+    """May be empty, as val may, in data that were loaded to evaluate on only."""
     val: StoredSplit
     """Cut from the training images; everything that is selected is selected on it."""
     test: StoredSplit
@@ -121,6 +130,8 @@ class Dataset:
     flip: bool
     """Default augmentation: whether to mirror half of the images."""
     class_names: tuple[str, ...] | None = None
+    warnings: tuple[str, ...] = ()
+    """What a user may not expect of these data, a line each."""
     mean: tuple[float, ...] | None = None
     """Default normalisation inside the network, a value per channel; None is the identity."""
     std: tuple[float, ...] | None = None
@@ -128,30 +139,73 @@ class Dataset:
     @property
     def in_channels(self) -> int:
         """C: 1 or 3 for images."""
-        return self.train.shape[2]
+        return self.test.shape[2]
 
     @property
     def image_size(self) -> int:
         """H, which is W."""
-        return self.train.shape[0]
+        return self.test.shape[0]
+
+    def seen_by(self, num_classes: int) -> Dataset:
+        """The same images for a model of that many classes, the last of which may be missing."""
+        if self.all_classes:
+            return self
+        return replace(self, num_classes=max(num_classes, self.num_classes), all_classes=True)
+
+    def lines(self, *, trains: bool = False) -> list[str]:
+        """What to tell before work on it: how files become images, and the warnings.
+
+        trains: whether it is also trained on.
+        """
+        told = [f"{self.origin}: {self._reading(trains)}"] * isinstance(self.test, FileSplit)
+        return [*told, *(f"  warning: {self.origin}: {text}" for text in self.warnings)]
+
+    def notes(self, others: Sequence[str] = ()) -> dict[str, list[str]]:
+        """What a record keeps: these notes and the warnings; nothing where there are none."""
+        found = [*others, *(f"{self.origin}: {text}" for text in self.warnings)]
+        return {"notes": found} if found else {}
+
+    def _reading(self, trains: bool) -> str:
+        size, pad = self.image_size, padding(self.image_size)
+        n = f"{len(self.train) + len(self.val)} training and " if trains else ""
+        said = (
+            f"{n}{len(self.test)} test images, {self.num_classes} classes; files of {size}x{size} "
+            f"pixels are taken as they are, others are resized to {shorter_side(size)} and "
+            f"centre-cropped to {size}"
+        )
+        return said + trains * (
+            f"; in training the former are padded by {pad} and cropped at random, the others are "
+            "cropped by RandomResizedCrop"
+        )
 
 
-def cut(source: Source, *, train_size: int | None = None, test_size: int | None = None) -> Dataset:
+def cut(
+    source: Source,
+    *,
+    train_size: int | None = None,
+    test_size: int | None = None,
+    trains: bool = True,
+) -> Dataset:
     """The first `train_size` and `test_size` images (None: all), with val cut from the former.
 
     val is min(1000, n // 10) images, at least one, of the n chosen for training, by indices that
-    depend on n alone. Every split keeps the source's order.
+    depend on n alone. Every split keeps the source's order. trains: False for data that are only
+    evaluated on, whose training images may be too few, lack classes, or not be there.
 
     Raises ConfigError for a size that is not there, DataError for classes without images.
     """
-    num_classes = _count_classes(source)
-    n_train = _checked_size(source, "train", len(source.train), train_size)
+    num_classes, all_classes = _count_classes(source, trains)
+    n_train = len(source.train)
+    if trains:
+        n_train = _checked_size(source, "train", n_train, train_size)
+    elif train_size is not None:
+        n_train = min(n_train, train_size)
     n_test = _checked_size(source, "test", len(source.test), test_size)
     is_val = np.zeros(n_train, dtype=bool)
     is_val[permutation(n_train, VAL_SEED)[: max(1, min(MAX_VAL, n_train // 10))]] = True
     train = source.train.take(np.flatnonzero(~is_val))
     n_present = len(np.unique(train.y))
-    if n_present < 2:
+    if trains and n_present < 2:
         raise DataError(
             f"{source.origin}: the first {n_train} training images leave {len(train)} image(s) of "
             f"{n_present} class(es) after the cut for validation; training needs 2 classes, so "
@@ -159,7 +213,9 @@ def cut(source: Source, *, train_size: int | None = None, test_size: int | None 
         )
     return Dataset(
         name=source.name,
+        origin=source.origin,
         num_classes=num_classes,
+        all_classes=all_classes,
         train=train,
         val=source.train.take(np.flatnonzero(is_val)),
         test=first_images(source.test, n_test),
@@ -167,17 +223,25 @@ def cut(source: Source, *, train_size: int | None = None, test_size: int | None 
         pad=source.pad,
         flip=source.flip,
         class_names=source.class_names,
+        warnings=source.warnings,
         mean=source.mean,
         std=source.std,
     )
 
 
-def _count_classes(source: Source) -> int:
-    """Largest label + 1; DataError if a class below it has no training image."""
+def _count_classes(source: Source, trains: bool) -> tuple[int, bool]:
+    """Largest label + 1, or the named classes, and whether each class has a training image.
+
+    With `trains`, DataError if one has none.
+    """
     present = np.unique(source.train.y)
-    num_classes = int(max(present[-1], source.test.y.max())) + 1
+    num_classes = int(max(present.max(initial=0), source.test.y.max())) + 1
+    if not trains:
+        num_classes = max(num_classes, len(source.class_names or ()))
     if len(present) == num_classes:
-        return num_classes
+        return num_classes, True
+    if not trains:
+        return num_classes, False
     # The labels are user data: one stray label of 10**9 must not become a list of 10**9 classes.
     gaps = np.flatnonzero(present != np.arange(len(present)))
     first = int(gaps[0]) if len(gaps) else len(present)

@@ -1,9 +1,15 @@
 """One image file as the pixels that a network is given. Without torch.
 
-Both ways are torchvision's, pixel for pixel: `centre` is Resize(size * 256 / 224) and
-CenterCrop(size); `crop` is RandomResizedCrop(size) with its default scale and ratio. Flips are
-made later, on the device. MadryLab/robustness adds colour jitter of 0.1 and lighting noise of
-0.05 in training; they are left out here, as in torchvision's own ImageNet recipe.
+A file that has the network's size already is taken as it is by `centre`; `crop` pads it by
+size // 8 pixels of zero on each side and takes a random part of the network's size, as every
+public recipe for CIFAR and Tiny-ImageNet does, and as `npz:` data are trained on.
+
+For all other files both ways are torchvision's, pixel for pixel: `centre` is
+Resize(size * 256 / 224) and CenterCrop(size); `crop` is RandomResizedCrop(size) with its default
+scale and ratio. MadryLab/robustness adds colour jitter of 0.1 and lighting noise of 0.05 in
+training; they are left out here, as in torchvision's own ImageNet recipe.
+
+Flips are made later, on the device. A change of any pixel is a new `bench.data.files.PIPELINE`.
 """
 
 from __future__ import annotations
@@ -16,10 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from bench.data.files import padding, shorter_side
 from bench.errors import DataError
 
-RESIZE = 256, 224
-"""Shorter side before the central crop, and the crop of it."""
 AREA = (0.08, 1.0)
 """Share of the image that a random crop covers."""
 LOG_RATIO = (math.log(3 / 4), math.log(4 / 3))
@@ -30,10 +35,15 @@ MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
 def centre(path: Path, size: int) -> NDArray[np.uint8]:
-    """The middle of the image, (size, size, 3). Raises DataError that names the file."""
+    """The image, or the middle of one of another size, (size, size, 3).
+
+    Raises DataError that names the file.
+    """
     image = _opened(path)
+    if image.size == (size, size):
+        return np.asarray(image)
     width, height = image.size
-    shorter = size * RESIZE[0] // RESIZE[1]
+    shorter = shorter_side(size)
     scaled = image.resize(
         (
             shorter if width <= height else int(shorter * width / height),
@@ -46,11 +56,14 @@ def centre(path: Path, size: int) -> NDArray[np.uint8]:
 
 
 def crop(path: Path, size: int, seed: int) -> NDArray[np.uint8]:
-    """A random part of the image, scaled to (size, size, 3); `seed` decides which.
+    """A random part of the image, (size, size, 3); `seed` decides which.
 
+    It is scaled to that size, or is a part of the padded image where that has the size already.
     Raises DataError that names the file.
     """
     image = _opened(path)
+    if image.size == (size, size):
+        return _shifted(np.asarray(image), padding(size), random.Random(seed))
     part = image.crop(random_box(image.width, image.height, random.Random(seed)))
     return np.asarray(part.resize((size, size), Image.Resampling.BILINEAR))
 
@@ -72,6 +85,14 @@ def random_box(width: int, height: int, stream: random.Random) -> tuple[int, int
     h = min(height, round(width / math.exp(LOG_RATIO[0])))
     left, top = (width - w) // 2, (height - h) // 2
     return left, top, left + w, top + h
+
+
+def _shifted(image: NDArray[np.uint8], pad: int, stream: random.Random) -> NDArray[np.uint8]:
+    """The image (H, W, C) padded by zeros, from a random row and column in 0..2*pad on."""
+    height, width, _ = image.shape
+    top, left = (int(stream.random() * (2 * pad + 1)) for _ in range(2))
+    padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)))
+    return padded[top : top + height, left : left + width]
 
 
 def _opened(path: Path) -> Image.Image:

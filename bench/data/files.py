@@ -17,7 +17,24 @@ from numpy.typing import NDArray
 
 from bench.errors import DataError
 
+PIPELINE = 2
+"""Version of what `bench.data.decode` makes of a file; it enters every checksum.
+
+1: files of the network's size were resized and cropped like all others.
+"""
+RESIZE = 256, 224
+"""Shorter side before the central crop, and the crop of it."""
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+
+def shorter_side(size: int) -> int:
+    """Pixels of the shorter side from which `size` pixels are cropped."""
+    return size * RESIZE[0] // RESIZE[1]
+
+
+def padding(size: int) -> int:
+    """Pixels of zero on each side of a training image that has the network's `size` already."""
+    return size // 8
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -57,23 +74,28 @@ class FileSplit:
 
     @cached_property
     def sha256(self) -> str:
-        """Hex digest over the image size and each file's relative path, bytes and label, in order.
+        """Hex digest over image size, pipeline, and each file's relative path, bytes and label.
 
         Not over pixels: to read all of ImageNet would take longer than to list it by a factor of
         a hundred. So a file whose content changes at equal length goes unnoticed; renamed, added,
         removed, relabelled and resized ones do not. Where the folder lies does not matter.
+        Which files have the network's size is not known here, so that a new pipeline is a new
+        digest for all of them.
         """
-        digest = hashlib.sha256(f"files {self.image_size}\n".encode())
+        digest = hashlib.sha256(f"files {self.image_size} pipeline {PIPELINE}\n".encode())
         for path, size, label in zip(self.paths, self.sizes, self.y, strict=True):
             digest.update(os.fsencode(path) + f"\0{size}\0{label}\n".encode())
         return digest.hexdigest()
 
 
-def list_files(root: Path, labels: Mapping[str, int], image_size: int, where: str) -> FileSplit:
+def list_files(
+    root: Path, labels: Mapping[str, int], image_size: int, where: str, *, gaps: bool = False
+) -> FileSplit:
     """The images of the class folders `labels` (folder below `root` -> label), ordered by path.
 
-    Sub-folders are searched, and hidden and other files passed over. Raises DataError, which
-    begins with `where`, for a folder without images and for a file that cannot be one.
+    Sub-folders are searched, and hidden and other files passed over. gaps: whether a class folder
+    may be without images. Raises DataError, which begins with `where`, for one that may not, and
+    for a file that cannot be an image.
     """
     found: list[tuple[str, int, int]] = []
     for name, label in labels.items():
@@ -82,7 +104,7 @@ def list_files(root: Path, labels: Mapping[str, int], image_size: int, where: st
             if size == 0:
                 raise DataError(f"{where}: image file {path} is empty; replace it or remove it")
             found.append((path.relative_to(root).as_posix(), size, label))
-        if len(found) == n_before:
+        if len(found) == n_before and not gaps:
             raise DataError(
                 f"{where}: class folder {root / name} holds no image ({' '.join(SUFFIXES)}); "
                 "put images in it, or remove the class"

@@ -7,7 +7,7 @@ The layout is that of torchvision's ImageFolder: ROOT/train/CLASS/*.jpg and ROOT
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bench.data.dataset import Source, permutation
@@ -47,12 +47,15 @@ GET_IMAGENET = (
 )
 
 
-def load_folder(text: str, image_size: int | None, *, reserved: Sequence[str]) -> Source:
+def load_folder(
+    text: str, image_size: int | None, *, reserved: Sequence[str], trains: bool = True
+) -> Source:
     """The images below path `text`, relative to the working directory.
 
     Classes are the sorted names of the folders in train/; test/ counts if it is there, else val/.
     The validation split is cut from train/ all the same, since selection may not see the test
-    images. reserved: names of other data sets, which this folder may not pass for.
+    images. reserved: names of other data sets, which this folder may not pass for. trains: whether
+    there must be training images; without, classes are the sorted names of the folders in either.
     Raises DataError: one line with the folder, what is wrong, what to do.
     """
     where = f"folder data '{text}'"
@@ -63,30 +66,49 @@ def load_folder(text: str, image_size: int | None, *, reserved: Sequence[str]) -
             "directory"
         )
     test = root / ("test" if (root / "test").is_dir() else "val")
-    for folder, names in ((root / "train", "train/"), (test, "test/ or val/")):
-        if not folder.is_dir():
-            raise DataError(
-                f"{where}: there is no folder {names} in it; put a folder of images per class "
-                "into train/ and into test/ or val/"
-            )
-    classes = _class_folders(root / "train", where)
-    if len(classes) < 2:
+    if trains and not (root / "train").is_dir():
         raise DataError(
-            f"{where}: {root / 'train'} holds one class folder ({classes[0]}); training needs 2"
+            f"{where}: there is no folder train/ in it; put a folder of images per class into it; "
+            "training images are missing, and only bench evaluate works without them"
         )
-    _require_equal(classes, _class_folders(test, where), root / "train", test, where)
+    if not test.is_dir():
+        raise DataError(
+            f"{where}: there is no folder test/ or val/ in it; put a folder of images per class "
+            "into train/ and into test/ or val/"
+        )
+    train_classes = _class_folders(root / "train", where, may_lack=not trains)
+    test_classes = _class_folders(test, where)
+    if trains and len(train_classes) < 2:
+        raise DataError(
+            f"{where}: {root / 'train'} holds one class folder ({train_classes[0]}); training "
+            "needs 2"
+        )
+    differ = _differing(train_classes, test_classes, root / "train", test)
+    if differ and trains:
+        raise DataError(f"{where}: {differ}; both must hold the same classes")
+    classes = tuple(sorted({*train_classes, *test_classes}))
+    warnings = list(_numbered(classes))
+    if differ and train_classes:
+        warnings.append(f"{differ}; classes are numbered by the sorted names of both")
     labels = {name: label for label, name in enumerate(classes)}
     return _source(
         own_label(root.resolve().name, "folder", reserved),
         where,
-        [(root / "train", labels), (test, labels)],
+        [
+            (root / "train", {name: labels[name] for name in train_classes}),
+            (test, {name: labels[name] for name in test_classes}),
+        ],
         image_size,
         class_names=classes,
+        trains=trains,
+        warnings=tuple(warnings),
     )
 
 
-def load_restricted_imagenet(root: Path, image_size: int | None) -> Source:
+def load_restricted_imagenet(root: Path, image_size: int | None, *, trains: bool = True) -> Source:
     """Nine classes of animals out of the ImageNet folder `root`, which holds train/ and val/.
+
+    trains: whether there must be training images; without, val/ alone will do.
 
     The classes are of very unequal size (118 of the 203 synsets are dogs), so a record's
     `balanced_accuracy` belongs beside its accuracy. The network normalises by the mean and the
@@ -96,15 +118,16 @@ def load_restricted_imagenet(root: Path, image_size: int | None) -> Source:
     where = "dataset 'restricted-imagenet'"
     root = root.expanduser()
     train, val = root / "train", root / "val"
-    for folder in (train, val):
+    for folder in (train, val) if trains else (val,):
         if not folder.is_dir():
             raise DataError(f"{where}: there is no folder {folder}; {GET_IMAGENET}")
-    synsets = _class_folders(train, where)
+    numbering = train if train.is_dir() else val
+    synsets = _class_folders(numbering, where)
     if len(synsets) != N_SYNSETS or not all(SYNSET.fullmatch(name) for name in synsets):
         odd = next((name for name in synsets if not SYNSET.fullmatch(name)), None)
         fault = f"such as '{odd}'" if odd else "all named like synsets"
         raise DataError(
-            f"{where}: {train} holds {len(synsets)} folders, {fault}, and must hold ImageNet's "
+            f"{where}: {numbering} holds {len(synsets)} folders, {fault}, and must hold ImageNet's "
             f"{N_SYNSETS} synset folders (n01440764 ... n15075141), whose sorted order numbers the "
             "classes; empty ones will do for classes that are not used"
         )
@@ -121,9 +144,10 @@ def load_restricted_imagenet(root: Path, image_size: int | None) -> Source:
     return _source(
         "restricted-imagenet",
         where,
-        [(train, labels), (val, labels)],
+        [(train, labels if train.is_dir() else {}), (val, labels)],
         image_size,
         class_names=tuple(RANGES),
+        trains=trains,
         mean=(0.4717, 0.4499, 0.3837),
         std=(0.2600, 0.2516, 0.2575),
     )
@@ -136,6 +160,8 @@ def _source(
     image_size: int | None,
     *,
     class_names: tuple[str, ...],
+    trains: bool,
+    warnings: tuple[str, ...] = (),
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
 ) -> Source:
@@ -144,7 +170,11 @@ def _source(
         raise ConfigError(
             f"{where}: image size {size} is out of range: 1 to {MAX_IMAGE_SIZE} pixels a side"
         )
-    train, test = (_shuffled(list_files(root, labels, size, where)) for root, labels in parts)
+    train, test = (
+        _shuffled(list_files(root, labels, size, where, gaps=not trains)) for root, labels in parts
+    )
+    if not len(test):
+        raise DataError(f"{where}: {test.root} holds no image; put images into its class folders")
     return Source(
         name=name if size == IMAGE_SIZE else f"{name}-{size}",
         origin=where,
@@ -154,6 +184,7 @@ def _source(
         pad=0,  # the random crop of bench.data.decode takes its place
         flip=True,
         class_names=class_names,
+        warnings=warnings,
         mean=mean,
         std=std,
     )
@@ -164,8 +195,10 @@ def _shuffled(split: FileSplit) -> FileSplit:
     return split.take(permutation(len(split), ORDER_SEED))
 
 
-def _class_folders(folder: Path, where: str) -> tuple[str, ...]:
-    """Sorted names of the folders in `folder`; DataError if it has none."""
+def _class_folders(folder: Path, where: str, *, may_lack: bool = False) -> tuple[str, ...]:
+    """Sorted names of the folders in `folder`; DataError if it has none and may not lack them."""
+    if may_lack and not folder.is_dir():
+        return ()
     try:
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
         names = sorted(entry.name for entry in entries if entry.is_dir())
@@ -173,7 +206,7 @@ def _class_folders(folder: Path, where: str) -> tuple[str, ...]:
         raise DataError(
             f"{where}: {folder} cannot be read ({error.strerror}); correct its permissions"
         ) from None
-    if not names:
+    if not names and not may_lack:
         held = f"{len(entries)} files and no folder" if entries else "nothing"
         raise DataError(
             f"{where}: {folder} holds {held}; sort the images into one folder per class"
@@ -181,15 +214,29 @@ def _class_folders(folder: Path, where: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _require_equal(
-    train: Sequence[str], test: Sequence[str], train_root: Path, test_root: Path, where: str
-) -> None:
+def _differing(train: Sequence[str], test: Sequence[str], train_root: Path, test_root: Path) -> str:
+    """The first class folder that only one of both holds, in words; empty if there is none."""
     differing = sorted(set(train) ^ set(test))
     if not differing:
-        return
+        return ""
     name = differing[0]
     here, there = (train_root, test_root) if name in train else (test_root, train_root)
-    raise DataError(
-        f"{where}: class folder '{name}' is in {here} but not in {there}; both must hold the "
-        "same classes"
-    )
+    return f"class folder '{name}' is in {here} but not in {there}"
+
+
+def _numbered(classes: Sequence[str]) -> Iterator[str]:
+    """A warning where whole numbers as names, sorted as text, are not in their own order."""
+    if not all(name.isascii() and name.isdigit() for name in classes):
+        return
+    by_number = sorted(classes, key=int)
+    for place, name in enumerate(by_number):
+        if (label := classes.index(name)) != place:
+            digits = max(map(len, classes))
+            yield (
+                f"class folders are numbered in the order of their names as text "
+                f"({', '.join(classes[:5])}, ...), as torchvision's ImageFolder does: folder "
+                f"'{name}' is class {label}, not {place}; for a model whose classes are in the "
+                f"order of the numbers, rename the folders with leading zeros "
+                f"('{name.zfill(digits)}')"
+            )
+            return

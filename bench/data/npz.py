@@ -18,7 +18,7 @@ from bench.data.dataset import Source, Split, reason
 from bench.data.label import is_taken, own_label
 from bench.errors import DataError
 
-REQUIRED = ("x_train", "y_train", "x_test", "y_test")
+TRAIN, TEST = ("x_train", "y_train"), ("x_test", "y_test")
 
 KNOWN = {
     # CIFAR-10 that went through JPEG (quality 75, 4:2:0) and was unpacked again: other pixels,
@@ -29,18 +29,20 @@ KNOWN = {
 SAVE = "or write it by numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)"
 
 
-def load_npz(text: str, *, reserved: Sequence[str]) -> Source:
+def load_npz(text: str, *, reserved: Sequence[str], trains: bool = True) -> Source:
     """The images of the .npz file at path `text`, relative to the working directory.
 
-    reserved: names of other data sets, which this file may not pass for. Colour images are
-    cropped (padding H / 8, so 4 at 32 pixels) and mirrored by default; grey ones, often
-    characters, are not. Raises DataError: one line with the file, what is wrong, what to do.
+    reserved: names of other data sets, which this file may not pass for. trains: whether there
+    must be training images. Colour images are cropped (padding H / 8, so 4 at 32 pixels) and
+    mirrored by default; grey ones, often characters, are not. Raises DataError: one line with the
+    file, what is wrong, what to do.
     """
     path = Path(text).expanduser()
     where = f"npz data '{text}'"
-    arrays = _read(path, where)
-    train = _split(arrays, "train", where)
+    arrays = _read(path, where, trains)
     test = _split(arrays, "test", where)
+    there = trains or (arrays.keys() >= set(TRAIN) and arrays["x_train"].size > 0)
+    train = _split(arrays, "train", where) if there else test.take(np.arange(0))
     if train.x.shape[1:] != test.x.shape[1:]:
         raise DataError(
             f"{where}: x_train holds {_size(train.x)} images but x_test {_size(test.x)}; "
@@ -58,13 +60,13 @@ def load_npz(text: str, *, reserved: Sequence[str]) -> Source:
     )
 
 
-def _read(path: Path, where: str) -> dict[str, NDArray[Any]]:
-    """The required arrays, and `name` if it is there; else DataError."""
+def _read(path: Path, where: str, trains: bool) -> dict[str, NDArray[Any]]:
+    """The required arrays, and others of known names if they are there; else DataError."""
     try:
         zipfile.ZipFile(path).close()  # np.load would take what is no zip file for a pickle
         with np.load(path, allow_pickle=False) as archive:
             held = list(archive)
-            arrays = {name: archive[name] for name in (*REQUIRED, "name") if name in held}
+            arrays = {name: archive[name] for name in (*TRAIN, *TEST, "name") if name in held}
     except OSError as error:
         raise DataError(
             f"{where}: cannot be read ({error.strerror or reason(error)}); "
@@ -74,7 +76,12 @@ def _read(path: Path, where: str) -> dict[str, NDArray[Any]]:
         raise DataError(
             f"{where}: is damaged, or not an .npz file ({reason(error)}); copy it again, {SAVE}"
         ) from None
-    missing = [name for name in REQUIRED if name not in arrays]
+    missing = [name for name in (*(TRAIN if trains else ()), *TEST) if name not in arrays]
+    if missing == list(TRAIN):
+        raise DataError(
+            f"{where}: training images are missing ({', '.join(TRAIN)}); add them, or attack a "
+            "model on the test images with bench evaluate"
+        )
     if missing:
         raise DataError(
             f"{where}: lacks {', '.join(missing)}; it holds {', '.join(held) or 'nothing'}; "

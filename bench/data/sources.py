@@ -32,6 +32,8 @@ class Request:
     data_root: Path
     """Where downloads live, or ImageNet."""
     download: bool
+    trains: bool
+    """Whether there must be training images."""
 
 
 @dataclass(frozen=True)
@@ -81,19 +83,27 @@ SOURCES: dict[str, Registered] = {
         lambda request: load_cifar("cifar100", request.data_root, download=request.download),
     ),
     "npz:PATH": Registered(
-        "your own .npz with x_train y_train x_test y_test, uint8 NHWC or NHW",
-        lambda request: load_npz(request.argument, reserved=tuple(SOURCES)),
+        "your own .npz with x_train y_train x_test y_test, uint8 NHWC or NHW; the last two will do "
+        "for bench evaluate",
+        lambda request: load_npz(request.argument, reserved=tuple(SOURCES), trains=request.trains),
     ),
     "folder:PATH": Registered(
-        "your own image files in train/CLASS/ and test/CLASS/ or val/CLASS/, read while they are "
-        "used at 224x224; folder:PATH@64 for 64x64",
-        lambda request: load_folder(request.argument, request.image_size, reserved=tuple(SOURCES)),
+        "your own image files in train/CLASS/ and test/CLASS/ or val/CLASS/ (without train/ for "
+        "bench evaluate), read while they are used at 224x224; folder:PATH@64 for 64x64",
+        lambda request: load_folder(
+            request.argument,
+            request.image_size,
+            reserved=tuple(SOURCES),
+            trains=request.trains,
+        ),
         sized=True,
     ),
     "restricted-imagenet": Registered(
         "nine classes of animals from the ImageNet folder --data-root, read while they are used "
         "at 224x224; restricted-imagenet@64 for 64x64",
-        lambda request: load_restricted_imagenet(request.data_root, request.image_size),
+        lambda request: load_restricted_imagenet(
+            request.data_root, request.image_size, trains=request.trains
+        ),
         sized=True,
     ),
     "two-gaussians": Registered(
@@ -115,11 +125,14 @@ def load_dataset(
     train_size: int | None = None,
     test_size: int | None = None,
     download: bool = True,
+    trains: bool = True,
 ) -> Dataset:
     """The data set called `name`, cut into train, val and test.
 
     data_root: the folder of downloads, or ImageNet's; default `data`. train_size, test_size: take
-    the first so many; val comes out of the former. Raises ConfigError for an unknown name or an
+    the first so many; val comes out of the former. trains: False for data that are only evaluated
+    on: then train and val may be empty or lack classes, and train_size is the most that is taken.
+    Raises ConfigError for an unknown name or an
     impossible size, DataError for data that are missing, damaged or malformed.
     """
     key, argument, image_size = _parsed(name)
@@ -132,8 +145,10 @@ def load_dataset(
         image_size=image_size,
         data_root=Path(data_root or "data"),
         download=download,
+        trains=trains,
     )
-    return cut(SOURCES[key].load(request), train_size=train_size, test_size=test_size)
+    source = SOURCES[key].load(request)
+    return cut(source, train_size=train_size, test_size=test_size, trains=trains)
 
 
 def _parsed(name: str) -> tuple[str, str, int | None]:

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from bench.attacks import Transfer, get_attack
 from bench.attacks.blocks import MIN_ROWS, Blocked
 from bench.attacks.maximise import attack_mode
-from bench.errors import ConfigError, DataError
+from bench.errors import ConfigError
 from bench.evaluation.checks import Check, Effort, left_out, run_checks
 from bench.evaluation.chunk import Outcome, attack_chunk, exact_arithmetic
 from bench.evaluation.given import Given, blamed, given_model
+from bench.evaluation.inputs import Values, checked_inputs
 from bench.evaluation.normalised import expects_normalised
 from bench.spec import CHUNK
 from bench.threat import Threat
@@ -44,8 +45,8 @@ class Evaluation:
 
 def evaluate(
     model: nn.Module | Callable[[Tensor], Tensor],
-    x: Tensor,
-    y: Tensor,
+    x: Values,
+    y: Values,
     threat: Threat,
     attacks: Sequence[str] = ("pgd-20", "autoattack"),
     seed: int = 0,
@@ -58,20 +59,28 @@ def evaluate(
 
     The model, a module or a function, takes images in [0, 1] and returns logits. It is evaluated in
     eval mode and fp32 (in float64 if that is its own), on the device of its parameters, and gets
-    copies of the images. batch_size: rows of one call of the model; it bounds the memory
-    and changes no result. checks: also measure whether the model hides its gradients, as far as
-    `effort` says; surrogates: networks by name, on the same device, which transfer attacks are
-    crafted on: `natural` is the naturally trained one of the same arch, which `transfer` and some
-    checks need.
+    copies of the images.
+
+    x and y are tensors, numpy arrays or lists. Images are floats in [0, 1], or uint8 of 0..255,
+    which are divided by 255; half precision becomes float32, and so does float64 unless the model
+    is in float64 or has no weights. Pixels at most 1e-5 outside of [0, 1] (half precision: two
+    rounding steps) are clamped, in a copy; others are refused. Labels are integers of any type, or
+    bool.
+
+    batch_size: rows of one call of the model; it bounds the memory and changes no result. checks:
+    also measure whether the model hides its gradients, as far as `effort` says; surrogates:
+    networks by name, on the same device, which transfer attacks are crafted on: `natural` is the
+    naturally trained one of the same arch, which `transfer` and some checks need.
+
     Raises ConfigError or DataError for an unknown attack or unusable images, labels or logits, and
     ModelError, naming the attack, for whatever the model raises under it.
     """
     model, widened = given_model(model)
     networks = {name: given_model(found)[0] for name, found in (surrogates or {}).items()}
     crafted_on = {name: tuple(_surrogates(name, networks)) for name in attacks}
-    check_images(x, y)
-    device = next((p.device for p in model.parameters()), x.device)
-    x, y = x.to(device), y.to(device)
+    images, labels = checked_inputs(x, y, model)
+    device = next((p.device for p in model.parameters()), images.device)
+    x, y = images.to(device), labels.to(device)
     notes = dict.fromkeys([*widened, *inspect_model(model, x, y, batch_size)])
 
     def attacked(name: str, clean: Tensor | None) -> tuple[Outcome, ...]:
@@ -155,22 +164,6 @@ def _surrogates(attack: str, networks: Mapping[str, nn.Module]) -> list[nn.Modul
                 f"evaluate(..., surrogates={{'{source}': network}})"
             )
     return [networks[source] for source in found.sources]
-
-
-def check_images(x: Tensor, y: Tensor) -> None:
-    """Raises DataError unless x (n, C, H, W) is float in [0, 1] and y (n,) holds class indices."""
-    if x.ndim != 4 or len(x) == 0 or y.shape != (len(x),):
-        raise DataError(
-            f"images {tuple(x.shape)} and labels {tuple(y.shape)}: must be (n, C, H, W) and (n,)"
-        )
-    if not x.is_floating_point() or y.dtype != torch.int64:
-        raise DataError(f"images {x.dtype} and labels {y.dtype}: must be a float type and int64")
-    low, high = float(x.min()), float(x.max())
-    if not (low >= 0 and high <= 1):
-        raise DataError(
-            f"images are in [{low:g}, {high:g}] and must be in [0, 1]; put any normalisation "
-            "inside the model"
-        )
 
 
 def inspect_model(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> list[str]:

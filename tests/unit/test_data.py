@@ -128,7 +128,7 @@ def test_num_classes_is_of_the_source_and_a_small_subset_may_lack_classes() -> N
         ({"test_size": -1}, "test_size -1: dataset 'made' has 12 test images"),
     ],
 )
-def test_impossible_sizes(sizes: dict[str, int], message: str) -> None:
+def test_impossible_sizes(sizes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         cut(make_source(), **sizes)
     assert str(caught.value).startswith(message)

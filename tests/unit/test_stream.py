@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import random
@@ -15,10 +16,12 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import CenterCrop, Compose, RandomResizedCrop, Resize
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import CenterCrop, Compose, Pad, RandomResizedCrop, Resize
 from torchvision.transforms.functional import resized_crop, to_tensor
 
 from bench.data import Dataset, load_dataset, stream
+from bench.data import files as files_module
 from bench.data.decode import centre, crop, random_box
 from bench.data.files import FileSplit, list_files
 from bench.data.folder import RANGES
@@ -84,6 +87,18 @@ def test_the_fingerprint_sees_names_bytes_labels_order_and_size_but_not_the_plac
     (moved / "a" / "00.png").rename(moved / "b" / "00.png")
     hashes.add(listed(moved).sha256)
     assert len(hashes) == 7
+
+
+def test_the_fingerprint_is_of_the_way_in_which_files_become_pixels(
+    split: FileSplit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = hashlib.sha256(f"files {split.image_size}\n".encode())
+    for path, size, label in zip(split.paths, split.sizes, split.y, strict=True):
+        before.update(f"{path}\0{size}\0{label}\n".encode())
+    hashes = {split.sha256, before.hexdigest()}  # the latter when every file was resized
+    monkeypatch.setattr(files_module, "PIPELINE", 3)
+    hashes.add(listed(split.root).sha256)
+    assert len(hashes) == 3
 
 
 MODES = ("RGB", "L", "P", "RGBA", "LA", "1", "CMYK")
@@ -157,14 +172,68 @@ def test_where_no_box_fits_it_is_torchvisions_central_one(shape: tuple[int, int]
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_8_bit_mode_becomes_rgb(mode: str, tmp_path: Path) -> None:
-    image = picture(0, 8, 8, mode)
     path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
-    image.save(path)
-    found = centre(path, 8)
-    grown = image.convert("RGB").resize((9, 9), Image.Resampling.BILINEAR)
-    assert np.array_equal(found, np.asarray(grown.crop((0, 0, 8, 8))))
-    if mode in ("L", "LA", "1"):
-        assert np.array_equal(found[..., 0], found[..., 2])
+    for side in (8, 10):
+        image = picture(0, side, side, mode)
+        image.save(path)
+        found = centre(path, 8)
+        rgb = image.convert("RGB")
+        if side != 8:
+            rgb = rgb.resize((9, 9), Image.Resampling.BILINEAR).crop((0, 0, 8, 8))
+        assert np.array_equal(found, np.asarray(rgb))
+        if mode in ("L", "LA", "1"):
+            assert np.array_equal(found[..., 0], found[..., 2])
+
+
+@pytest.mark.parametrize("size", [5, 16, 32])
+def test_a_file_of_the_networks_size_is_taken_as_it_is(size: int, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    assert np.array_equal(centre(tmp_path / "a.png", size), noise)
+    with Image.open(tmp_path / "a.png") as image:
+        assert np.array_equal(centre(tmp_path / "a.png", size), np.asarray(image.convert("RGB")))
+    # one pixel less on either side, and it is torchvision's
+    for shape in ((size - 1, size), (size, size + 1), (size + 1, size + 1)):
+        picture(0, *shape).save(tmp_path / "b.png")
+        theirs = Compose([Resize(size * 256 // 224), CenterCrop(size)])(picture(0, *shape))
+        assert np.array_equal(centre(tmp_path / "b.png", size), np.asarray(theirs))
+
+
+def test_a_training_view_of_the_networks_size_is_shifted_by_an_eighth_at_most(
+    tmp_path: Path,
+) -> None:
+    noise = np.random.default_rng(0).integers(1, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    padded = np.asarray(Pad(2)(Image.fromarray(noise)))
+    places = {
+        padded[top : top + 16, left : left + 16].tobytes(): (top, left)
+        for top in range(5)
+        for left in range(5)
+    }
+    assert len(places) == 25
+    seen = [places[crop(tmp_path / "a.png", 16, seed).tobytes()] for seed in range(1000)]
+    counts = Counter(seen)
+    assert len(counts) == 25
+    assert min(counts.values()) > 15  # 40 expected; four standard deviations are 25
+    assert max(counts.values()) < 65
+    assert seen[:9] == [places[crop(tmp_path / "a.png", 16, seed).tobytes()] for seed in range(9)]
+    # smaller than eight pixels there is nothing to pad by
+    Image.fromarray(noise[:7, :7]).save(tmp_path / "b.png")
+    assert np.array_equal(crop(tmp_path / "b.png", 7, 3), noise[:7, :7])
+
+
+def test_files_of_several_sizes_are_each_brought_to_size_in_its_own_way(tmp_path: Path) -> None:
+    for name, side in (("a/0.png", 16), ("a/1.png", 40), ("b/0.png", 16)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        picture(side, side, side).save(tmp_path / name)
+    streamed, index = StreamedSplit(listed(tmp_path, 16), "cpu"), torch.tensor([1, 0, 2])
+    images = streamed.images(index)
+    assert torch.equal(images[1], to_tensor(picture(16, 16, 16)))
+    grown = Compose([Resize(18), CenterCrop(16)])(picture(40, 40, 40))
+    assert torch.equal(images[0], to_tensor(grown))
+    views = streamed.views(index, 1, 2)
+    assert views.shape == (3, 3, 16, 16)
+    assert torch.equal(views, StreamedSplit(listed(tmp_path, 16), "cpu", 1).views(index, 1, 2))
 
 
 def images_by_hand(split: FileSplit, index: list[int]) -> Tensor:
@@ -406,6 +475,37 @@ def test_a_bad_folder_is_one_line_that_names_it(case: str, tmp_path: Path) -> No
     assert words.format(root=root) in message
 
 
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ([str(k) for k in range(12)], "folder '2' is class 4, not 2; "),
+        ([str(k) for k in range(1, 11)], "folder '2' is class 2, not 1; "),
+        (["7", "8", "100"], "folder '7' is class 1, not 0; "),
+        ([f"{k:02}" for k in range(12)], None),
+        ([str(k) for k in range(10)], None),
+        (["3", "5", "8"], None),
+        (["1", "2", "10", "other"], None),
+        (["c1", "c10", "c2"], None),
+    ],
+    ids=str,
+)
+def test_class_folders_that_are_numbers_keep_the_order_of_imagefolder_and_say_so(
+    names: list[str], words: str | None, tmp_path: Path
+) -> None:
+    make_folder(tmp_path / "n", {"train": 2, "test": 1}, names)
+    data = load_dataset(f"folder:{tmp_path / 'n'}@8")
+    theirs = ImageFolder(tmp_path / "n" / "test").class_to_idx
+    paths = files(data, "test").paths
+    ours = {path.split("/")[0]: y for path, y in zip(paths, data.test.y.tolist(), strict=True)}
+    assert ours == theirs
+    if words is None:
+        assert data.warnings == ()
+    else:
+        (warning,) = data.warnings
+        assert words in warning
+        assert "rename the folders with leading zeros ('0" in warning
+
+
 def test_a_missing_folder_and_impossible_sizes(tmp_path: Path) -> None:
     message = refusal(lambda: load_dataset("folder:nowhere@32"))
     assert message == (
@@ -452,6 +552,19 @@ def test_restricted_imagenet_takes_its_synsets_by_sorted_place(imagenet: Path) -
     assert (
         load_dataset("restricted-imagenet@32", data_root=imagenet).name == "restricted-imagenet-32"
     )
+
+
+def test_imagenet_is_evaluated_on_without_its_training_images(tmp_path: Path) -> None:
+    root = make_imagenet(tmp_path / "imagenet", 0, 1)
+    whole = load_dataset("restricted-imagenet", data_root=root, trains=False)
+    assert (len(whole.train), len(whole.test), whole.num_classes) == (0, 203, 9)
+    for synset_folder in (root / "train").iterdir():
+        synset_folder.rmdir()
+    (root / "train").rmdir()
+    alone = load_dataset("restricted-imagenet", data_root=root, trains=False)
+    assert (alone.test.sha256, alone.num_classes) == (whole.test.sha256, 9)
+    assert alone.class_names == tuple(RANGES)
+    assert f"there is no folder {root / 'train'}" in load_restricted(root)
 
 
 def load_restricted(root: Path | None) -> str:
