@@ -225,18 +225,26 @@ def _differing(train: Sequence[str], test: Sequence[str], train_root: Path, test
 
 
 def _numbered(classes: Sequence[str]) -> Iterator[str]:
-    """A warning where whole numbers as names, sorted as text, are not in their own order."""
+    """A warning where whole numbers as names are not the numbers of their classes."""
     if not all(name.isascii() and name.isdigit() for name in classes):
         return
     by_number = sorted(classes, key=int)
+    how = (
+        f"class folders are numbered in the order of their names as text "
+        f"({', '.join(classes[:5])}, ...), as torchvision's ImageFolder does: folder "
+    )
     for place, name in enumerate(by_number):
         if (label := classes.index(name)) != place:
-            digits = max(map(len, classes))
+            zeros = name.zfill(max(map(len, classes)))
             yield (
-                f"class folders are numbered in the order of their names as text "
-                f"({', '.join(classes[:5])}, ...), as torchvision's ImageFolder does: folder "
-                f"'{name}' is class {label}, not {place}; for a model whose classes are in the "
-                f"order of the numbers, rename the folders with leading zeros "
-                f"('{name.zfill(digits)}')"
+                f"{how}'{name}' is class {label}, not {place}; for a model whose classes are in "
+                f"the order of the numbers, rename the folders with leading zeros ('{zeros}')"
+            )
+            return
+    for place, name in enumerate(by_number):
+        if int(name) != place:
+            yield (
+                f"{how}'{name}' is class {place}; for a model whose classes have the numbers of "
+                "the folders, name them from 0 and without gaps"
             )
             return

@@ -483,7 +483,8 @@ def test_a_bad_folder_is_one_line_that_names_it(case: str, tmp_path: Path) -> No
         (["7", "8", "100"], "folder '7' is class 1, not 0; "),
         ([f"{k:02}" for k in range(12)], None),
         ([str(k) for k in range(10)], None),
-        (["3", "5", "8"], None),
+        (["0", "1", "3"], "folder '3' is class 2; for a model"),
+        ([f"{k:02}" for k in range(1, 13)], "folder '01' is class 0; for a model"),
         (["1", "2", "10", "other"], None),
         (["c1", "c10", "c2"], None),
     ],
@@ -503,7 +504,8 @@ def test_class_folders_that_are_numbers_keep_the_order_of_imagefolder_and_say_so
     else:
         (warning,) = data.warnings
         assert words in warning
-        assert "rename the folders with leading zeros ('0" in warning
+        advice = "leading zeros ('0" if ", not" in words else "from 0 and without gaps"
+        assert advice in warning
 
 
 def test_a_missing_folder_and_impossible_sizes(tmp_path: Path) -> None:
