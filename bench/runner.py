@@ -92,9 +92,7 @@ class Runner:
                 return ours and self._attack(cell, folder)
         except RecordError:
             raise
-        except (
-            Exception
-        ) as error:  # of any kind: a user's method, too little memory, a mistake here
+        except Exception as error:  # a user's method, too little memory, a mistake here
             run_id, why = folder.run_id, folder.failure(error)
             line = f"{run_id}: failed: {why}"
             if isinstance(error, BenchError):
@@ -204,8 +202,6 @@ class Runner:
         """Whether a surrogate is there, weights and all; raises CheckpointError where it failed."""
         if run_id in self.networks:
             return True
-        if run_id in self.reporter.failures:
-            raise CheckpointError(f"surrogate {run_id} failed")
         folder = RunFolder(self.results, run_id)
         with folder.claimed(shared=True) as ours:  # or another process may be training it again
             summary = folder.train_summary()
@@ -215,6 +211,8 @@ class Runner:
                     "leave the transfer attack and the checks out, or name another: transfer:METHOD"
                 )
             if not (ours and summary and weights_whole(folder, summary, "best")):
+                if run_id in self.reporter.failures:
+                    raise CheckpointError(f"surrogate {run_id} failed")
                 return False
             self.surrogate(run_id)
             return True
