@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,8 @@ from bench.asked import TWIN, Asked, all_sources
 from bench.attacks.blocks import MIN_ROWS
 from bench.data import Dataset
 from bench.eps import REFERENCE_EPS, parse_eps
-from bench.errors import ConfigError, ModelError
+from bench.errors import BenchError, ConfigError, ModelError, RecordError
+from bench.evaluation.given import explained
 from bench.evaluation.store import Images, Target, evaluate_missing
 from bench.external import ExternalModel, Named, load_external
 from bench.external.identity import fingerprint, own_spec, write_fingerprint
@@ -48,7 +49,10 @@ class Where:
 
 
 def evaluate_runs(runs: Sequence[str], request: Request, where: Where) -> None:
-    """Attack trained runs; raises a BenchError before any work where one cannot be attacked."""
+    """Attack trained runs; raises a BenchError before any work where one cannot be attacked.
+
+    What fails for a run on other data than its own is told, and the others go on.
+    """
     plans, elsewhere = plan_runs(runs, request, load_records(where.results), where.results)
     given = [
         (found, partial(_as_given, found, checkpoint, where))
@@ -73,7 +77,12 @@ def evaluate_runs(runs: Sequence[str], request: Request, where: Where) -> None:
             )
             own = str(TrainSpec.from_dict(run.spec).attacked_eps)
             asked = replace(request, eps=own if request.eps is None else request.eps)
-            _evaluate_given(load, found.dataset, found.source, asked, inside)
+            try:
+                _evaluate_given(load, found.dataset, found.source, asked, inside)
+            except RecordError:
+                raise
+            except BenchError as error:
+                where.reporter.failed(f"{run.run_id} on {found.source}", f"error: {error}", error)
     where.reporter.say(f"the records are in {where.results}. Next: bench report")
 
 
@@ -82,9 +91,14 @@ def evaluate_external(named: Named, request: Request, where: Where) -> None:
     if request.dataset is None:
         raise ConfigError("--model needs --dataset: the test images to attack it on")
     data = request.load(request.dataset)
-    _evaluate_given(
+    folder, n = _evaluate_given(
         lambda: load_external(named, data, where.device), data, request.dataset, request, where
     )
+    if where.reporter.exit_code == 2:
+        raise ModelError(
+            f"{len(where.reporter.failures)} of {n} evaluations and checks could not be made of "
+            f"{named.model}, for the reasons above; the others are in {folder.path}"
+        )
 
 
 def _as_given(found: Elsewhere, checkpoint: str, where: Where) -> ExternalModel:
@@ -105,8 +119,11 @@ def _as_given(found: Elsewhere, checkpoint: str, where: Where) -> ExternalModel:
 
 def _evaluate_given(
     load: Callable[[], ExternalModel], data: Dataset, source: str, request: Request, where: Where
-) -> None:
-    """Attack the model that `load` gives, on `data`, which --dataset calls `source`."""
+) -> tuple[RunFolder, int]:
+    """Attack the model that `load` gives, on `data`, which --dataset calls `source`.
+
+    Returns its folder, and how many evaluations and checks were asked for.
+    """
     results, device, reporter = where.results, where.device, where.reporter
     attacks = request.asked_attacks((GIVEN,))
     Asked(data).refuse_too_few_classes(attacks)
@@ -122,12 +139,14 @@ def _evaluate_given(
     for run_id in {*runs.values(), *own.values()}:
         network(run_id)  # raises where it cannot be used
     eps = REFERENCE_EPS if request.eps is None else parse_eps(request.eps)
-    external = load()
     for line in data.lines():
         reporter.say(line)
     images = Images(data, device)
     first = images.chunk(range(min(CHUNK, len(data.test))))
-    checked = self_check(external.network, *first, MIN_ROWS)
+    with _enough_memory(device):
+        external = load()
+        checked = self_check(external.network, *first, MIN_ROWS)
+        found = fingerprint(external.network, first[0])
     for line in checked.lines():
         reporter.say(line)
     asked = Asked(data.seen_by(checked.num_classes))
@@ -137,7 +156,6 @@ def _evaluate_given(
     measures = asked.checks(checks, eps, own) if checks else ()
     for note in external.notes:
         reporter.say(f"  note: {note}")
-    found = fingerprint(external.network, first[0])
     external = replace(external, spec=own_spec(external.spec, found, results))
     folder = RunFolder(results, external.spec.run_id)
     if external.spec.variant:
@@ -161,13 +179,21 @@ def _evaluate_given(
         while not _attack(target, external, provenance, specs, measures, reporter):
             time.sleep(WAIT_SECONDS)
     n = len(specs) + len(measures)
-    if reporter.exit_code == 2:
+    n_failed = sum(key.startswith(f"{folder.run_id}/") for key in reporter.failures)
+    reporter.say(f"{folder.run_id}: {n - n_failed} evaluations and checks are in {folder.path}")
+    return folder, n
+
+
+@contextmanager
+def _enough_memory(device: torch.device) -> Iterator[None]:
+    """A model that does not fit is one line."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
         raise ModelError(
-            f"{len(reporter.failures)} of {n} evaluations and checks could not be made of "
-            f"{external.spec.model}, for the reasons above; the others are in {folder.path}"
-        )
-    n -= len(reporter.failures)
-    reporter.say(f"{folder.run_id}: {n} evaluations and checks are in {folder.path}")
+            f"the model and {MIN_ROWS} images do not fit into the memory of {device} "
+            f"({explained(error)}); name another with --device"
+        ) from error
 
 
 def _attack(

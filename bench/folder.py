@@ -50,10 +50,10 @@ class RunFolder:
 
     @property
     def traceback_file(self) -> Path:
-        """Where the last failure was, for the author of the code that failed; ignored by git."""
+        """Where the last command's failures were, for the author of the code; ignored by git."""
         return self.path / "traceback.txt"
 
-    def failure(self, error: Exception) -> str:
+    def failure(self, error: BaseException) -> str:
         """Why something failed, in a line; the traceback of what nobody foresaw is kept."""
         reason = " ".join(str(error).split())
         if isinstance(error, BenchError):
@@ -61,8 +61,9 @@ class RunFolder:
         frames = traceback.extract_tb(error.__traceback__)
         own = [f for f in frames if "site-packages" not in f.filename] or frames
         place = f"{Path(own[-1].filename).name}:{own[-1].lineno}; " if own else ""
+        before = self.traceback_file.read_bytes() if self.traceback_file.exists() else b""
         text = "".join(traceback.format_exception(error))
-        write_atomic(self.traceback_file, text.encode())
+        write_atomic(self.traceback_file, before + text.encode())
         head = f"{type(error).__name__}: {reason[:300]}" if reason else type(error).__name__
         return f"{head} ({place}its traceback is in {self.traceback_file})"
 

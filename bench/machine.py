@@ -76,6 +76,13 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     }
 
 
+def free_memory(device: torch.device) -> None:
+    """Give back what a piece of work that failed has left, for the next may need it."""
+    if device.type == "cuda":
+        with suppress(RuntimeError):  # of a device that is broken the next piece will tell
+            torch.cuda.empty_cache()
+
+
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bf16 in hardware; False where that cannot be known.
 

@@ -49,11 +49,17 @@ class Request:
 
     def load(self, source: str, train_size: int | None = None) -> Dataset:
         """The images; of the training images at most so many, and as many as there are."""
+        return self.load_all(source, train_size, self.test_size)
+
+    def load_all(
+        self, source: str, train_size: int | None = None, test_size: int | None = None
+    ) -> Dataset:
+        """The same with all test images, unless `test_size` says how many."""
         return load_dataset(
             source,
             data_root=self.data_root,
             train_size=train_size,
-            test_size=self.test_size,
+            test_size=test_size,
             trains=False,
         )
 
@@ -87,10 +93,11 @@ def plan_runs(
         by_source.setdefault((source, n_train), []).append(run)
     plans, elsewhere = list[Plan](), list[Elsewhere]()
     for (source, n_train), group in by_source.items():
-        dataset = request.load(source, n_train)
+        everything = request.load_all(source, n_train)
+        dataset = request.load(source, n_train) if request.test_size else everything
         own = []
         for run in group:
-            if _is_of(run, dataset):
+            if _is_of(run, everything):
                 own.append(run)
             else:
                 elsewhere.append(Elsewhere(run, dataset, source))
@@ -108,14 +115,16 @@ def _finished(name: str, there: dict[str, RunRecord]) -> RunRecord:
 
 
 def _is_of(run: RunRecord, dataset: Dataset) -> bool:
-    """Whether its data have that name, and the test images that it was attacked on are these."""
+    """Whether its data have that name, and the test images that it was attacked on are these.
+
+    dataset: with all of its test images.
+    """
     there = {
-        (e.spec.n_examples, e.spec.data_sha256)
-        for e in run.evaluations
-        if e.spec.split == "test" and e.spec.n_examples <= len(dataset.test)
+        (e.spec.n_examples, e.spec.data_sha256) for e in run.evaluations if e.spec.split == "test"
     }
     return run.dataset == dataset.name and all(
-        first_images(dataset.test, n).sha256 == sha256 for n, sha256 in there
+        n <= len(dataset.test) and first_images(dataset.test, n).sha256 == sha256
+        for n, sha256 in there
     )
 
 

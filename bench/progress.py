@@ -106,7 +106,7 @@ class Reporter:
         else:
             print(text.rstrip(), file=sys.stderr, flush=True)
 
-    def failed(self, what: str, line: str, error: Exception) -> None:
+    def failed(self, what: str, line: str, error: BaseException) -> None:
         """Say and remember that `what` failed, once; it is said also where nothing else is."""
         if what in self.failures:
             return

@@ -48,8 +48,9 @@ def evaluation_code() -> dict[str, Any]:
 
 @cache
 def method_code(file: Path) -> str:
-    """Hash of a method's file and of the method files that it imports."""
-    return _hash(sorted(_with_imports(file, set())))
+    """Hash of a method's file and of the files beside it, or method files, that it imports."""
+    found = sorted(_with_imports(file, set()))
+    return _hash(found) if found else UNKNOWN
 
 
 @cache
@@ -67,23 +68,30 @@ def significant(source: str) -> str:
 
     Of the text, not of tokens or a syntax tree, which differ from one Python to the next.
     """
-    lines = source.splitlines()
+    lines = source.split("\n")
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             row, column = token.start
             lines[row - 1] = lines[row - 1][:column]
-    for first, last in _docstrings(ast.parse(source)):
-        lines[first - 1 : last] = [""] * (last - first + 1)
+    encoded = [line.encode() for line in lines]  # a syntax tree counts bytes
+    for node in _docstrings(ast.parse(source)):
+        first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
+        around = encoded[first][: node.col_offset] + encoded[last][node.end_col_offset :]
+        encoded[first : last + 1] = [around] + [b""] * (last - first)
+    lines = [line.decode() for line in encoded]
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
-def _docstrings(tree: ast.AST) -> Iterator[tuple[int, int]]:
-    """First and last line of every expression that is a text and nothing else."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            value = node.value
-            if isinstance(value.value, str) and value.end_lineno:
-                yield value.lineno, value.end_lineno
+def _docstrings(tree: ast.AST) -> list[ast.Constant]:
+    """Every expression that is a text and nothing else, the last first."""
+    found = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    ]
+    return sorted(found, key=lambda node: (node.lineno, node.col_offset), reverse=True)
 
 
 @cache
@@ -108,15 +116,32 @@ def _with_imports(file: Path, seen: set[Path]) -> set[Path]:
         return seen
     seen.add(file)
     for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            package, _, module = node.module.rpartition(".")
-            beside = METHODS if package == METHODS.name else file.parent
-            if package in ("", METHODS.name, file.parent.name):
-                _with_imports(beside / f"{module}.py", seen)
-        elif isinstance(node, ast.Import):
-            for alias in node.names:
-                _with_imports(file.parent / f"{alias.name}.py", seen)
+        for name, roots in _imported(node, file.parent):
+            for root in roots:
+                place = root / name.replace(".", "/")
+                _with_imports(place.with_suffix(".py"), seen)
+                _with_imports(place / "__init__.py", seen)
     return seen
+
+
+def _imported(node: ast.AST, folder: Path) -> Iterator[tuple[str, list[Path]]]:
+    """Dotted names that may be modules, and the folders that they may lie in."""
+    if isinstance(node, ast.Import):
+        names, level = [alias.name for alias in node.names], 0
+    elif isinstance(node, ast.ImportFrom):
+        head = [node.module] if node.module else []
+        names = [*head, *(".".join([*head, alias.name]) for alias in node.names)]
+        level = node.level
+    else:
+        return
+    for name in names:
+        package = name.partition(".")[0]
+        if level:
+            yield name, [[folder, *folder.parents][level - 1]]
+        elif package == METHODS.name:
+            yield name, [METHODS.parent]
+        elif package != "bench":  # the engine has a hash of its own
+            yield name, [folder, *([folder.parent] if package == folder.name else [])]
 
 
 @cache

@@ -138,6 +138,7 @@ def parameters(cls: type[Method]) -> dict[str, Field[Any]]:
 
 def _load_file(path: Path) -> str:
     """Import a file and return the name of the one method in it."""
+    discover()  # or a method that the file imports would count as one that it registers
     path = path.resolve()
     if path in _FILES:
         return _FILES[path]

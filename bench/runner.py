@@ -17,7 +17,7 @@ from torch import nn
 from bench.errors import BenchError, CheckpointError, NonFiniteLoss, RecordError
 from bench.evaluation.store import Images, Target, evaluate_missing
 from bench.folder import RunFolder
-from bench.machine import describe_machine
+from bench.machine import describe_machine, free_memory
 from bench.plan import Cell, Plan
 from bench.progress import Reporter
 from bench.provenance import evaluation_code, training_code
@@ -54,6 +54,11 @@ class Runner:
         self.info = self.machine | {"code": evaluation_code()}
         self.compiles = compiles
         self.networks: dict[str, nn.Module] = {}
+        self.begun: set[str] = set()
+        """Runs that this process has looked at."""
+        for method in (cell.method for cell in plan.cells):
+            if method is not None:
+                training_code(source_file(method))  # of the file as it is now, which is running
         self.attacked: dict[tuple[str, str], nn.Module] = {}
 
     def run(self) -> None:
@@ -63,10 +68,22 @@ class Runner:
             names = ", ".join(cell.spec.run_id for cell in held)
             self.reporter.say(f"another process works on {names}; waiting for it")
         while held:
+            for cell in self._awaited(held):
+                self._try(cell)
             still = [cell for cell in held if not self._try(cell)]
             if len(still) == len(held):
                 time.sleep(WAIT_SECONDS)
             held = still
+
+    def _awaited(self, held: Sequence[Cell]) -> list[Cell]:
+        """The cells that others wait for, though nothing was missing of them when they were tried.
+
+        A training that is made again may ask for a surrogate whose weights nobody needed before.
+        """
+        statuses = (cell.status(RunFolder(self.results, cell.spec.run_id)) for cell in held)
+        wanted = {run_id for status in statuses for run_id in status.surrogates}
+        lacking = wanted - self.networks.keys() - {cell.spec.run_id for cell in held}
+        return [cell for cell in self.plan.cells if cell.spec.run_id in lacking]
 
     def surrogate(self, run_id: str) -> nn.Module:
         """The network of another run, in eval mode on the device; raises CheckpointError."""
@@ -92,20 +109,21 @@ class Runner:
                 return ours and self._attack(cell, folder)
         except RecordError:
             raise
-        except Exception as error:  # a user's method, too little memory, a mistake here
+        except (Exception, SystemExit) as error:  # a user's method, no memory, a mistake here
             run_id, why = folder.run_id, folder.failure(error)
             line = f"{run_id}: failed: {why}"
             if isinstance(error, BenchError):
                 line = f"error: {why} ({run_id} failed)"
             self.reporter.failed(run_id, line, error)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()  # the next cell may need what this one left
+        free_memory(self.device)
         return True
 
     def _prepare(self, cell: Cell, folder: RunFolder) -> None:
         """Mend what is damaged, and train where that is needed."""
         folder.set_damage_aside()
-        folder.traceback_file.unlink(missing_ok=True)
+        if folder.run_id not in self.begun:
+            folder.traceback_file.unlink(missing_ok=True)
+            self.begun.add(folder.run_id)
         if cell.method is not None:
             self._write_spec(cell, folder)
         status = cell.status(folder)

@@ -116,7 +116,8 @@ class ModelSpec:
     weights_sha256: str
     """Of the network's state dict as it is attacked, wherever that came from."""
     source_sha256: str | None
-    """Of the factory's file; None for a model of an installed package."""
+    """Of the factory's file, with those beside it that it imports; None for a model of an
+    installed package."""
     num_classes: int
     dataset: str
     """The data variant's name: images of two data sets never share a record."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -139,6 +140,34 @@ def test_a_surrogate_that_fails_costs_what_needs_it_alone(
     done = {run.method: run for run in load_records(results)}
     assert {e.spec.attack for e in done["natural"].evaluations} == {"clean"}
     assert done["trades"].status == "unfinished"
+
+
+def test_a_surrogate_that_nobody_needed_is_made_again_once_somebody_does(tmp_path: Path) -> None:
+    """Its weights are gone, and those of the run that needs it too, whose new ones differ."""
+    results = tmp_path / "r"
+    assert run(results, "natural", attacks="clean,transfer").exit_code == 0
+    for path in results.rglob("*.safetensors"):
+        path.unlink()
+    for path in results.rglob("train.json"):  # as another processor would have it
+        path.write_text(re.sub('"sha256": "[0-9a-f]*"', '"sha256": "0"', path.read_text()))
+    again = run(results, "natural", attacks="clean,transfer,pgd-20")
+    assert again.exit_code == 0, again.output
+    (asked,) = (r for r in load_records(results) if r.seed == 0)
+    assert {e.spec.attack for e in asked.evaluations} == {"clean", "transfer", "pgd-20"}
+
+
+def test_a_method_that_exits_is_a_failure(tmp_path: Path) -> None:
+    result = run(tmp_path / "r", f"{mine(tmp_path, 'raise SystemExit(0)')},natural")
+    assert result.exit_code == 1, result.output
+    assert "failed: SystemExit: 0" in result.stderr
+    assert "1 trained" in result.stdout
+
+
+def test_a_method_file_may_import_another_method(tmp_path: Path) -> None:
+    path = Path(mine(tmp_path, "pass"))
+    path.write_text("from methods.natural import Natural\n" + path.read_text())
+    result = run(tmp_path / "r", str(path), attacks="clean")
+    assert result.exit_code == 0, result.output
 
 
 def test_a_new_record_says_which_code_made_it(tmp_path: Path) -> None:

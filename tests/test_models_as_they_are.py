@@ -94,13 +94,15 @@ def test_a_model_file_imports_what_lies_beside_it_and_in_the_working_directory()
 def test_a_model_file_may_read_the_command_line_and_change_torch() -> None:
     head = "import argparse, torch\nargparse.ArgumentParser().parse_args()\n"
     head += "torch.set_grad_enabled(False)\ntorch.set_default_dtype(torch.float64)\n"
+    head += "torch.set_default_device('cpu')\ntorch.set_num_threads(3)\n"
     Path("mine.py").write_text(head + MAKE)
-    argv = list(sys.argv)
+    argv, threads = list(sys.argv), torch.get_num_threads()
     result = evaluate("mine.py:make", attacks="clean,pgd-20")
     assert result.exit_code == 0, result.output
     assert torch.is_grad_enabled()
     assert torch.get_default_dtype() == torch.float32
     assert sys.argv == argv
+    assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize("call", ["sys.exit(3)", "raise SystemExit"])
@@ -199,6 +201,28 @@ def test_another_ensemble_of_the_same_text_has_its_own_record() -> None:
     assert len(load_records("results")) == 2
 
 
+def test_what_a_second_file_does_is_part_of_a_model() -> None:
+    """Here the helper rounds grey levels, which shows in no image that has them already."""
+    Path("helper.py").write_text("def prepared(x):\n    return (x * 255).round() / 255\n")
+    text = "from helper import prepared\n" + MAKE.replace("(x.mean", "(prepared(x).mean")
+    Path("mine.py").write_text(text)
+    assert evaluated("mine.py:make") == 40
+    Path("helper.py").write_text("def prepared(x):\n    return x\n")
+    assert evaluated("mine.py:make") == 40
+    assert len(load_records("results")) == 2
+    sys.modules.pop("helper", None)
+
+
+def test_noise_tells_models_apart_that_agree_on_images() -> None:
+    """The images are of one shade each, so that what is far from their mean is noise."""
+    noise = "x = x + torch.load('gain.pt') * (x - x.mean((1, 2, 3), keepdim=True)).abs()"
+    Path("mine.py").write_text(MAKE.replace("return 100 *", f"{noise}\n        return 100 *"))
+    for gain in (0.0, 5.0):
+        torch.save(torch.tensor(gain), "gain.pt")
+        assert evaluated("mine.py:make") == 40
+    assert len({run.run_id for run in load_records("results")}) == 2
+
+
 def test_a_small_change_that_no_prediction_shows_is_seen() -> None:
     Path("mine.py").write_text(NETWORK + HIDDEN)
     for sign in (1.0, 1.01):
@@ -246,6 +270,14 @@ def test_a_copy_that_cannot_be_made_costs_the_check_that_needs_it() -> None:
     (record,) = load_records("results")
     assert len(record.measures) + len(failed) == 12  # C2 and C12 need a surrogate
     assert len(record.measures) >= 10
+
+
+def test_too_little_memory_for_a_model_is_one_line() -> None:
+    text = MAKE.replace(
+        "        return 100", "        raise torch.OutOfMemoryError('2 GiB')\n        return 100"
+    )
+    Path("mine.py").write_text(text)
+    refused(evaluate("mine.py:make"), "do not fit into the memory of cpu", "2 GiB")
 
 
 def test_state_that_is_no_tensor_is_taken() -> None:

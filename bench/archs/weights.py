@@ -6,7 +6,7 @@ import pickle
 import re
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,9 +74,12 @@ def load_state(
     if _torch_loads(model, given):
         return ()
     own = model.state_dict()
-    pairs = _matched(own, given, constants)
+    learned = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    optional = [name for name in own if name in constants or _last(name) in BOOKKEEPING]
+    optional = [name for name in optional if name not in learned]
+    pairs = _matched(own, given, optional)
     if pairs is None:
-        raise _misfit(model, own, given, constants)
+        raise _misfit(model, own, given, optional)
     # strict=False for what may be left out: _matched asked for everything else
     model.load_state_dict({name: given[found] for name, found in pairs.items()}, strict=False)
     return tuple(name for name in constants if name not in pairs and _last(name) not in BOOKKEEPING)
@@ -128,7 +131,7 @@ def open_weights(path: Path | str, key: str | None = None) -> Weights:
         if key not in held:
             raise unknown_name(f"key of {path}", key, held)
         return Weights(state=held[key])
-    taken = _preferred(list(held))
+    taken = _preferred(held)
     others = [name for name in held if name != taken]
     if taken is None:
         return Weights(state=_tensors(path, _unwrap(content)))
@@ -225,11 +228,15 @@ def _belongs(name: str, value: Any) -> bool:
     return isinstance(value, Tensor) or _last(name) in NO_TENSORS
 
 
-def _preferred(keys: Sequence[str]) -> str | None:
-    """Averaged weights, then what is named as usual, then the only ones; None if none is."""
-    averaged = [key for key in keys if _is_averaged(key)]
-    usual = [key for name in WRAPPERS for key in keys if _last(key) == name]
-    return next(iter([*averaged, *usual, *(keys if len(keys) == 1 else [])]), None)
+def _preferred(held: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Averaged weights, then what is named as usual, then the only ones; None if none is.
+
+    What is called averaged and has fewer tensors is no whole network: a mean loss, say.
+    """
+    usual = [key for name in WRAPPERS for key in held if _last(key) == name]
+    least = len(held[usual[0]]) if usual else 0
+    averaged = [key for key in held if _is_averaged(key) and len(held[key]) >= least]
+    return next(iter([*averaged, *usual, *(held if len(held) == 1 else [])]), None)
 
 
 def _is_averaged(key: str) -> bool:
@@ -261,23 +268,20 @@ def _torch_loads(model: nn.Module, given: Mapping[str, Any]) -> bool:
 
 
 def _matched(
-    own: Mapping[str, Any], given: Mapping[str, Any], constants: Collection[str]
+    own: Mapping[str, Any], given: Mapping[str, Any], may_lack: Collection[str]
 ) -> dict[str, str] | None:
-    """Name of the model -> key of the file; None where they do not fit.
+    """Name of the model -> key of the file, which may lack some; None where they do not fit.
 
     Either side may have the network below a prefix; the shortest that fits is taken.
     """
     ours, theirs = _plain_names(own), _plain_names(given)
-    optional = {name for name, full in ours.items() if _may_lack(full, constants)}
-    required = [name for name in ours if name not in optional]
+    required = [name for name, full in ours.items() if full not in may_lack]
     for outer in _prefixes(required, len(required)):
         for inner in _prefixes(theirs, len(required)):
             below = {name.removeprefix(outer): name for name in ours if name.startswith(outer)}
-            pairs = {
-                name: inner + rest
-                for rest, name in below.items()
-                if inner + rest in theirs and _fits(own[ours[name]], given[theirs[inner + rest]])
-            }
+            pairs = {name: inner + rest for rest, name in below.items() if inner + rest in theirs}
+            if not all(_fits(own[ours[n]], given[theirs[key]]) for n, key in pairs.items()):
+                continue
             left = [key.removeprefix(inner) for key in theirs if key not in {*pairs.values()}]
             if all(name in pairs for name in required) and not any(_counts(k, ours) for k in left):
                 return {ours[name]: theirs[key] for name, key in pairs.items()}
@@ -289,10 +293,6 @@ def _plain_names(names: Iterable[str]) -> dict[str, str]:
     full = list(names)
     plain = {".".join(p for p in name.split(".") if p not in SEGMENTS): name for name in full}
     return plain if len(plain) == len(full) else {name: name for name in full}
-
-
-def _may_lack(name: str, constants: Collection[str]) -> bool:
-    return name in constants or _last(name) in BOOKKEEPING
 
 
 def _prefixes(names: Iterable[str], least: int) -> list[str]:
@@ -323,13 +323,13 @@ def _misfit(
     model: nn.Module,
     own: Mapping[str, Any],
     given: Mapping[str, Any],
-    constants: Collection[str],
+    may_lack: Collection[str],
 ) -> CheckpointError:
     theirs = _bare(given)
-    needed = [name for name in own if not _may_lack(name, constants)]
+    needed = [name for name in own if name not in may_lack]
     ours = _bare({name: own[name] for name in needed} if needed else own)
     wanted = {name: own[full] for name, full in ours.items()}
-    held = {name: given[full] for name, full in theirs.items() if _counts(name, ours)}
+    held = {n: given[full] for n, full in theirs.items() if n in wanted or _counts(n, ours)}
     missing = [name for name in wanted if name not in held]
     unexpected = [name for name, full in theirs.items() if name in held and full not in own]
     unexpected = [name for name in unexpected if name not in wanted]

@@ -228,6 +228,8 @@ def _unsteady(model: nn.Module, x: Tensor, logits: Tensor) -> str:
 
 def _differ(logits: Tensor, others: Tensor) -> bool:
     """Whether the same images got other logits, by more than rounding."""
+    if logits.shape != others.shape:
+        return True
     known = (logits.isfinite() & others.isfinite()).all(1)
     if not bool(known.any()):
         return False

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from bench.archs import Arch
 from bench.archs.rows import filled
+from bench.archs.weights import is_lazy
 from bench.attacks.blocks import MIN_ROWS
 from bench.errors import BenchError, ConfigError, ModelError
+from bench.evaluation.inputs import HALF
 
-HALF = (torch.float16, torch.bfloat16)
 KNOWN = {
     "does not require grad": "no gradient reaches the images; does its forward pass run under "
     "no_grad or inference_mode, detach a tensor, or go through numpy?",
@@ -94,7 +95,7 @@ class Given(nn.Module):
             logits = self.model(given)
         except (BenchError, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # whatever the model raises, its user wants to read
+        except (Exception, SystemExit) as error:  # whatever it raises, its user wants to read
             raise ModelError(
                 f"{self.name} cannot take images {tuple(x.shape[1:])}: {explained(error)}"
             ) from error
@@ -144,6 +145,10 @@ def given_model(model: object, name: str = "") -> tuple[nn.Module, list[str]]:
         )
     if not isinstance(model, nn.Module):
         return Given(_Called(model), name), []
+    if any(is_lazy(value) for value in (*model.parameters(), *model.buffers())):
+        raise ConfigError(
+            f"{name} has a parameter without values yet: call it once on an image before"
+        )
     half = sorted({str(p.dtype) for p in model.parameters() if p.dtype in HALF})
     if not half:
         return Given(model, name), []
@@ -166,7 +171,7 @@ def blamed(model: nn.Module, what: str) -> Iterator[None]:
         if isinstance(model, Given) and isinstance(error, ModelError):
             raise ModelError(f"{what} cannot be run: {error}") from error
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if not isinstance(model, Given):
             raise
         raise ModelError(f"{what} cannot be run on {model.name}: {explained(error)}") from error

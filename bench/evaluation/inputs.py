@@ -28,13 +28,15 @@ MAX_GREY = 255
 def checked_inputs(x: Values, y: Values, model: nn.Module) -> tuple[Tensor, Tensor]:
     """Images (n, C, H, W) in [0, 1] and labels (n,) int64, from what `evaluate` is given.
 
-    Images are float32, or stay float64 where the model has weights in float64, or none. Raises
+    Images are float32. A model with weights in float64, and a tensor in float64 for a function
+    whose weights nobody sees, keep them in float64. Raises
     DataError, in one line, for what cannot be such images and labels.
     """
     images, labels = _tensor(x, "images"), _tensor(y, "labels")
     _check_shapes(images, labels)
     images = _in_range(_floats(images))
-    if not (images.dtype == torch.float64 and _computes_in(model) in (torch.float64, None)):
+    keeps = _computes_in(model) or (images.dtype if isinstance(x, Tensor) else torch.float32)
+    if not images.dtype == keeps == torch.float64:
         images = images.float()
     return images, _class_indices(labels)
 
@@ -63,7 +65,7 @@ def _tensor(values: Values, what: str) -> Tensor:
 
 
 def _check_shapes(x: Tensor, y: Tensor) -> None:
-    if x.ndim == 4 and len(x) and y.shape == (len(x),):
+    if x.ndim == 4 and x.numel() and y.shape == (len(x),):
         return
     cure = ""
     if x.ndim == 4 and y.shape == (len(x), 1):
@@ -78,6 +80,8 @@ def _check_shapes(x: Tensor, y: Tensor) -> None:
 def _floats(x: Tensor) -> Tensor:
     """Grey levels 0..255 in uint8 as [0, 1]; floats as they are."""
     if x.is_floating_point():
+        if x.dtype not in (*HALF, torch.float32, torch.float64):
+            raise DataError(f"images are {x.dtype}: write x.float() for pixels in [0, 1]")
         return x
     if x.dtype != torch.uint8:
         raise DataError(

@@ -8,11 +8,14 @@ Shapes: n images, C H W image.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import torch
 from torch import Tensor, nn
 
 from bench.attacks.blocks import Blocked
 from bench.attacks.maximise import attack_mode
+from bench.errors import ModelError
 from bench.evaluation.chunk import exact_arithmetic, predictions
 from bench.spec import CHUNK
 
@@ -43,10 +46,13 @@ def expects_normalised(
         n_right = int(as_they_are.sum())
         if n - n_right <= max(GAIN * n, GAIN_IMAGES):
             return []
-        tried = {
-            name: int(predictions(blocked, (first - mean) / std, labels)[0].sum())
-            for name, (mean, std) in _candidates(first).items()
-        }
+        tried: dict[str, int] = {}
+        for name, (mean, std) in _candidates(first).items():
+            with suppress(ModelError):  # a model may refuse pixels outside of [0, 1], and is right
+                found, _ = predictions(blocked, (first - mean) / std, labels)
+                tried[name] = int(found.sum())
+    if not tried:
+        return []
     best = max(tried, key=lambda name: tried[name])
     if tried[best] - n_right <= max(GAIN * n, GAIN_IMAGES):
         return []

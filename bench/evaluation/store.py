@@ -27,6 +27,7 @@ from bench.evaluation.measuring import Measuring
 from bench.evaluation.normalised import expects_normalised
 from bench.evaluation.unfinished import read_unfinished, write_unfinished
 from bench.folder import RunFolder
+from bench.machine import free_memory
 from bench.measured import whole, write_measure
 from bench.progress import Reporter
 from bench.records import Chunk
@@ -167,9 +168,10 @@ def _make(target: Target, unit: Unit, reporter: Reporter) -> None:
     try:
         with blamed(target.model, unit.title):
             unit.make()
+        return
     except RecordError:
         raise
-    except Exception as error:  # of any kind: a user's model, too little memory, a mistake here
+    except (Exception, SystemExit) as error:  # a user's model, no memory, a mistake here
         run_id, reason = target.folder.run_id, target.folder.failure(error)
         head = f"{run_id} ({target.checkpoint}): "
         named = reason if isinstance(error, ModelError) else f"{unit.title} was not made: {reason}"
@@ -180,8 +182,7 @@ def _make(target: Target, unit: Unit, reporter: Reporter) -> None:
         ):
             told = f"{head}{unit.title}: the same"  # of fourteen checks one line tells the reason
         reporter.failed(f"{run_id}/{unit.asked}", told, error)
-        if target.images.device.type == "cuda":
-            torch.cuda.empty_cache()  # the next may need what this one left
+    free_memory(target.images.device)
 
 
 @dataclass(frozen=True)

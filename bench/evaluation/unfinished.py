@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from bench.evaluation.chunk import Unfinished
+from bench.provenance import UNKNOWN, canonical, evaluation_code
 from bench.storage import npz_bytes, sha256, write_atomic
 
 CHECKSUM = 64
@@ -22,6 +23,7 @@ def write_unfinished(path: Path, unfinished: Unfinished) -> None:
         "n_parts": unfinished.n_parts,
         "seconds": unfinished.seconds,
         "warnings": list(unfinished.warnings),
+        "evaluation_sha256": evaluation_code()["evaluation_sha256"],
     }
     content = npz_bytes(
         {
@@ -45,8 +47,9 @@ def read_unfinished(path: Path, n: int) -> Unfinished | None:
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         broken_by, after = arrays["broken_by"], arrays["after"]
         facts = json.loads(str(arrays["facts"]))
-    if len(broken_by) != n:
-        return None
+    began = canonical(facts.get("evaluation_sha256", UNKNOWN))
+    if len(broken_by) != n or began != canonical(evaluation_code()["evaluation_sha256"]):
+        return None  # of other images, or by other code, whose outcome the chunk would carry
     return Unfinished(
         n_parts=int(facts["n_parts"]),
         broken_by=torch.from_numpy(broken_by),

@@ -17,7 +17,7 @@ from bench.data import Dataset
 from bench.errors import BenchError, ConfigError
 from bench.evaluation.given import explained
 from bench.external.source import Built
-from bench.storage import sha256_file
+from bench.storage import sha256, sha256_file
 
 FORM = "FILE.py:FACTORY"
 OWN = ("bench", "methods")
@@ -36,7 +36,15 @@ def from_file(reference: str, dataset: Dataset, *, pretrained: bool) -> Built:
     if not file.endswith(".py") or not factory.isidentifier():
         raise ConfigError(f"--model {reference}: write {FORM}, such as mine.py:make")
     network = _made(path, factory)
-    return Built(network=network, source_sha256=sha256_file(path), constants=constants_of(network))
+    return Built(network=network, source_sha256=_text(path), constants=constants_of(network))
+
+
+def _text(path: Path) -> str:
+    """Hash of the file, and of what it imported from beside it or the working directory."""
+    beside = {str(getattr(sys.modules.get(name), "__file__", None) or "") for name in _BESIDE}
+    files = [path, *(Path(file) for file in sorted(beside) if Path(file).is_file())]
+    hashes = [sha256_file(file) for file in files]
+    return hashes[0] if len(hashes) == 1 else sha256("".join(hashes).encode())
 
 
 def _made(path: Path, factory: str) -> nn.Module:
@@ -75,7 +83,8 @@ def _network(path: Path, module: ModuleType, factory: str) -> object:
 
 @contextmanager
 def _as_script(path: Path) -> Iterator[None]:
-    """Run a file as `python FILE` would, and leave torch's global settings as they were.
+    """Run a file as `python FILE` would, and restore sys.argv and torch's defaults afterwards:
+    gradients, dtype, device and number of threads.
 
     It may import what lies beside it or in the working directory, and finds no arguments. Such
     modules stay importable afterwards, behind all others, and are forgotten when another file is
@@ -87,6 +96,7 @@ def _as_script(path: Path) -> Iterator[None]:
     folders = [str(path.resolve().parent), str(Path.cwd())]
     arguments, before = sys.argv, set(sys.modules)
     grad, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
+    device, threads = torch.get_default_device(), torch.get_num_threads()
     sys.path[:0] = folders
     sys.argv = [str(path)]
     try:
@@ -95,6 +105,9 @@ def _as_script(path: Path) -> Iterator[None]:
         sys.argv = arguments
         torch.set_grad_enabled(grad)
         torch.set_default_dtype(dtype)
+        if torch.get_default_device() != device:
+            torch.set_default_device(None if device.type == "cpu" else device)
+        torch.set_num_threads(threads)
         for folder in folders:
             with suppress(ValueError):  # the file may have changed the path itself
                 sys.path.remove(folder)

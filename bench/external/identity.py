@@ -23,18 +23,20 @@ from bench.spec import ModelSpec
 from bench.storage import npz_arrays, npz_bytes, write_atomic
 
 FILE = "fingerprint.npz"
+NOISE = 0.03
+"""Largest change of a pixel in the noisy images, about 8 grey levels."""
 SAME = 1e-3
 """Largest difference of logits, relative to their size, that another machine may make."""
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a model makes of the first images, k of them, at most MIN_ROWS."""
+    """What a model makes of the first images, k of them, at most MIN_ROWS, and of noisy ones."""
 
     images: np.ndarray
     """(k,) hex digests."""
     logits: np.ndarray
-    """(k, K) float32; NaN where the model gives others at every call."""
+    """(k, 2 K) float32, of each image as it is and with noise; NaN where calls differ."""
 
     def same(self, other: Fingerprint) -> bool:
         """Whether both have images in common, and no other logits on any of them."""
@@ -48,12 +50,21 @@ class Fingerprint:
 
 
 def fingerprint(model: nn.Module, x: Tensor) -> Fingerprint:
-    """Of a model on images x (n, C, H, W); whoever draws from torch's generator draws the same."""
+    """Of a model on images x (n, C, H, W); whoever draws from torch's generator draws the same.
+
+    Also on images with noise, as an attack makes them: what rounds grey levels, say, changes no
+    image that has them already.
+    """
     few = x[:MIN_ROWS]
+    noise = torch.rand(few.shape, generator=torch.Generator().manual_seed(0), dtype=few.dtype)
+    noisy = (few + NOISE * (2 * noise.to(few.device) - 1)).clamp(0, 1)
     blocked = Blocked(model, MIN_ROWS)
     with attack_mode(blocked, "eval"), exact_arithmetic(), torch.no_grad():
-        first, second = (_seeded(blocked, few) for _ in range(2))
-    steady = torch.where(first == second, first, torch.nan)
+        first, second = (
+            torch.cat([_seeded(blocked, few), _seeded(blocked, noisy)], 1) for _ in range(2)
+        )
+    size = first[first.isfinite()].abs().amax() if bool(first.isfinite().any()) else 0.0
+    steady = torch.where((first - second).abs() <= SAME * size, first, torch.nan)
     digests = [hashlib.sha256(image.cpu().numpy().tobytes()).hexdigest() for image in few]
     return Fingerprint(np.array(digests), steady.float().cpu().numpy())
 

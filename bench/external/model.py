@@ -71,8 +71,11 @@ def load_external(named: Named, dataset: Dataset, device: torch.device) -> Exter
     network = built.network
     if given is not None:
         state = without_normalisation(given.state, network, given=normalisation is not None)
-        absent = load_state(network, state, constants=built.constants)
         notes += given.notes
+        try:
+            absent = load_state(network, state, constants=built.constants)
+        except CheckpointError as error:
+            raise CheckpointError("; ".join([str(error), *given.notes])) from None
         if absent:
             notes.append(f"{named.weights} lacks {', '.join(absent)}: the network's own stay")
     if normalisation is None and built.mean is not None and built.std is not None:

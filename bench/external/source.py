@@ -19,7 +19,8 @@ class Built:
 
     network: nn.Module
     source_sha256: str | None = None
-    """Of the file whose code it is; None for code of an installed package."""
+    """Of the file whose code it is, with those beside it that it imports; None for code of an
+    installed package."""
     mean: tuple[float, ...] | None = None
     """What its pretrained weights expect to be normalised by outside of it, one a channel."""
     std: tuple[float, ...] | None = None

@@ -250,6 +250,45 @@ def test_what_returns_no_logits_is_one_line(function: Callable[[Tensor], Any], s
         attacked(function)
 
 
+class OnlyImages(Nearest):
+    """Right on few images, and it takes nothing that is no image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.min() >= 0
+        assert x.max() <= 1
+        return super().forward(x).roll(1, 1)
+
+
+def test_a_model_that_refuses_what_is_no_image_is_not_asked_about_normalisation() -> None:
+    found = attacked(OnlyImages().eval(), "pgd-20")
+    assert all("near chance" in text for text in found.warnings)
+
+
+class Exits(Nearest):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.requires_grad:
+            raise SystemExit(0)
+        return super().forward(x)
+
+
+def test_a_model_that_exits_under_an_attack_is_named() -> None:
+    with pytest.raises(ModelError, match="pgd-20 cannot be run"):
+        attacked(Exits().eval(), "pgd-20")
+
+
+def test_a_lazy_layer_and_a_varying_number_of_classes() -> None:
+    with pytest.raises(ConfigError, match="parameter without values yet"):
+        attacked(nn.Sequential(nn.Flatten(), nn.LazyLinear(K)))
+    found = attacked(lambda x: torch.ones(len(x), 10 + (len(x) == 1)))
+    assert any("depend on the other images" in text for text in found.warnings)
+
+
+def test_a_list_of_pixels_for_a_function_over_float32_weights() -> None:
+    model, (x, y) = Nearest().eval(), images()
+    found = evaluate(lambda z: model(z), x.tolist(), y, Threat(eps=0.02), attacks=())
+    assert torch.equal(found.clean, reference().clean)
+
+
 def test_our_own_networks_are_called_as_they_are() -> None:
     from bench import archs
 

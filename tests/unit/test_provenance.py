@@ -50,6 +50,49 @@ def test_code_counts(other: str) -> None:
     assert significant(other) != significant(SOURCE)
 
 
+def test_code_beside_a_docstring_counts() -> None:
+    one, other = 'class A: "é"; x = 1\n', 'class A: "é"; x = 2\n'
+    assert significant(one) != significant(other)
+    assert significant(one.replace("é", "b")) == significant(one)
+    assert significant("a = 1  # é\x0c\nb = 2  # c\n") == "a = 1\nb = 2"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from package.losses import loss",
+        "from package import losses",
+        "import package.losses",
+        "from methods import own",
+        "import methods.own",
+    ],
+)
+def test_every_form_of_an_import_is_followed(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provenance, "METHODS", tmp_path / "lib" / "methods")
+    for place in ("package/losses.py", "lib/methods/own.py"):
+        file = tmp_path / place
+        file.parent.mkdir(parents=True)
+        (file.parent / "__init__.py").touch()
+        file.write_text("rate = 1\n")
+    mine = tmp_path / "mine.py"
+    mine.write_text(f"{line}\nimport bench.api\nimport torch\n")
+
+    def hashed() -> str:
+        method_code.cache_clear()
+        return method_code(mine)
+
+    first = hashed()
+    for place in ("package/losses.py", "lib/methods/own.py"):
+        (tmp_path / place).write_text("rate = 2\n")
+    assert hashed() != first
+
+
+def test_a_source_that_is_no_file_is_unknown(tmp_path: Path) -> None:
+    assert method_code(tmp_path / "<string>") == provenance.UNKNOWN
+
+
 def test_a_method_is_its_file_and_the_files_that_it_imports(tmp_path: Path) -> None:
     base, own = tmp_path / "base.py", tmp_path / "own.py"
     base.write_text("rate = 1\n")

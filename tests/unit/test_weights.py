@@ -112,6 +112,19 @@ def test_bookkeeping_of_common_tools_counts_nothing(source: dict[str, Tensor]) -
     assert torch.equal(model.state_dict()["fc.bias"], source["fc.bias"])
 
 
+@pytest.mark.parametrize("name", ["decay", "step", "num_updates"])
+def test_what_is_learned_is_no_bookkeeping_whatever_its_name(name: str) -> None:
+    def network() -> nn.Module:
+        model = nn.Linear(2, 2)
+        model.register_parameter(name, nn.Parameter(torch.ones(3)))
+        return model
+
+    bare = {"module.weight": torch.zeros(2, 2), "module.bias": torch.zeros(2)}
+    assert f"1 missing: {name}" in refused(network(), bare)
+    assert "of another shape" in refused(network(), {**bare, f"module.{name}": torch.ones(4)})
+    load_state(network(), {**bare, f"module.{name}": torch.ones(3)})
+
+
 class Renamed(nn.Linear):
     """A layer that reads its old names, as torch allows."""
 
@@ -292,6 +305,15 @@ def test_averaged_weights_are_taken_before_raw_ones_and_it_is_said(
     assert chosen.notes == ()
     with pytest.raises(ConfigError, match=rf"unknown key of .*'{raw}x'. Did you mean '{raw}'"):
         open_weights(path, f"{raw}x")
+
+
+@pytest.mark.parametrize("key", ["avg_meter", "ema"])
+def test_what_is_called_averaged_and_is_no_network_is_not_taken(
+    key: str, source: dict[str, Tensor], tmp_path: Path
+) -> None:
+    path = tmp_path / "w.pt"
+    torch.save({"state_dict": source, key: {"loss": torch.zeros(1)}}, path)
+    assert read_weights(path).keys() == source.keys()
 
 
 def test_of_several_networks_one_must_be_named(source: dict[str, Tensor], tmp_path: Path) -> None:
