@@ -289,10 +289,19 @@ def test_other_images_of_the_same_name_do_not_mix_with_those_on_record(tmp_path:
         record.kind: {e.spec.data_sha256 for e in record.evaluations} for record in (own, other)
     }
     assert images["train"].isdisjoint(images["model"])
+    # nor do fewer of them than were ever attacked, or all of a smaller file
+    for n, path in ((10, tmp_path / "0" / "own.npz"), (12, tmp_path / "1" / "own.npz")):
+        path.parent.mkdir(exist_ok=True)
+        np.savez(path, x_test=x[:n] if n == 12 else x, y_test=y[:n] if n == 12 else y)
+        fewer = ("--dataset", f"npz:{path}", "--attacks", "clean", "--test-size", str(n))
+        assert on(tmp_path, run, *fewer).exit_code == 0
+    again = next(record for record in load_records(tmp_path / "r") if record.kind == "train")
+    assert len(again.evaluations) == len(own.evaluations)
+    n_records = len(load_records(tmp_path / "r"))
     # fewer of its own images are its own
     fewer = on(tmp_path, run, "--test-size", "10", "--attacks", "fgsm")
     assert fewer.exit_code == 0
-    assert len(load_records(tmp_path / "r")) == 2
+    assert len(load_records(tmp_path / "r")) == n_records
 
 
 def test_a_run_on_images_of_another_kind_is_refused(tmp_path: Path) -> None:
