@@ -139,31 +139,14 @@ def _evaluate_given(
     for run_id in {*runs.values(), *own.values()}:
         network(run_id)  # raises where it cannot be used
     eps = REFERENCE_EPS if request.eps is None else parse_eps(request.eps)
-    for line in data.lines():
-        reporter.say(line)
     images = Images(data, device)
-    first = images.chunk(range(min(CHUNK, len(data.test))))
-    with _enough_memory(device):
-        external = load()
-        checked = self_check(external.network, *first, MIN_ROWS)
-        found = fingerprint(external.network, first[0])
-    for line in checked.lines():
-        reporter.say(line)
-    asked = Asked(data.seen_by(checked.num_classes))
+    external, n_classes = _looked_at(load, data, images, where)
+    folder = RunFolder(results, external.spec.run_id)
+    asked = Asked(data.seen_by(n_classes))
     asked.refuse_too_few_classes(attacks)
     specs = asked.evaluations(attacks, eps, runs)
     checks = request.asked_checks((GIVEN,))
     measures = asked.checks(checks, eps, own) if checks else ()
-    for note in external.notes:
-        reporter.say(f"  note: {note}")
-    external = replace(external, spec=own_spec(external.spec, found, results))
-    folder = RunFolder(results, external.spec.run_id)
-    if external.spec.variant:
-        reporter.say(
-            "  note: a model of the same text and weights, but with other outputs, is on record; "
-            f"this one becomes {folder.run_id}"
-        )
-    write_fingerprint(folder.path, found)  # before the record that it belongs to
     with where.helpers:
         machine = describe_machine(device)  # of which helpers have their share of the threads
         provenance = {"dataset_source": source, "machine": machine} | data.notes(external.notes)
@@ -182,6 +165,35 @@ def _evaluate_given(
     n_failed = sum(key.startswith(f"{folder.run_id}/") for key in reporter.failures)
     reporter.say(f"{folder.run_id}: {n - n_failed} evaluations and checks are in {folder.path}")
     return folder, n
+
+
+def _looked_at(
+    load: Callable[[], ExternalModel], data: Dataset, images: Images, where: Where
+) -> tuple[ExternalModel, int]:
+    """The model, with the specification of its own record, and the number of its classes.
+
+    What the self-check finds is told. Raises ModelError where it cannot take the images.
+    """
+    reporter, results = where.reporter, where.results
+    for line in data.lines():
+        reporter.say(line)
+    first = images.chunk(range(min(CHUNK, len(data.test))))
+    with _enough_memory(images.device):
+        external = load()
+        checked = self_check(external.network, *first, MIN_ROWS)
+        found = fingerprint(external.network, first[0])
+    for line in checked.lines():
+        reporter.say(line)
+    for note in external.notes:
+        reporter.say(f"  note: {note}")
+    external = replace(external, spec=own_spec(external.spec, found, results))
+    if external.spec.variant:
+        reporter.say(
+            "  note: a model of the same text and weights, but with other outputs, is on record; "
+            f"this one becomes {external.spec.run_id}"
+        )
+    write_fingerprint(results / external.spec.run_id, found)  # before the record of that name
+    return external, checked.num_classes
 
 
 @contextmanager

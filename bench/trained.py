@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from bench.archs.weights import load_state, read_weights
+from bench.archs.fitting import load_state
+from bench.archs.weights import read_weights
 from bench.data import Dataset
 from bench.errors import CheckpointError, ConfigError, RecordError
 from bench.folder import RunFolder

@@ -293,8 +293,8 @@ def test_other_images_of_the_same_name_do_not_mix_with_those_on_record(tmp_path:
     for n, path in ((10, tmp_path / "0" / "own.npz"), (12, tmp_path / "1" / "own.npz")):
         path.parent.mkdir(exist_ok=True)
         np.savez(path, x_test=x[:n] if n == 12 else x, y_test=y[:n] if n == 12 else y)
-        fewer = ("--dataset", f"npz:{path}", "--attacks", "clean", "--test-size", str(n))
-        assert on(tmp_path, run, *fewer).exit_code == 0
+        some = ("--dataset", f"npz:{path}", "--attacks", "clean", "--test-size", str(n))
+        assert on(tmp_path, run, *some).exit_code == 0
     again = next(record for record in load_records(tmp_path / "r") if record.kind == "train")
     assert len(again.evaluations) == len(own.evaluations)
     n_records = len(load_records(tmp_path / "r"))

@@ -10,7 +10,8 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
-from bench.archs.weights import load_state, read_weights
+from bench.archs.fitting import load_state
+from bench.archs.weights import read_weights
 from bench.evaluation.store import Images
 from bench.folder import RunFolder
 from bench.plan import make_plan

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,22 +23,6 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 """Keys under which training scripts put the state dict beside an epoch or an optimiser."""
 AVERAGED = re.compile(r"(^|[_.])(ema|swa|avg|averaged?)([_.]|$)")
 """In the key of weights that were averaged over the training, which results are reported of."""
-PREFIXES = ("module.", "model.", "attacker.", "_orig_mod.")
-"""Added to every key by DataParallel, wrappers that normalise or attack, and torch.compile."""
-SEGMENTS = ("module", "_orig_mod")
-"""Parts of a key that DataParallel and torch.compile add wherever they wrap a network."""
-ATTACKER = "attacker."
-"""Begins the keys of a network's second copy in files of the package `robustness`."""
-DEAD_KEYS = "sub_block1."
-"""Of a group that TRADES' WideResNet builds and saves but never calls."""
-BOOKKEEPING = (
-    *("n_averaged", "num_updates", "decay", "initted", "step"),  # of averaged weights
-    *("total_ops", "total_params"),  # of the profiler thop
-    "num_batches_tracked",  # of BatchNorm, which counts and computes nothing with it here
-)
-"""Last parts of keys that no output depends on."""
-STATISTICS = ("running_mean", "running_var", "weight_u", "weight_v")
-"""Last parts of the keys of buffers that training changes; other buffers are constants."""
 NO_TENSORS = ("_extra_state", "_packed_params", "dtype")
 """Last parts of keys under which torch itself keeps something else than a tensor."""
 
@@ -55,44 +38,6 @@ class Weights:
     state: dict[str, Tensor]
     notes: tuple[str, ...] = ()
     """Which was taken, where the file holds several."""
-
-
-def load_state(
-    model: nn.Module, state: Mapping[str, Any], *, constants: Collection[str] = ()
-) -> tuple[str, ...]:
-    """Copy `state`, a state dict or a wrapper around one, into `model`, in place.
-
-    What torch loads with strict=True is loaded. Else keys are compared without the parts that
-    DataParallel and torch.compile add, wherever they stand, and without the prefix that the file or
-    the model has before all of the network. Dropped are TRADES' dead `sub_block1`, the second copy
-    that the package `robustness` keeps in its attacker, and the bookkeeping of common tools.
-    `constants`: names of the model that a file may leave out; they stay as they are. Every other
-    key must be there, with the model's shape, and no more: else CheckpointError, and the model is
-    as it was. Returns those of `constants` that the file leaves out.
-    """
-    given = {str(name): value for name, value in _unwrap(state).items()}
-    if _torch_loads(model, given):
-        return ()
-    own = model.state_dict()
-    learned = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    optional = [name for name in own if name in constants or _last(name) in BOOKKEEPING]
-    optional = [name for name in optional if name not in learned]
-    pairs = _matched(own, given, optional)
-    if pairs is None:
-        raise _misfit(model, own, given, optional)
-    # strict=False for what may be left out: _matched asked for everything else
-    model.load_state_dict({name: given[found] for name, found in pairs.items()}, strict=False)
-    return tuple(name for name in constants if name not in pairs and _last(name) not in BOOKKEEPING)
-
-
-def constants_of(model: nn.Module) -> tuple[str, ...]:
-    """Names in the state dict of what no training changes: a normalisation, say."""
-    parameters = dict(model.named_parameters())
-    return tuple(
-        name
-        for name in model.state_dict()
-        if name not in parameters and _last(name) not in (*STATISTICS, *NO_TENSORS)
-    )
 
 
 def read_weights(path: Path | str) -> dict[str, Tensor]:
@@ -134,7 +79,7 @@ def open_weights(path: Path | str, key: str | None = None) -> Weights:
     taken = _preferred(held)
     others = [name for name in held if name != taken]
     if taken is None:
-        return Weights(state=_tensors(path, _unwrap(content)))
+        return Weights(state=_tensors(path, unwrapped(content)))
     if not others:
         return Weights(state=held[taken])
     kind = "averaged over the training" if _is_averaged(taken) else "taken"
@@ -202,7 +147,8 @@ def _content(value: Any) -> Iterator[bytes]:
         yield repr(value).encode()
 
 
-def _unwrap(state: Mapping[Any, Any]) -> dict[str, Any]:
+def unwrapped(state: Mapping[Any, Any]) -> dict[str, Any]:
+    """A state dict out of the wrappers around it, its keys as texts."""
     for _ in range(_MAX_NESTING):
         inner = next((state[k] for k in WRAPPERS if isinstance(state.get(k), Mapping)), None)
         if inner is None:
@@ -225,7 +171,7 @@ def _state_dicts(
 
 
 def _belongs(name: str, value: Any) -> bool:
-    return isinstance(value, Tensor) or _last(name) in NO_TENSORS
+    return isinstance(value, Tensor) or last(name) in NO_TENSORS
 
 
 def _preferred(held: Mapping[str, Mapping[str, Any]]) -> str | None:
@@ -233,18 +179,10 @@ def _preferred(held: Mapping[str, Mapping[str, Any]]) -> str | None:
 
     What is called averaged and has fewer tensors is no whole network: a mean loss, say.
     """
-    usual = [key for name in WRAPPERS for key in held if _last(key) == name]
+    usual = [key for name in WRAPPERS for key in held if last(key) == name]
     least = len(held[usual[0]]) if usual else 0
     averaged = [key for key in held if _is_averaged(key) and len(held[key]) >= least]
     return next(iter([*averaged, *usual, *(held if len(held) == 1 else [])]), None)
-
-
-def _is_averaged(key: str) -> bool:
-    return AVERAGED.search(key.lower()) is not None
-
-
-def _last(name: str) -> str:
-    return name.rpartition(".")[2]
 
 
 def is_lazy(value: Any) -> bool:
@@ -252,123 +190,17 @@ def is_lazy(value: Any) -> bool:
     return isinstance(value, UninitializedParameter | UninitializedBuffer)
 
 
-def _torch_loads(model: nn.Module, given: Mapping[str, Any]) -> bool:
-    """Load by torch's own strict rules, or leave the model as it was."""
-    before = {
-        name: value.clone() if isinstance(value, Tensor) else value
-        for name, value in model.state_dict().items()
-        if not is_lazy(value)
-    }
-    try:
-        model.load_state_dict(dict(given), strict=True)
-    except Exception:  # what it raises is said again, shorter, where nothing else fits either
-        model.load_state_dict(before, strict=False)
-        return False
-    return True
+def _is_averaged(key: str) -> bool:
+    return AVERAGED.search(key.lower()) is not None
 
 
-def _matched(
-    own: Mapping[str, Any], given: Mapping[str, Any], may_lack: Collection[str]
-) -> dict[str, str] | None:
-    """Name of the model -> key of the file, which may lack some; None where they do not fit.
-
-    Either side may have the network below a prefix; the shortest that fits is taken.
-    """
-    ours, theirs = _plain_names(own), _plain_names(given)
-    required = [name for name, full in ours.items() if full not in may_lack]
-    for outer in _prefixes(required, len(required)):
-        for inner in _prefixes(theirs, len(required)):
-            below = {name.removeprefix(outer): name for name in ours if name.startswith(outer)}
-            pairs = {name: inner + rest for rest, name in below.items() if inner + rest in theirs}
-            if not all(_fits(own[ours[n]], given[theirs[key]]) for n, key in pairs.items()):
-                continue
-            left = [key.removeprefix(inner) for key in theirs if key not in {*pairs.values()}]
-            if all(name in pairs for name in required) and not any(_counts(k, ours) for k in left):
-                return {ours[name]: theirs[key] for name, key in pairs.items()}
-    return None
+def last(name: str) -> str:
+    """The last part of a key: `bias` of `fc.bias`."""
+    return name.rpartition(".")[2]
 
 
-def _plain_names(names: Iterable[str]) -> dict[str, str]:
-    """The names without SEGMENTS -> the names; as they are where two would become one."""
-    full = list(names)
-    plain = {".".join(p for p in name.split(".") if p not in SEGMENTS): name for name in full}
-    return plain if len(plain) == len(full) else {name: name for name in full}
-
-
-def _prefixes(names: Iterable[str], least: int) -> list[str]:
-    """Those, none among them, with which at least so many of the names begin; shortest first."""
-    counts = Counter(
-        ".".join(parts[:n]) + "."
-        for parts in (name.split(".") for name in names)
-        for n in range(1, len(parts))
-    )
-    return ["", *sorted((p for p, n in counts.items() if n >= max(least, 1)), key=len)]
-
-
-def _fits(own: Any, value: Any) -> bool:
-    if not isinstance(own, Tensor) or not isinstance(value, Tensor):
-        return type(own) is type(value)
-    return is_lazy(own) or own.shape == value.shape
-
-
-def _counts(key: str, ours: Collection[str]) -> bool:
-    """Whether a key that the model lacks means that the file is of another network."""
-    for part in (DEAD_KEYS, ATTACKER):
-        if key.startswith(part) and not any(part in name for name in ours):
-            return False
-    return _last(key) not in BOOKKEEPING
-
-
-def _misfit(
-    model: nn.Module,
-    own: Mapping[str, Any],
-    given: Mapping[str, Any],
-    may_lack: Collection[str],
-) -> CheckpointError:
-    theirs = _bare(given)
-    needed = [name for name in own if name not in may_lack]
-    ours = _bare({name: own[name] for name in needed} if needed else own)
-    wanted = {name: own[full] for name, full in ours.items()}
-    held = {n: given[full] for n, full in theirs.items() if n in wanted or _counts(n, ours)}
-    missing = [name for name in wanted if name not in held]
-    unexpected = [name for name, full in theirs.items() if name in held and full not in own]
-    unexpected = [name for name in unexpected if name not in wanted]
-    misfits = [
-        f"{name} (file {_shape(held[name])}, model {_shape(tensor)})"
-        for name, tensor in wanted.items()
-        if name in held and not _fits(tensor, held[name])
-    ]
-    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", misfits))
-    faults = [f"{len(names)} {kind}: {_first(names)}" for kind, names in kinds if names]
-    advice = "check the arch, the number of classes and of channels"
-    if {*missing, *unexpected} == {"mean", "std"} and not misfits:
-        advice = (
-            "the file has no normalisation: build without, load, then call set_normalisation"
-            if missing
-            else "the file has a normalisation: build with mean and std"
-        )
-    return CheckpointError(
-        f"the weights do not fit {type(model).__name__}: {'; '.join(faults)}; {advice}"
-    )
-
-
-def _bare(state: Mapping[str, Any]) -> dict[str, str]:
-    """Plain names without the known prefixes that all of them share -> the names."""
-    plain = _plain_names(state)
-    tensors = [name for name, full in plain.items() if isinstance(state[full], Tensor)]
-    prefix = next((p for p in reversed(_prefixes(tensors, len(tensors))) if _is_known(p)), "")
-    return {name.removeprefix(prefix): full for name, full in plain.items()}
-
-
-def _is_known(prefix: str) -> bool:
-    return all(f"{part}." in PREFIXES for part in prefix.rstrip(".").split(".") if part)
-
-
-def _shape(value: Any) -> str:
-    return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
-
-
-def _first(names: list[str]) -> str:
+def first_names(names: list[str]) -> str:
+    """The first few of some names, each cut to a line."""
     shown = ", ".join(_one_line(name) for name in names[:_N_NAMED])
     return shown + (", ..." if len(names) > _N_NAMED else "")
 
@@ -397,7 +229,7 @@ def _tensors(path: Path, state: Mapping[str, Any]) -> dict[str, Tensor]:
     """The state dict; a value that is not a tensor, and not torch's own, is an error."""
     others = [name for name, value in state.items() if not _belongs(name, value)]
     if others or not state:
-        found = f"holds {_first(others)}" if others else "holds no named tensors"
+        found = f"holds {first_names(others)}" if others else "holds no named tensors"
         raise CheckpointError(
             f"{path} {found}: it is no state dict; save model.state_dict() alone, or name one of "
             "several with --weights FILE:KEY"

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bench.archs.weights import load_state, open_weights, state_sha256
+from bench.archs.fitting import load_state
+from bench.archs.weights import open_weights, state_sha256
 from bench.data import Dataset
 from bench.errors import CheckpointError, ConfigError
 from bench.evaluation.given import given_model

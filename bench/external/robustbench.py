@@ -12,7 +12,7 @@ from types import ModuleType
 import torch
 from torch import nn
 
-from bench.archs.weights import constants_of
+from bench.archs.fitting import constants_of
 from bench.data import Dataset
 from bench.errors import ConfigError, unknown_name
 from bench.external.hub import import_timm

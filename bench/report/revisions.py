@@ -39,7 +39,7 @@ class Code:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class MadeBy:
     """A part of a row, such as one seed, that one piece of code made."""
 
     row: str
@@ -81,20 +81,20 @@ def code_facts(
     return lines + [line for label, runs in found for line in _method_files(label, runs)]
 
 
-def _trainings(label: str, runs: Sequence[RunRecord]) -> Iterator[Part]:
+def _trainings(label: str, runs: Sequence[RunRecord]) -> Iterator[MadeBy]:
     for run in runs:
         if run.kind != "model":
             code = _code(run.provenance.get("code"), "training_sha256")
-            yield Part(row=label, name=f"{label}, seed {run.seed}", code=code)
+            yield MadeBy(row=label, name=f"{label}, seed {run.seed}", code=code)
 
 
 def _evaluations(
     label: str, runs: Sequence[RunRecord], wanted: Callable[[EvaluationRecord], bool] | None
-) -> Iterator[Part]:
+) -> Iterator[MadeBy]:
     for evaluation in (e for run in runs for e in run.evaluations if wanted and wanted(e)):
         name = f"{label}, {evaluation.spec.attack}"
         codes = (_code(c.info.get("code"), "evaluation_sha256") for c in evaluation.chunks)
-        yield from (Part(row=label, name=name, code=code) for code in dict.fromkeys(codes))
+        yield from (MadeBy(row=label, name=name, code=code) for code in dict.fromkeys(codes))
 
 
 def _code(recorded: Any, key: str) -> Code:
@@ -111,7 +111,7 @@ def _code(recorded: Any, key: str) -> Code:
     )
 
 
-def _one(parts: Sequence[Part]) -> str | None:
+def _one(parts: Sequence[MadeBy]) -> str | None:
     """`version 0.1.0 of the code, revision 1a2b3c4`; None where the code is not the same."""
     codes = list(dict.fromkeys(part.code for part in parts))
     if len({code.sha256 for code in codes}) > 1:
@@ -129,7 +129,7 @@ def _names(codes: Sequence[Code]) -> str:
     return listed(names) + " (no difference that matters here)" * (len(names) > 1)
 
 
-def _sentence(verb: str, parts: Sequence[Part]) -> str:
+def _sentence(verb: str, parts: Sequence[MadeBy]) -> str:
     one = _one(parts)
     if one == UNKNOWN:
         return f"{verb} by code whose revision was not recorded."
@@ -138,9 +138,9 @@ def _sentence(verb: str, parts: Sequence[Part]) -> str:
     return f"{verb} by different versions of the code: {', '.join(_holders(parts))}; {_CAVEAT}."
 
 
-def _holders(parts: Sequence[Part]) -> Iterator[str]:
+def _holders(parts: Sequence[MadeBy]) -> Iterator[str]:
     """`revision 1a2b3c4 (madry, trades)` for each code."""
-    by_code: dict[str, list[Part]] = {}
+    by_code: dict[str, list[MadeBy]] = {}
     for part in parts:
         by_code.setdefault(part.code.sha256, []).append(part)
     names = {sha: _names(list(dict.fromkeys(p.code for p in own))) for sha, own in by_code.items()}
@@ -150,7 +150,7 @@ def _holders(parts: Sequence[Part]) -> Iterator[str]:
         yield f"{name} ({', '.join(dict.fromkeys(_shown(part, parts) for part in own))})"
 
 
-def _shown(part: Part, parts: Sequence[Part]) -> str:
+def _shown(part: MadeBy, parts: Sequence[MadeBy]) -> str:
     """The row's label where all of the row is of the same code."""
     whole = {other.code.sha256 for other in parts if other.row == part.row}
     return part.row if len(whole) == 1 else part.name
@@ -159,7 +159,7 @@ def _shown(part: Part, parts: Sequence[Part]) -> str:
 def _method_files(label: str, runs: Sequence[RunRecord]) -> Iterator[str]:
     """Where the seeds of a row are of different versions of the method's own file."""
     parts = [
-        Part(row=label, name=f"seed {run.seed}", code=code)
+        MadeBy(row=label, name=f"seed {run.seed}", code=code)
         for run in runs
         if (code := _code(run.provenance.get("code"), "method_sha256")).sha256 != UNKNOWN
     ]

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from bench import archs
 from bench.archs.arch import Arch
-from bench.archs.weights import load_state, read_weights, save_weights
+from bench.archs.fitting import load_state
+from bench.archs.weights import read_weights, save_weights
 from bench.errors import ConfigError
 
 N_CLASSES, N_CHANNELS, SIZE = 7, 3, 8

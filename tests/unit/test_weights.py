@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from bench import archs
 from bench.archs.arch import Arch
+from bench.archs.fitting import load_state
 from bench.archs.weights import (
-    load_state,
     network_bytes,
     open_weights,
     read_weights,
