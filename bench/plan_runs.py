@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -85,7 +85,8 @@ def plan_runs(
         if checkpoint not in CHECKPOINTS:
             raise unknown_name("checkpoint", checkpoint, CHECKPOINTS)
     there = {run.run_id: run for run in records if run.kind == "train"}
-    runs = [_finished(name, there) for name in names]
+    outside = {run.run_id for run in records if run.kind == "model"}
+    runs = [_finished(name, there, outside) for name in names]
     by_source: dict[tuple[str, int], list[RunRecord]] = {}
     for run in runs:
         source = request.dataset or str(run.provenance["dataset_source"])
@@ -106,7 +107,12 @@ def plan_runs(
     return plans, elsewhere
 
 
-def _finished(name: str, there: dict[str, RunRecord]) -> RunRecord:
+def _finished(name: str, there: dict[str, RunRecord], outside: Collection[str]) -> RunRecord:
+    if name in outside:
+        raise ConfigError(
+            f"{name} is a record of a model from outside, which is not in the results: name the "
+            "model again with --model"
+        )
     if name not in there:
         raise unknown_name("run", name, there)
     if there[name].status != "done":

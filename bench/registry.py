@@ -67,7 +67,7 @@ def discover() -> None:
     for module in modules:
         try:
             importlib.import_module(module)
-        except Exception as error:  # whatever a plug-in raises is its own fault, and is shown
+        except (Exception, SystemExit) as error:  # a plug-in's own fault, which is shown
             _BROKEN[module] = _one_line(error)
 
 
@@ -153,6 +153,12 @@ def _load_file(path: Path) -> str:
     sys.modules[module_name] = module  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)
+    except SystemExit as error:
+        _forget_all_but(before)
+        raise ConfigError(
+            f"method file {path} ends the program: put what reads a command line below "
+            '`if __name__ == "__main__":`'
+        ) from error
     except Exception as error:
         _forget_all_but(before)
         if isinstance(error, BenchError):
@@ -174,7 +180,7 @@ def _forget_all_but(names: Container[str]) -> None:
         del _METHODS[name]
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 

@@ -163,6 +163,15 @@ def test_a_method_that_exits_is_a_failure(tmp_path: Path) -> None:
     assert "1 trained" in result.stdout
 
 
+@pytest.mark.parametrize("code", ["", "0", "3"])
+def test_a_method_file_that_exits_is_one_line(code: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(f"import sys\nsys.exit({code})\n")
+    result = run(tmp_path / "r", f"{path},natural")
+    assert result.exit_code == 2, result.output
+    assert f"error: method file {path} ends the program" in result.stderr
+
+
 def test_a_method_file_may_import_another_method(tmp_path: Path) -> None:
     path = Path(mine(tmp_path, "pass"))
     path.write_text("from methods.natural import Natural\n" + path.read_text())

@@ -135,6 +135,11 @@ def test_which_weights_were_taken_is_said_and_a_key_chooses() -> None:
     assert evaluated("mine.py:make", "--weights", "w.pt:state_dict") < 40
     refused(evaluate("mine.py:make", "--weights", "w.pt:swa"), "unknown key of w.pt 'swa'")
     refused(evaluate("mine.py:make", "--weights", "v.pt:ema"), "v.pt:ema do not exist")
+    torch.save({"shades": good}, "plain.pt")
+    refused(evaluate("mine.py:make", "--weights", "plain.pt:model"), "leave :model out")
+    (first, *_) = load_records("results")
+    again = CliRunner().invoke(main, ["evaluate", first.run_id, "--attacks", "clean"])
+    refused(again, "is a record of a model from outside", "--model")
 
 
 def test_constants_that_a_file_lacks_stay_and_it_is_said() -> None:

@@ -73,6 +73,8 @@ def open_weights(path: Path | str, key: str | None = None) -> Weights:
         content = {}
     held = dict(_state_dicts(content))
     if key is not None:
+        if not held:
+            raise CheckpointError(f"{path} holds one state dict without a key: leave :{key} out")
         if key not in held:
             raise unknown_name(f"key of {path}", key, held)
         return Weights(state=held[key])

@@ -47,7 +47,7 @@ def evaluate(
     model: nn.Module | Callable[[Tensor], Tensor],
     x: Values,
     y: Values,
-    threat: Threat,
+    threat: Threat | float,
     attacks: Sequence[str] = ("pgd-20", "autoattack"),
     seed: int = 0,
     batch_size: int = 256,
@@ -63,18 +63,21 @@ def evaluate(
 
     x and y are tensors, numpy arrays or lists. Images are floats in [0, 1], or uint8 of 0..255,
     which are divided by 255; half precision becomes float32, and so does float64 unless the model
-    is in float64 or has no weights. Pixels at most 1e-5 outside of [0, 1] (half precision: two
-    rounding steps) are clamped, in a copy; others are refused. Labels are integers of any type, or
-    bool.
+    is in float64 (or a function, given a float64 tensor). Pixels at most 1e-5 outside of [0, 1]
+    (half precision: two rounding steps) are clamped, in a copy; others are refused. Labels are
+    integers of any type, or bool.
 
-    batch_size: rows of one call of the model; it bounds the memory and changes no result. checks:
-    also measure whether the model hides its gradients, as far as `effort` says; surrogates:
-    networks by name, on the same device, which transfer attacks are crafted on: `natural` is the
-    naturally trained one of the same arch, which `transfer` and some checks need.
+    threat: a Threat, or its eps. batch_size: rows of one call of the model; it bounds the memory
+    and changes no result. checks: also measure whether the model hides its gradients, as far as
+    `effort` says; surrogates: networks by name, on the same device, which transfer attacks are
+    crafted on: `natural` is the naturally trained one of the same arch, which `transfer` and some
+    checks need.
 
     Raises ConfigError or DataError for an unknown attack or unusable images, labels or logits, and
     ModelError, naming the attack, for whatever the model raises under it.
     """
+    threat = threat if isinstance(threat, Threat) else Threat(eps=threat)
+    attacks = (attacks,) if isinstance(attacks, str) else attacks
     model, widened = given_model(model)
     networks = {name: given_model(found)[0] for name, found in (surrogates or {}).items()}
     crafted_on = {name: tuple(_surrogates(name, networks)) for name in attacks}

@@ -45,6 +45,8 @@ class Given(nn.Module):
         self.training = model.training
         self.least_rows = 1
         """Fewest images of a call; `probe` raises it for a model that needs more."""
+        self.widened_from = ""
+        """The half precision that its weights were in, before they were copied into float32."""
         floating = (p.dtype for p in model.parameters() if p.is_floating_point())
         self.dtype = next(floating, None)
 
@@ -96,8 +98,11 @@ class Given(nn.Module):
         except (BenchError, torch.OutOfMemoryError):
             raise
         except (Exception, SystemExit) as error:  # whatever it raises, its user wants to read
+            hint = f" (its {self.widened_from} weights were copied into float32: remove casts of "
+            hint += "the images, or call .float() on the network)"
             raise ModelError(
                 f"{self.name} cannot take images {tuple(x.shape[1:])}: {explained(error)}"
+                + hint * bool(self.widened_from)
             ) from error
         if not isinstance(logits, Tensor):
             raise ModelError(
@@ -159,7 +164,9 @@ def given_model(model: object, name: str = "") -> tuple[nn.Module, list[str]]:
             f"{name} has weights in {half[0]} and cannot be copied into float32 "
             f"({explained(error)}); call .float() on it"
         ) from error
-    return Given(widened, name), [f"the model's {half[0]} weights were copied into float32"]
+    given = Given(widened, name)
+    given.widened_from = half[0]
+    return given, [f"the model's {half[0]} weights were copied into float32"]
 
 
 @contextmanager

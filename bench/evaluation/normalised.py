@@ -59,7 +59,7 @@ def expects_normalised(
     mean, std = _candidates(first)[best]
     return [
         f"{n_right} of the first {n} images are right as they are, {tried[best]} once they are "
-        f"normalised by {best} mean and standard deviation: the model expects that; put it "
+        f"normalised by {best} mean and standard deviation: if the model expects that, put it "
         f"inside (--mean {_text(mean)} --std {_text(std)})"
     ]
 

@@ -250,6 +250,22 @@ def test_what_returns_no_logits_is_one_line(function: Callable[[Tensor], Any], s
         attacked(function)
 
 
+class CastsToHalf(Nearest):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.half()).float()
+
+
+def test_casts_to_half_precision_are_named_where_they_fail() -> None:
+    with pytest.raises(ModelError, match=r"float16 weights were copied into float32: remove casts"):
+        attacked(CastsToHalf().eval().half())
+
+
+def test_one_attack_and_a_radius_may_be_given_plainly() -> None:
+    x, y = images()
+    found = evaluate(Nearest().eval(), x, y, 0.02, attacks="pgd-20")
+    assert torch.equal(found.survivors["pgd-20"], reference("pgd-20").survivors["pgd-20"])
+
+
 class OnlyImages(Nearest):
     """Right on few images, and it takes nothing that is no image."""
 
