@@ -210,7 +210,8 @@ def _section(section: Section, figure: Sequence[Curve], compared: Matrix | None)
         attacked = {curve.label for curve in figure}
         absent = [group.label for group in section.groups if group.label not in attacked]
         if absent:
-            blocks.append(plain(f"Not in the figure, since not attacked: {', '.join(absent)}."))
+            why = "since none of its attacks was run on them"
+            blocks.append(plain(f"Not in the figure, {why}: {', '.join(absent)}."))
         shown = {curve.label for curve in drawn(section, figure)}
         if len(shown) < len(attacked):
             many = f"The {len(shown)} most robust of {len(attacked)} are drawn"
