@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint types verify pytest docs clean help
+.PHONY: install demo test quick lint types verify pytest docs clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
@@ -38,6 +38,9 @@ verify: $(VENV)/.installed-test  ## methods and attacks do what results/pinned s
 
 pytest: $(VENV)/.installed-test
 	$(BIN)/python -m pytest --numprocesses 2
+
+quick: $(VENV)/.installed-test  ## the tests that take under a minute in all
+	$(BIN)/python -m pytest --numprocesses 2 -m "not slow"
 
 docs: $(VENV)/.installed  ## regenerate docs/methods.md and README's table
 	$(BIN)/python docs/generate.py
