@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from bench.records import Records
 from bench.report.artefacts import Artefact, Made
-from bench.report.chosen import Chosen, choose
 from bench.report.markdown import Markup, bullets, plain
 from bench.report.remaining import Missing, Speeds, duration_text, everything_of, missing_of, speeds
+from bench.report.suite_runs import SuiteRuns, choose
 
 MAX_LACKS = 6
 """Lines on what one artefact lacks; more are counted."""
@@ -20,7 +20,7 @@ class Entry:
     """One artefact: made, in part, or not for lack of records."""
 
     artefact: Artefact
-    chosen: Chosen | None
+    chosen: SuiteRuns | None
     made: Made
 
     @property
@@ -40,7 +40,7 @@ def entries(
 
     The one that is `named` is made whole.
     """
-    chosen: dict[str, Chosen | None] = {}
+    chosen: dict[str, SuiteRuns | None] = {}
     found = []
     for artefact in artefacts:
         if artefact.suite not in chosen:

@@ -13,7 +13,7 @@ from statistics import fmean
 
 from bench.recipe import load_recipe
 from bench.records import RunRecord
-from bench.report.chosen import Chosen, command, is_variant
+from bench.report.suite_runs import SuiteRuns, command, is_variant
 from bench.study import Study
 from bench.suite import load_suite, sizes
 
@@ -33,7 +33,7 @@ class Missing:
         return command(self.suite, self.size)
 
 
-def missing_of(chosen: Chosen) -> Missing:
+def missing_of(chosen: SuiteRuns) -> Missing:
     """The trainings that are not there, of the size that is."""
     cells = [(found.study, method) for found in chosen.studies for method in found.absent]
     return Missing(suite=chosen.suite.name, size=chosen.suite.size, cells=tuple(cells))

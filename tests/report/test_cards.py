@@ -13,7 +13,7 @@ from bench.report.artefacts import Made
 from bench.report.artefacts.cards import FIRST_SEEDS, make_cards
 from bench.report.card import Card, make_card
 from bench.report.card_figure import draw_card
-from bench.report.chosen import choose
+from bench.report.suite_runs import choose
 from tests.report.made import evaluate
 from tests.report.made_measures import autoattacked, checked, study_of, trained
 

@@ -8,7 +8,7 @@ import pytest
 
 from bench.recipe import load_recipe
 from bench.records import load_records
-from bench.report.chosen import Chosen, choose, is_variant
+from bench.report.suite_runs import SuiteRuns, choose, is_variant
 from bench.suite import load_suite
 from tests.report.made import train_run
 
@@ -31,7 +31,7 @@ def train(results: Path, *, dataset: str = "cifar10", seed: int = 0, command: st
     )
 
 
-def chosen(results: Path) -> Chosen | None:
+def chosen(results: Path) -> SuiteRuns | None:
     return choose(load_records(results), "table1", "full")
 
 

@@ -14,9 +14,9 @@ import pytest
 from bench.records import QUANTILES, load_records
 from bench.report.artefacts import ARTEFACTS, Made
 from bench.report.artefacts.convergence import VALIDATION_ATTACK
-from bench.report.chosen import choose
 from bench.report.complexity_table import COLUMNS
 from bench.report.style import KNOWN
+from bench.report.suite_runs import choose
 from bench.report.units import ALARM
 from bench.training.validation import ATTACK
 from tests.report.made_measures import checked, measured, scored, study_of, trained

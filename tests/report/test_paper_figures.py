@@ -18,9 +18,9 @@ from bench.folder import RunFolder
 from bench.records import load_records
 from bench.report.artefacts import ARTEFACTS, Made
 from bench.report.artefacts.parts import parts
-from bench.report.chosen import Chosen, choose
 from bench.report.picture import picture_files
 from bench.report.style import KNOWN
+from bench.report.suite_runs import SuiteRuns, choose
 from bench.study import AskedAttack
 from tests.report.made import evaluate
 from tests.report.made_suite import falling, make_suite, nothing
@@ -43,7 +43,7 @@ def steps(method: str, asked: AskedAttack, eps: float, seed: int) -> float | Non
     return share - 0.02 * math.log2(int(asked.name.removeprefix("pgd-")) / 10)
 
 
-def chosen_of(results: Path, suite: str) -> Chosen:
+def chosen_of(results: Path, suite: str) -> SuiteRuns:
     chosen = choose(load_records(results), suite)
     assert chosen is not None
     return chosen
@@ -70,7 +70,7 @@ def rows_of(made: Made, name: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text.split("\n", 1)[1])))
 
 
-def draw(chosen: Chosen, name: str) -> Figure:
+def draw(chosen: SuiteRuns, name: str) -> Figure:
     """The figure that the artefact makes its files of."""
     kept: list[Figure] = []
 

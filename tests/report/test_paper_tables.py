@@ -17,8 +17,8 @@ import pytest
 from bench.folder import RunFolder
 from bench.records import load_records
 from bench.report.artefacts import ARTEFACTS, Made
-from bench.report.chosen import Chosen, choose
 from bench.report.published import TABLE_1, TABLE_4
+from bench.report.suite_runs import SuiteRuns, choose
 from bench.study import AskedAttack
 from tests.report.made import evaluate
 from tests.report.made_suite import falling, make_suite, nothing
@@ -28,7 +28,7 @@ NOTE = "Made by `bench report` from made records."
 BY_NAME = {artefact.name: artefact for artefact in ARTEFACTS}
 
 
-def chosen_of(results: Path, suite: str, size: str | None = None) -> Chosen:
+def chosen_of(results: Path, suite: str, size: str | None = None) -> SuiteRuns:
     chosen = choose(load_records(results), suite, size)
     assert chosen is not None
     return chosen

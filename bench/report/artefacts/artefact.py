@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from bench.report.chosen import Chosen
+from bench.report.suite_runs import SuiteRuns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Artefact:
     """Whose records it is made of."""
     title: str
     """What it shows, in a line."""
-    make: Callable[[Chosen, str], Made]
+    make: Callable[[SuiteRuns, str], Made]
     """From the records, and the sentence on their origin that every file carries."""
-    whole: Callable[[Chosen, str], Made] | None = None
+    whole: Callable[[SuiteRuns, str], Made] | None = None
     """In its place where the artefact is asked for by its name; None where that is the same."""

@@ -11,8 +11,8 @@ from bench.report.artefacts.trained import name, seed_text, untrained
 from bench.report.artefacts.written import remark
 from bench.report.card import BEST, CLEAN, LOWEST, NAMES, WORST, Card, Stage, make_card
 from bench.report.card_figure import card_pictures
-from bench.report.chosen import Chosen, StudyRuns
 from bench.report.latex import escaped
+from bench.report.suite_runs import StudyRuns, SuiteRuns
 from bench.report.units import percent
 
 TITLE = "Cards: each trained model's fall from clean accuracy to the worst case, with its doubts"
@@ -23,7 +23,7 @@ FIRST_SEEDS = (
 )
 
 
-def make_cards(chosen: Chosen, note: str) -> Made:
+def make_cards(chosen: SuiteRuns, note: str) -> Made:
     """cards/card-RUN_ID.tex, a sentence, of every model; .png and .svg of each method's first seed.
 
     A picture takes longer than a thousand numbers, and a paper shows one of a method's seeds.
@@ -31,12 +31,12 @@ def make_cards(chosen: Chosen, note: str) -> Made:
     return _make(chosen, note, every=False)
 
 
-def make_every_card(chosen: Chosen, note: str) -> Made:
+def make_every_card(chosen: SuiteRuns, note: str) -> Made:
     """cards/card-RUN_ID.png, .svg and .tex of every model."""
     return _make(chosen, note, every=True)
 
 
-def _make(chosen: Chosen, note: str, *, every: bool) -> Made:
+def _make(chosen: SuiteRuns, note: str, *, every: bool) -> Made:
     files: dict[str, bytes] = {}
     lacks, text = untrained(chosen.studies), ""
     for study in chosen.studies:

@@ -6,7 +6,6 @@ from bench.report.artefacts.artefact import Made
 from bench.report.artefacts.measures import Found, found_measures
 from bench.report.artefacts.trained import captioned
 from bench.report.artefacts.written import alarm_notes, table_files
-from bench.report.chosen import Chosen
 from bench.report.complexity_figure import complexity_pictures
 from bench.report.complexity_table import (
     COLUMNS,
@@ -19,12 +18,13 @@ from bench.report.complexity_table import (
 )
 from bench.report.groups import same_eps
 from bench.report.published import CAT
+from bench.report.suite_runs import SuiteRuns
 from bench.suite import load_suite
 
 TITLE = "Weight norms of networks trained at fixed radii, relative to CAT's"
 
 
-def make_complexity(chosen: Chosen, note: str) -> Made:
+def make_complexity(chosen: SuiteRuns, note: str) -> Made:
     """complexity.md, .csv and .tex; and the ratios drawn, where there are any."""
     found, lacks = found_measures(chosen, "complexity")
     if not found:
@@ -53,7 +53,7 @@ def _norms(found: Found) -> WeightNorms:
     )
 
 
-def _paper(chosen: Chosen, found: list[Found]) -> dict[str, float]:
+def _paper(chosen: SuiteRuns, found: list[Found]) -> dict[str, float]:
     """Label -> the paper's ratio. A smaller size has other radii, in the full size's order."""
     full = load_suite(chosen.suite.name).studies
     ratios: dict[str, float] = {}

@@ -11,11 +11,11 @@ from bench.records import RunRecord
 from bench.report.artefacts.artefact import Made
 from bench.report.artefacts.trained import captioned, label, untrained
 from bench.report.artefacts.written import NUMBERS, csv_bytes, numbers
-from bench.report.chosen import Chosen
 from bench.report.interval import wilson
 from bench.report.joins import Cell, Estimate, over_seeds
 from bench.report.picture import fitted, legend_label, picture_files
 from bench.report.style import styles
+from bench.report.suite_runs import SuiteRuns
 from bench.report.units import MISSING, eps_text, percent, span
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Course:
     """Epoch of the best checkpoint, from 0; of several seeds the first one's."""
 
 
-def make_convergence(chosen: Chosen, note: str) -> Made:
+def make_convergence(chosen: SuiteRuns, note: str) -> Made:
     """convergence.png, .svg and .csv."""
     found: list[Course] = []
     lacks = untrained(chosen.studies)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from bench.report.aggregate import sections
 from bench.report.artefacts.artefact import Made
 from bench.report.artefacts.trained import captioned, untrained
-from bench.report.chosen import Chosen
 from bench.report.cost import GroupCost, costs
 from bench.report.picture import fitted, picture_files
 from bench.report.published import REFERENCE
 from bench.report.style import Style, styles
+from bench.report.suite_runs import SuiteRuns
 from bench.report.units import MISSING
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _PANELS = {
 }
 
 
-def make_cost(chosen: Chosen, note: str) -> Made:
+def make_cost(chosen: SuiteRuns, note: str) -> Made:
     """cost.png and cost.svg."""
     runs = [run for study in chosen.studies for own in study.runs.values() for run in own]
     found = [cost for section in sections(runs) for cost in costs(section)]

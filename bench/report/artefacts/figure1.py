@@ -5,13 +5,13 @@ from __future__ import annotations
 from bench.data.gaussians import UNIT
 from bench.report.artefacts.artefact import Made
 from bench.report.artefacts.measures import Found, found_measures
-from bench.report.chosen import Chosen
 from bench.report.figure1 import Boundary, figure1_files
+from bench.report.suite_runs import SuiteRuns
 
 TITLE = "Figure 1: the lines of linear networks between two classes in the plane"
 
 
-def make_figure1(chosen: Chosen, note: str) -> Made:
+def make_figure1(chosen: SuiteRuns, note: str) -> Made:
     """A line for each training, in the points' units."""
     found, lacks = found_measures(chosen, "boundary")
     if not found:

@@ -26,9 +26,9 @@ from bench.report.artefacts.series import (
 )
 from bench.report.artefacts.trained import captioned
 from bench.report.artefacts.written import csv_bytes, remark
-from bench.report.chosen import Chosen
 from bench.report.picture import fitted, picture_files
 from bench.report.style import Style, styles
+from bench.report.suite_runs import SuiteRuns
 from bench.report.units import eps_text
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _ROW_INCHES = 2.7
 _LEGEND_COLUMNS = 5
 
 
-def make_figure2(chosen: Chosen, note: str) -> Made:
+def make_figure2(chosen: SuiteRuns, note: str) -> Made:
     """figure2.png, .svg and .csv; no files where nothing was attacked."""
     found = [(part, own) for part in parts(chosen) if (own := drawn(part))]
     rows = [one for _, own in found for one in own]

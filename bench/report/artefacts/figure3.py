@@ -7,7 +7,6 @@ import numpy as np
 from bench.report.artefacts.artefact import Made
 from bench.report.artefacts.measures import Found, found_measures
 from bench.report.artefacts.trained import captioned
-from bench.report.chosen import Chosen
 from bench.report.landscapes import (
     SOFT_LABELS,
     Kind,
@@ -16,6 +15,7 @@ from bench.report.landscapes import (
     landscape_csv,
     landscape_files,
 )
+from bench.report.suite_runs import SuiteRuns
 
 TITLE = f"Figure 3: the loss around test images. {SOFT_LABELS}"
 _PICTURES: tuple[tuple[str, Kind, Quantity], ...] = (
@@ -26,7 +26,7 @@ _PICTURES: tuple[tuple[str, Kind, Quantity], ...] = (
 )
 
 
-def make_figure3(chosen: Chosen, note: str) -> Made:
+def make_figure3(chosen: SuiteRuns, note: str) -> Made:
     """The means over the images of every method, on one scale."""
     found, lacks = found_measures(chosen, "landscape")
     if not found:

@@ -23,10 +23,10 @@ from bench.report.artefacts.series import (
 )
 from bench.report.artefacts.trained import captioned
 from bench.report.artefacts.written import csv_bytes, fraction, limits, remark
-from bench.report.chosen import Chosen
 from bench.report.joins import Cell, difference, over_seeds
 from bench.report.picture import fitted, legend_label, picture_files
 from bench.report.style import styles
+from bench.report.suite_runs import SuiteRuns
 from bench.report.units import eps_text, percent
 from bench.study import AskedAttack
 
@@ -51,7 +51,7 @@ class Stepped:
     """Aligned with the points; None at the fewest."""
 
 
-def make_figure4a(chosen: Chosen, note: str) -> Made:
+def make_figure4a(chosen: SuiteRuns, note: str) -> Made:
     """figure4a.png, .svg and .csv; no files where nothing was attacked."""
     (part,) = parts(chosen)
     found = [one for method in part.study.methods if (one := stepped(part, method))]

@@ -25,10 +25,10 @@ from bench.report.artefacts.series import (
 )
 from bench.report.artefacts.trained import captioned
 from bench.report.artefacts.written import csv_bytes, remark
-from bench.report.chosen import Chosen
 from bench.report.groups import same_eps
 from bench.report.picture import fitted, picture_files
 from bench.report.style import styles
+from bench.report.suite_runs import SuiteRuns
 from bench.report.units import eps_text
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _DOTS = (PGD, CW, AUTOATTACK)
 _HEIGHT = 3.6
 
 
-def make_figure4b(chosen: Chosen, note: str) -> Made:
+def make_figure4b(chosen: SuiteRuns, note: str) -> Made:
     """figure4b.png, .svg and .csv; no files where nothing was attacked."""
     (part,) = parts(chosen)
     curves = against_eps(part, PGD)

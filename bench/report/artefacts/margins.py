@@ -11,9 +11,9 @@ from bench.report.artefacts.artefact import Made
 from bench.report.artefacts.measures import Found, found_measures
 from bench.report.artefacts.trained import captioned
 from bench.report.artefacts.written import csv_bytes
-from bench.report.chosen import Chosen
 from bench.report.margin_figure import KINDS, Margins, margin_files
 from bench.report.style import order
+from bench.report.suite_runs import SuiteRuns
 
 TITLE = "Bilateral margins of test images (upper bounds), and the mean of their inverse"
 UPPER_BOUND = (
@@ -23,7 +23,7 @@ UPPER_BOUND = (
 _HEAD = ("label", "margin", "n", "n_seeds", "n_above_0", "mean", "mean_inverse", "mean_inverse_std")
 
 
-def make_margins(chosen: Chosen, note: str) -> Made:
+def make_margins(chosen: SuiteRuns, note: str) -> Made:
     """margins.* for input and layers together, margins-layers.*, margins-input.*, and the means."""
     found, lacks = found_measures(chosen, "margins")
     if not found:

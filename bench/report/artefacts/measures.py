@@ -11,8 +11,8 @@ from bench.errors import RecordError
 from bench.measured import MeasureRecord
 from bench.records import RunRecord
 from bench.report.artefacts.trained import label, name, seed_text, untrained
-from bench.report.chosen import Chosen, StudyRuns
 from bench.report.groups import same_eps
+from bench.report.suite_runs import StudyRuns, SuiteRuns
 from bench.study import AskedMeasures
 
 
@@ -30,7 +30,7 @@ class Found:
     arrays: Mapping[str, np.ndarray]
 
 
-def found_measures(chosen: Chosen, measure: str) -> tuple[list[Found], list[str]]:
+def found_measures(chosen: SuiteRuns, measure: str) -> tuple[list[Found], list[str]]:
     """Those of every study that asks for the measure, and in words what lacks of them."""
     asking = [(study, asked) for study in chosen.studies if (asked := _asked(study, measure))]
     studies = [study for study, _ in asking]

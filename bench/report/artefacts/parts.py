@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bench.records import EvaluationRecord, RunRecord
-from bench.report.chosen import Chosen, StudyRuns
 from bench.report.groups import marked, same_eps
 from bench.report.joins import (
     Cell,
@@ -18,6 +17,7 @@ from bench.report.joins import (
     mean_accuracy,
     survivors,
 )
+from bench.report.suite_runs import StudyRuns, SuiteRuns
 from bench.report.units import eps_text
 from bench.study import AskedAttack, Study
 from bench.suite import load_suite
@@ -142,7 +142,7 @@ class Part:
         return wanted - int((evaluation.index < wanted).sum())
 
 
-def parts(chosen: Chosen) -> list[Part]:
+def parts(chosen: SuiteRuns) -> list[Part]:
     """The suite's studies; those that are the same in a smaller size are one part."""
     full = load_suite(chosen.suite.name).studies
     own = [found.study for found in chosen.studies]
@@ -159,7 +159,7 @@ def parts(chosen: Chosen) -> list[Part]:
     return list(merged.values())
 
 
-def lacks(chosen: Chosen) -> tuple[str, ...]:
+def lacks(chosen: SuiteRuns) -> tuple[str, ...]:
     """Of all parts."""
     return tuple(text for part in parts(chosen) for text in part.lacks())
 

@@ -13,9 +13,9 @@ from bench.records import QUANTILES, RunRecord
 from bench.report.artefacts.artefact import Made
 from bench.report.artefacts.trained import captioned, label, untrained
 from bench.report.artefacts.written import csv_bytes
-from bench.report.chosen import Chosen
 from bench.report.picture import fitted, picture_files
 from bench.report.style import styles
+from bench.report.suite_runs import SuiteRuns
 from bench.report.units import eps_both
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Radii:
     """(E,)"""
 
 
-def make_radii(chosen: Chosen, note: str) -> Made:
+def make_radii(chosen: SuiteRuns, note: str) -> Made:
     """radii.png, .svg and .csv; nothing where no method keeps a length for each image."""
     found = [
         radii

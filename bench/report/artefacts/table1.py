@@ -18,11 +18,11 @@ from bench.report.artefacts.written import (
     remark,
     table_files,
 )
-from bench.report.chosen import Chosen
 from bench.report.groups import same_eps
 from bench.report.joins import Cell
 from bench.report.layout import Line, Notes, Table, Text, cell_text
 from bench.report.published import TABLE_1
+from bench.report.suite_runs import SuiteRuns
 from bench.report.units import MISSING, eps_text, percent, span
 from bench.spec import CHECKPOINTS
 from bench.study import AskedAttack
@@ -36,7 +36,7 @@ _PAPER_NOTE = (
 _HEAD = ("method", "label", "train_eps", "paper_train_eps", "checkpoint", "split", "attack", "eps")
 
 
-def make_table1(chosen: Chosen, note: str) -> Made:
+def make_table1(chosen: SuiteRuns, note: str) -> Made:
     """table1.md, .csv and .tex; no files where nothing was attacked."""
     rows = list(_rows(chosen))
     if not rows:
@@ -48,7 +48,7 @@ def make_table1(chosen: Chosen, note: str) -> Made:
     return Made(files=files, lacks=lacks(chosen))
 
 
-def table1(chosen: Chosen) -> Table:
+def table1(chosen: SuiteRuns) -> Table:
     """A line for each radius and checkpoint."""
     notes = Notes()
     mark = notes.mark(_PAPER_NOTE)
@@ -121,7 +121,7 @@ def _stated(part: Part, split: str) -> float | None:
     return next((row[1 + _SPLITS.index(split)] for row in TABLE_1 if same_eps(row[0], own)), None)
 
 
-def _below(chosen: Chosen, table: Table) -> list[str]:
+def _below(chosen: SuiteRuns, table: Table) -> list[str]:
     part = parts(chosen)[0]
     radius = _radius(part, part.eps(_attack(part)))
     return [
@@ -132,7 +132,7 @@ def _below(chosen: Chosen, table: Table) -> list[str]:
     ]
 
 
-def _rows(chosen: Chosen) -> Iterator[list[str]]:
+def _rows(chosen: SuiteRuns) -> Iterator[list[str]]:
     for part in parts(chosen):
         for method in part.study.methods:
             for checkpoint in CHECKPOINTS:

@@ -10,10 +10,10 @@ from typing import Any
 from bench.report.artefacts.artefact import Made
 from bench.report.artefacts.parts import Part, parts
 from bench.report.artefacts.written import alarm_notes, csv_bytes, remark, table_files
-from bench.report.chosen import Chosen
 from bench.report.groups import shown
 from bench.report.layout import Line, Notes, Table, Text
 from bench.report.published import TABLE_2_NOTES
+from bench.report.suite_runs import SuiteRuns
 from bench.report.units import MISSING
 
 TITLE = "Table 2: the losses of the methods"
@@ -27,7 +27,7 @@ _LEGEND = (
 _HEAD = ("method", "title", "paper", "outer_minimisation", "inner_maximisation", "parameters")
 
 
-def make_table2(chosen: Chosen, note: str) -> Made:
+def make_table2(chosen: SuiteRuns, note: str) -> Made:
     """table2.md, .csv and .tex; no files where no method has a card."""
     (part,) = parts(chosen)
     cards = {method: card for method in part.study.methods if (card := _card(part, method))}

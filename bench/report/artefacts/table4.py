@@ -24,11 +24,11 @@ from bench.report.artefacts.written import (
     remark,
     table_files,
 )
-from bench.report.chosen import Chosen
 from bench.report.groups import same_eps
 from bench.report.joins import Cell, Flags, difference, over_seeds
 from bench.report.layout import Line, Notes, Table, Text, cell_text
 from bench.report.published import CAT, TABLE_4
+from bench.report.suite_runs import SuiteRuns
 from bench.report.units import MISSING, eps_text, percent, span
 from bench.study import AskedAttack
 
@@ -67,7 +67,7 @@ class Transferred:
         return self.over_white_box is not None and (self.over_white_box.value or 0.0) < 0
 
 
-def make_table4(chosen: Chosen, note: str) -> Made:
+def make_table4(chosen: SuiteRuns, note: str) -> Made:
     """table4.md, .csv and .tex; no files where nothing was attacked."""
     rows = [row for part in parts(chosen) for row in _rows(part)]
     if not rows:
@@ -80,7 +80,7 @@ def make_table4(chosen: Chosen, note: str) -> Made:
     return Made(files=files, lacks=lacks(chosen))
 
 
-def table4(chosen: Chosen) -> Table:
+def table4(chosen: SuiteRuns) -> Table:
     """A block of lines for each network."""
     notes, found = Notes(), parts(chosen)
     sources = [_source(asked) for asked in _asked(found[0])]
@@ -211,7 +211,7 @@ def _stated(part: Part, method: str) -> list[tuple[str, float]]:
     return [(arch, published[arch][name]) for arch in archs if name in published.get(arch, {})]
 
 
-def _legend(chosen: Chosen) -> str:
+def _legend(chosen: SuiteRuns) -> str:
     found = [
         e.spec.params
         for part in parts(chosen)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from bench.records import RunRecord
-from bench.report.chosen import Chosen, StudyRuns
 from bench.report.groups import marked
+from bench.report.suite_runs import StudyRuns, SuiteRuns
 from bench.report.units import ALARM, eps_text
 
 ALARM_TEXT = f"{ALARM.strip()}: alarm of a masking check."
@@ -44,7 +44,7 @@ def _untrained(study: StudyRuns, studies: Sequence[StudyRuns]) -> Iterator[str]:
         yield from (f"{called}, seed {seed}: no training" for seed in seeds if seed not in there)
 
 
-def captioned(chosen: Chosen, labels: Iterable[str]) -> str:
+def captioned(chosen: SuiteRuns, labels: Iterable[str]) -> str:
     """The size in words; with the mark of an alarm explained, where a label has it."""
     alarmed = any(text.endswith(ALARM) for text in labels)
     return f"{chosen.caption} {ALARM_TEXT}" if alarmed else chosen.caption

@@ -7,11 +7,11 @@ import io
 from collections.abc import Iterable, Sequence
 
 from bench.report.artefacts.trained import ALARM_TEXT
-from bench.report.chosen import Chosen
 from bench.report.joins import Cell, Estimate
 from bench.report.latex import latex
 from bench.report.layout import Table
 from bench.report.markdown import markdown, plain
+from bench.report.suite_runs import SuiteRuns
 from bench.report.units import ALARM
 
 NUMBERS = ("accuracy", "low", "high", "std", "n", "n_seeds")
@@ -57,12 +57,12 @@ def csv_bytes(head: Sequence[str], rows: Iterable[Sequence[object]], remark: str
     return buffer.getvalue().encode()
 
 
-def remark(chosen: Chosen, note: str) -> str:
+def remark(chosen: SuiteRuns, note: str) -> str:
     """Origin and size, in a line."""
     return f"{note} {chosen.caption}"
 
 
-def not_comparable(chosen: Chosen) -> str:
+def not_comparable(chosen: SuiteRuns) -> str:
     """What the heading of the paper's numbers says beside ours; empty for the paper's own size."""
     if chosen.full:
         return ""
@@ -70,7 +70,7 @@ def not_comparable(chosen: Chosen) -> str:
 
 
 def table_files(
-    name: str, heading: str, table: Table, below: Sequence[str], chosen: Chosen, note: str
+    name: str, heading: str, table: Table, below: Sequence[str], chosen: SuiteRuns, note: str
 ) -> dict[str, bytes]:
     """The .md and .tex of a table; `below` says how it is to be read."""
     text = "\n\n".join([note, f"# {heading}", plain(chosen.caption), markdown(table, below)])

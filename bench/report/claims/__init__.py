@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from bench.records import RunRecord
-from bench.report.chosen import Chosen, choose
 from bench.report.claims import (
     accuracy,
     curve,
@@ -20,6 +19,7 @@ from bench.report.claims import (
 from bench.report.claims.claim import Claim, Result, Tested, Verdict
 from bench.report.claims.flat import claims_csv
 from bench.report.claims.page import page
+from bench.report.suite_runs import SuiteRuns, choose
 
 __all__ = ["CLAIMS", "claims_files", "claims_markdown", "results"]
 
@@ -61,7 +61,7 @@ def results(records: Iterable[RunRecord]) -> list[Result]:
     return [_result(claim, chosen.get(claim.suite)) for claim in CLAIMS]
 
 
-def _result(claim: Claim, chosen: Chosen | None) -> Result:
+def _result(claim: Claim, chosen: SuiteRuns | None) -> Result:
     if claim.test is None:
         tested = Tested(verdict=Verdict.UNTESTED, findings=())
     elif chosen is None:

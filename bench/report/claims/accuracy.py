@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bench.report.aggregate import AUTOATTACK, CW, MASKING_GAP, PGD
-from bench.report.chosen import Chosen
 from bench.report.claims.claim import Claim, Finding, Tested, conclude, doubted
 from bench.report.claims.evidence import Attack, Model, models
 from bench.report.claims.paper import NATURAL, RIVALS
@@ -20,12 +19,13 @@ from bench.report.claims.points import (
 from bench.report.claims.wording import BETTER
 from bench.report.published import CAT, TABLE_3
 from bench.report.scored import CLEAN
+from bench.report.suite_runs import SuiteRuns
 from bench.report.units import MINUS, percent
 
 _NAMES = {PGD: "PGD-20", CW: "C&W", AUTOATTACK: "AutoAttack"}
 
 
-def _against_rivals(chosen: Chosen, attack: str) -> Tested:
+def _against_rivals(chosen: SuiteRuns, attack: str) -> Tested:
     """Each CAT against each other adversarial training method."""
     found = models(chosen)
     cats = [model for model in found if model.method in CAT]
@@ -67,7 +67,7 @@ def _robust(key: str, attack: str, says: str, source: str) -> Claim:
     )
 
 
-def _genuine(chosen: Chosen) -> Tested:
+def _genuine(chosen: SuiteRuns) -> Tested:
     """PGD-20 above AutoAttack, and the masking checks."""
     found = [model for model in models(chosen) if model.runs]
     cats = [model for model in models(chosen) if model.method in CAT]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from bench.records import RunRecord
-from bench.report.chosen import Chosen, command
 from bench.report.masking import Masking
 from bench.report.significance import LEVEL
+from bench.report.suite_runs import SuiteRuns, command
 from bench.suite import FULL
 
 VERSUS = " vs "
@@ -118,7 +118,7 @@ class Claim:
     """Headings of a finding's first, second and value."""
     suite: str = ""
     """Whose records it needs; empty for a claim that no measurement tests."""
-    test: Callable[[Chosen], Tested] | None = None
+    test: Callable[[SuiteRuns], Tested] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +126,7 @@ class Result:
     """A claim with its verdict."""
 
     claim: Claim
-    chosen: Chosen | None
+    chosen: SuiteRuns | None
     """None where no training of the suite is on record."""
     tested: Tested
 

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bench.report.aggregate import CW, PGD
-from bench.report.chosen import Chosen
 from bench.report.claims.claim import Claim, Finding, Tested, conclude, counted, doubted
 from bench.report.claims.evidence import Attack, Model, distinct, models, over_seeds, radii
 from bench.report.claims.paper import FLAT, RIVALS
 from bench.report.claims.points import alone, at_most, better, point_findings, versus, within
 from bench.report.claims.wording import BETTER
 from bench.report.published import CAT
+from bench.report.suite_runs import SuiteRuns
 from bench.report.units import eps_text, percent
 
 
-def _curve(chosen: Chosen, attack: str) -> Tested:
+def _curve(chosen: SuiteRuns, attack: str) -> Tested:
     """Each CAT against each other at every radius; a row a pair, at its least favourable radius."""
     findings: list[Finding] = []
     lacks: list[str] = []
@@ -71,7 +71,7 @@ def _at(attack: Attack) -> str:
     return "" if attack.eps is None else f"eps {eps_text(attack.eps)}"
 
 
-def _flat(chosen: Chosen) -> Tested:
+def _flat(chosen: SuiteRuns) -> Tested:
     """What each CAT loses over the last part of the curve, and whether it is above chance there."""
     findings: list[Finding] = []
     lacks: list[str] = []

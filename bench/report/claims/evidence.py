@@ -9,13 +9,13 @@ from statistics import fmean
 from bench.errors import RecordError
 from bench.measured import MeasureRecord
 from bench.records import EvaluationRecord, RunRecord
-from bench.report.chosen import Chosen, StudyRuns
 from bench.report.claims.claim import Concerned
 from bench.report.comparison import Comparison, corrected, paired
 from bench.report.groups import Setting, same_eps
 from bench.report.joins import Flags, accuracy, clean_flags, survivors
 from bench.report.masking import masking
 from bench.report.scored import CLEAN, Scored
+from bench.report.suite_runs import StudyRuns, SuiteRuns
 from bench.report.units import eps_text
 from bench.study import Study
 
@@ -72,7 +72,7 @@ class Attack:
 Side = tuple[Model, Attack]
 
 
-def models(chosen: Chosen, studies: Iterable[StudyRuns] | None = None) -> list[Model]:
+def models(chosen: SuiteRuns, studies: Iterable[StudyRuns] | None = None) -> list[Model]:
     """Those of the suite's studies, absent ones without runs; equal studies once.
 
     Labels carry the network or the radius where the studies differ in it.
@@ -99,11 +99,11 @@ def models(chosen: Chosen, studies: Iterable[StudyRuns] | None = None) -> list[M
     return list(found.values())
 
 
-def _dataset(chosen: Chosen, part: StudyRuns) -> str:
+def _dataset(chosen: SuiteRuns, part: StudyRuns) -> str:
     return next((run.dataset for runs in part.runs.values() for run in runs), chosen.dataset)
 
 
-def distinct(chosen: Chosen) -> list[StudyRuns]:
+def distinct(chosen: SuiteRuns) -> list[StudyRuns]:
     """The studies, one of those that a smaller size makes equal."""
     kept: dict[tuple[object, ...], StudyRuns] = {}
     for part in chosen.studies:

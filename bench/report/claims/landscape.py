@@ -8,13 +8,13 @@ from itertools import product
 import numpy as np
 
 from bench.measured import MeasureRecord
-from bench.report.chosen import Chosen
 from bench.report.claims.claim import Claim, Finding, Tested, conclude
 from bench.report.claims.evidence import models
 from bench.report.claims.medians import Figure, ratio_findings
 from bench.report.claims.paper import NATURAL
 from bench.report.claims.wording import RATIO_BELOW
 from bench.report.published import CAT
+from bench.report.suite_runs import SuiteRuns
 
 _MEASURE = "landscape"
 
@@ -40,7 +40,7 @@ def _relative_rise(record: MeasureRecord) -> np.ndarray:
     return found
 
 
-def _patch(chosen: Chosen, figures: Mapping[str, Figure]) -> Tested:
+def _patch(chosen: SuiteRuns, figures: Mapping[str, Figure]) -> Tested:
     """Each CAT against each other method in each figure, the first of which decides."""
     found = models(chosen)
     cats = [model for model in found if model.method in CAT]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.report.aggregate import AUTOATTACK, MASKING_GAP, PGD
-from bench.report.chosen import Chosen
 from bench.report.claims.claim import Claim, Tested, conclude
 from bench.report.claims.evidence import Attack, models
 from bench.report.claims.paper import LABEL_PAIRS, NATURAL_SOFT, RADIUS_PAIRS, STEPS_COST
 from bench.report.claims.points import alone, at_most, better, point_findings, within
 from bench.report.claims.wording import BETTER
 from bench.report.published import CAT
+from bench.report.suite_runs import SuiteRuns
 from bench.report.units import MINUS, percent
 
 _FEW, _MANY = "pgd-10", "pgd-500"
@@ -23,7 +23,7 @@ _RADIUS_ALSO = (
 )
 
 
-def _steps(chosen: Chosen) -> Tested:
+def _steps(chosen: SuiteRuns) -> Tested:
     """Each CAT under few and many steps; the others beside."""
     found = models(chosen)
     findings, lacks = point_findings(
@@ -41,7 +41,7 @@ def _steps(chosen: Chosen) -> Tested:
     return conclude([*findings, *others], lacks=lacks, models=concerned)
 
 
-def _with_and_without(chosen: Chosen, pairs: Sequence[tuple[str, str]], attack: str) -> Tested:
+def _with_and_without(chosen: SuiteRuns, pairs: Sequence[tuple[str, str]], attack: str) -> Tested:
     by_method = {model.method: model for model in models(chosen)}
     findings, lacks = point_findings(
         [
@@ -56,7 +56,7 @@ def _with_and_without(chosen: Chosen, pairs: Sequence[tuple[str, str]], attack: 
     return conclude(findings, lacks=lacks, models=concerned)
 
 
-def _labels_alone(chosen: Chosen) -> Tested:
+def _labels_alone(chosen: SuiteRuns) -> Tested:
     found = [model for model in models(chosen) if model.method == NATURAL_SOFT]
     findings, lacks = point_findings(
         within(found, Attack(name=PGD), Attack(name=AUTOATTACK)), at_most(MASKING_GAP), what=alone

@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bench.data.gaussians import MARGIN, UNIT
-from bench.report.chosen import Chosen
 from bench.report.claims.claim import Claim, Tested, conclude
 from bench.report.claims.evidence import LAST, Attack, Model, Side, measures, models
 from bench.report.claims.paper import SMALL
 from bench.report.claims.points import at_most, better, point_findings
 from bench.report.published import CAT, REFERENCE
 from bench.report.scored import CLEAN
+from bench.report.suite_runs import SuiteRuns
 from bench.report.units import MINUS, percent
 
 _CLEAN = Attack(name=CLEAN, checkpoint=LAST)
 
 
-def _beyond(chosen: Chosen) -> Tested:
+def _beyond(chosen: SuiteRuns) -> Tested:
     """Fixed radius beyond the margin against one within it, and CAT against both."""
     found = [_in_units(model) for model in models(chosen)]
     fixed = sorted((m for m in found if m.method == REFERENCE), key=lambda m: m.study.eps)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from bench.report.aggregate import PGD
-from bench.report.chosen import Chosen
 from bench.report.claims.claim import Claim, Finding, Tested, at_least, conclude
 from bench.report.claims.evidence import LAST, Attack, Model, models, over_seeds, radii
 from bench.report.claims.paper import HIGH_TRAIN, SMALL
 from bench.report.claims.points import at_most, point_findings, versus
 from bench.report.published import TABLE_1
+from bench.report.suite_runs import SuiteRuns
 from bench.report.units import percent
 
 
-def _larger(chosen: Chosen) -> Tested:
+def _larger(chosen: SuiteRuns) -> Tested:
     """Each larger training radius against the smallest."""
     found = sorted(models(chosen), key=lambda model: model.study.eps)
     findings, lacks = point_findings(
@@ -22,7 +22,7 @@ def _larger(chosen: Chosen) -> Tested:
     return conclude(findings, lacks=lacks, notes=[_published()], models=concerned)
 
 
-def _train(chosen: Chosen) -> Tested:
+def _train(chosen: SuiteRuns) -> Tested:
     """Accuracy on training images under the small radius, beside that on test images."""
     findings: list[Finding] = []
     lacks: list[str] = []

@@ -10,7 +10,6 @@ from statistics import fmean
 import numpy as np
 
 from bench.measured import MeasureRecord
-from bench.report.chosen import Chosen, StudyRuns
 from bench.report.claims.claim import (
     VERSUS,
     Claim,
@@ -28,6 +27,7 @@ from bench.report.claims.paper import CAT_PLAIN, COMPLEXITY, RIVALS
 from bench.report.claims.wording import GIVEN_TRAININGS, RATIO_ABOVE
 from bench.report.complexity_table import COLUMNS
 from bench.report.published import CAT, REFERENCE
+from bench.report.suite_runs import StudyRuns, SuiteRuns
 
 _COMPLEXITY, _MARGINS = "complexity", "margins"
 _KINDS = {"both": "input and layers", "input": "input", "layers": "layers"}
@@ -35,7 +35,7 @@ _LARGEST = 300.0
 """Decimal exponent at which a ratio is cut off: a float holds little more."""
 
 
-def studies_with(chosen: Chosen, measure: str) -> list[StudyRuns]:
+def studies_with(chosen: SuiteRuns, measure: str) -> list[StudyRuns]:
     """The studies that ask for it."""
     return [
         part
@@ -44,7 +44,7 @@ def studies_with(chosen: Chosen, measure: str) -> list[StudyRuns]:
     ]
 
 
-def _norms(chosen: Chosen) -> Tested:
+def _norms(chosen: SuiteRuns) -> Tested:
     """Each fixed radius over each CAT, in every norm; the plain CAT decides."""
     found = models(chosen, studies_with(chosen, _COMPLEXITY))
     fixed = sorted((m for m in found if m.method == REFERENCE), key=lambda m: m.study.eps)
@@ -107,7 +107,7 @@ def _margin(kind: str) -> Figure:
     return figure
 
 
-def _margins(chosen: Chosen) -> Tested:
+def _margins(chosen: SuiteRuns) -> Tested:
     """Each CAT against each other adversarial training method."""
     found = models(chosen, studies_with(chosen, _MARGINS))
     cats = [model for model in found if model.method in CAT]

@@ -10,7 +10,6 @@ from typing import Any
 
 from bench.records import RunRecord
 from bench.report.aggregate import Section
-from bench.report.chosen import Chosen
 from bench.report.claims.claim import (
     VERSUS,
     Claim,
@@ -30,6 +29,7 @@ from bench.report.cost_table import SAME
 from bench.report.groups import group_runs
 from bench.report.interval import wilson
 from bench.report.published import CAT, REFERENCE
+from bench.report.suite_runs import SuiteRuns
 from bench.report.units import percent
 
 
@@ -58,7 +58,7 @@ def reached(history: Sequence[Mapping[str, Any]], level: float) -> Reached:
     return Reached(**first)
 
 
-def _convergence(chosen: Chosen) -> Tested:
+def _convergence(chosen: SuiteRuns) -> Tested:
     """Each CAT against Madry AT; the others stand beside."""
     found = models(chosen, studies_with(chosen, "margins"))
     by_method = {model.method: model for model in found if _curves(model)}
@@ -127,7 +127,7 @@ def _has(epoch: Mapping[str, Any]) -> bool:
     return epoch.get("val_robust") is not None
 
 
-def _same_cost(chosen: Chosen) -> Tested:
+def _same_cost(chosen: SuiteRuns) -> Tested:
     """Passes relative to Madry AT's, which are counted and have no error; seconds beside."""
     found = models(chosen)
     runs = [run for model in found if model.method in (REFERENCE, *CAT) for run in model.runs]

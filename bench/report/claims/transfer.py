@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from bench.report.aggregate import PGD
-from bench.report.chosen import Chosen, StudyRuns
 from bench.report.claims.claim import Claim, Finding, Tested, conclude
 from bench.report.claims.evidence import USUAL, Attack, Side, distinct, models
 from bench.report.claims.points import alone, better, point_findings, versus, within
 from bench.report.claims.wording import BETTER
 from bench.report.published import CAT, TABLE_4
+from bench.report.suite_runs import StudyRuns, SuiteRuns
 from bench.report.units import percent
 
 _TRANSFER = "transfer"
 
 
-def _best(chosen: Chosen) -> Tested:
+def _best(chosen: SuiteRuns) -> Tested:
     """Each CAT against each other, all images, network by network."""
     findings: list[Finding] = []
     lacks: list[str] = []
@@ -43,7 +43,7 @@ def _best(chosen: Chosen) -> Tested:
     )
 
 
-def _weaker(chosen: Chosen) -> Tested:
+def _weaker(chosen: SuiteRuns) -> Tested:
     """Each model under each transferred attack against itself under the white-box one."""
     findings: list[Finding] = []
     lacks: list[str] = []

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 from bench.recipe import Recipe, load_recipe
 from bench.records import RunRecord
+from bench.report.frame import ResultsFrame, results_frame
 from bench.report.groups import only_serves, same_eps
 from bench.study import Study
 from bench.suite import FULL, Suite, load_suite, sizes
@@ -37,13 +39,19 @@ class StudyRuns:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
+class SuiteRuns:
     """A suite in one size, and the records that belong to it."""
 
     suite: Suite
     dataset: str
     """The data variant of the records; of the first study, where they differ."""
     studies: tuple[StudyRuns, ...]
+
+    @cached_property
+    def frame(self) -> ResultsFrame:
+        """Every evaluation of its runs."""
+        runs = (run for study in self.studies for found in study.runs.values() for run in found)
+        return results_frame({run.run_id: run for run in runs}.values())
 
     @property
     def n_cells(self) -> int:
@@ -81,13 +89,13 @@ def command(suite: str, size: str) -> str:
     return f"bench run --suite {suite}" + (f" --size {size}" if size != FULL else "")
 
 
-def choose(records: Iterable[RunRecord], suite: str, size: str | None = None) -> Chosen | None:
+def choose(records: Iterable[RunRecord], suite: str, size: str | None = None) -> SuiteRuns | None:
     """The size, or the given one, and data variant of which most cells are there.
 
     The larger size of several equal ones. None where no training of the suite is there.
     """
     cells = _cells(records)
-    best: Chosen | None = None
+    best: SuiteRuns | None = None
     for name in sizes(suite) if size is None else [size]:
         loaded = load_suite(suite, name)
         for variant in _variants(loaded, cells):
@@ -106,7 +114,7 @@ def _cells(records: Iterable[RunRecord]) -> _Cells:
     return cells
 
 
-def _share(chosen: Chosen) -> float:
+def _share(chosen: SuiteRuns) -> float:
     return chosen.n_cells / sum(len(study.study.methods) for study in chosen.studies)
 
 
@@ -126,14 +134,14 @@ def _base(dataset: str) -> str:
     return dataset.partition("@")[0]
 
 
-def _chosen(suite: Suite, variant: str, cells: _Cells) -> Chosen:
+def _chosen(suite: Suite, variant: str, cells: _Cells) -> SuiteRuns:
     first = _base(suite.studies[0].dataset)
     studies = []
     for study in suite.studies:
         data = variant if _base(study.dataset) == first else _base(study.dataset)
         found = {method: _cell(study, method, data, cells) for method in study.methods}
         studies.append(StudyRuns(study=study, runs={m: r for m, r in found.items() if r}))
-    return Chosen(suite=suite, dataset=variant, studies=tuple(studies))
+    return SuiteRuns(suite=suite, dataset=variant, studies=tuple(studies))
 
 
 def _cell(study: Study, method: str, dataset: str, cells: _Cells) -> tuple[RunRecord, ...]:

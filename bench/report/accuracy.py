@@ -1,0 +1,151 @@
+"""Accuracies from outcomes per image: joins of attacks, intervals, means over seeds.
+
+Legend: n images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from statistics import fmean, stdev
+
+import numpy as np
+
+from bench.report.statistics import paired_difference, wilson
+
+
+def of_images(values: np.ndarray, own: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Return (m,) the values of the images `index`, a subset of `own`; both ascending.
+
+    values: (n,), aligned with `own`.
+    """
+    if len(index) == len(own):
+        return values
+    chosen: np.ndarray = values[np.searchsorted(own, index)]
+    return chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOutcomes:
+    """Which images are correct, under an attack or without one."""
+
+    index: np.ndarray
+    """(n,) dataset indices, ascending."""
+    correct: np.ndarray
+    """(n,) bool, aligned with `index`."""
+    n_expected: int
+    """Images of the finished evaluation."""
+
+    def at(self, index: np.ndarray) -> np.ndarray:
+        """Return (m,) the outcomes of the images `index`, all of which must have one."""
+        return of_images(self.correct, self.index, index)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedEstimate:
+    """A fraction of the n images of one run, with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    n_expected: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyEstimate:
+    """An accuracy over the seeds that have it; the tuples hold one entry per seed."""
+
+    value: float | None
+    """Mean over the seeds; None where no image has an outcome."""
+    low: float | None = None
+    high: float | None = None
+    """95% interval over the images; None for several seeds."""
+    std: float | None = None
+    """Sample standard deviation over the seeds; None for one seed."""
+    n: tuple[int, ...]
+    n_expected: tuple[int, ...]
+
+
+def worst_case(attacks: Sequence[ImageOutcomes]) -> ImageOutcomes:
+    """Return which images survive every attack, among the images that all attacks share."""
+    index = shared(attacks)
+    correct = np.logical_and.reduce([attack.at(index) for attack in attacks])
+    n_expected = min(attack.n_expected for attack in attacks)
+    return ImageOutcomes(index=index, correct=correct, n_expected=n_expected)
+
+
+def lowest_seen(attacks: Sequence[ImageOutcomes], index: np.ndarray) -> ImageOutcomes:
+    """Return which images of `index` survive every attack that was run on them.
+
+    An attack need not cover all of `index`; images that no attack covers are left out.
+    """
+    correct, seen = np.ones(len(index), bool), np.zeros(len(index), bool)
+    for attack in attacks:
+        there = np.isin(index, attack.index, assume_unique=True)
+        correct[there] &= attack.at(index[there])
+        seen |= there
+    return ImageOutcomes(index=index[seen], correct=correct[seen], n_expected=len(index))
+
+
+def restricted(flags: ImageOutcomes, index: np.ndarray) -> ImageOutcomes:
+    """Return the outcomes of only the images in `index`, which then are all that is expected."""
+    kept = common(flags.index, index)
+    if len(kept) == len(flags.index):
+        return flags
+    return ImageOutcomes(index=kept, correct=flags.at(kept), n_expected=len(kept))
+
+
+def shared(parts: Sequence[ImageOutcomes]) -> np.ndarray:
+    """Return (n,) the ascending indices of the images that all parts have."""
+    return reduce(common, [part.index for part in parts])
+
+
+def common(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return (n,) the intersection of two ascending indices; `a` itself where they are equal."""
+    # the images are mostly the same, and sorting them would dominate a large report
+    return a if a is b or np.array_equal(a, b) else np.intersect1d(a, b, assume_unique=True)
+
+
+def accuracy(flags: ImageOutcomes) -> SeedEstimate | None:
+    """Return the fraction of correct images; None without images."""
+    n, n_correct = len(flags.index), int(flags.correct.sum())
+    if n == 0:
+        return None
+    low, high = wilson(n_correct, n)
+    return SeedEstimate(value=n_correct / n, low=low, high=high, n=n, n_expected=flags.n_expected)
+
+
+def difference(first: ImageOutcomes, second: ImageOutcomes) -> SeedEstimate | None:
+    """Return the first accuracy minus the second, on the images that both have."""
+    index = shared([first, second])
+    if len(index) == 0:
+        return None
+    a, b = first.at(index), second.at(index)
+    counts = [int(part.sum()) for part in (a & b, a & ~b, ~a & b, ~a & ~b)]
+    low, high = paired_difference(*counts)
+    n_expected = min(first.n_expected, second.n_expected)
+    value = (counts[1] - counts[2]) / len(index)
+    return SeedEstimate(value=value, low=low, high=high, n=len(index), n_expected=n_expected)
+
+
+def mean_accuracy(seeds: Sequence[ImageOutcomes]) -> AccuracyEstimate:
+    """Return the accuracy under one attack from the outcomes of each seed."""
+    return over_seeds([accuracy(f) for f in seeds], max(f.n_expected for f in seeds))
+
+
+def over_seeds(estimates: Sequence[SeedEstimate | None], n_expected: int) -> AccuracyEstimate:
+    """Return the mean over the seeds; an estimate is None where its evaluation has no image yet."""
+    found = [estimate for estimate in estimates if estimate is not None]
+    if not found:
+        return AccuracyEstimate(value=None, n=(0,), n_expected=(n_expected,))
+    n = tuple(estimate.n for estimate in found)
+    expected = tuple(estimate.n_expected for estimate in found)
+    if len(found) == 1:
+        one = found[0]
+        return AccuracyEstimate(
+            value=one.value, low=one.low, high=one.high, n=n, n_expected=expected
+        )
+    values = [estimate.value for estimate in found]
+    return AccuracyEstimate(value=fmean(values), std=stdev(values), n=n, n_expected=expected)

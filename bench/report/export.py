@@ -1,0 +1,246 @@
+"""DataFrames and figures as files: .md, .tex and .csv, .png, .pdf and .svg. Deterministic bytes.
+
+Text from outside may hold any character: it is escaped here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import pandas as pd
+
+from bench.report.formatting import ALARM, MINUS, MISSING, superscript
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DPI = 200
+_RC: Any = {
+    "svg.fonttype": "path",
+    "pdf.fonttype": 42,
+    "font.family": "DejaVu Sans",
+    "font.size": 9.0,
+    "axes.titlesize": 10.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.fontsize": 9.0,
+    "text.parse_math": False,  # names come from outside; our own formulas ask for it
+}
+_NO_WIDTH = "\u200b"
+_CODE = re.compile(r"(?<!`)(`+)(?!`)(?:.*?[^`])\1(?!`)")
+"""A span of code, used for commands and run ids."""
+_MARKUP = re.compile(
+    r"\\(?=[!-/:-@\[-`{-~]|$)"  # a backslash that would escape the next character
+    r"|[*$~`<]|&(?=#?\w+;)|(?<=\])\("
+    r"|(?<![^\W_])_"  # after a letter it begins nothing
+)
+_START = re.compile(r"^(\d*)((?<=\d)[.)](?=\s|$)|[#>+-](?=[\s#>]|$)|\[(?=[ xX]\]))")
+"""What markdown reads at the start of a line: a heading, a nested list, a check box."""
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "\u00b1": r"$\pm$",
+    "\u00d7": r"$\times$",
+    "\u00f7": r"$\div$",
+    MINUS: "$-$",
+    MISSING: "--",
+    ALARM.strip(): r"$^\dagger$",
+    **{superscript([n]): f"$^{{{n}}}$" for n in range(10)},
+}
+
+
+class Markup(str):
+    """Text of ours that is markdown already: links, bold words."""
+
+    __slots__ = ()
+
+
+class Bold(str):
+    """A cell in bold."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table for readers: text in cells, with numbered notes."""
+
+    text: pd.DataFrame
+    """Strings; its columns are the headings."""
+    notes: tuple[str, ...] = ()
+    """A cell refers to note 1 by `superscript([1])` at its end."""
+    n_left: int = 1
+    """Columns aligned to the left; the others to the right in LaTeX."""
+
+
+class Notes:
+    """Notes of a table in the order of their first mention; equal texts are one note."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, int] = {}
+
+    def mark(self, *texts: str) -> str:
+        """Return the raised numbers of some notes with a space before them; empty for none."""
+        numbers = [self.texts.setdefault(text, len(self.texts) + 1) for text in texts]
+        return f" {superscript(numbers)}" if numbers else ""
+
+
+def markdown(table: Table, below: Sequence[str] = ()) -> str:
+    """Return the table in GitHub's markdown, then a list of its notes and of `below`."""
+    text = table.text.map(_cell).rename(columns=_cell)
+    lines = text.to_markdown(index=False, disable_numparse=True, stralign="left")
+    listed = bullets(
+        [*(f"{superscript([n])} {note}" for n, note in enumerate(table.notes, 1)), *below]
+    )
+    return f"{lines}\n\n{listed}" if listed else str(lines)
+
+
+def latex(table: Table, caption: str, label: str, below: Sequence[str] = ()) -> str:
+    """Return a table environment as wide as the page, its notes and `below` under the rules."""
+    text = table.text.map(_latex_cell).rename(columns=latex_escaped)
+    n_right = len(text.columns) - table.n_left
+    tabular = (
+        text.style.hide(axis="index")
+        .to_latex(column_format="l" * table.n_left + "r" * n_right, hrules=True)
+        .strip()
+    )
+    lines = [
+        r"\begin{table*}",
+        r"\centering\footnotesize",
+        rf"\caption{{{latex_escaped(caption)}}}",
+    ]
+    lines += [rf"\label{{tab:{label}}}", r"\resizebox{\linewidth}{!}{%", f"{tabular}}}"]
+    notes = [f"$^{{{n}}}$ {latex_escaped(note)}" for n, note in enumerate(table.notes, 1)]
+    for paragraph in (*notes, *map(latex_escaped, below)):
+        lines += ["", rf"\noindent\scriptsize {paragraph}"]
+    return "\n".join([*lines, r"\end{table*}"])
+
+
+def latex_document(note: str, tables: Iterable[str]) -> str:
+    """Return a file of LaTeX tables; `note` says where they come from."""
+    preamble = f"% {note}\n% Needs the packages booktabs and graphicx."
+    return "\n\n".join([preamble, *tables]) + "\n"
+
+
+def csv_text(frame: pd.DataFrame, note: str, float_format: str = "%.6f") -> str:
+    """Return a comment line with `note`, the header and the rows; missing values are empty."""
+    rows = frame.to_csv(index=False, float_format=float_format, lineterminator="\n")
+    return f"# {note}\n{rows}"
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """Return a markdown list of free text."""
+    return "\n".join("- " + _START.sub(r"\1\\\2", plain(line)) for line in lines)
+
+
+def plain(text: str) -> str:
+    """Return free text on one line, escaped so that it does not become markdown.
+
+    Spans of code and `Markup` are left as they are.
+    """
+    line = " ".join(text.split())
+    if isinstance(text, Markup):
+        return line
+    parts, end = [], 0
+    for code in _CODE.finditer(line):
+        parts += [_MARKUP.sub(r"\\\g<0>", line[end : code.start()]), code[0]]
+        end = code.end()
+    parts.append(_MARKUP.sub(r"\\\g<0>", line[end:]))
+    return "".join(parts)
+
+
+def alternative(text: str) -> str:
+    """Return free text as the alternative text of an image, which ends at a bracket."""
+    return re.sub(r"(?<!\\)[\[\]]", r"\\\g<0>", plain(text))
+
+
+def latex_escaped(text: str) -> str:
+    """Return free text on one line, escaped so that it does not become LaTeX."""
+    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+
+
+def _cell(text: str) -> str:
+    escaped = plain(text).replace("|", "\\|")
+    return f"**{escaped}**" if isinstance(text, Bold) else escaped
+
+
+def _latex_cell(text: str) -> str:
+    escaped = latex_escaped(text)
+    escaped = rf"\textbf{{{escaped}}}" if isinstance(text, Bold) else escaped
+    # a cell may follow `\\` or a rule, which take [ and * as arguments
+    return f"{{}}{escaped}" if escaped.startswith(("[", "*")) else escaped
+
+
+def render(template: str, /, package: str = "bench.report", **context: Any) -> str:
+    """Return a page from a template in the folder `templates` of a package.
+
+    Whatever a template prints is escaped like `plain` does, but for `Markup`.
+    """
+    return _environment(package).get_template(template).render(**context)
+
+
+@cache
+def _environment(package: str) -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader(package),
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda value: value if isinstance(value, Markup) else plain(str(value)),
+        autoescape=False,  # `finalize` escapes for markdown; autoescape would for HTML
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def fitted(lines: Iterable[str], inches: float) -> str:
+    """Return lines of text at 9 points, broken to a figure's width; empty ones left out."""
+    return "\n".join(textwrap.fill(line, int(13.5 * inches)) for line in lines if line)
+
+
+def legend_label(name: str) -> str:
+    """Return the name as a legend's label; matplotlib drops labels that begin with `_`."""
+    return f"{_NO_WIDTH}{name}" if name.startswith("_") else name
+
+
+def figure_files(draw: Callable[[], Figure], note: str, salt: str) -> dict[str, bytes]:
+    """Return the .png, .pdf and .svg of a figure, by suffix.
+
+    `draw` makes it under our style. `note` says where its numbers come from. `salt` names the
+    kind of figure: it keeps the ids inside two .svg files apart, should a page hold both.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_RC | {"svg.hashsalt": salt})
+        figure = draw()
+        FigureCanvasAgg(figure)
+        figure.set_dpi(DPI)
+        if (engine := figure.get_layout_engine()) is not None:
+            engine.execute(figure)  # once: `savefig` would lay the figure out again for each file
+            figure.set_layout_engine(None)
+        metadata: dict[str, Any] = {
+            "png": {"Software": None, "Description": note},
+            "pdf": {"CreationDate": None, "Creator": None, "Producer": None, "Subject": note},
+            "svg": {"Date": None, "Creator": None, "Description": note},
+        }
+        return {f".{kind}": _saved(figure, kind, facts) for kind, facts in metadata.items()}
+
+
+def _saved(figure: Figure, kind: str, metadata: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+    return buffer.getvalue()

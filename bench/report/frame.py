@@ -1,0 +1,73 @@
+"""The results frame: every evaluation on record as a row, and every image's outcome. No torch.
+
+Legend: m evaluations, n images.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from bench.records import RunRecord
+
+COLUMNS = (
+    *("run_id", "kind", "method", "arch", "dataset", "seed"),
+    *("checkpoint", "attack", "params", "eps", "norm", "split", "n_expected", "data_sha256"),
+)
+"""Of `ResultsFrame.evaluations`; `params` is JSON without the run ids of surrogates."""
+Outcome = Literal["correct", "clean", "after"]
+"""Correct without and under the attack; without it; under it, whatever the clean outcome."""
+UNKNOWN = -1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ResultsFrame:
+    """All evaluations of some runs, and the outcome of every image."""
+
+    runs: tuple[RunRecord, ...]
+    evaluations: pd.DataFrame
+    """One row per evaluation, with the columns COLUMNS; its index counts the rows of `outcomes`."""
+    images: np.ndarray
+    """(n,) dataset indices with an outcome in any evaluation, ascending."""
+    outcomes: dict[Outcome, np.ndarray]
+    """Kind of outcome -> (m, n) int8: 1 correct, 0 wrong, -1 unknown."""
+
+
+def results_frame(runs: Iterable[RunRecord]) -> ResultsFrame:
+    """Return the frame of some runs; without a run it has no rows."""
+    runs = tuple(runs)
+    found = [(run, evaluation) for run in runs for evaluation in run.evaluations]
+    rows = [
+        (
+            *(run.run_id, run.kind, run.method, run.arch, run.dataset, run.seed),
+            *(e.spec.checkpoint, e.spec.attack, _params(e.spec.params), e.spec.eps),
+            *(e.spec.norm, e.spec.split, e.spec.n_examples, e.spec.data_sha256),
+        )
+        for run, e in found
+    ]
+    indices = [e.index for _, e in found]
+    images = np.unique(np.concatenate(indices)) if indices else np.zeros(0, np.int64)
+    kinds: tuple[Outcome, ...] = ("correct", "clean", "after")
+    outcomes = {kind: np.full((len(found), len(images)), UNKNOWN, np.int8) for kind in kinds}
+    for row, (_, e) in enumerate(found):
+        at = np.searchsorted(images, e.index)
+        outcomes["correct"][row, at] = e.survived
+        outcomes["clean"][row, at] = e.clean
+        if e.after is not None:
+            outcomes["after"][row, at] = e.after
+    return ResultsFrame(
+        runs=runs,
+        evaluations=pd.DataFrame(rows, columns=list(COLUMNS)),
+        images=images,
+        outcomes=outcomes,
+    )
+
+
+def _params(params: object) -> str:
+    kept = {k: v for k, v in dict(params).items() if k != "surrogates"}  # type: ignore[call-overload]
+    return json.dumps(kept, sort_keys=True)

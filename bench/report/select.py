@@ -1,0 +1,63 @@
+"""The one way to pick evaluations, and what their images' outcomes are. Legend: n images."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import pandas as pd
+
+from bench.report.accuracy import ImageOutcomes
+from bench.report.frame import UNKNOWN, Outcome, ResultsFrame
+
+EPS_DIGITS = 9
+"""Decimals of eps that count: 0.031 is not 8/255, and 8/255 equals itself."""
+
+
+def same_eps(a: float, b: float) -> bool:
+    """Whether two radii are equal."""
+    return round(a, EPS_DIGITS) == round(b, EPS_DIGITS)
+
+
+def select(
+    frame: ResultsFrame,
+    *,
+    run_ids: Collection[str] | None = None,
+    attack: str | None = None,
+    checkpoint: str | None = None,
+    eps: float | None = None,
+    split: str | None = "test",
+    norm: str | None = "linf",
+) -> pd.DataFrame:
+    """Return the evaluations that match; None matches anything.
+
+    The clean evaluation has no radius, so `eps` does not exclude it.
+    """
+    rows = frame.evaluations
+    keep = np.ones(len(rows), bool)
+    for column, value in (
+        *(("attack", attack), ("checkpoint", checkpoint), ("split", split), ("norm", norm)),
+    ):
+        if value is not None:
+            keep &= (rows[column] == value).to_numpy()
+    if run_ids is not None:
+        keep &= rows["run_id"].isin(run_ids).to_numpy()
+    if eps is not None:
+        equal = rows["eps"].round(EPS_DIGITS) == round(eps, EPS_DIGITS)
+        keep &= (equal | (rows["attack"] == "clean")).to_numpy()
+    return rows[keep]
+
+
+def outcomes(frame: ResultsFrame, rows: pd.DataFrame, kind: Outcome = "correct") -> ImageOutcomes:
+    """Return the images' outcomes over some evaluations; of no image where none has one.
+
+    Evaluations that overlap (another seed, more images) count as restarts: an image is correct
+    if it is correct in all that have it.
+    """
+    found = frame.outcomes[kind][rows.index.to_numpy()]
+    known = (found != UNKNOWN).any(axis=0)
+    return ImageOutcomes(
+        index=frame.images[known],
+        correct=(found != 0).all(axis=0)[known],
+        n_expected=int(rows["n_expected"].max()) if len(rows) else 0,
+    )
