@@ -1,13 +1,13 @@
-"""What a method file imports: the contract, the inner loop, the losses. Nothing else of bench.
+"""Everything that a method file may import from bench: the contract, the ascent, the losses.
 
-from bench.api import Batch, Method, TrainState, maximise, losses, register
+from bench.api import Batch, Method, TrainState, losses, param, register
 """
 
 from bench import losses
 from bench.archs.batchnorm import recorded_statistics
 from bench.attacks.maximise import ModelMode, Start, attack_mode, maximise
 from bench.errors import ConfigError
-from bench.method import Batch, Method, TrainState
+from bench.method import Batch, Method, TrainState, param, predict
 from bench.registry import get_method, register
 from bench.threat import REFERENCE_EPS, Threat, rowwise
 
@@ -24,6 +24,8 @@ __all__ = [
     "get_method",
     "losses",
     "maximise",
+    "param",
+    "predict",
     "recorded_statistics",
     "register",
     "rowwise",

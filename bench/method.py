@@ -9,16 +9,19 @@ Shapes: B batch, C H W image, K classes, N training images.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import ClassVar, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.maximise import ModelMode
+from bench.attacks.maximise import ModelMode, Objective, OnStep, Start, attack_mode, maximise
+from bench.errors import ConfigError
 from bench.seeding import generator_for
 from bench.threat import Threat
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -30,39 +33,36 @@ class Batch:
     y: Tensor
     """(B,) class indices."""
     index: Tensor
-    """(B,) places in the training split: the key of per-example state."""
+    """(B,) positions in the training split: the key of per-example state."""
 
 
 class Stepper(Protocol):
     """The engine's side of an update: precision, clipping, schedule, counting."""
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradient of a scalar to the parameters' gradients."""
+    def backward(self, loss: Tensor) -> None: ...
 
-    def step(self) -> None:
-        """Move the parameters by their gradients, and clear these."""
+    def step(self) -> None: ...
 
-    def attack_model(self, model: nn.Module, mode: ModelMode) -> nn.Module:
-        """The network to attack in place of `model`."""
+    def attack_model(self, model: nn.Module, mode: ModelMode) -> nn.Module: ...
 
 
 @dataclass(kw_only=True)
 class TrainState:
-    """Everything that a method may read, and the few things it may write."""
+    """What a method may read, and the few things it may write."""
 
     model: nn.Module
     """Logits of images in [0, 1]; in train mode between attacks."""
     threat: Threat
     num_classes: int
     seed: int
-    """Of the run; draw from `generator`, never from this."""
+    """The run's seed; draw from `generator`, never from this."""
     n_epochs: int
     stepper: Stepper
     device: torch.device
     epoch: int = 0
-    """From 0."""
+    """Counts from 0."""
     batch_number: int = 0
-    """Batches seen since the start of the training; replays of a batch share its number."""
+    """Batches since the start of training; replays of a batch share its number."""
     examples: dict[str, Tensor] = field(default_factory=dict)
     """(N, ...) tensors that persist over epochs, keyed by `Batch.index`; in the checkpoint."""
     memory: dict[str, Tensor] = field(default_factory=dict)
@@ -72,10 +72,10 @@ class TrainState:
     _generators: dict[str, torch.Generator] = field(default_factory=dict, repr=False)
 
     def generator(self, purpose: str) -> torch.Generator:
-        """The stream of one purpose in this batch, such as "start" or "labels".
+        """Return this batch's random stream for one purpose, such as "start" or "labels".
 
-        It is seeded by run, purpose and batch number, so that a resumed training draws what an
-        uninterrupted one draws, and one purpose never moves another.
+        Its seed depends on run, purpose and batch number only: resumed training draws the same
+        numbers as uninterrupted training, and one purpose never shifts another.
         """
         if purpose not in self._generators:
             self._generators[purpose] = generator_for(
@@ -84,29 +84,126 @@ class TrainState:
         return self._generators[purpose]
 
     def next_batch(self) -> None:
-        """Called by the engine after each batch."""
+        """End the batch; the engine calls it."""
         self.batch_number += 1
         self.scratch.clear()
         self._generators.clear()
 
     def attack_model(self, mode: ModelMode) -> nn.Module:
-        """The network to attack: in eval mode it may be a faster copy of `model`."""
+        """Return the network to attack: in eval mode it may be a faster copy of `model`."""
         return self.stepper.attack_model(self.model, mode)
 
+    def maximise(
+        self,
+        objective: Objective,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        steps: int,
+        step_size: float | Tensor | Callable[[int], float | Tensor],
+        start: Start | Tensor,
+        radius: float | Tensor | None = None,
+        on_step: OnStep | None = None,
+        model_mode: ModelMode = "eval",
+        stream: str = "start",
+    ) -> Tensor:
+        """Return the last iterate of `bench.api.maximise` under this state's threat.
+
+        radius: pixels, eps by default. stream: the generator of the random start.
+        """
+        return maximise(
+            objective,
+            model,
+            x,
+            y,
+            threat=self.threat,
+            radius=self.threat.eps if radius is None else radius,
+            steps=steps,
+            step_size=step_size,
+            start=start,
+            on_step=on_step,
+            generator=self.generator(stream),
+            model_mode=model_mode,
+        )
+
     def backward(self, loss: Tensor) -> None:
-        """Gradients of a scalar loss, added to the parameters' own."""
+        """Add the gradients of a scalar loss to the parameters' gradients."""
         self.stepper.backward(loss)
 
     def step(self) -> None:
-        """One update of the optimiser; clears the gradients."""
+        """Make one optimiser step, and clear the gradients."""
         self.stepper.step()
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values that a parameter may have; `str` puts them into words."""
+
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+    optional: bool = False
+    """Whether None is a value too."""
+
+    def __contains__(self, value: float | None) -> bool:
+        if value is None:
+            return self.optional
+        return (
+            (self.ge is None or value >= self.ge)
+            and (self.gt is None or value > self.gt)
+            and (self.le is None or value <= self.le)
+            and (self.lt is None or value < self.lt)
+        )
+
+    def __str__(self) -> str:
+        if self.ge is not None and self.le is not None:
+            return f"{self.ge:g} to {self.le:g}"
+        words = {"at least": self.ge, "above": self.gt, "at most": self.le, "below": self.lt}
+        text = " and ".join(f"{word} {v:g}" for word, v in words.items() if v is not None)
+        return f"{text}, or none" if self.optional else text
+
+
+def param(
+    default: T,
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+) -> T:
+    """Declare a method's parameter and its range, as in `beta: float = param(6.0, ge=0)`.
+
+    ge, gt, le, lt: the value is at least, above, at most, below this. A default of None allows
+    None as well.
+    """
+    allowed = Range(ge, gt, le, lt, optional=default is None)
+    declared: T = field(default=default, metadata={"range": allowed})
+    return declared
+
+
+def check_ranges(method: Method) -> None:
+    """Raise ConfigError for the first parameter that is outside the range it declares."""
+    for one in fields(method):  # type: ignore[arg-type]
+        allowed, value = one.metadata.get("range"), getattr(method, one.name)
+        if allowed is not None and value not in allowed:
+            raise ConfigError(f"{one.name} = {value} is out of range: {allowed}")
+
+
+def predict(model: nn.Module, x: Tensor, mode: ModelMode = "eval") -> Tensor:
+    """Return logits (B, K) without a gradient, with BatchNorm in `mode`."""
+    with attack_mode(model, mode), torch.no_grad():
+        logits: Tensor = model(x)
+    return logits
 
 
 class Method:
     """Base class. A subclass is a frozen keyword-only dataclass whose fields are parameters.
 
-    Every length among them is stated at eps = 8/255; `state.threat.scale` brings it to the eps
-    of the run. `__post_init__` refuses values out of range with a ConfigError.
+    `param(default, ge=...)` declares a number's range. Every length is stated at eps = 8/255;
+    `state.threat.scale` brings it to the eps of the run. A subclass that checks more overrides
+    `__post_init__` and calls `super().__post_init__()` first.
     """
 
     title: ClassVar[str] = ""
@@ -114,30 +211,33 @@ class Method:
     paper: ClassVar[str] = ""
     """arXiv id or venue of the source."""
     objective: ClassVar[str] = ""
-    """The outer problem in a line of plain text."""
+    """The outer problem in one line of plain text."""
     inner: ClassVar[str] = ""
-    """The inner problem in a line of plain text."""
+    """The inner problem in one line of plain text."""
     selects_by: ClassVar[Literal["robust", "clean"]] = "robust"
-    """Which validation accuracy chooses the best checkpoint. `clean` for a method without an
-    adversary: its robust accuracy is highest before it has learnt anything."""
+    """The validation accuracy that selects the best checkpoint. `clean` for a method without an
+    adversary, whose robust accuracy is highest before it has learnt anything."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
     def perturb(self, state: TrainState, batch: Batch) -> Tensor:
-        """Inner maximisation: x_adv (B, C, H, W), detached.
+        """Return x_adv (B, C, H, W), detached: the inner maximisation.
 
         All random draws and all writes to `state` happen here.
         """
         raise NotImplementedError
 
     def loss(self, state: TrainState, batch: Batch, x_adv: Tensor) -> Tensor:
-        """Outer minimisation: a scalar.
+        """Return the scalar to minimise: the outer minimisation.
 
-        Pure: no draws, no writes; of `state` it reads `model` and `scratch`. So a wrapper may
-        evaluate it on a proxy: `replace(state, model=proxy)`.
+        Pure: it draws and writes nothing, and reads only `model` and `scratch` of `state`. So a
+        wrapper may evaluate it on a proxy: `replace(state, model=proxy)`.
         """
         raise NotImplementedError
 
     def train_step(self, state: TrainState, batch: Batch) -> Mapping[str, Tensor]:
-        """One batch; returns scalars to log, on the device, `loss` among them."""
+        """Train on one batch; return scalars to log, on the device, including `loss`."""
         x_adv = self.perturb(state, batch)
         loss = self.loss(state, batch, x_adv)
         state.backward(loss)
@@ -145,15 +245,15 @@ class Method:
         return {"loss": loss.detach()}
 
     def example_state(self, n: int, threat: Threat) -> dict[str, Tensor]:
-        """Initial per-example tensors, each (n, ...), on the CPU."""
+        """Return the initial per-example tensors, each (n, ...), on the CPU."""
         return {}
 
     def end_epoch(self, state: TrainState) -> None:
-        """Called after the last batch of each epoch."""
+        """Act after the last batch of an epoch."""
 
     def eval_model(self, state: TrainState) -> nn.Module:
-        """The network that is validated and saved."""
+        """Return the network that is validated and saved."""
         return state.model
 
     def validate(self, threat: Threat, num_classes: int) -> None:
-        """Checks that need the threat or the number of classes; raises ConfigError."""
+        """Raise ConfigError where the method does not fit this threat or number of classes."""

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from bench.eps import parse_number
 from bench.errors import BenchError, ConfigError, unknown_name
-from bench.method import Method
+from bench.method import Method, check_ranges
 from bench.storage import sha256_file
 
 ENTRY_POINTS = "atbench.methods"
@@ -112,7 +112,9 @@ def get_method(name: str, /, **params: Any) -> Method:
         )
     kinds = get_type_hints(cls)
     values = {key: _typed(name, key, kinds[key], value) for key, value in params.items()}
-    return cls(**values)
+    method = cls(**values)
+    check_ranges(method)  # also where a plug-in's own __post_init__ does not
+    return method
 
 
 def method_name(name: str) -> str:

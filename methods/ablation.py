@@ -1,4 +1,4 @@
-"""Ablations of CAT (arXiv 2002.06789, section 4.4 and Figure 4b), and one that it lacks.
+"""Ablations of CAT (arXiv 2002.06789, section 4.4 and Figure 4b), and one that the paper lacks.
 
     adv-ls      fixed radius, soft labels:     max_{|d| <= eps} CE(Z(x + d), q)
     adp-adv     CAT's radius, hard labels:     max_{|d| <= e_i} CE(Z(x + d), y)
@@ -6,13 +6,13 @@
 
     q = (1 - alpha) onehot(y) + alpha v,  v ~ Dirichlet(1, ..., 1),  alpha = c eps_max = 0.3137
 
-q is the paper's eq. 4 at the largest radius. Its "Adv train" is `madry`, and both halves together
-are `cat-ce`. natural-ls measures how much accuracy under PGD the noisy labels buy by themselves.
+q is the paper's eq. 4 at the largest radius. The paper's "Adv train" is `madry`, and both halves
+together are `cat-ce`. natural-ls measures the accuracy under PGD due to the noisy labels alone.
 
-The paper states neither start nor step of these attacks. adv-ls takes those of `madry`, so that
-at c = 0 it is `madry` and otherwise differs from it by its labels alone; as in CAT, the attack
-ascends one draw of q and the update descends another. adp-adv takes those of `cat-ce`, from which
-it differs by c = 0 alone. `noise="uniform"` is the other reading of "label smoothing": v = 1/K.
+The paper states neither start nor step of these attacks. adv-ls uses those of `madry`, so that it
+equals `madry` at c = 0 and otherwise differs only in its labels; as in CAT, the attack ascends one
+draw of q and the update descends another. adp-adv uses those of `cat-ce` and differs from it only
+by c = 0. `noise="uniform"` is the other reading of "label smoothing": v = 1/K.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bench.api import Batch, Threat, TrainState, register
+from bench.api import Batch, Threat, TrainState, param, register
 from methods.cat import CatCE
 
 
@@ -32,14 +32,14 @@ from methods.cat import CatCE
 class AdvLS(CatCE):
     """CAT's labels at a fixed radius."""
 
-    step_size: float = 2 / 255
+    step_size: float = param(2 / 255, gt=0)
     """Length of a step, at eps = 8/255."""
     start: Literal["zero", "uniform"] = "uniform"
     """Start of the attack."""
     noise: Literal["dirichlet", "uniform"] = "dirichlet"
-    """What a label is mixed with: a draw, or 1/K for all classes."""
+    """The random part of a label: a Dirichlet draw, or 1/K for every class."""
     adaptive: bool = field(default=False, init=False)
-    """Each radius is eps_max; the parameters of its growth are fixed with it."""
+    """Each radius is eps_max, so the parameters of its growth are fixed."""
     eta: float = field(default=0.0, init=False)
     cap_before: bool = field(default=True, init=False)
     any_iterate: bool = field(default=False, init=False)
@@ -64,7 +64,7 @@ class AdpAdv(CatCE):
     """CAT's radii with hard labels."""
 
     c: float = field(default=0.0, init=False)
-    """No label uncertainty; the parameters of the draw are fixed with it."""
+    """No label uncertainty, so the parameters of the draw are fixed."""
     reuse_draw: bool = field(default=False, init=False)
     dir_beta: float = field(default=1.0, init=False)
     divide_draw: bool = field(default=False, init=False)
@@ -80,7 +80,7 @@ class NaturalLS(AdvLS):
     """CAT's labels without an attack."""
 
     steps: int = field(default=1, init=False)
-    """There is no attack: its parameters are fixed."""
+    """Without an attack, its parameters are fixed."""
     step_size: float = field(default=2 / 255, init=False)
     step_rule: Literal["fixed", "radius"] = field(default="fixed", init=False)
     start: Literal["zero", "uniform"] = field(default="zero", init=False)
@@ -93,11 +93,11 @@ class NaturalLS(AdvLS):
     inner = "none"
 
     def example_state(self, n: int, threat: Threat) -> dict[str, Tensor]:
-        """Nothing: there is no radius."""
+        """Return nothing: without an attack no radius is needed."""
         return {}
 
     def perturb(self, state: TrainState, batch: Batch) -> Tensor:
-        """The images themselves; draws their labels."""
+        """Return the images themselves, and draw their labels."""
         radius = batch.x.new_full((len(batch.y),), state.threat.scale(self.eps_max))
         label = self._label(state, batch, radius, self._dirichlet(state, batch))
         state.scratch["label"] = label

@@ -9,20 +9,19 @@ A wrapper: L and x' are those of any method with the standard training step. One
     v_l = gamma ||w_l|| g_l / ||g_l||,  g = grad_w L(w; x', y)    one step of ascent
     w += v;  update on L(w; x', y);  w -= v                       the same v
 
-The norms are those of whole tensors; a layer is a parameter of two dimensions or more with
-"weight" in its name, so BatchNorm and biases keep still.
+Norms are of whole tensors. A layer is a parameter of two or more dimensions with "weight" in its
+name, so BatchNorm and biases stay as they are.
 
 Agrees with the authors' code (csdongxian/AWP) on all of this; on an ascent in train mode that
 moves no running statistics of BatchNorm; on weight decay and momentum, which see w + v; on gamma
 0.01 for AT, and 0.005 after a warm-up for TRADES; on steps of 2/255 for both.
 Differs from it: the ascent needs no copy of the network, since its length is normalised, only of
-BatchNorm's buffers; the warm-up is a share of the training, the code's 10 of 200 epochs; for
-AT, BatchNorm is in eval mode in the attack (theirs is in train mode, but for the first batch of
-all epochs after the first; `attack_bn="train"`), and two forwards of the AT code are left out,
-which move running averages and nothing else: one at the end of the attack, to compare restarts,
-of which there is one, and one of the clean images after the update, for the log. For TRADES, the
-images pass in the order of `methods/trades.py`, natural first, and the noise of its start scales
-with eps.
+BatchNorm's buffers; the warm-up is a share of the training, the code's 10 of 200 epochs. For AT,
+BatchNorm is in eval mode in the attack (theirs is in train mode, except in the first batch of all
+epochs after the first; `attack_bn="train"`), and two forwards of the AT code are left out, which
+only move running averages: one at the end of the attack, to compare restarts, of which there is
+one, and one of the clean images after the update, for the log. For TRADES, the forwards have the
+order of `methods/trades.py`, natural first, and the noise of its start scales with eps.
 """
 
 from __future__ import annotations
@@ -36,14 +35,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from bench.api import Batch, ConfigError, Method, Threat, TrainState, get_method, register
+from bench.api import Batch, ConfigError, Method, Threat, TrainState, get_method, param, register
 
 TINY = 1e-20
 """Keeps a layer without a gradient where it is."""
 
 
 class Proxy(nn.Module):
-    """The forward of `model` at other values of some parameters, on buffers of its own."""
+    """The forward of `model` at other values of some parameters, with its own buffers."""
 
     def __init__(self, model: nn.Module, weights: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()
@@ -52,13 +51,12 @@ class Proxy(nn.Module):
         self.values |= weights or {}
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> logits (B, K)."""
         logits: Tensor = functional_call(self.model, self.values, (x,))
         return logits
 
 
 def layers(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that are perturbed."""
+    """Return the parameters that are perturbed."""
     return {
         name: parameter
         for name, parameter in model.named_parameters()
@@ -69,7 +67,7 @@ def layers(model: nn.Module) -> dict[str, nn.Parameter]:
 def layerwise_ascent(
     method: Method, state: TrainState, batch: Batch, x_adv: Tensor, gamma: float
 ) -> dict[str, Tensor]:
-    """Layer -> v_l: one step up the method's loss, as long as gamma of the layer."""
+    """Return v_l by layer: one step up the method's loss, gamma times as long as the layer."""
     weights = layers(state.model)
     loss = method.loss(replace(state, model=Proxy(state.model)), batch, x_adv)
     gradients = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
@@ -80,13 +78,13 @@ def layerwise_ascent(
 
 
 def warmed_up(state: TrainState, warmup: float) -> bool:
-    """Whether this epoch, counted from 1, has reached the share `warmup` of the training."""
+    """Return whether this epoch, counted from 1, has reached the share `warmup` of training."""
     return state.epoch + 1 >= warmup * state.n_epochs - 1e-9
 
 
 @contextmanager
 def moved(model: nn.Module, by: Mapping[str, Tensor]) -> Iterator[None]:
-    """The parameters plus `by` inside; `by` is subtracted once, whatever happened inside."""
+    """Add `by` to the parameters inside; subtract it once afterwards, whatever happened."""
     parameters = dict(model.named_parameters())
 
     @torch.no_grad()
@@ -103,23 +101,20 @@ def moved(model: nn.Module, by: Mapping[str, Tensor]) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class AWP(Method):
-    """Any method with the standard training step, at weights that were moved against it."""
+    """Any method with the standard training step, at perturbed weights."""
 
     base: Method
-    """The method that crafts x' and whose loss is ascended and descended."""
-    gamma: float = 0.01
-    """Length of the perturbation of a layer, in units of the layer's norm."""
-    warmup: float = 0.0
+    """The method that crafts x' and defines the loss."""
+    gamma: float = param(0.01, ge=0)
+    """Length of a layer's perturbation, in units of the layer's norm."""
+    warmup: float = param(0.0, ge=0, le=1)
     """Share of the training before the weights are perturbed."""
 
     title = "AWP"
     paper = "arXiv 2004.05884"
 
     def __post_init__(self) -> None:
-        if self.gamma < 0:
-            raise ConfigError(f"gamma = {self.gamma} is out of range: at least 0")
-        if not 0 <= self.warmup <= 1:
-            raise ConfigError(f"warmup = {self.warmup} is out of range: 0 to 1")
+        super().__post_init__()
         if type(self.base).train_step is not Method.train_step:
             raise ConfigError(
                 f"AWP cannot wrap {type(self.base).__name__}, which has a training step of its "
@@ -127,19 +122,17 @@ class AWP(Method):
             )
 
     def perturb(self, state: TrainState, batch: Batch) -> Tensor:
-        """That of the wrapped method, at the unperturbed weights."""
         return self.base.perturb(state, batch)
 
     def loss(self, state: TrainState, batch: Batch, x_adv: Tensor) -> Tensor:
-        """That of the wrapped method."""
         return self.base.loss(state, batch, x_adv)
 
     def ascent(self, state: TrainState, batch: Batch, x_adv: Tensor) -> dict[str, Tensor]:
-        """Layer -> v_l."""
+        """Return v_l by layer."""
         return layerwise_ascent(self.base, state, batch, x_adv, self.gamma)
 
     def train_step(self, state: TrainState, batch: Batch) -> Mapping[str, Tensor]:
-        """The wrapped method's step at w + v."""
+        """Make the wrapped method's step at w + v."""
         x_adv = self.perturb(state, batch)
         active = self.gamma > 0 and warmed_up(state, self.warmup)
         with moved(state.model, self.ascent(state, batch, x_adv) if active else {}):
@@ -149,19 +142,15 @@ class AWP(Method):
         return {"loss": loss.detach()}
 
     def example_state(self, n: int, threat: Threat) -> dict[str, Tensor]:
-        """That of the wrapped method."""
         return self.base.example_state(n, threat)
 
     def end_epoch(self, state: TrainState) -> None:
-        """That of the wrapped method."""
         self.base.end_epoch(state)
 
     def eval_model(self, state: TrainState) -> nn.Module:
-        """That of the wrapped method."""
         return self.base.eval_model(state)
 
     def validate(self, threat: Threat, num_classes: int) -> None:
-        """Those of the wrapped method."""
         self.base.validate(threat, num_classes)
 
 
@@ -171,13 +160,13 @@ class AWPMadry(AWP):
     """PGD adversarial training at perturbed weights."""
 
     base: Method = field(init=False, repr=False)
-    """Madry's, from the parameters below."""
-    steps: int = 10
+    """Madry AT, from the parameters below."""
+    steps: int = param(10, ge=1)
     """Gradient steps of the attack."""
-    step_size: float = 2 / 255
+    step_size: float = param(2 / 255, gt=0)
     """Length of a step, at eps = 8/255."""
     start: Literal["uniform", "zero"] = "uniform"
-    """Start of the attack, uniform in the ball and clipped to the pixel range."""
+    """Start of the attack: uniform in the ball and clipped to the pixel range, or the image."""
     attack_bn: Literal["eval", "train"] = "eval"
     """Mode of BatchNorm in the attack."""
 
@@ -204,15 +193,15 @@ class AWPTrades(AWP):
 
     base: Method = field(init=False, repr=False)
     """TRADES, from the parameters below."""
-    gamma: float = 0.005
-    """Length of the perturbation of a layer, in units of the layer's norm."""
-    warmup: float = 10 / 200
+    gamma: float = param(0.005, ge=0)
+    """Length of a layer's perturbation, in units of the layer's norm."""
+    warmup: float = param(10 / 200, ge=0, le=1)
     """Share of the training before the weights are perturbed."""
-    beta: float = 6.0
+    beta: float = param(6.0, ge=0)
     """Weight of the robust term."""
-    steps: int = 10
+    steps: int = param(10, ge=1)
     """Gradient steps of the attack."""
-    step_size: float = 2 / 255
+    step_size: float = param(2 / 255, gt=0)
     """Length of a step, at eps = 8/255."""
 
     title = "TRADES-AWP"

@@ -9,14 +9,14 @@ Training of More Robust Models Against Adversarial Attacks" (arXiv 1811.10716).
     share = 1 / (1 + ratio (b - a + gamma) / D)
 
 One targeted step towards the most confusing class, and a closed-form label that gives the least
-likely classes the most; so y'_y is `ratio` times the largest other entry. Target and label both
-come from one forward of the clean image.
+likely classes the most; so y'_y is `ratio` times the largest other entry. Target and label come
+from one forward of the clean image.
 
-Agrees with the authors' code (wjyouch/bilateral-adversarial-training, its row R-MC-LA) on: the
-model in eval mode for target, label and attack; x0 clipped only after the step; a step of eps;
-1e-8 inside the logarithm.
-Differs from it: pixels are in [0, 1], not [-1, 1] with doubled lengths. Left out: its other targets
-(a random class, and the nearest by logit gap over distance of the last layer's weights).
+Agrees with the authors' code (wjyouch/bilateral-adversarial-training, its row R-MC-LA) on: eval
+mode for target, label and attack; x0 clipped only after the step; a step of eps; 1e-8 inside the
+logarithm.
+Differs from it: pixels are in [0, 1], not [-1, 1] with doubled lengths. Its other targets are left
+out (a random class; the nearest by logit gap over the distance of the last layer's weights).
 """
 
 from __future__ import annotations
@@ -26,17 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.api import (
-    REFERENCE_EPS,
-    Batch,
-    ConfigError,
-    Method,
-    TrainState,
-    attack_mode,
-    losses,
-    maximise,
-    register,
-)
+from bench.api import REFERENCE_EPS, Batch, Method, TrainState, losses, param, predict, register
 
 
 @register("bilateral")
@@ -44,11 +34,11 @@ from bench.api import (
 class Bilateral(Method):
     """Cross entropy of a one-step targeted image with a closed-form adversarial label."""
 
-    step_size: float = REFERENCE_EPS
+    step_size: float = param(REFERENCE_EPS, gt=0)
     """Length of the one step, at eps = 8/255."""
-    ratio: float = 9.0
+    ratio: float = param(9.0, gt=0)
     """Entry of the true class over the largest other entry of the label."""
-    gamma: float = 0.01
+    gamma: float = param(0.01, gt=0)
     """Weight of the most confusing class, in units of a log probability."""
 
     title = "Bilateral AT"
@@ -56,36 +46,25 @@ class Bilateral(Method):
     objective = "CE(Z(x'), y'(p(x)))"
     inner = "one step of min CE(Z(x'), argmax_{k != y} Z_k(x))"
 
-    def __post_init__(self) -> None:
-        for name in ("step_size", "ratio", "gamma"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name} = {getattr(self, name)} is out of range: above 0")
-
     def perturb(self, state: TrainState, batch: Batch) -> Tensor:
-        """Target and label from the clean image, then the targeted step."""
         model = state.attack_model("eval")
-        with attack_mode(model, "eval"), torch.no_grad():
-            clean = model(batch.x)
+        clean = predict(model, batch.x)
         state.scratch["label"] = self._label(clean, batch.y)
-        return maximise(
+        return state.maximise(
             lambda logits, target, _: -losses.cross_entropy(logits, target),
             model,
             batch.x,
             clean.scatter(1, batch.y[:, None], -torch.inf).argmax(1),
-            threat=state.threat,
-            radius=state.threat.eps,
             steps=1,
             step_size=state.threat.scale(self.step_size),
             start="uniform-unclipped",
-            generator=state.generator("start"),
         )
 
     def loss(self, state: TrainState, batch: Batch, x_adv: Tensor) -> Tensor:
-        """Mean cross entropy with the adversarial labels."""
         return losses.cross_entropy(state.model(x_adv), state.scratch["label"]).mean()
 
     def _label(self, clean: Tensor, y: Tensor) -> Tensor:
-        """(B, K), (B,) -> (B, K) probabilities."""
+        """y': (B, K), (B,) -> (B, K) probabilities."""
         true = y[:, None]
         surprise = -(clean.softmax(1) + 1e-8).log()
         least = surprise.scatter(1, true, torch.inf).amin(1, keepdim=True)

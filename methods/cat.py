@@ -18,19 +18,19 @@ labels by eq. 4 (Algorithm 1 as printed sums to 2 at e = 0); a fresh draw before
 attack (`reuse_draw`); the cap before the attack (`cap_before=False`: as printed, where saturated
 images train at eps_max + eta); start at d = 0 (`start="uniform"`); s = 0.007, from the authors'
 code, since the text gives none (`step_rule="radius"`: 2.5 r / m); BatchNorm in eval mode in the
-attack and its success test, as the code does (`attack_bn`); success by the last iterate
-(`any_iterate`); one radius per image through augmentation (`per_view`: a radius belongs to the
-augmented view, which is drawn anew each epoch, and so starts at 0); all-ones Dirichlet
-(`dir_beta`). The clip of x + d to [0, 1] is such a reading too, with no flag: Algorithm 1 clips d
-to the ball alone, and the authors' code clips x + d as well. In CAT-MIX the attack ascends the
-unclamped margin (`mix_attack_clamp="paper"`: eq. 6 as printed, whose gradient is 0 where the model
-leads by more than kappa; `"official"`: the code's opposite clamp), and both terms have weight 1
-(`mix_weight="eps_sum"`: the code's, where the margin is weighted by the radius, of the attack in
-the attack and e_i in the update, and summed over the batch). `adaptive=False` fixes every radius at
+attack and its success test, like the code (`attack_bn`); success by the last iterate
+(`any_iterate`); one radius per image across augmentations (`per_view`: one per augmented view,
+which is drawn anew each epoch and so starts at 0); all-ones Dirichlet (`dir_beta`). Clipping x + d
+to [0, 1] is such a reading too, without a flag: Algorithm 1 clips d to the ball only, and the
+authors' code also clips x + d. In CAT-MIX the attack ascends the unclamped margin
+(`mix_attack_clamp="paper"`: eq. 6 as printed, whose gradient is 0 where the model leads by more
+than kappa; `"official"`: the code's opposite clamp), and both terms have weight 1
+(`mix_weight="eps_sum"`: as in the code, the margin is weighted by the radius, the attack's in the
+attack and e_i in the update, and summed over the batch). `adaptive=False` fixes every radius at
 eps_max.
 
 Differs from the authors' code (cmhcbb/CAT-Customized-Adversarial-Training), of which no release
-follows Algorithm 1. What each does instead, as flags in recipes of these names:
+follows Algorithm 1. The recipes of these names set the flags for what each does instead:
 
     cat-first-release  x' only where still right, else x;  e1 = |x' - x|: 0 where the attack wins
     cat-version-1      x' only where wrong, else x;        e1 = |x' - x|: 0 where the attack fails
@@ -54,9 +54,9 @@ from bench.api import (
     Method,
     Threat,
     TrainState,
-    attack_mode,
     losses,
-    maximise,
+    param,
+    predict,
     register,
     rowwise,
 )
@@ -70,15 +70,15 @@ RELEASED_CAP = 0.06
 class CatCE(Method):
     """Cross entropy with a radius and a soft label per image."""
 
-    c: float = 10.0
+    c: float = param(10.0, ge=0)
     """Label uncertainty per unit of radius, at eps = 8/255."""
-    eta: float = 0.005
+    eta: float = param(0.005, ge=0)
     """Growth of the radius per failed attack, at eps = 8/255."""
-    eps_max: float = REFERENCE_EPS
-    """Largest radius, at eps = 8/255; the paper's radius_rule allows none beyond that."""
-    steps: int = 10
+    eps_max: float = param(REFERENCE_EPS, gt=0)
+    """Largest radius, at eps = 8/255. At most 8/255 for the paper's radius_rule, else 0.06."""
+    steps: int = param(10, ge=1)
     """Gradient steps of the attack, m."""
-    step_size: float = 0.007
+    step_size: float = param(0.007, gt=0)
     """Length of a step, at eps = 8/255."""
     step_rule: Literal["fixed", "radius"] = "fixed"
     """fixed: step_size; radius: 2.5 r / m."""
@@ -87,23 +87,24 @@ class CatCE(Method):
     adaptive: bool = True
     """Whether radii grow; if not, each is eps_max."""
     reuse_draw: bool = False
-    """Whether the label after the attack keeps the draw of the label before."""
+    """Whether the label after the attack reuses the random draw of the label before it."""
     cap_before: bool = True
     """Whether eps_max also bounds the radius of the attack."""
     any_iterate: bool = False
-    """Whether an attack succeeds that misled the model at any iterate."""
+    """Whether an attack counts as successful if any iterate is misclassified."""
     per_view: bool = False
-    """Whether a radius belongs to the augmented view alone."""
+    """Whether a radius belongs to the augmented view only."""
     train_where: Literal["all", "right", "wrong"] = "all"
-    """Images that train at x': all, those still right there, those wrong there; others at x."""
+    """The images that train at x': all, those correct there, or those wrong there. The others train
+    at x."""
     radius_rule: Literal["paper", "distance", "inverted"] = "paper"
-    """Of the new radius. paper: Algorithm 1; distance: how far the trained image is from x;
-    inverted: grown where the attack succeeds."""
+    """Rule for the new radius. paper: Algorithm 1; distance: the distance of the trained image from
+    x; inverted: grown where the attack succeeds."""
     divide_draw: bool = False
-    """Whether a label's draw is divided by K, so that labels do not sum to 1."""
+    """Whether a label's random part is divided by K, so that labels do not sum to 1."""
     attack_bn: Literal["eval", "train"] = "eval"
     """Mode of BatchNorm in the attack and its success test."""
-    dir_beta: float = 1.0
+    dir_beta: float = param(1.0, gt=0)
     """Concentration of the Dirichlet distribution."""
 
     title = "CAT-CE"
@@ -112,18 +113,13 @@ class CatCE(Method):
     inner = "max CE(Z(x'), label) within e_i"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         largest = REFERENCE_EPS if self.radius_rule == "paper" else RELEASED_CAP
-        allowed = (
-            ("c", self.c >= 0, "at least 0"),
-            ("eta", self.eta >= 0, "at least 0"),
-            ("eps_max", 0 < self.eps_max <= largest, f"above 0 and at most {largest * 255:g}/255"),
-            ("steps", self.steps >= 1, "at least 1"),
-            ("step_size", self.step_size > 0, "above 0"),
-            ("dir_beta", self.dir_beta > 0, "above 0"),
-        )
-        for name, good, text in allowed:
-            if not good:
-                raise ConfigError(f"{name} = {getattr(self, name)} is out of range: {text}")
+        if self.eps_max > largest:
+            raise ConfigError(
+                f"eps_max = {self.eps_max} is out of range: above 0 and at most "
+                f"{largest * 255:g}/255"
+            )
         if self.c * self.eps_max > 1:
             raise ConfigError(
                 f"c * eps_max = {self.c * self.eps_max:.6g} is above 1: no label is left; "
@@ -131,12 +127,12 @@ class CatCE(Method):
             )
 
     def example_state(self, n: int, threat: Threat) -> dict[str, Tensor]:
-        """The radius of every image, in pixels."""
+        """Return the radius of every image, in pixels."""
         first = 0.0 if self.adaptive else threat.scale(self.eps_max)
         return {"radius": torch.full((n,), first)}
 
     def perturb(self, state: TrainState, batch: Batch) -> Tensor:
-        """Algorithm 1 up to the update: attack, new radius, new label."""
+        """Run Algorithm 1 up to the update: attack, new radius, new label."""
         before = self._before(state, batch)
         radius = self._attempted(before, state.threat)
         draw = self._dirichlet(state, batch)
@@ -154,12 +150,11 @@ class CatCE(Method):
         return x_adv
 
     def loss(self, state: TrainState, batch: Batch, x_adv: Tensor) -> Tensor:
-        """Mean cross entropy with the new labels."""
         logits = state.model(x_adv)
         return losses.cross_entropy(logits, state.scratch["label"]).mean()
 
     def _before(self, state: TrainState, batch: Batch) -> Tensor:
-        if not self.adaptive:  # the state holds it in single precision
+        if not self.adaptive:  # not from the state, which is in single precision
             return batch.x.new_full((len(batch.x),), state.threat.scale(self.eps_max))
         if self.per_view:
             return batch.x.new_zeros(len(batch.x))
@@ -172,7 +167,7 @@ class CatCE(Method):
         return radius.clamp(max=threat.scale(self.eps_max)) if self.cap_before else radius
 
     def _trained(self, x: Tensor, x_adv: Tensor, right: Tensor) -> Tensor:
-        """(B, C, H, W): what the update sees; right (B,) says where the attack failed."""
+        """(B, C, H, W): what the update sees; right (B,) is where the attack failed."""
         if self.train_where == "all":
             return x_adv
         return torch.where(rowwise(right if self.train_where == "right" else ~right, x), x_adv, x)
@@ -202,22 +197,19 @@ class CatCE(Method):
             right.logical_and_(logits.argmax(1) == batch.y)
 
         step_size = state.threat.scale(self.step_size)
-        x_adv = maximise(
+        x_adv = state.maximise(
             lambda logits, label, _: self._ascended(state, logits, label, batch.y, radius),
             model,
             batch.x,
             label,
-            threat=state.threat,
             radius=radius,
             steps=self.steps,
             step_size=2.5 * radius / self.steps if self.step_rule == "radius" else step_size,
             start=self.start,
             on_step=watch if self.any_iterate else None,
-            generator=state.generator("start"),
             model_mode=self.attack_bn,
         )
-        with attack_mode(model, self.attack_bn), torch.no_grad():
-            right.logical_and_(model(x_adv).argmax(1) == batch.y)
+        right.logical_and_(predict(model, x_adv, self.attack_bn).argmax(1) == batch.y)
         return x_adv, right
 
     def _ascended(
@@ -228,17 +220,17 @@ class CatCE(Method):
 
     def _label(self, state: TrainState, batch: Batch, radius: Tensor, draw: Tensor) -> Tensor:
         """(B, K): eq. 4. c scales as 1/eps, so that c * eps_max is the same at every eps."""
-        # a radius is 0 where eps is
+        # where eps is 0, so is every radius
         share = self.c * REFERENCE_EPS * radius / max(state.threat.eps, 1e-30)
         hard = F.one_hot(batch.y, state.num_classes).to(radius.dtype)
         draw = draw / state.num_classes if self.divide_draw else draw
         return torch.lerp(hard, draw.to(radius.dtype), share[:, None])
 
     def _dirichlet(self, state: TrainState, batch: Batch) -> Tensor:
-        """(B, K) draws, as normalised gammas: torch's own Dirichlet takes no generator."""
+        """(B, K): normalised gammas, since torch's Dirichlet takes no generator."""
         beta = torch.full((len(batch.y), state.num_classes), self.dir_beta, device=state.device)
         gamma = torch._standard_gamma(beta, generator=state.generator("labels"))
-        return gamma / gamma.sum(1, keepdim=True)  # above 0: no gamma is below the least float
+        return gamma / gamma.sum(1, keepdim=True)  # the sum is above 0: no gamma underflows
 
 
 @register("cat-mix")
@@ -246,24 +238,18 @@ class CatCE(Method):
 class CatMix(CatCE):
     """CAT with the mixed loss of eq. 6."""
 
-    kappa: float = 10.0
-    """Lead of the true logit at which the margin term of the update ends."""
+    kappa: float = param(10.0, ge=0)
+    """Lead of the true logit beyond which the margin term of the update is constant."""
     mix_attack_clamp: Literal["none", "paper", "official"] = "none"
     """Clamp of the margin in the attack."""
     mix_weight: Literal["mean", "eps_sum"] = "mean"
-    """Weight of the margin term: 1, or the code's B * radius."""
+    """Weight of the margin term: 1, or B * radius as in the authors' code."""
 
     title = "CAT-MIX"
     objective = "CE(Z(x'), (1 - c e_i) y + c e_i Dirichlet) + max(margin(x'), -kappa)"
     inner = "max CE(Z(x'), label) + margin(x') within e_i"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.kappa < 0:
-            raise ConfigError(f"kappa = {self.kappa} is out of range: at least 0")
-
     def loss(self, state: TrainState, batch: Batch, x_adv: Tensor) -> Tensor:
-        """Mean of the mixed loss."""
         logits = state.model(x_adv)
         ce = losses.cross_entropy(logits, state.scratch["label"])
         hinge = losses.margin(logits, batch.y).clamp(min=-self.kappa)
@@ -280,7 +266,7 @@ class CatMix(CatCE):
         return losses.cross_entropy(logits, label) + self._weight(state, radius) * margin
 
     def _weight(self, state: TrainState, radius: Tensor) -> Tensor:
-        """(B,): B * radius, as it is at eps = 8/255, makes a batch mean of the code's sum."""
+        """(B,): B * radius, in units of eps = 8/255, turns the batch mean into the code's sum."""
         if self.mix_weight == "mean":
             return torch.ones_like(radius)
         return len(radius) * REFERENCE_EPS * radius / max(state.threat.eps, 1e-30)

@@ -7,17 +7,17 @@ Every minibatch is replayed m times, and one backward pass serves both players:
     g_theta, g_d = grad CE(Z(clip(x + d, 0, 1)), y)
     d = clip(d + eps sign(g_d), -eps, eps);   SGD on theta with g_theta
 
-d belongs to the places of a minibatch, not to images: 0 before the first, it is never reset, so
-that each minibatch starts from what the one before left.
+d belongs to positions in a minibatch, not to images. It is 0 at first and never reset: each
+minibatch starts from the perturbation that the previous one left.
 
 Agrees with the authors' code (ashafahi/free_adv_train) on all of this, on the clip inside the
 graph (a pixel that d drives out of range has no gradient, and its d stays), and on train mode.
-A smaller last minibatch uses the first rows of d (theirs has none: its batches run through).
+A smaller last minibatch uses the first rows of d (theirs has none: its batches cross epochs).
 
-One epoch here is one pass over the images, of m optimiser steps a minibatch, which share one
+One epoch here is one pass over the images, with m optimiser steps per minibatch, which share one
 learning rate: the schedule counts minibatches. The code's 80,000 steps at m = 8 are 10,000
-minibatches, 25.6 epochs, with drops at a half and three quarters. So a recipe for this method
-divides the epochs of others by m; at equal epochs it makes m times as many updates.
+minibatches, 25.6 epochs, with drops at one half and three quarters. So a recipe for this method
+divides the epochs of other methods by m; at equal epochs it makes m times as many updates.
 """
 
 from __future__ import annotations
@@ -28,40 +28,33 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.api import REFERENCE_EPS, Batch, ConfigError, Method, TrainState, losses, register
+from bench.api import REFERENCE_EPS, Batch, Method, TrainState, losses, param, register
 
 
 @register("free")
 @dataclass(frozen=True, kw_only=True)
 class Free(Method):
-    """Cross entropy on replayed minibatches, each replay one step of both players."""
+    """Cross entropy on replayed minibatches; each replay is one step of both players."""
 
-    replays: int = 8
+    replays: int = param(8, ge=1)
     """Times that a minibatch is used in a row, m."""
-    step_size: float = REFERENCE_EPS
+    step_size: float = param(REFERENCE_EPS, gt=0)
     """Length of a step of the perturbation, at eps = 8/255."""
 
     title = "Free AT"
     paper = "arXiv 1904.12843"
     objective = "CE(Z(x'), y)"
-    inner = "max CE(Z(x'), y), one step a replay, from the minibatch before"
-
-    def __post_init__(self) -> None:
-        if self.replays < 1:
-            raise ConfigError(f"replays = {self.replays} is out of range: at least 1")
-        if self.step_size <= 0:
-            raise ConfigError(f"step_size = {self.step_size} is out of range: above 0")
+    inner = "max CE(Z(x'), y), one step per replay, from the previous minibatch's d"
 
     def perturb(self, state: TrainState, batch: Batch) -> Tensor:
-        """The images under the perturbation as it stands."""
+        """Return the images under the present perturbation."""
         return (batch.x + self._rows(state, batch)).clamp(0.0, 1.0)
 
     def loss(self, state: TrainState, batch: Batch, x_adv: Tensor) -> Tensor:
-        """Mean cross entropy of the adversarial images."""
         return losses.cross_entropy(state.model(x_adv), batch.y).mean()
 
     def train_step(self, state: TrainState, batch: Batch) -> Mapping[str, Tensor]:
-        """m replays; returns the mean of their losses."""
+        """Replay the minibatch m times; return the mean of the losses."""
         rows = self._rows(state, batch)
         total = torch.zeros((), dtype=rows.dtype, device=rows.device)
         for _ in range(self.replays):
@@ -76,7 +69,7 @@ class Free(Method):
         return {"loss": total / self.replays}
 
     def _rows(self, state: TrainState, batch: Batch) -> Tensor:
-        """The part of the perturbation that this minibatch uses: a view, to be written to."""
+        """The rows of the perturbation that this minibatch uses: a view to write to."""
         stored = state.memory.get("perturbation", batch.x[:0])
         if len(stored) < len(batch.x):
             new = torch.zeros_like(batch.x[len(stored) :])

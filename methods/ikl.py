@@ -5,23 +5,23 @@ parameters of its CIFAR-10 run.
     W = 1/4 sum_{j,k} w_j w_k ((Z_j - Z_k)(x) - (Z_j - Z_k)(x'))^2
 
 KL(p(x) || p(x')) has the gradients of two terms: a soft cross entropy, with p(x) constant, and W
-with w = p(x). IKL replaces the image's w by that of its class: the mean of softmax(Z(x) / T) over
-the class's images in the epoch before (1/K in the first), and lets both sides of W learn. Since w
-sums to 1, W is half the variance under w of the logits' change Z(x) - Z(x').
+with w = p(x). IKL replaces the image's w by its class's, the mean of softmax(Z(x) / T) over the
+class's images in the previous epoch (1/K in the first), and propagates gradients through both sides
+of W. Since w sums to 1, W is half the variance under w of the logits' change Z(x) - Z(x').
 
 x' ascends CE(Z(x'), p(x)) from x + 0.001 N(0, 1) in a ball that grows with the epochs, counted
-from 1: r = eps epoch / epochs. v is AWP's (gamma 0.005, after 10 of 200 epochs). What is evaluated
-is the moving average of the weights at the ends of all epochs.
+from 1: r = eps epoch / epochs. v is AWP's (gamma 0.005, after 10 of 200 epochs). The evaluated
+network is the moving average of the weights at the ends of all epochs.
 
 Agrees with the authors' code (jiequancui/DKL) on: the start, clipped neither to the ball nor to
 the pixel range before the first gradient; eval mode in the attack; two train-mode forwards,
 adversarial first; class weights from the logits of the update, at w + v; 5 steps of r / 2 in every
-epoch (a table of 2 to 5 steps is there, but its last row always wins); averages over all epochs
-with decay 0.9, BatchNorm's statistics included (a second average, per step from epoch 150 on, is
+epoch (the code has a table of 2 to 5 steps, but its last row always wins); averages over all epochs
+with decay 0.9, including BatchNorm's statistics (a second average, per step from epoch 150 on, is
 computed and not used).
-Differs from it: the decay is stated for 200 epochs and the average covers the same share of a
-shorter training; the warm-up is a share too; a class that an epoch did not show keeps its w. Its
-learning rate, 0.2 with a cosine over 200 epochs, is a recipe's matter.
+Differs from it: the decay is stated for 200 epochs, and the average covers the same share of a
+shorter training; so does the warm-up; a class without images in an epoch keeps its w. The learning
+rate, 0.2 with a cosine over 200 epochs, is a matter of the recipe.
 """
 
 from __future__ import annotations
@@ -34,16 +34,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.api import (
-    Batch,
-    ConfigError,
-    Method,
-    TrainState,
-    attack_mode,
-    losses,
-    maximise,
-    register,
-)
+from bench.api import Batch, Method, TrainState, losses, param, predict, register
 from methods.awp import layerwise_ascent, moved, warmed_up
 
 DECAY_EPOCHS = 200
@@ -55,70 +46,49 @@ DECAY_EPOCHS = 200
 class IKL(Method):
     """Soft cross entropy and class-weighted logit differences, with AWP and averaged weights."""
 
-    alpha: float = 4.0
+    alpha: float = param(4.0, ge=0)
     """Weight of the soft cross entropy."""
-    beta: float = 20.0
+    beta: float = param(20.0, ge=0)
     """Weight of the logit differences."""
-    temperature: float = 4.0
-    """Of the softmax whose means are the class weights, T."""
-    steps: int = 5
+    temperature: float = param(4.0, gt=0)
+    """Temperature of the softmax whose means are the class weights, T."""
+    steps: int = param(5, ge=1)
     """Gradient steps of the attack."""
-    relative_step: float = 0.5
+    relative_step: float = param(0.5, gt=0)
     """Length of a step, in units of the epoch's radius."""
-    gamma: float = 0.005
-    """Length of the perturbation of a layer, in units of the layer's norm."""
-    warmup: float = 10 / 200
+    gamma: float = param(0.005, ge=0)
+    """Length of a layer's perturbation, in units of the layer's norm."""
+    warmup: float = param(10 / 200, ge=0, le=1)
     """Share of the training before the weights are perturbed."""
-    decay: float = 0.9
-    """Of the average of weights, per epoch of 200; 0 for the weights themselves."""
+    decay: float = param(0.9, ge=0, lt=1)
+    """Decay of the average of weights, per epoch of 200; 0 for the weights themselves."""
 
     title = "IKL-AT"
     paper = "arXiv 2305.13948"
     objective = "max_v CE(Z(x), y) + alpha CE(Z(x'), p(x)) + beta Var_w(Z(x) - Z(x')) / 2"
     inner = "max CE(Z(x'), p(x)) within eps epoch / epochs"
 
-    def __post_init__(self) -> None:
-        allowed = (
-            ("alpha", self.alpha >= 0, "at least 0"),
-            ("beta", self.beta >= 0, "at least 0"),
-            ("temperature", self.temperature > 0, "above 0"),
-            ("steps", self.steps >= 1, "at least 1"),
-            ("relative_step", self.relative_step > 0, "above 0"),
-            ("gamma", self.gamma >= 0, "at least 0"),
-            ("warmup", 0 <= self.warmup <= 1, "0 to 1"),
-            ("decay", 0 <= self.decay < 1, "at least 0 and below 1"),
-        )
-        for name, good, text in allowed:
-            if not good:
-                raise ConfigError(f"{name} = {getattr(self, name)} is out of range: {text}")
-
     def perturb(self, state: TrainState, batch: Batch) -> Tensor:
-        """PGD on the soft cross entropy within the epoch's radius."""
         state.scratch["class_weight"] = self._class_weight(state)[batch.y].to(batch.x.dtype)
         radius = state.threat.eps * (state.epoch + 1) / state.n_epochs
         model = state.attack_model("eval")
-        with attack_mode(model, "eval"), torch.no_grad():
-            target = model(batch.x).softmax(1)
-        return maximise(
+        return state.maximise(
             lambda logits, target, _: losses.cross_entropy(logits, target),
             model,
             batch.x,
-            target,
-            threat=state.threat,
+            predict(model, batch.x).softmax(1),
             radius=radius,
             steps=self.steps,
             step_size=self.relative_step * radius,
             start="gaussian",
-            generator=state.generator("start"),
         )
 
     def loss(self, state: TrainState, batch: Batch, x_adv: Tensor) -> Tensor:
-        """Mean of the three terms."""
         adversarial, clean = state.model(x_adv), state.model(batch.x)
         return self._objective(state, batch, clean, adversarial)
 
     def train_step(self, state: TrainState, batch: Batch) -> Mapping[str, Tensor]:
-        """One update at w + v, whose clean logits count for the next epoch's class weights."""
+        """Update at w + v; its clean logits count for the next epoch's class weights."""
         x_adv = self.perturb(state, batch)
         active = self.gamma > 0 and warmed_up(state, self.warmup)
         by = layerwise_ascent(self, state, batch, x_adv, self.gamma) if active else {}
@@ -133,7 +103,7 @@ class IKL(Method):
         return {"loss": loss.detach()}
 
     def end_epoch(self, state: TrainState) -> None:
-        """New class weights; the weights' average moves."""
+        """Set new class weights, and move the average of the weights."""
         total = state.memory.pop("class_sum")
         count = total.sum(1, keepdim=True)
         new = total / count.clamp_min(1e-30)
@@ -147,7 +117,7 @@ class IKL(Method):
                 old.lerp_(value, share)
 
     def eval_model(self, state: TrainState) -> nn.Module:
-        """A copy with the averaged weights; before the first epoch has ended, the model itself."""
+        """Return a copy with the averaged weights; during the first epoch, the model itself."""
         names = list(state.model.state_dict())
         if f"average.{names[0]}" not in state.memory:
             return state.model

@@ -4,16 +4,16 @@
     min_theta  mean [ BCE(p(x'), y) + beta * KL(p(x) || p(x')) * (1 - p_y(x)) ]
     BCE(p', y) = -log p'_y - log(1 - max_{k != y} p'_k),   x' = argmax_{|d| <= eps} CE(Z(x + d), y)
 
-Images that the network gets wrong weigh more in the KL term. The paper's symbol of beta is lambda.
+Misclassified images weigh more in the KL term. beta is lambda in the paper.
 
-Agrees with the authors' code (YisenWang/MART) on: the attack on cross entropy, from
-x + 0.001 N(0, 1) clipped neither to the ball nor to the pixel range before the first gradient,
+Agrees with the authors' code (YisenWang/MART) on: an attack on cross entropy from
+x + 0.001 N(0, 1), clipped neither to the ball nor to the pixel range before the first gradient,
 with the model in eval mode; the constants 1e-12, 1.0001 and 1.0000001 inside logarithms and
 weight; a gradient through everything: both arguments of KL, its weight and the runner-up; two
-train-mode forwards a step, natural then adversarial.
+train-mode forwards per step, natural then adversarial.
 Differs from it: log p(x) in KL is a log-softmax, the same value, whose gradient stays finite where
 p(x) underflows to 0. Lengths are stated at eps = 8/255 (the code's eps is 0.031). beta is the
-function's default and the script's for WRN-34-10; the script for ResNet-18 passes 5.
+function's default and the WRN-34-10 script's; the script for ResNet-18 passes 5.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from bench.api import Batch, ConfigError, Method, TrainState, losses, maximise, register
+from bench.api import Batch, Method, TrainState, losses, param, register
 
 TINY = 1e-12
 """Keeps a logarithm finite."""
@@ -33,11 +33,11 @@ TINY = 1e-12
 class Mart(Method):
     """Boosted cross entropy plus a KL divergence that weighs misclassified images more."""
 
-    beta: float = 6.0
+    beta: float = param(6.0, ge=0)
     """Weight of the KL term, lambda in the paper."""
-    steps: int = 10
+    steps: int = param(10, ge=1)
     """Gradient steps of the attack."""
-    step_size: float = 0.007
+    step_size: float = param(0.007, gt=0)
     """Length of a step, at eps = 8/255."""
 
     title = "MART"
@@ -45,36 +45,23 @@ class Mart(Method):
     objective = "BCE(p(x'), y) + beta KL(p(x) || p(x')) (1 - p_y(x))"
     inner = "max CE(Z(x'), y)"
 
-    def __post_init__(self) -> None:
-        if self.beta < 0:
-            raise ConfigError(f"beta = {self.beta} is out of range: at least 0")
-        if self.steps < 1:
-            raise ConfigError(f"steps = {self.steps} is out of range: at least 1")
-        if self.step_size <= 0:
-            raise ConfigError(f"step_size = {self.step_size} is out of range: above 0")
-
     def perturb(self, state: TrainState, batch: Batch) -> Tensor:
-        """PGD on cross entropy, from a gaussian start."""
-        return maximise(
+        return state.maximise(
             lambda logits, y, _: losses.cross_entropy(logits, y),
             state.attack_model("eval"),
             batch.x,
             batch.y,
-            threat=state.threat,
-            radius=state.threat.eps,
             steps=self.steps,
             step_size=state.threat.scale(self.step_size),
             start="gaussian",
-            generator=state.generator("start"),
         )
 
     def loss(self, state: TrainState, batch: Batch, x_adv: Tensor) -> Tensor:
-        """Mean of the boosted cross entropy and of the weighted KL divergence."""
         clean = state.model(batch.x)
         adversarial = state.model(x_adv)
         p_clean, p_adv = clean.softmax(1), adversarial.softmax(1)
         true = batch.y[:, None]
-        # max names one class where several tie, as the code's sort does; amax would share
+        # max picks one class where several tie, as the code's sort does; amax would share
         runner_up = p_adv.scatter(1, true, -1.0).max(1).values
         boosted = losses.cross_entropy(adversarial, batch.y) - (1.0001 + TINY - runner_up).log()
         kl = (p_clean * (clean.log_softmax(1) - (p_adv + TINY).log())).sum(1)

@@ -5,24 +5,24 @@ Training" (arXiv 1812.02637).
                           CE(Z(x_i), y_i) if wrong }  +  1/3 mean CE(Z(x_i), y_i)
 
 Training at the margin t_i, the distance to the decision boundary along the attack's direction u_i,
-pushes the boundary away. Right means SLM < 0, where SLM = log sum_{j != y} exp Z_j - Z_y: stricter
-than arg max. For the images that are right, with r = max(floor, the last margin):
+pushes the boundary away. Right means SLM < 0, where SLM = log sum_{j != y} exp Z_j - Z_y, which is
+stricter than arg max. For images that are right, with r = max(floor, the last margin):
 
     x' = PGD on SLM within r, uniform start, steps of 2.5 r / m;   u = (x' - x) / r
     t: bisection of SLM(clip(x + t u, 0, 1)) = 0 in [0, 1.05 d_max], from t = r
     margin_i = t, or 0 where the image is wrong
 
 It trains beyond eps: a radius or margin may reach 1.05 d_max, 12.6/255 at eps = 8/255, and x + t u
-is not cut to the pixel range. d_max = 12/255 is the authors' choice for eps = 8/255; theirs for
-robustness at larger eps are 20/255 and 32/255.
+is not clipped to the pixel range. d_max = 12/255 is the authors' choice for eps = 8/255; for larger
+eps they choose 20/255 and 32/255.
 
 Agrees with the authors' code (BorealisAI/mma_training) on all of this, the weights 2/3 and 1/3
 included; on means over the whole batch; on BatchNorm: eval mode in PGD, train mode in every other
-forward, in the order clean, x' and ten bisections of the images that are right, x + t u. These
-eleven move the running averages (`bisection_bn="eval"` stops that).
-Differs from it: the clean forward is computed twice, to choose the images and for its gradient;
+forward, in the order clean, x' and ten bisections of the images that are right, x + t u. The
+eleven forwards of the bisection move the running averages (`bisection_bn="eval"` stops that).
+Differs from it: the clean forward is computed twice, to select the images and for its gradient;
 the second moves no running average. A single image that is right is bisected in eval mode, since
-BatchNorm may be left with one value a channel.
+BatchNorm could be left with one value per channel.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from bench.api import (
     TrainState,
     attack_mode,
     losses,
-    maximise,
+    param,
     register,
     rowwise,
 )
@@ -58,15 +58,15 @@ RELATIVE_STEP = 2.5
 class MMA(Method):
     """Cross entropy at each image's own margin."""
 
-    d_max: float = 12 / 255
-    """Margin from which an image is left alone, at eps = 8/255."""
-    floor: float = 0.005
-    """Least radius of the attack, at eps = 8/255."""
-    steps: int = 10
+    d_max: float = param(12 / 255, gt=0)
+    """Margin beyond which only the clean term trains on an image, at eps = 8/255."""
+    floor: float = param(0.005, gt=0)
+    """Least radius of the attack, at eps = 8/255; at most d_max."""
+    steps: int = param(10, ge=1)
     """Gradient steps of the attack, m."""
-    bisections: int = 10
+    bisections: int = param(10, ge=1)
     """Halvings of the interval in which the margin lies."""
-    clean_weight: float = 1 / 3
+    clean_weight: float = param(1 / 3, ge=0, le=1)
     """Weight of the clean cross entropy; the rest goes to the margin term."""
     bisection_bn: Literal["train", "eval"] = "train"
     """Mode of BatchNorm in the bisection."""
@@ -77,23 +77,16 @@ class MMA(Method):
     inner = "u: max SLM(x'); t: SLM(x + t u) = 0"
 
     def __post_init__(self) -> None:
-        allowed = (
-            ("d_max", self.d_max > 0, "above 0"),
-            ("floor", 0 < self.floor <= self.d_max, "above 0 and at most d_max"),
-            ("steps", self.steps >= 1, "at least 1"),
-            ("bisections", self.bisections >= 1, "at least 1"),
-            ("clean_weight", 0 <= self.clean_weight <= 1, "0 to 1"),
-        )
-        for name, good, text in allowed:
-            if not good:
-                raise ConfigError(f"{name} = {getattr(self, name)} is out of range: {text}")
+        super().__post_init__()
+        if self.floor > self.d_max:
+            raise ConfigError(f"floor = {self.floor} is out of range: above 0 and at most d_max")
 
     def example_state(self, n: int, threat: Threat) -> dict[str, Tensor]:
-        """The last margin of every image, in pixels."""
+        """Return the last margin of every image, in pixels."""
         return {"margin": torch.zeros(n)}
 
     def perturb(self, state: TrainState, batch: Batch) -> Tensor:
-        """Images on the boundary where they are right, as they are elsewhere."""
+        """Return correct images moved to the boundary, the others as they are."""
         with torch.no_grad():
             right = soft_margin(state.model(batch.x), batch.y) < 0
         x_adv, margin = batch.x.clone(), batch.x.new_zeros(len(batch.x))
@@ -106,28 +99,25 @@ class MMA(Method):
         return x_adv
 
     def loss(self, state: TrainState, batch: Batch, x_adv: Tensor) -> Tensor:
-        """The weighted sum of the margin term and the clean term."""
-        # the clean batch has moved BatchNorm's averages in `perturb`: here on copies of them
+        # on copies of BatchNorm's averages: the clean batch has moved them in `perturb`
         buffers = {name: buffer.clone() for name, buffer in state.model.named_buffers()}
         clean = losses.cross_entropy(functional_call(state.model, buffers, (batch.x,)), batch.y)
         near = losses.cross_entropy(state.model(x_adv), batch.y) * state.scratch["counts"]
         return (1 - self.clean_weight) * near.mean() + self.clean_weight * clean.mean()
 
     def _boundary(self, state: TrainState, batch: Batch) -> tuple[Tensor, Tensor]:
-        """x + t u, and t (B,), for images that are right."""
+        """x + t u, and t (B,), of correct images."""
         last = state.examples["margin"][batch.index].to(batch.x.dtype)
         radius = last.clamp(min=state.threat.scale(self.floor))
-        x_adv = maximise(
+        x_adv = state.maximise(
             lambda logits, y, _: soft_margin(logits, y),
             state.attack_model("eval"),
             batch.x,
             batch.y,
-            threat=state.threat,
             radius=radius,
             steps=self.steps,
             step_size=RELATIVE_STEP * radius / self.steps,
             start="uniform",
-            generator=state.generator("start"),
         )
         unit = (x_adv - batch.x) / rowwise(radius + 1e-12, batch.x)
         margin = self._bisect(state, batch, x_adv, unit, radius)
@@ -145,13 +135,13 @@ class MMA(Method):
             for _ in range(self.bisections):
                 low, high = torch.where(right, t, low), torch.where(right, high, t)
                 t = (low + high) / 2
-                # the last look decides nothing, but moves the running averages as theirs does
+                # the last forward decides nothing, but moves the running averages like theirs
                 point = (batch.x + rowwise(t, unit) * unit).clamp(0.0, 1.0)
                 right = soft_margin(model(point), batch.y) < 0
         return t
 
 
 def soft_margin(logits: Tensor, y: Tensor) -> Tensor:
-    """(B, K), (B,) -> (B,): SLM, above 0 before the arg max is wrong."""
+    """Return SLM, (B, K), (B,) -> (B,): above 0 before the arg max is wrong."""
     others = logits.scatter(1, y[:, None], -torch.inf).logsumexp(1)
     return others - losses.true_logit(logits, y)

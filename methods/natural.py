@@ -5,8 +5,8 @@
 The reference row: its robust accuracy under any real attack is about 0.
 
 Differs from the code that the recipe `authors` follows (locuslab/robust_overfitting with `--attack
-none`): after each update, that code passes the same images once more, in train mode, for its log.
-This second forward moves the running statistics of BatchNorm; it is left out here.
+none`): after each update, that code passes the same images once more in train mode, for its log,
+which moves the running statistics of BatchNorm. This forward is left out here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bench.api import Batch, Method, TrainState, losses, register
 @register("natural")
 @dataclass(frozen=True, kw_only=True)
 class Natural(Method):
-    """Cross entropy on the images as they are."""
+    """Cross entropy on unperturbed images."""
 
     title = "Natural"
     objective = "CE(Z(x), y)"
@@ -29,9 +29,7 @@ class Natural(Method):
     selects_by = "clean"
 
     def perturb(self, state: TrainState, batch: Batch) -> Tensor:
-        """The images themselves."""
         return batch.x
 
     def loss(self, state: TrainState, batch: Batch, x_adv: Tensor) -> Tensor:
-        """Mean cross entropy."""
         return losses.cross_entropy(state.model(x_adv), batch.y).mean()

@@ -14,15 +14,15 @@ The gradients of the m passes are summed and applied once.
 Agrees with the authors' code (a1600012888/YOPO-You-Only-Propagate-Once) on all of this, on a start
 that is not clipped to the pixel range before the first propagation, on clip(x', 0, 1) inside the
 gradient of H, and on BatchNorm in train mode throughout.
-Differs from it: layer 1 learns from H alone, as is meant. There are two versions of the code.
-The one for WRN-34 (wide34.yopo-5-3) puts the layer's earlier gradient back after each propagation,
-but autograd adds in place to that same tensor: from the second pass on, layer 1 receives the
-gradient of CE as well, and in the first only where `zero_grad` leaves a tensor of zeros (before
-PyTorch 2.0). In the one for ResNet-18 (pre-res18.yopo-5-3) these lines are commented out: layer 1
-receives the gradients of CE and of -H in every pass. Since the two are equal where x' did not move
-in between, that is about twice the length of the gradient here. The forward that both add for their
-log, in train mode, is left out. Since gradients are summed, the code's learning rates are those of
-PGD training times 4/m for WRN-34 and 2/m for ResNet-18: a recipe's matter.
+Differs from it: layer 1 learns from H only, as intended. The code has two versions. The one for
+WRN-34 (wide34.yopo-5-3) restores the layer's earlier gradient after each propagation, but autograd
+adds in place to that same tensor: from the second pass on, layer 1 also receives the gradient of
+CE, and in the first pass only where `zero_grad` leaves a tensor of zeros (before PyTorch 2.0). In
+the one for ResNet-18 (pre-res18.yopo-5-3) these lines are commented out: layer 1 receives the
+gradients of CE and of -H in every pass. The two are equal where x' has not moved in between, so
+that gradient is about twice as long as here. The train-mode forward that both versions add for
+their log is left out. Gradients are summed, so the code's learning rates are those of PGD training
+times 4/m for WRN-34 and 2/m for ResNet-18: a matter of the recipe.
 """
 
 from __future__ import annotations
@@ -34,18 +34,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.api import Batch, ConfigError, Method, TrainState, losses, maximise, register
+from bench.api import Batch, Method, TrainState, losses, param, register
 
 
 class FirstLayer(nn.Module):
-    """The first layer of an arch, on images cut to the pixel range."""
+    """The first layer of an arch, on images clipped to the pixel range."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model: Any = model
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> what `rest` takes."""
         h: Tensor = self.model.stem(x.clamp(0.0, 1.0))
         return h
 
@@ -55,11 +54,11 @@ class FirstLayer(nn.Module):
 class YOPO(Method):
     """Cross entropy where most steps of the attack cost one layer."""
 
-    passes: int = 5
-    """Full propagations a minibatch, m."""
-    inner_steps: int = 3
-    """Steps through the first layer after each, n."""
-    step_size: float = 2 / 255
+    passes: int = param(5, ge=1)
+    """Full propagations per minibatch, m."""
+    inner_steps: int = param(3, ge=1)
+    """Steps through the first layer after each propagation, n."""
+    step_size: float = param(2 / 255, gt=0)
     """Length of a step, at eps = 8/255."""
 
     title = "YOPO"
@@ -67,16 +66,8 @@ class YOPO(Method):
     objective = "CE(Z(x'), y)"
     inner = "max CE(Z(x'), y), linear beyond the first layer between propagations"
 
-    def __post_init__(self) -> None:
-        if self.passes < 1:
-            raise ConfigError(f"passes = {self.passes} is out of range: at least 1")
-        if self.inner_steps < 1:
-            raise ConfigError(f"inner_steps = {self.inner_steps} is out of range: at least 1")
-        if self.step_size <= 0:
-            raise ConfigError(f"step_size = {self.step_size} is out of range: above 0")
-
     def train_step(self, state: TrainState, batch: Batch) -> Mapping[str, Tensor]:
-        """m propagations and one update; returns the mean of their losses."""
+        """Make m propagations and one update; return the mean of the losses."""
         model: Any = state.model
         layer = FirstLayer(model)
         noise = state.threat.uniform(batch.x, state.generator("start"))
@@ -89,25 +80,17 @@ class YOPO(Method):
             loss = losses.cross_entropy(model.rest(h), batch.y).mean()
             state.backward(loss)
             p = -h.grad
-            x_adv = self._descend(state, layer, batch.x, x_adv, p)
+            x_adv = state.maximise(
+                lambda h, p, _: -(h * p).flatten(1).sum(1),  # -H
+                layer,
+                batch.x,
+                p,
+                steps=self.inner_steps,
+                step_size=state.threat.scale(self.step_size),
+                start=x_adv,
+                model_mode="train",
+            )
             state.backward(-(layer(x_adv) * p).sum())
             total += loss.detach()
         state.step()
         return {"loss": total / self.passes}
-
-    def _descend(
-        self, state: TrainState, layer: FirstLayer, x: Tensor, x_adv: Tensor, p: Tensor
-    ) -> Tensor:
-        """x_adv after n steps down H."""
-        return maximise(
-            lambda h, p, _: -(h * p).flatten(1).sum(1),
-            layer,
-            x,
-            p,
-            threat=state.threat,
-            radius=state.threat.eps,
-            steps=self.inner_steps,
-            step_size=state.threat.scale(self.step_size),
-            start=x_adv,
-            model_mode="train",
-        )
