@@ -54,6 +54,21 @@ class SmallNet(nn.Module):
         return self.rest(self.stem(x))
 
 
+class OnePixel(nn.Module):
+    """Logits 0 and slope (x - edge); counts its forwards with and without an input gradient."""
+
+    def __init__(self, slope: float = 10.0) -> None:
+        super().__init__()
+        self.slope = slope
+        self.edge = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+        self.forwards = {"gradient": 0, "plain": 0}
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.forwards["gradient" if x.requires_grad else "plain"] += 1
+        z = self.slope * (x.flatten(1) - self.edge)
+        return torch.cat([torch.zeros_like(z), z], dim=1)
+
+
 def small_net(seed: int = 0, dtype: torch.dtype = torch.float64, num_classes: int = 4) -> SmallNet:
     torch.manual_seed(seed)
     return SmallNet(num_classes).to(dtype).train()

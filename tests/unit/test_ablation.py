@@ -2,48 +2,33 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Any
-
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from bench.errors import ConfigError
-from bench.method import Method, TrainState
+from bench.method import Batch
 from bench.registry import get_method, method_class, parameters
-from bench.seeding import generator_for
-from methods.ablation import AdvLS
 from tests.harness import make_state, small_batch, small_net
+from tests.unit.written import (
+    EPS,
+    assert_trains_as,
+    attacked,
+    dirichlet,
+    five_steps,
+    one_hot,
+    soft_ce,
+    uniform,
+)
 
-LR = 0.05
-EPS = 8 / 255
 ALPHA = 10 * EPS
 
 
-def five_steps(method: Method, seed: int = 0) -> TrainState:
-    state = make_state(method, small_net(seed), lr=LR)
-    for step in range(5):
-        method.train_step(state, small_batch(seed=step % 2))
-        state.next_batch()
-    return state
-
-
-def plain_labels(y: Tensor, step: int, draws: int) -> list[Tensor]:
-    """Eq. 4 at eps_max, from normalised gammas of the stream of labels."""
-    g = generator_for(0, "train", "labels", step)
-    labels = []
-    for _ in range(draws):
-        gamma = torch._standard_gamma(torch.ones(len(y), 4), generator=g)
-        v = (gamma / gamma.sum(1, keepdim=True)).double()
-        labels.append((1 - ALPHA) * F.one_hot(y, 4).double() + ALPHA * v)
-    return labels
-
-
-def soft_ce(logits: Tensor, q: Tensor) -> Tensor:
-    return -(q * F.log_softmax(logits, 1)).sum(1).mean()
+def plain_labels(y: Tensor, step: int) -> list[Tensor]:
+    """Eq. 4 at eps_max, from the first two draws of the batch."""
+    draws = dirichlet(len(y), 4, draws=2, step=step)
+    return [(1 - ALPHA) * one_hot(y, 4) + ALPHA * v for v in draws]
 
 
 @pytest.mark.parametrize(
@@ -66,54 +51,24 @@ def test_each_is_a_known_method_at_hard_labels(
 
 
 def test_adv_ls_attacks_one_draw_and_learns_another() -> None:
-    model = small_net()
-    plain = copy.deepcopy(model)
-    method = get_method("adv-ls")
-    state = make_state(method, model, lr=LR)
-    for step in range(5):
-        batch = small_batch(seed=step)
-        method.train_step(state, batch)
-        state.next_batch()
-        before, after = plain_labels(batch.y, step, 2)
-        g = generator_for(0, "train", "start", step)
-        noise = torch.empty_like(batch.x).uniform_(-1, 1, generator=g)
-        x_adv = (batch.x + EPS * noise).clamp(0, 1)
-        plain.eval()
-        for _ in range(10):
-            x_adv.requires_grad_()
-            (grad,) = torch.autograd.grad(soft_ce(plain(x_adv), before), x_adv)
-            x_adv = x_adv.detach() + 2 / 255 * grad.sign()
-            x_adv = torch.min(torch.max(x_adv, batch.x - EPS), batch.x + EPS).clamp(0, 1)
-        plain.train()
-        loss = soft_ce(plain(x_adv), after)
-        parameters = list(plain.parameters())
-        for parameter, grad in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-            parameter.data -= LR * grad
-    assert_close(model.state_dict(), plain.state_dict(), rtol=0, atol=1e-10)
+    def written(model: nn.Module, batch: Batch, number: int) -> Tensor:
+        before, after = plain_labels(batch.y, number)
+        start = (batch.x + EPS * uniform(batch.x, number)).clamp(0, 1)
+        x_adv = attacked(model, lambda x_adv: soft_ce(model(x_adv), before), batch.x, start,
+                         radius=EPS, step=2 / 255, steps=10)  # fmt: skip
+        return soft_ce(model(x_adv), after)
+
+    state = assert_trains_as(get_method("adv-ls"), written)
+    assert_close(state.examples["radius"].float(), torch.full((16,), EPS))  # never moves
 
 
 def test_natural_ls_learns_soft_labels_without_an_attack() -> None:
-    model = small_net()
-    plain = copy.deepcopy(model)
-    method = get_method("natural-ls")
-    state = make_state(method, model, lr=LR)
-    assert state.examples == {}
-    for step in range(5):
-        batch = small_batch(seed=step)
-        x_adv = method.perturb(state, batch)
-        assert_close(x_adv, batch.x, rtol=0, atol=0)
-        loss = method.loss(state, batch, x_adv)
-        state.backward(loss)
-        state.step()
-        state.next_batch()
-        wanted = soft_ce(plain(batch.x), plain_labels(batch.y, step, 1)[0])
-        assert_close(loss, wanted, rtol=0, atol=1e-10)
-        parameters = list(plain.parameters())
-        for parameter, grad in zip(
-            parameters, torch.autograd.grad(wanted, parameters), strict=True
-        ):
-            parameter.data -= LR * grad
-    assert_close(model.state_dict(), plain.state_dict(), rtol=0, atol=1e-10)
+    def written(model: nn.Module, batch: Batch, number: int) -> Tensor:
+        return soft_ce(model(batch.x), plain_labels(batch.y, number)[0])
+
+    method, batch = get_method("natural-ls"), small_batch()
+    assert assert_trains_as(method, written).examples == {}
+    assert_close(method.perturb(make_state(method, small_net()), batch), batch.x, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", ["adv-ls", "natural-ls"])
@@ -123,13 +78,8 @@ def test_alpha_is_the_same_at_every_eps(name: str, eps: float) -> None:
     state = make_state(method, small_net(), eps=eps)
     batch = small_batch()
     method.perturb(state, batch)
-    wanted = (1 - ALPHA) * F.one_hot(batch.y, 4).double() + ALPHA / 4
+    wanted = (1 - ALPHA) * one_hot(batch.y, 4) + ALPHA / 4
     assert_close(state.scratch["label"], wanted, rtol=0, atol=1e-7)
-
-
-def test_the_radius_of_adv_ls_never_moves() -> None:
-    state = five_steps(AdvLS())
-    assert_close(state.examples["radius"], torch.full((16,), EPS))
 
 
 @pytest.mark.parametrize(
@@ -146,18 +96,3 @@ def test_what_makes_no_difference_is_no_parameter(name: str, gone: set[str]) -> 
     assert left <= set(parameters(method_class("cat-ce"))) | {"noise"}
     with pytest.raises(ConfigError, match="unknown parameter"):
         get_method(name, **{next(iter(gone)): 0})
-
-
-@pytest.mark.parametrize(
-    ("name", "bad", "message"),
-    [
-        ("adv-ls", {"steps": 0}, "steps = 0 is out of range: at least 1"),
-        ("adv-ls", {"c": 40.0}, "c may be at most 31.87"),
-        ("adp-adv", {"eta": -1.0}, "eta = -1.0 is out of range: at least 0"),
-        ("natural-ls", {"dir_beta": 0.0}, "dir_beta = 0.0 is out of range: above 0"),
-        ("natural-ls", {"noise": "none"}, "use dirichlet or uniform"),
-    ],
-)
-def test_bad_values_are_refused(name: str, bad: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        get_method(name, **bad)

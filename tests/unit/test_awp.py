@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from bench.errors import ConfigError
-from bench.method import Batch, Method, TrainState
+from bench.method import Batch, TrainState
 from bench.registry import get_method, method_class, parameters
-from bench.seeding import generator_for
 from bench.threat import Threat
 from methods.awp import AWP, Proxy, layerwise_ascent
 from methods.cat import CatCE
@@ -24,39 +23,11 @@ from methods.madry import Madry
 from methods.natural import Natural
 from methods.trades import Trades
 from tests.harness import make_state, small_batch, small_net
+from tests.unit.test_method_losses import kl, trades
+from tests.unit.test_pgd_methods import madry_attack
+from tests.unit.written import EPS, LR, assert_same_training, attacked, descend, gaussian
 
-LR = 0.05
-EPS = 8 / 255
 Loss = Callable[[nn.Module, Batch, Tensor], Tensor]
-
-
-def plain_pgd(model: nn.Module, batch: Batch, g: torch.Generator) -> Tensor:
-    noise = torch.empty_like(batch.x).uniform_(-1, 1, generator=g)
-    x_adv = (batch.x + noise * EPS).clamp(0, 1)
-    model.eval()
-    for _ in range(10):
-        x_adv.requires_grad_()
-        (grad,) = torch.autograd.grad(F.cross_entropy(model(x_adv), batch.y), x_adv)
-        x_adv = x_adv.detach() + 2 / 255 * grad.sign()
-        x_adv = torch.min(torch.max(x_adv, batch.x - EPS), batch.x + EPS).clamp(0, 1)
-    model.train()
-    return x_adv
-
-
-def plain_kl(p: Tensor, q: Tensor) -> Tensor:
-    return (p.softmax(1) * (p.softmax(1).log() - q.softmax(1).log())).sum() / len(p)
-
-
-def plain_kl_pgd(model: nn.Module, batch: Batch, g: torch.Generator) -> Tensor:
-    x_adv = batch.x + 0.001 * torch.empty_like(batch.x).normal_(generator=g)
-    model.eval()
-    for _ in range(10):
-        x_adv.requires_grad_()
-        (grad,) = torch.autograd.grad(plain_kl(model(batch.x).detach(), model(x_adv)), x_adv)
-        x_adv = x_adv.detach() + 2 / 255 * grad.sign()
-        x_adv = torch.min(torch.max(x_adv, batch.x - EPS), batch.x + EPS).clamp(0, 1)
-    model.train()
-    return x_adv
 
 
 def plain_ce(model: nn.Module, batch: Batch, x_adv: Tensor) -> Tensor:
@@ -64,18 +35,25 @@ def plain_ce(model: nn.Module, batch: Batch, x_adv: Tensor) -> Tensor:
 
 
 def plain_trades(model: nn.Module, batch: Batch, x_adv: Tensor) -> Tensor:
-    clean, adversarial = model(batch.x), model(x_adv)
+    loss = trades(model, batch, x_adv, {})
     model(batch.x)
-    return F.cross_entropy(clean, batch.y) + 6.0 * plain_kl(clean, adversarial)
+    return loss
+
+
+def kl_attack(model: nn.Module, batch: Batch, eps: float, number: int) -> Tensor:
+    """That of TRADES, with steps of 2/255."""
+
+    def loss(x_adv: Tensor) -> Tensor:
+        return kl(model(batch.x).softmax(1).detach(), model(x_adv).softmax(1)).sum()
+
+    start = batch.x + gaussian(batch.x, number)
+    return attacked(model, loss, batch.x, start, radius=eps, step=2 / 255, steps=10)
 
 
 def plain_awp(model: nn.Module, batch: Batch, x_adv: Tensor, loss: Loss, gamma: float) -> None:
     """The authors' order, with a copy of the network and one step of SGD on it."""
     proxy = copy.deepcopy(model).train()
-    parameters = list(proxy.parameters())
-    gradients = torch.autograd.grad(-loss(proxy, batch, x_adv), parameters)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.data -= 0.01 * gradient
+    descend(proxy, -loss(proxy, batch, x_adv), lr=0.01)
     stepped = dict(proxy.named_parameters())
     by = {}
     for name, weight in model.named_parameters():
@@ -83,18 +61,15 @@ def plain_awp(model: nn.Module, batch: Batch, x_adv: Tensor, loss: Loss, gamma: 
             change = stepped[name].detach() - weight.detach()
             by[name] = gamma * weight.detach().norm() / (change.norm() + 1e-20) * change
             weight.data += by[name]
-    parameters = list(model.parameters())
-    gradients = torch.autograd.grad(loss(model, batch, x_adv), parameters)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.data -= LR * gradient
+    descend(model, loss(model, batch, x_adv))
     for name, weight in model.named_parameters():
         if name in by:
             weight.data -= by[name]
 
 
 CASES: dict[str, tuple[Any, Loss, float]] = {
-    "awp-madry": (plain_pgd, plain_ce, 0.01),
-    "awp-trades": (plain_kl_pgd, plain_trades, 0.005),
+    "awp-madry": (madry_attack, plain_ce, 0.01),
+    "awp-trades": (kl_attack, plain_trades, 0.005),
 }
 
 
@@ -109,7 +84,7 @@ def test_five_steps_are_those_of_the_paper_batchnorm_included(name: str) -> None
         batch = small_batch(seed=step)
         logged = method.train_step(state, batch)
         state.next_batch()
-        x_adv = attack(plain, batch, generator_for(0, "train", "start", step))
+        x_adv = attack(plain, batch, EPS, step)
         plain_awp(plain, batch, x_adv, loss, gamma)
         assert logged["loss"].isfinite()
         assert not logged["loss"].requires_grad
@@ -129,18 +104,9 @@ def test_one_step_in_single_precision_at_a_fixed_x_adv(name: str) -> None:
     assert_close(model.state_dict(), plain.state_dict(), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("wrapped", "base"), [("awp-madry", Madry()), ("awp-trades", None)])
-def test_without_a_perturbation_it_is_the_method_itself(wrapped: str, base: Method | None) -> None:
-    base = base or Trades(step_size=2 / 255)
-    models = []
-    for method in (get_method(wrapped, gamma=0.0), base):
-        model = small_net()
-        state = make_state(method, model, lr=LR)
-        for step in range(5):
-            method.train_step(state, small_batch(seed=step))
-            state.next_batch()
-        models.append(model.state_dict())
-    assert_close(models[0], models[1], rtol=0, atol=0)
+def test_without_a_perturbation_it_is_the_method_itself() -> None:
+    assert_same_training(get_method("awp-madry", gamma=0.0), Madry())
+    assert_same_training(get_method("awp-trades", gamma=0.0), Trades(step_size=2 / 255))
 
 
 def test_a_layer_moves_by_gamma_of_its_norm_and_nothing_else_moves() -> None:
@@ -265,32 +231,11 @@ def test_what_a_method_keeps_is_still_its_own() -> None:
     assert method.eval_model(state) is averaged
 
 
-def test_parameters_are_flat_and_carry_the_papers_values() -> None:
-    madry, trades = (
-        {name: f.default for name, f in parameters(method_class(method)).items()}
-        for method in ("awp-madry", "awp-trades")
-    )
-    assert (madry["gamma"], madry["warmup"], madry["steps"]) == (0.01, 0.0, 10)
-    assert (trades["gamma"], trades["warmup"], trades["beta"]) == (0.005, 0.05, 6.0)
-    assert trades["step_size"] == madry["step_size"] == 2 / 255
-    assert "base" not in madry | trades
+def test_parameters_are_flat() -> None:
+    for name in ("awp-madry", "awp-trades"):
+        assert "base" not in parameters(method_class(name))
     method = get_method("awp-trades", beta=2.0, steps=3)
     assert method.base == Trades(beta=2.0, steps=3, step_size=2 / 255)  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize(
-    ("name", "bad", "message"),
-    [
-        ("awp-madry", {"gamma": -0.1}, "gamma = -0.1 is out of range: at least 0"),
-        ("awp-madry", {"warmup": 1.5}, "warmup = 1.5 is out of range: 0 to 1"),
-        ("awp-madry", {"steps": 0}, "steps = 0 is out of range: at least 1"),
-        ("awp-trades", {"beta": -1.0}, "beta = -1.0 is out of range: at least 0"),
-        ("awp-trades", {"step_size": 0.0}, "step_size = 0.0 is out of range: above 0"),
-    ],
-)
-def test_bad_values_are_refused(name: str, bad: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        get_method(name, **bad)
 
 
 def test_a_method_with_its_own_step_cannot_be_wrapped() -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -12,13 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from bench.errors import ConfigError
 from bench.method import Batch
 from bench.registry import get_method
-from bench.seeding import generator_for
-from tests.harness import make_state, small_batch, small_net
-
-LR = 0.05
+from tests.harness import make_state, small_batch
+from tests.unit.written import FOUR_BATCHES, assert_trains_as, attacked, shuffled, soft_ce, uniform
 
 
 def plain_label(p: list[float], y: int, ratio: float, gamma: float) -> list[float]:
@@ -28,31 +23,6 @@ def plain_label(p: list[float], y: int, ratio: float, gamma: float) -> list[floa
     d = sum(surprise[k] - a + gamma for k in others)
     share = 1 / (1 + ratio * (b - a + gamma) / d)
     return [1 - share if k == y else share * (surprise[k] - a + gamma) / d for k in range(len(p))]
-
-
-def plain_pair(
-    model: nn.Module, batch: Batch, eps: float, g: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """x' and y' of a batch."""
-    model.eval()
-    logits = model(batch.x).detach()
-    labels, target = [], []
-    for z, y in zip(logits, batch.y.tolist(), strict=True):
-        labels.append(plain_label(z.softmax(0).tolist(), y, 9.0, 0.01))
-        target.append(max((k for k in range(len(z)) if k != y), key=lambda k: float(z[k])))
-    x0 = batch.x + eps * torch.empty_like(batch.x).uniform_(-1, 1, generator=g)
-    assert x0.max() > 1 or x0.min() < 0  # the start is not clipped
-    x0.requires_grad_()
-    loss = F.cross_entropy(model(x0), torch.tensor(target), reduction="sum")
-    (grad,) = torch.autograd.grad(loss, x0)
-    x_adv = x0.detach() - eps * grad.sign()
-    x_adv = torch.min(torch.max(x_adv, batch.x - eps), batch.x + eps).clamp(0, 1)
-    model.train()
-    return x_adv, torch.tensor(labels, dtype=batch.x.dtype)
-
-
-def soft_loss(model: nn.Module, x: Tensor, label: Tensor) -> Tensor:
-    return -(label * F.log_softmax(model(x), dim=1)).sum() / len(x)
 
 
 class Given(nn.Module):
@@ -101,75 +71,28 @@ def test_the_step_goes_towards_the_most_confusing_class() -> None:
     assert ((x_adv - x).abs() <= 0.1 + 1e-12).all()
 
 
-def test_loss_and_gradients_are_those_of_the_formula() -> None:
-    method = get_method("bilateral")
-    model, batch = small_net(dtype=torch.float32), small_batch(dtype=torch.float32)
-    other = copy.deepcopy(model)
-    state = make_state(method, model, lr=0)
-    method.perturb(state, batch)
-    x_adv = (batch.x + 0.3 * torch.randn(batch.x.shape)).clamp(0, 1)
-    loss = method.loss(state, batch, x_adv)
-    state.backward(loss)
-    other.eval()
-    probabilities = other(batch.x).softmax(1).tolist()
-    rows = zip(probabilities, batch.y.tolist(), strict=True)
-    label = torch.tensor([plain_label(p, y, 9.0, 0.01) for p, y in rows])
-    other.train()
-    expected = soft_loss(other, x_adv, label)
-    expected.backward()  # type: ignore[no-untyped-call]
-    assert_close(loss, expected, atol=1e-5, rtol=0)
-    for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
-        assert_close(mine.grad, theirs.grad, atol=1e-5, rtol=0)
-
-
 @pytest.mark.parametrize("eps", [8 / 255, 0.1])
 def test_five_steps_equal_the_plain_procedure(eps: float) -> None:
-    method = get_method("bilateral")
-    model, pool = small_net(), small_batch(16)
+    pool = small_batch(16)
     pool.x[:, 0, 0, 0] = 0.0  # so that every start leaves the pixel range
     pool.x[:, 0, 0, 1] = 1.0
     pool.x[:, 0, 1] = 1.0
-    other = copy.deepcopy(model)
-    state = make_state(method, model, eps=eps, lr=LR, seed=3)
-    order = torch.randperm(16, generator=torch.Generator().manual_seed(5))
-    for number, index in enumerate(torch.split(order, [5, 5, 3, 2, 1])):
-        batch = Batch(x=pool.x[index], y=pool.y[index], index=index)
-        x_adv, label = plain_pair(other, batch, eps, generator_for(3, "train", "start", number))
-        expected = soft_loss(other, x_adv, label)
-        grads = torch.autograd.grad(expected, list(other.parameters()))
-        for parameter, grad in zip(other.parameters(), grads, strict=True):
-            parameter.data -= LR * grad
-        assert_close(method.train_step(state, batch)["loss"], expected.detach(), atol=1e-10, rtol=0)
-        state.next_batch()
-    for name, value in other.state_dict().items():
-        assert_close(model.state_dict()[name], value, atol=1e-10, rtol=0)
 
+    def written(model: nn.Module, batch: Batch, number: int) -> Tensor:
+        model.eval()
+        logits = model(batch.x).detach()
+        labels, targets = [], []
+        for z, y in zip(logits, batch.y.tolist(), strict=True):
+            labels.append(plain_label(z.softmax(0).tolist(), y, 9.0, 0.01))
+            targets.append(max((k for k in range(len(z)) if k != y), key=z.tolist().__getitem__))
+        start = batch.x + eps * uniform(batch.x, number, seed=3)
+        assert start.max() > 1 or start.min() < 0  # the start is not clipped
 
-def test_batchnorm_sees_the_adversarial_batch_alone() -> None:
-    method, model, batch = get_method("bilateral"), small_net(), small_batch()
-    state = make_state(method, model, lr=0)
-    x_adv = method.perturb(state, batch)
-    assert model.bn.num_batches_tracked == 0
-    method.loss(state, batch, x_adv)
-    assert model.bn.num_batches_tracked == 1
-    mean = 0.1 * model.conv(x_adv).mean((0, 2, 3)).detach()
-    assert_close(model.bn.running_mean, mean, atol=1e-12, rtol=0)
+        def loss(x_adv: Tensor) -> Tensor:
+            return -F.cross_entropy(model(x_adv), torch.tensor(targets), reduction="sum")
 
+        x_adv = attacked(model, loss, batch.x, start, radius=eps, step=eps, steps=1)
+        return soft_ce(model(x_adv), torch.tensor(labels, dtype=x_adv.dtype))
 
-@pytest.mark.parametrize(
-    ("name", "value", "allowed"),
-    [
-        ("step_size", 0, "above 0"),
-        ("step_size", -0.1, "above 0"),
-        ("step_size", "long", "a number"),
-        ("ratio", 0, "above 0"),
-        ("ratio", -9, "above 0"),
-        ("gamma", 0, "above 0"),
-        ("gamma", math.nan, "a number"),
-        ("steps", 1, "Known: gamma, ratio, step_size"),
-    ],
-)
-def test_bad_parameters_are_refused(name: str, value: Any, allowed: str) -> None:
-    with pytest.raises(ConfigError, match=name) as refusal:
-        get_method("bilateral", **{name: value})
-    assert allowed in str(refusal.value)
+    batches = list(shuffled(pool, FOUR_BATCHES))
+    assert_trains_as(get_method("bilateral"), written, batches, eps=eps, seed=3)

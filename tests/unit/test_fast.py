@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
-from typing import Any
 
 import pytest
 import torch
@@ -12,26 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from bench.errors import ConfigError
 from bench.method import Batch, Method, TrainState
 from bench.registry import get_method
-from bench.seeding import generator_for
-from tests.harness import PlainStepper, make_state, small_batch, small_net
+from tests.harness import OnePixel, PlainStepper, make_state, small_batch, small_net
+from tests.unit.written import LR, descend, shuffled, uniform
 
-LR = 0.05
 PIXEL = 1 / 255
-
-
-class OnePixel(nn.Module):
-    """Logits 0 and 10 (x - edge)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.edge = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
-
-    def forward(self, x: Tensor) -> Tensor:
-        z = 10 * (x.flatten(1) - self.edge)
-        return torch.cat([torch.zeros_like(z), z], dim=1)
 
 
 def ladder() -> Batch:
@@ -81,22 +65,10 @@ def test_a_fall_beyond_the_limit_restores_the_previous_weights_and_freezes() -> 
         assert logs["frozen"] == 1
         assert logs["loss"] == state.memory["guard_loss"].item() > 0
         assert edge(state) == edge_at(9)
-
-
-def test_frozen_steps_compute_nothing() -> None:
-    method = get_method("fast")
-    state = make_state(method, OnePixel(), lr=0)
-    one_epoch(method, state, 9)
-    one_epoch(method, state, 2)
-    state.model = nn.Module()  # has no forward
-    logs = method.train_step(state, ladder())
+    state.model = nn.Module()  # has no forward: frozen steps compute nothing
+    assert method.train_step(state, ladder())["frozen"] == 1
     method.end_epoch(state)
-    assert logs["frozen"] == 1
     assert set(state.memory) == {"guard_accuracy", "guard_loss", "frozen"}
-
-
-def test_the_defaults_are_those_of_the_code() -> None:
-    assert get_method("fast") == get_method("fast", step_size=10 / 255, max_drop=0.2)
 
 
 @pytest.mark.parametrize("max_drop", [0.5, 1.0])
@@ -125,11 +97,10 @@ def test_a_resumed_training_takes_the_same_way_back() -> None:
 
 
 def plain_pgd(
-    model: nn.Module, batch: Batch, eps: float, step: float, n: int, g: torch.Generator
+    model: nn.Module, batch: Batch, noise: Tensor, eps: float, step: float, n: int
 ) -> Tensor:
     """From a clipped uniform start; an image that is misclassified stops."""
-    delta = eps * torch.empty_like(batch.x).uniform_(-1, 1, generator=g)
-    delta = (batch.x + delta).clamp(0, 1) - batch.x
+    delta = (batch.x + eps * noise).clamp(0, 1) - batch.x
     for number in range(n):
         delta.requires_grad_()
         logits = model(batch.x + delta)
@@ -144,7 +115,7 @@ def plain_pgd(
 @pytest.mark.parametrize("mode", ["eval", "train"])
 @pytest.mark.parametrize("unit", [1.0, 4.0])
 def test_two_epochs_equal_the_plain_procedure(mode: str, unit: float) -> None:
-    eps = 8 / 255 * unit
+    eps = 8 * PIXEL * unit
     method = get_method("fast", attack_bn=mode, max_drop=0.99)  # watches, and never freezes
     model, pool = small_net(), small_batch(16)
     other = copy.deepcopy(model)
@@ -152,33 +123,29 @@ def test_two_epochs_equal_the_plain_procedure(mode: str, unit: float) -> None:
     number = 0
     for epoch in range(2):
         state.epoch = epoch
-        order = torch.randperm(16, generator=torch.Generator().manual_seed(epoch))
-        first = Batch(x=pool.x[order[:5]], y=pool.y[order[:5]], index=order[:5])
-        for index in torch.split(order, 5):  # 5, 5, 5, 1
-            batch = Batch(x=pool.x[index], y=pool.y[index], index=index)
-            g = generator_for(3, "train", "start", number)
+        batches = list(shuffled(pool, (5, 5, 5, 1), seed=epoch))
+        for batch in batches:
             other.train(mode == "train")
-            x_adv = plain_pgd(other, batch, eps, 10 / 255 * unit, 1, g)
-            other.train()
-            loss = F.cross_entropy(other(x_adv), batch.y)
-            grads = torch.autograd.grad(loss, list(other.parameters()))
-            for parameter, grad in zip(other.parameters(), grads, strict=True):
-                parameter.data -= LR * grad
+            noise = uniform(batch.x, number, seed=3)
+            x_adv = plain_pgd(other, batch, noise, eps, 10 * PIXEL * unit, 1)
+            loss = F.cross_entropy(other.train()(x_adv), batch.y)
+            descend(other, loss)
             assert_close(method.train_step(state, batch)["loss"], loss.detach(), atol=1e-10, rtol=0)
             state.next_batch()
             number += 1
+        first = batches[0]
         other.train(mode == "train")
-        g = generator_for(3, "train", "guard", number)
-        logits = other(plain_pgd(other, first, eps, 2 / 255 * unit, 5, g)).detach()
+        noise = uniform(first.x, number, seed=3, purpose="guard")
+        logits = other(plain_pgd(other, first, noise, eps, 2 * PIXEL * unit, 5)).detach()
         other.train()
         method.end_epoch(state)
         accuracy = (logits.argmax(1) == first.y).double().mean()
         assert_close(state.memory["guard_accuracy"], accuracy)
         loss = F.cross_entropy(logits, first.y)
         assert_close(state.memory["guard_loss"], loss, atol=1e-10, rtol=0)
-    for name, value in other.state_dict().items():
-        assert_close(model.state_dict()[name], value, atol=1e-10, rtol=0)
-        assert_close(state.memory[f"kept.{name}"], value, atol=1e-10, rtol=0)
+    kept = {name: state.memory[f"kept.{name}"] for name in other.state_dict()}
+    assert_close(model.state_dict(), other.state_dict(), atol=1e-10, rtol=0)
+    assert_close(kept, dict(other.state_dict()), atol=1e-10, rtol=0)
 
 
 def test_the_way_back_includes_batchnorm_and_ends_where_the_weights_live() -> None:
@@ -193,57 +160,5 @@ def test_the_way_back_includes_batchnorm_and_ends_where_the_weights_live() -> No
     state.memory["guard_accuracy"] = torch.tensor(2.0)
     assert any(not torch.equal(model.state_dict()[name], kept[name]) for name in kept)
     method.end_epoch(state)
-    for name, value in model.state_dict().items():
-        assert_close(value, kept[name], atol=0, rtol=0)
+    assert_close(model.state_dict(), kept, atol=0, rtol=0)
     assert all(a is b for a, b in zip(parameters, model.parameters(), strict=True))
-
-
-def test_loss_and_gradients_are_those_of_the_formula() -> None:
-    method = get_method("fast")
-    model, batch = small_net(dtype=torch.float32), small_batch(dtype=torch.float32)
-    other = copy.deepcopy(model)
-    state = make_state(method, model, lr=0)
-    x_adv = (batch.x + 0.3 * torch.randn(batch.x.shape)).clamp(0, 1)
-    loss = method.loss(state, batch, x_adv)
-    state.backward(loss)
-    p = other(x_adv).softmax(1)
-    expected = -torch.stack([p[i, y].log() for i, y in enumerate(batch.y.tolist())]).mean()
-    expected.backward()  # type: ignore[no-untyped-call]
-    assert_close(loss, expected, atol=1e-5, rtol=0)
-    for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
-        assert_close(mine.grad, theirs.grad, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize(("mode", "attack", "guard"), [("eval", 0, 0), ("train", 1, 6)])
-def test_batchnorm_statistics_move_in_train_mode_only(mode: str, attack: int, guard: int) -> None:
-    method, model, batch = get_method("fast", attack_bn=mode), small_net(), small_batch()
-    state = make_state(method, model, lr=0)
-    x_adv = method.perturb(state, batch)
-    assert model.bn.num_batches_tracked == attack
-    model.bn.reset_running_stats()
-    method.loss(state, batch, x_adv)
-    mean = 0.1 * model.conv(x_adv).mean((0, 2, 3)).detach()
-    assert_close(model.bn.running_mean, mean, atol=1e-12, rtol=0)
-    model.bn.reset_running_stats()
-    method.end_epoch(state)
-    assert model.bn.num_batches_tracked == guard
-    assert all(module.training for module in model.modules())
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "allowed"),
-    [
-        ("step_size", 0, "above 0"),
-        ("step_size", -1, "above 0"),
-        ("step_size", "long", "a number"),
-        ("max_drop", -0.1, "0 to 1"),
-        ("max_drop", 20, "0 to 1"),
-        ("max_drop", math.nan, "a number"),
-        ("attack_bn", "both", "eval or train"),
-        ("alpha", 10 / 255, "Known: attack_bn, max_drop, step_size"),
-    ],
-)
-def test_bad_parameters_are_refused(name: str, value: Any, allowed: str) -> None:
-    with pytest.raises(ConfigError, match=name) as refusal:
-        get_method("fast", **{name: value})
-    assert allowed in str(refusal.value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import pytest
 import torch
@@ -11,14 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from bench.errors import ConfigError
 from bench.method import Batch
 from bench.registry import get_method
 from methods.free import Free
 from tests.harness import PlainStepper, make_state, small_batch, small_net
-
-LR = 0.05
-EPS = 8 / 255
+from tests.unit.written import EPS, LR
 
 
 def plain_minibatch(
@@ -58,22 +54,6 @@ def test_five_minibatches_are_those_of_the_paper_batchnorm_included(replays: int
     assert model.state_dict()["bn.num_batches_tracked"] == 5 * replays
 
 
-def test_one_replay_in_single_precision_at_a_fixed_perturbation() -> None:
-    model, batch = small_net(dtype=torch.float32), small_batch(dtype=torch.float32)
-    plain = copy.deepcopy(model)
-    method = Free(replays=1)
-    state = make_state(method, model, lr=0.0)
-    d = (torch.rand(batch.x.shape, generator=torch.Generator().manual_seed(3)) * 2 - 1) * EPS
-    state.memory["perturbation"] = d.clone()
-    x_adv = (batch.x + d).clamp(0, 1)
-    assert_close(method.perturb(state, batch), x_adv)
-    method.train_step(state, batch)
-    loss = F.cross_entropy(plain(x_adv), batch.y)
-    wanted = torch.autograd.grad(loss, list(plain.parameters()))
-    got = [parameter.grad for parameter in model.parameters()]
-    assert_close(got, list(wanted), rtol=0, atol=1e-5)
-
-
 def test_a_pixel_driven_out_of_range_keeps_its_perturbation() -> None:
     model, batch = small_net(), small_batch()
     x = batch.x.clone()
@@ -88,28 +68,22 @@ def test_a_pixel_driven_out_of_range_keeps_its_perturbation() -> None:
     assert ((now[:, 1] - d[:, 1]).abs() > 0.9 / 255).all()
 
 
-def test_an_incomplete_minibatch_uses_the_first_rows_and_leaves_the_others() -> None:
+def test_rows_of_the_perturbation_belong_to_places_in_a_minibatch() -> None:
+    """A smaller one leaves the rows beyond it, a larger one keeps those that exist."""
     method = Free(replays=2)
     state = make_state(method, small_net())
     method.train_step(state, small_batch(6))
     before = state.memory["perturbation"].clone()
     assert before.abs().max() == pytest.approx(EPS)
     method.train_step(state, small_batch(2, seed=5))
-    now = state.memory["perturbation"]
+    now = state.memory["perturbation"].clone()
     assert_close(now[2:], before[2:], rtol=0, atol=0)
     assert not torch.equal(now[:2], before[:2])
-
-
-def test_a_larger_minibatch_keeps_the_rows_that_there_were() -> None:
-    method = Free(replays=1)
-    state = make_state(method, small_net(), lr=0.0)
-    method.train_step(state, small_batch(2))
-    before = state.memory["perturbation"].clone()
-    larger = small_batch(6)
+    larger = small_batch(8)
     x_adv = method.perturb(state, larger)
-    assert_close(x_adv[:2], (larger.x[:2] + before).clamp(0, 1))
-    assert_close(x_adv[2:], larger.x[2:])
-    assert state.memory["perturbation"].shape == (6, 2, 4, 4)
+    assert_close(x_adv[:6], (larger.x[:6] + now).clamp(0, 1))
+    assert_close(x_adv[6:], larger.x[6:])
+    assert state.memory["perturbation"].shape == (8, 2, 4, 4)
 
 
 def test_every_replay_is_an_optimiser_step() -> None:
@@ -133,15 +107,3 @@ def test_lengths_scale_with_eps() -> None:
     state = make_state(method, small_net(), eps=4 / 255)
     method.train_step(state, small_batch())
     assert state.memory["perturbation"].abs().max() == pytest.approx(1 / 255)
-
-
-@pytest.mark.parametrize(
-    ("bad", "message"),
-    [
-        ({"replays": 0}, "replays = 0 is out of range: at least 1"),
-        ({"step_size": 0.0}, "step_size = 0.0 is out of range: above 0"),
-    ],
-)
-def test_bad_values_are_refused(bad: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        get_method("free", **bad)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import pytest
 import torch
@@ -11,30 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from bench.errors import ConfigError
-from bench.method import Batch
 from bench.registry import get_method
-from bench.seeding import generator_for
 from methods.madry import Madry
 from methods.mlcat import MLCAT
 from tests.harness import make_state, small_batch, small_net
+from tests.unit.test_pgd_methods import madry_attack
+from tests.unit.written import EPS, LR, assert_same_training, descend
 
-LR = 0.05
-EPS = 8 / 255
 LAYERS = ("conv.weight", "fc.weight")
-
-
-def plain_pgd(model: nn.Module, batch: Batch, g: torch.Generator) -> Tensor:
-    noise = torch.empty_like(batch.x).uniform_(-1, 1, generator=g)
-    x_adv = (batch.x + noise * EPS).clamp(0, 1)
-    model.eval()
-    for _ in range(10):
-        x_adv.requires_grad_()
-        (grad,) = torch.autograd.grad(F.cross_entropy(model(x_adv), batch.y), x_adv)
-        x_adv = x_adv.detach() + 2 / 255 * grad.sign()
-        x_adv = torch.min(torch.max(x_adv, batch.x - EPS), batch.x + EPS).clamp(0, 1)
-    model.train()
-    return x_adv
 
 
 def plain_perturbation(
@@ -72,18 +55,14 @@ def test_five_steps_are_those_of_the_paper_batchnorm_included(ascents: int) -> N
         batch = small_batch(seed=step)
         method.train_step(state, batch)
         state.next_batch()
-        x_adv = plain_pgd(plain, batch, generator_for(0, "train", "start", step))
+        x_adv = madry_attack(plain, batch, EPS, step)
         by = plain_perturbation(plain, x_adv, batch.y, 1.4, 0.05, ascents)
         each = F.cross_entropy(copy.deepcopy(plain)(x_adv), batch.y, reduction="none")
         chosen.append(int((each < 1.4).sum()))
         named = dict(plain.named_parameters())
         for n in LAYERS:
             named[n].data += by[n]
-        gradients = torch.autograd.grad(
-            F.cross_entropy(plain(x_adv), batch.y), list(named.values())
-        )
-        for parameter, gradient in zip(named.values(), gradients, strict=True):
-            parameter.data -= LR * gradient
+        descend(plain, F.cross_entropy(plain(x_adv), batch.y))
         for n in LAYERS:
             named[n].data -= by[n]
     assert any(0 < n < 6 for n in chosen)
@@ -114,26 +93,4 @@ def test_all_layers_together_move_by_gamma_of_their_norm() -> None:
 
 @pytest.mark.parametrize("params", [{"gamma": 0.0}, {"threshold": 0.0}, {"warmup": 1.0}])
 def test_without_a_perturbation_it_is_madry(params: dict[str, float]) -> None:
-    models = []
-    for method in (MLCAT(**params), Madry()):  # type: ignore[arg-type]
-        model = small_net()
-        state = make_state(method, model, lr=LR)
-        for step in range(5):
-            method.train_step(state, small_batch(seed=step))
-            state.next_batch()
-        models.append(model.state_dict())
-    assert_close(models[0], models[1], rtol=0, atol=0)
-
-
-@pytest.mark.parametrize(
-    ("bad", "message"),
-    [
-        ({"threshold": -1.0}, "threshold = -1.0 is out of range: at least 0"),
-        ({"ascents": 0}, "ascents = 0 is out of range: at least 1"),
-        ({"gamma": -1.0}, "gamma = -1.0 is out of range: at least 0"),
-        ({"step_size": 0.0}, "step_size = 0.0 is out of range: above 0"),
-    ],
-)
-def test_bad_values_are_refused(bad: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        get_method("mlcat-wp", **bad)
+    assert_same_training(MLCAT(**params), Madry())  # type: ignore[arg-type]

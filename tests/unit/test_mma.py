@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import random
-from typing import Any
 
 import pytest
 import torch
@@ -12,15 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from bench.errors import ConfigError
 from bench.method import Batch
 from bench.registry import get_method
-from bench.seeding import generator_for
 from methods.mma import MMA, soft_margin
 from tests.harness import SmallNet, make_state, small_batch, small_net
-
-LR = 0.05
-EPS = 8 / 255
+from tests.unit.written import EPS, LR, ascended, uniform
 
 
 class Line(nn.Module):
@@ -97,7 +92,7 @@ def plain_slm(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def plain_step(
-    model: nn.Module, batch: Batch, last: Tensor, g: torch.Generator, bn: str, d_max: float
+    model: nn.Module, batch: Batch, last: Tensor, number: int, bn: str, d_max: float
 ) -> tuple[Tensor, Tensor]:
     """The authors' order of forwards; moves the weights, returns margins and who counts."""
     x, y = batch.x, batch.y
@@ -108,13 +103,10 @@ def plain_step(
     xs, ys = x[right], y[right]
     r = torch.clamp(last[right].double(), min=0.005)
     wide = r.view(-1, 1, 1, 1)
-    x_adv = (xs + torch.empty_like(xs).uniform_(-1, 1, generator=g) * wide).clamp(0, 1)
+    x_adv = (xs + uniform(xs, number) * wide).clamp(0, 1)
     model.eval()
-    for _ in range(10):
-        x_adv.requires_grad_()
-        (grad,) = torch.autograd.grad(plain_slm(model(x_adv), ys).sum(), x_adv)
-        x_adv = x_adv.detach() + 2.5 * wide / 10 * grad.sign()
-        x_adv = torch.min(torch.max(x_adv, xs - wide), xs + wide).clamp(0, 1)
+    x_adv = ascended(lambda z: plain_slm(model(z), ys).sum(), xs, x_adv, radius=r,
+                     step=2.5 * r / 10, steps=10)  # fmt: skip
     model.train(bn == "train")
     unit = (x_adv - xs) / (wide + 1e-12)
     t, low, high = r.clone(), torch.zeros_like(r), torch.full_like(r, 1.05 * d_max)
@@ -165,8 +157,7 @@ def test_five_steps_are_those_of_the_paper_batchnorm_included(bn: str) -> None:
     for step in range(5):
         batch = batches[step % 2]
         method.train_step(state, batch)
-        g = generator_for(0, "train", "start", step)
-        margin, counts = plain_step(plain, batch, last[:6], g, bn, 0.02)
+        margin, counts = plain_step(plain, batch, last[:6], step, bn, 0.02)
         last[:6] = margin.float()
         who.append(((margin > 0).sum().item(), (~counts).sum().item()))
         assert torch.equal(state.scratch["counts"], counts)
@@ -178,26 +169,6 @@ def test_five_steps_are_those_of_the_paper_batchnorm_included(bn: str) -> None:
     # clean, x', ten bisections, mixed; of these the bisection's only in train mode
     expected = 5 * (13 if bn == "train" else 2)
     assert model.state_dict()["bn.num_batches_tracked"] == expected
-
-
-def test_loss_and_gradients_in_single_precision() -> None:
-    model, batch = small_net(dtype=torch.float32), small_batch(dtype=torch.float32)
-    plain = copy.deepcopy(model)
-    method = MMA()
-    state = make_state(method, model, lr=0.0)
-    counts = torch.tensor([True, False, True, True, False, True])
-    state.scratch["counts"] = counts
-    x_adv = batch.x + 0.03
-    loss = method.loss(state, batch, x_adv)
-    state.backward(loss)
-    logp = F.log_softmax(plain(x_adv), 1)
-    near = sum(-logp[i, batch.y[i]] for i in range(6) if counts[i]) / 6
-    far = F.cross_entropy(plain(batch.x), batch.y)
-    wanted = 2 / 3 * near + 1 / 3 * far
-    assert_close(loss, wanted, rtol=0, atol=1e-5)
-    gradients = torch.autograd.grad(wanted, list(plain.parameters()))
-    got = [parameter.grad for parameter in model.parameters()]
-    assert_close(got, list(gradients), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("eps", [EPS, 0.0])
@@ -235,19 +206,3 @@ def test_the_soft_margin_is_stricter_than_the_arg_max() -> None:
     y = torch.tensor([0, 0])
     assert_close(soft_margin(logits, y), plain_slm(logits, y))
     assert (soft_margin(logits, y) < 0).tolist() == [False, True]
-
-
-@pytest.mark.parametrize(
-    ("bad", "message"),
-    [
-        ({"d_max": 0.0}, "d_max = 0.0 is out of range: above 0"),
-        ({"floor": 0.0}, "floor = 0.0 is out of range: above 0 and at most d_max"),
-        ({"floor": 0.1}, "floor = 0.1 is out of range: above 0 and at most d_max"),
-        ({"steps": 0}, "steps = 0 is out of range: at least 1"),
-        ({"bisections": 0}, "bisections = 0 is out of range: at least 1"),
-        ({"clean_weight": 1.5}, "clean_weight = 1.5 is out of range: 0 to 1"),
-    ],
-)
-def test_bad_values_are_refused(bad: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        get_method("mma", **bad)

@@ -1,7 +1,4 @@
-"""What methods/*.py say of the authors' codes, where ours can show it: train-mode forwards.
-
-Each forward in train mode moves BatchNorm's running statistics once, so its counter counts them.
-"""
+"""What methods/*.py say about BatchNorm: which forwards move its running statistics, and how."""
 
 from __future__ import annotations
 
@@ -25,6 +22,8 @@ from tests.harness import make_state, small_batch, small_net
         ("awp-madry", {"steps": 10, "attack_bn": "train"}, 10 + 1),
         ("fast", {"attack_bn": "train"}, 2),
         ("yopo", {"passes": 5}, 5),
+        ("mart", {}, 2),
+        ("trades", {}, 3),
     ],
 )
 def test_a_step_passes_in_train_mode_as_often_as_the_algorithm_needs(
@@ -35,18 +34,72 @@ def test_a_step_passes_in_train_mode_as_often_as_the_algorithm_needs(
     assert model.bn.num_batches_tracked == forwards
 
 
-def test_the_guard_of_fast_judges_its_last_iterate_once() -> None:
-    model, method = small_net(), get_method("fast", attack_bn="train")
+@pytest.mark.parametrize(
+    ("name", "params", "epoch", "forwards"),
+    [
+        ("madry", {}, 0, 0),
+        ("madry", {"attack_bn": "train"}, 0, 10),
+        ("fast", {}, 0, 0),
+        ("fast", {"attack_bn": "train"}, 0, 1),
+        ("bilateral", {}, 0, 0),
+        ("dynamic", {"weighted": True}, 1, 0),
+        ("iaat", {}, 0, 0),
+        ("iaat", {}, 1, 0),
+        ("iaat", {"attack_bn": "train"}, 0, 11),
+        ("iaat", {"attack_bn": "train"}, 1, 33),
+        ("cat-ce", {}, 0, 0),
+        ("cat-ce", {"attack_bn": "train"}, 0, 11),
+    ],
+)
+def test_the_attack_moves_statistics_in_train_mode_only_and_the_loss_by_one_batch(
+    name: str, params: dict[str, Any], epoch: int, forwards: int
+) -> None:
+    method, model, batch = get_method(name, **params), small_net(), small_batch()
+    state = make_state(method, model, lr=0, n_epochs=11)
+    state.epoch = epoch
+    x_adv = method.perturb(state, batch)
+    assert model.bn.num_batches_tracked == forwards
+    assert all(module.training for module in model.modules())
+    model.bn.reset_running_stats()
+    method.loss(state, batch, x_adv)
+    assert model.bn.num_batches_tracked == 1
+    mean = 0.1 * model.conv(x_adv).mean((0, 2, 3)).detach()
+    assert_close(model.bn.running_mean, mean, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "order"), [("trades", "clean adversarial clean"), ("mart", "clean adversarial")]
+)
+def test_the_loss_moves_statistics_in_the_order_of_the_authors(name: str, order: str) -> None:
+    """By hand: momentum 0.1, the unbiased variance of each batch."""
+    method, model, batch = get_method(name), small_net(), small_batch()
+    state = make_state(method, model, eps=0.2)
+    images = {"clean": batch.x, "adversarial": method.perturb(state, batch)}
+    mean, var = torch.zeros(6, dtype=torch.float64), torch.ones(6, dtype=torch.float64)
+    for kind in order.split():
+        channels = model.conv(images[kind]).detach().transpose(0, 1).flatten(1)
+        mean = 0.9 * mean + 0.1 * channels.mean(1)
+        var = 0.9 * var + 0.1 * channels.var(1, unbiased=True)
+    assert model.bn.num_batches_tracked == 0
+    method.loss(state, batch, images["adversarial"])
+    assert model.bn.num_batches_tracked == len(order.split())
+    assert_close(model.bn.running_mean, mean, rtol=0, atol=1e-10)
+    assert_close(model.bn.running_var, var, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(("mode", "forwards"), [("eval", 0), ("train", 5 + 1)])
+def test_the_guard_of_fast_judges_its_last_iterate_once(mode: str, forwards: int) -> None:
+    model, method = small_net(), get_method("fast", attack_bn=mode)
     state, batch = make_state(method, model), small_batch()
     with torch.no_grad():
         y = model.eval()(batch.x).argmax(1)
         model.train()
         model.fc.weight.mul_(1e3)  # so sure of its labels that all five steps are needed
-    batch = Batch(batch.x, y, batch.index)
-    method.perturb(state, batch)
-    before = int(model.bn.num_batches_tracked)  # type: ignore[arg-type]
+    method.perturb(state, Batch(batch.x, y, batch.index))
+    model.bn.reset_running_stats()
     method.end_epoch(state)
-    assert int(model.bn.num_batches_tracked) - before == 5 + 1  # type: ignore[arg-type]
+    assert model.bn.num_batches_tracked == forwards
+    assert all(module.training for module in model.modules())
 
 
 def test_both_gradients_of_yopos_first_layer_are_twice_one() -> None:
