@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.attacks import maximise
+from bench.attacks.maximise import Objective
 from bench.method import Batch, Method, TrainState
-from bench.seeding import generator_for
 from bench.threat import REFERENCE_EPS
 from tests.harness import make_state
+from tests.unit.written import one_hot
 
 SHAPE = (1, 2, 2)
 ETA, CAP = 0.005, 8 / 255
@@ -43,50 +43,49 @@ def images_that_fall_at(*radii: float) -> Tensor:
     return (0.5 + offset).view(-1, *SHAPE)
 
 
-def line_state(method: Method, n: int = 16, eps: float = REFERENCE_EPS) -> TrainState:
-    return make_state(method, Line(), n=n, num_classes=3, eps=eps)
-
-
-def zeros(n: int) -> Tensor:
-    return torch.zeros(n, dtype=torch.long)
+def line_state(
+    method: Method, radii: Sequence[float] = (), n: int = 16, eps: float = REFERENCE_EPS
+) -> TrainState:
+    """A state on the line; the first images have these radii."""
+    state = make_state(method, Line(), n=n, num_classes=3, eps=eps)
+    state.examples["radius"][: len(radii)] = torch.tensor(radii)
+    return state
 
 
 def batch_of(x: Tensor, index: Tensor | None = None) -> Batch:
-    return Batch(x=x, y=zeros(len(x)), index=torch.arange(len(x)) if index is None else index)
+    """Images of class 0."""
+    place = torch.arange(len(x)) if index is None else index
+    return Batch(x=x, y=torch.zeros(len(x), dtype=torch.long), index=place)
 
 
-def one_hot(y: Tensor, k: int) -> Tensor:
-    return torch.eye(k, dtype=torch.float64)[y]
-
-
-def dirichlet(n: int, k: int, *, draws: int, beta: float = 1.0, seed: int = 0) -> list[Tensor]:
-    """The first draws of the label stream of batch 0."""
-    stream = generator_for(seed, "train", "labels", 0)
-    gammas = [torch._standard_gamma(torch.full((n, k), beta), stream) for _ in range(draws)]
-    return [(gamma / gamma.sum(1, keepdim=True)).double() for gamma in gammas]
+def falling_at(*radii: float) -> Batch:
+    return batch_of(images_that_fall_at(*radii))
 
 
 class Seen:
-    """The labels under attack and the images of each forward of one `perturb`."""
+    """One `perturb`: the labels and radii of its attack, the images of its forwards."""
 
-    def __init__(
-        self, method: Method, state: TrainState, batch: Batch, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        self.labels: list[Tensor] = []
+    def __init__(self, method: Method, state: TrainState, batch: Batch) -> None:
+        self.objective: Objective
         self.inputs: list[Tensor] = []
-        self.radii: list[Any] = []
+        maximise = state.maximise
 
         def watched(
-            objective: Any, model: nn.Module, x: Tensor, y: Tensor, **kwargs: Any
+            objective: Objective, model: nn.Module, x: Tensor, y: Tensor, **others: Any
         ) -> Tensor:
-            self.labels.append(y)
-            self.radii.append(kwargs["radius"])
-            return maximise(objective, model, x, y, **kwargs)
+            self.objective, self.label, self.radius = objective, y, others["radius"]
+            return maximise(objective, model, x, y, **others)
 
-        monkeypatch.setattr("methods.cat.maximise", watched)
+        state.maximise = watched  # type: ignore[method-assign]
         hook = state.model.register_forward_pre_hook(
             lambda module, args: self.inputs.append(args[0].detach().clone())
         )
         self.x_adv = method.perturb(state, batch)
         hook.remove()
-        monkeypatch.setattr("methods.cat.maximise", maximise)
+        state.maximise = maximise  # type: ignore[method-assign]
+
+
+def labels(shares: Sequence[float], y: Tensor, draw: Tensor) -> Tensor:
+    """Eq. 4 in plain numbers: (1 - share) y + share draw, image by image."""
+    share = torch.tensor(shares, dtype=torch.float64)[:, None]
+    return (1 - share) * one_hot(y, 3) + share * draw

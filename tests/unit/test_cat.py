@@ -1,78 +1,61 @@
-"""CAT-CE: labels and radii by hand, and the flags that change them."""
+"""CAT-CE: labels and radii by hand, the attack written out, and the flags that change them."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from bench.errors import ConfigError
 from bench.registry import get_method
 from bench.threat import REFERENCE_EPS, Threat
-from methods import cat
 from tests.harness import make_state, small_batch, small_net
 from tests.unit.cat_line import (
     CAP,
     ETA,
+    SHAPE,
     Seen,
     assert_near,
     batch_of,
-    dirichlet,
+    falling_at,
     images_that_fall_at,
+    labels,
     line_state,
+)
+from tests.unit.written import (
+    assert_same_training,
+    attacked,
+    dirichlet,
     one_hot,
+    soft_ce,
+    uniform,
 )
 
 
-def test_labels_before_and_after_the_attack_are_eq_4(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_before_and_after_the_attack_are_eq_4() -> None:
     """(1 - c e) y + c e v: the old radius with the first draw, the new with the second."""
     method = get_method("cat-ce")
-    state = line_state(method)
-    old = torch.tensor([0.0, 0.01, 0.02, 0.005, CAP], dtype=torch.float64)
-    state.examples["radius"][:5] = old.float()
-    batch = batch_of(images_that_fall_at(0.2, 0.2, 0.0, -0.1, 0.2))
-    seen = Seen(method, state, batch, monkeypatch)
+    old = [0.0, 0.01, 0.02, 0.005, CAP]
+    state, batch = line_state(method, old), falling_at(0.2, 0.2, 0.0, -0.1, 0.2)
+    seen = Seen(method, state, batch)
     first, second = dirichlet(5, 3, draws=2)
-    y = one_hot(batch.y, 3)
-    share = 10 * old[:, None]
-    assert_near(seen.labels[0], (1 - share) * y + share * first, 1e-7)
-    new = torch.tensor([ETA, 0.015, 0.02, 0.005, CAP], dtype=torch.float64)
-    share = 10 * new[:, None]
-    assert_near(state.scratch["label"], (1 - share) * y + share * second, 1e-7)
+    assert_near(seen.label, labels([10 * e for e in old], batch.y, first), 1e-7)
+    new = [ETA, 0.015, 0.02, 0.005, CAP]
+    assert_near(state.scratch["label"], labels([10 * e for e in new], batch.y, second), 1e-7)
     assert_near(state.scratch["radius"], new, 1e-8)
     assert_near(state.scratch["label"].sum(1), [1.0], 1e-7)  # draws are in single precision
 
 
-def test_the_loss_is_the_cross_entropy_with_the_new_label() -> None:
-    net, batch, method = small_net(), small_batch(), get_method("cat-ce")
-    state = make_state(method, net)
-    state.examples["radius"].fill_(0.02)
-    x_adv = method.perturb(state, batch)
-    q = state.scratch["label"]
-    assert float(q.max(1).values.max()) < 0.999
-    logits = net(x_adv)
-    expected = -(q * (logits - logits.exp().sum(1, keepdim=True).log())).sum() / len(q)
-    torch.testing.assert_close(method.loss(state, batch, x_adv), expected, rtol=0, atol=1e-10)
-
-
 @pytest.mark.parametrize(("reuse", "draws"), [(False, 2), (True, 1)])
-def test_reuse_draw_keeps_the_draw_of_the_label_before(
-    reuse: bool, draws: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reuse_draw_keeps_the_draw_of_the_label_before(reuse: bool, draws: int) -> None:
     method = get_method("cat-ce", reuse_draw=reuse)
-    state = line_state(method)
-    state.examples["radius"].fill_(0.02)
-    batch = batch_of(images_that_fall_at(0.2, 0.0, 0.2))
-    seen = Seen(method, state, batch, monkeypatch)
-    y = one_hot(batch.y, 3)
-    before = y + (seen.labels[0] - y) / 0.2
-    share = torch.tensor([[0.25], [0.2], [0.25]], dtype=torch.float64)
-    after = y + (state.scratch["label"] - y) / share
+    state, batch = line_state(method, [0.02] * 3), falling_at(0.2, 0.0, 0.2)
+    seen = Seen(method, state, batch)
     drawn = dirichlet(3, 3, draws=2)
-    assert_near(before, drawn[0], 1e-6)
-    assert_near(after, drawn[draws - 1], 1e-6)
+    assert_near(seen.label, labels([0.2] * 3, batch.y, drawn[0]), 2e-7)
+    after = labels([0.25, 0.2, 0.25], batch.y, drawn[draws - 1])
+    assert_near(state.scratch["label"], after, 2e-7)
 
 
 def test_dir_beta_concentrates_the_draw() -> None:
@@ -94,36 +77,18 @@ def test_dir_beta_concentrates_the_draw() -> None:
         assert found == pytest.approx(0.1875 / (4 * beta + 1), rel=0.2)
 
 
-def grid(cap: float = CAP) -> list[float]:
-    """0, eta, 2 eta, ... and the cap."""
-    return [min(k * ETA, cap) for k in range(math.ceil(cap / ETA) + 1)]
-
-
-def saturated(fall: float, cap: float = CAP) -> float:
-    """The largest radius of the grid below which every attack fails."""
+def saturated(fall: float) -> float:
+    """The largest of 0, eta, 2 eta, ... and the cap up to which every attack fails."""
     reached = 0.0
-    for radius in grid(cap)[1:]:
-        if radius > fall:
+    for k in range(1, math.ceil(CAP / ETA) + 1):
+        if min(k * ETA, CAP) > fall:
             break
-        reached = radius
+        reached = min(k * ETA, CAP)
     return reached
 
 
-FALLS = (
-    0.2,
-    0.0323,
-    0.0312,
-    0.0301,
-    0.0299,
-    0.0251,
-    0.0249,
-    0.0101,
-    0.0052,
-    0.0048,
-    0.001,
-    -0.01,
-    -0.1,
-)
+FALLS = (0.2, 0.0323, 0.0312, 0.0301, 0.0299, 0.0251, 0.0249, 0.0101, 0.0052, 0.0048, 0.001,
+         -0.01, -0.1)  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -159,7 +124,7 @@ def test_radii_grow_by_eta_until_the_attack_succeeds(dtype: torch.dtype) -> None
 def test_seven_failed_attacks_reach_the_cap() -> None:
     method = get_method("cat-ce")
     state = line_state(method)
-    batch = batch_of(images_that_fall_at(0.5))
+    batch = falling_at(0.5)
     radii = []
     for _ in range(9):
         method.perturb(state, batch)
@@ -172,96 +137,116 @@ def test_seven_failed_attacks_reach_the_cap() -> None:
 @pytest.mark.parametrize(("cap_before", "reach"), [(True, CAP), (False, CAP + ETA)])
 def test_cap_before_bounds_the_radius_of_the_attack(cap_before: bool, reach: float) -> None:
     method = get_method("cat-ce", c=0, cap_before=cap_before)
-    state = line_state(method)
-    state.examples["radius"].fill_(CAP)
-    batch = batch_of(images_that_fall_at(0.2, 0.034))
+    state, batch = line_state(method, [CAP] * 2), falling_at(0.2, 0.034)
     x_adv = method.perturb(state, batch)
     assert_near((x_adv - batch.x).abs(), [reach], 1e-8)
     assert_near(state.examples["radius"][:2], [CAP], 1e-8)
 
 
-def test_without_adaptive_every_radius_is_the_cap(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_adaptive_every_radius_is_the_cap() -> None:
     method = get_method("cat-ce", adaptive=False)
-    state = line_state(method)
+    state, batch = line_state(method), falling_at(0.2, 0.01, -0.1)
     assert_near(state.examples["radius"], [CAP], 1e-8)
-    batch = batch_of(images_that_fall_at(0.2, 0.01, -0.1))
-    seen = Seen(method, state, batch, monkeypatch)
-    assert_near(seen.radii[0], [CAP], 0)
+    seen = Seen(method, state, batch)
+    assert_near(seen.radius, [CAP], 0)
     assert_near(state.examples["radius"], [CAP], 1e-8)
     assert_near(state.scratch["radius"], [CAP], 0)
     first, second = dirichlet(3, 3, draws=2)
-    share, y = 10 * CAP, one_hot(batch.y, 3)
-    assert_near(seen.labels[0], (1 - share) * y + share * first)
-    assert_near(state.scratch["label"], (1 - share) * y + share * second)
+    assert_near(seen.label, labels([10 * CAP] * 3, batch.y, first))
+    assert_near(state.scratch["label"], labels([10 * CAP] * 3, batch.y, second))
 
 
-def test_per_view_starts_each_visit_at_radius_0(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_per_view_starts_each_visit_at_radius_0() -> None:
     method = get_method("cat-ce", per_view=True)
-    state = line_state(method)
-    batch = batch_of(images_that_fall_at(0.2, 0.001))
+    state, batch = line_state(method), falling_at(0.2, 0.001)
     for _ in range(3):
-        seen = Seen(method, state, batch, monkeypatch)
-        assert_near(seen.radii[0], [ETA], 0)
-        assert_near(seen.labels[0], one_hot(batch.y, 3), 0)
+        seen = Seen(method, state, batch)
+        assert_near(seen.radius, [ETA], 0)
+        assert_near(seen.label, one_hot(batch.y, 3), 0)
         assert_near(state.scratch["radius"], [ETA, 0.0], 1e-12)
         state.next_batch()
 
 
 @pytest.mark.parametrize("eps", [0.1, REFERENCE_EPS / 2])
-def test_lengths_scale_with_eps_and_c_against_it(
-    eps: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lengths_scale_with_eps_and_c_against_it(eps: float) -> None:
     """eta grows as eps and c shrinks as 1/eps: the label at the cap is the same."""
     ratio = eps / REFERENCE_EPS
     method = get_method("cat-ce", steps=1, step_size=0.001)
-    state = line_state(method, eps=eps)
-    batch = batch_of(images_that_fall_at(0.3, 0.3))
-    state.examples["radius"][:2] = torch.tensor([0.01 * ratio, eps])
-    seen = Seen(method, state, batch, monkeypatch)
-    assert_near(seen.radii[0], [0.015 * ratio, eps], 1e-8)
+    state, batch = line_state(method, [0.01 * ratio, eps], eps=eps), falling_at(0.3, 0.3)
+    seen = Seen(method, state, batch)
+    assert_near(seen.radius, [0.015 * ratio, eps], 1e-8)
     assert_near((seen.x_adv - batch.x).abs(), [0.001 * ratio], 1e-12)
-    y, (first, second) = one_hot(batch.y, 3), dirichlet(2, 3, draws=2)
-    share = torch.tensor([[0.1], [10 * CAP]], dtype=torch.float64)
-    assert_near(seen.labels[0], (1 - share) * y + share * first, 1e-7)
-    share[0] = 0.15
-    assert_near(state.scratch["label"], (1 - share) * y + share * second, 1e-7)
+    first, second = dirichlet(2, 3, draws=2)
+    assert_near(seen.label, labels([0.1, 10 * CAP], batch.y, first), 1e-7)
+    assert_near(state.scratch["label"], labels([0.15, 10 * CAP], batch.y, second), 1e-7)
     fixed = get_method("cat-ce", adaptive=False).example_state(2, Threat(eps=eps))
     assert_near(fixed["radius"], [eps], 1e-8)
 
 
+def test_the_attack_ascends_the_soft_label_cross_entropy_from_the_image_itself() -> None:
+    """The whole attack written out: zero start, step 0.007, ball of each image's radius."""
+    net, batch, method = small_net(), small_batch(n=8), get_method("cat-ce")
+    batch.x[0], batch.x[1] = 0.0, 1.0
+    state = make_state(method, net)
+    old = torch.linspace(0, CAP, 8).double()
+    state.examples["radius"][:8] = old.float()
+    found = method.perturb(state, batch)
+    (draw, _), share = dirichlet(8, 4, draws=2), 10 * old[:, None]
+    q = (1 - share) * one_hot(batch.y, 4) + share * draw
+    r = (old + ETA).clamp(max=CAP)
+    expected = attacked(net, lambda x_adv: soft_ce(net(x_adv), q), batch.x, batch.x,
+                        radius=r, step=0.007, steps=10)  # fmt: skip
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("start", ["zero", "uniform"])
+def test_start(start: str) -> None:
+    method = get_method("cat-ce", start=start)
+    state, batch = line_state(method, [0.0, 0.01, 0.02]), falling_at(0.2, 0.2, 0.2)
+    noise = Seen(method, state, batch).inputs[0] - batch.x
+    radius = torch.tensor([0.005, 0.015, 0.025], dtype=torch.float64).view(-1, 1, 1, 1)
+    drawn = uniform(batch.x) * radius
+    assert_near(noise, drawn if start == "uniform" else torch.zeros_like(noise), 1e-9)
+
+
+@pytest.mark.parametrize("rule", ["fixed", "radius"])
+def test_step_rule(rule: str) -> None:
+    method = get_method("cat-ce", step_rule=rule, steps=5)
+    state, batch = line_state(method, [0.009, 0.015, 0.02]), falling_at(0.2, 0.2, 0.2)
+    step = Seen(method, state, batch).inputs[1] - batch.x
+    radius = torch.tensor([0.014, 0.02, 0.025], dtype=torch.float64)
+    expected = 2.5 * radius / 5 if rule == "radius" else torch.full_like(radius, 0.007)
+    assert_near(step.abs(), expected.view(-1, 1, 1, 1).expand_as(step), 1e-8)
+
+
+class Ridge(nn.Module):
+    """Class 1 wins only where the mean grey has moved by 0.006 to 0.009."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        t = (x - 0.5).flatten(1).mean(1)
+        lead = 0.0015 - (t - 0.0075).abs()
+        return torch.stack([torch.zeros_like(lead), lead, lead - 1], 1)
+
+
 @pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"c": 40}, "c * eps_max = 1.2549 is above 1: no label is left; c may be at most 31.87"),
-        ({"c": 31.88}, "c * eps_max = 1.00016 is above 1"),
-        ({"c": 128, "eps_max": "2/255"}, "c may be at most 127.50"),
-        ({"c": -1}, "c = -1.0 is out of range: at least 0"),
-        ({"eta": -0.001}, "eta = -0.001 is out of range: at least 0"),
-        ({"eps_max": 0}, "eps_max = 0.0 is out of range: above 0 and at most 8/255"),
-        ({"eps_max": "9/255"}, "above 0 and at most 8/255"),
-        ({"steps": 0}, "steps = 0 is out of range: at least 1"),
-        ({"step_size": 0}, "step_size = 0.0 is out of range: above 0"),
-        ({"dir_beta": 0}, "dir_beta = 0.0 is out of range: above 0"),
-    ],
+    ("steps", "any_iterate", "after"),
+    [(2, False, 0.025), (2, True, 0.02), (1, False, 0.02), (1, True, 0.02)],
 )
-@pytest.mark.parametrize("name", ["cat-ce", "cat-mix"])
-def test_values_out_of_range(name: str, params: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        get_method(name, **params)
-    assert message in str(caught.value)
+def test_any_iterate_counts_a_success_on_the_way(
+    steps: int, any_iterate: bool, after: float
+) -> None:
+    """One step of 0.007: onto the ridge; two: down behind it. The last counts either way."""
+    method = get_method("cat-ce", c=0, steps=steps, any_iterate=any_iterate)
+    state = make_state(method, Ridge(), num_classes=3)
+    state.examples["radius"].fill_(0.02)
+    batch = batch_of(torch.full((1, *SHAPE), 0.5, dtype=torch.float64))
+    x_adv = method.perturb(state, batch)
+    assert_near(x_adv - batch.x, [0.007 * steps], 1e-9)
+    assert_near(state.examples["radius"][:1], [after], 1e-8)
 
 
-def test_the_bound_that_a_message_names_is_accepted() -> None:
-    assert get_method("cat-ce", c=31.87) == cat.CatCE(c=31.87)
-    assert get_method("cat-ce", c=127.5, eps_max=2 / 255) == cat.CatCE(c=127.5, eps_max=2 / 255)
-    with pytest.raises(ConfigError, match="kappa = -1"):
-        get_method("cat-mix", kappa=-1)
-
-
-def test_defaults_are_the_papers() -> None:
-    for make in (cat.CatCE, cat.CatMix):
-        method: cat.CatCE = make()
-        assert (method.c, method.eta, method.eps_max) == (10, 0.005, 8 / 255)
-        assert (method.steps, method.step_size) == (10, 0.007)
-        assert method.c * method.eps_max == pytest.approx(0.3137, abs=1e-4)
-    assert cat.CatMix().kappa == 10
+@pytest.mark.parametrize("eps", [REFERENCE_EPS, 0.1])
+def test_with_hard_labels_and_fixed_radius_it_is_pgd_training(eps: float) -> None:
+    common = {"step_size": 2 / 255, "start": "uniform"}
+    cat = get_method("cat-ce", c=0, adaptive=False, **common)
+    assert_same_training(get_method("madry", **common), cat, atol=1e-10, eps=eps)

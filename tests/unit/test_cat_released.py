@@ -8,32 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.attacks.maximise import Objective
-from bench.errors import ConfigError
 from bench.method import Batch
 from bench.recipe import load_recipe
 from bench.registry import get_method
-from bench.seeding import generator_for
 from bench.threat import REFERENCE_EPS
 from methods.cat import CatMix
 from tests.harness import make_state, small_batch, small_net
-from tests.unit.cat_line import (
-    Seen,
-    assert_near,
-    batch_of,
-    dirichlet,
-    images_that_fall_at,
-    line_state,
-    one_hot,
-)
+from tests.unit.cat_line import Seen, assert_near, falling_at, labels, line_state
+from tests.unit.written import dirichlet, one_hot, soft_ce
 
 
 def moved_and_radii(old: list[float], falls: list[float], **params: Any) -> tuple[Tensor, Tensor]:
     """On the line: how far each image is from x when it trains, and its new radius."""
     method = get_method("cat-ce", c=0, **params)
-    state = line_state(method)
-    state.examples["radius"][: len(old)] = torch.tensor(old)
-    batch = batch_of(images_that_fall_at(*falls))
+    state, batch = line_state(method, old), falling_at(*falls)
     moved = (method.perturb(state, batch) - batch.x).flatten(1).abs()
     assert_near(moved.amax(1), moved.amin(1), 1e-9)  # every pixel by as much
     return moved.amax(1), state.examples["radius"][: len(old)]
@@ -104,93 +92,57 @@ def test_train_where_replaces_images_and_nothing_else(
 def test_the_lengths_of_the_rules_scale_with_eps(eps: float) -> None:
     ratio = eps / REFERENCE_EPS
     method = get_method("cat-ce", c=0, eta=0.0025, eps_max=0.035, radius_rule="inverted")
-    state = line_state(method, eps=eps)
-    state.examples["radius"][:2] = torch.tensor([0.035, 0.01]) * ratio
-    method.perturb(state, batch_of(images_that_fall_at(0.3, 0.001)))
+    state = line_state(method, [0.035 * ratio, 0.01 * ratio], eps=eps)
+    method.perturb(state, falling_at(0.3, 0.001))
     assert_near(state.examples["radius"][:2], [0.0325 * ratio, 0.0125 * ratio], 1e-8)
 
 
-def test_inverted_attacks_the_label_of_the_larger_radius(monkeypatch: pytest.MonkeyPatch) -> None:
-    old = torch.tensor([0.01, 0.01], dtype=torch.float64)
-    y = one_hot(torch.zeros(2, dtype=torch.long), 3)
+@pytest.mark.parametrize(
+    ("rule", "before", "after"),
+    [("paper", 0.01, [0.015, 0.01]), ("inverted", 0.015, [0.01, 0.015])],
+)
+def test_inverted_attacks_the_label_of_the_larger_radius(
+    rule: str, before: float, after: list[float]
+) -> None:
+    method = get_method("cat-ce", radius_rule=rule)
+    state, batch = line_state(method, [0.01, 0.01]), falling_at(0.2, 0.001)
     first, second = dirichlet(2, 3, draws=2)
-    for rule, before, after in (
-        ("paper", old, torch.tensor([0.015, 0.01])),
-        ("inverted", old + 0.005, torch.tensor([0.01, 0.015])),
-    ):
-        method = get_method("cat-ce", radius_rule=rule)
-        state = line_state(method)
-        state.examples["radius"][:2] = old.float()
-        seen = Seen(method, state, batch_of(images_that_fall_at(0.2, 0.001)), monkeypatch)
-        share = 10 * before[:, None]
-        assert_near(seen.labels[0], (1 - share) * y + share * first, 1e-7)
-        share = 10 * after.double()[:, None]
-        assert_near(state.scratch["label"], (1 - share) * y + share * second, 1e-7)
+    seen = Seen(method, state, batch)
+    assert_near(seen.label, labels([10 * before] * 2, batch.y, first), 1e-7)
+    assert_near(state.scratch["label"], labels([10 * e for e in after], batch.y, second), 1e-7)
 
 
-def test_divide_draw_makes_labels_that_do_not_sum_to_1(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_divide_draw_makes_labels_that_do_not_sum_to_1() -> None:
     """(1 - c e) y + c e v / K: at e = 0.02, before the attack, 0.8 + 0.2 / 3."""
     method = get_method("cat-ce", divide_draw=True)
-    state = line_state(method)
-    state.examples["radius"].fill_(0.02)
-    seen = Seen(method, state, batch_of(images_that_fall_at(0.2, 0.2)), monkeypatch)
-    y = one_hot(torch.zeros(2, dtype=torch.long), 3)
+    state, batch = line_state(method, [0.02, 0.02]), falling_at(0.2, 0.2)
+    seen = Seen(method, state, batch)
     first, second = dirichlet(2, 3, draws=2)
-    assert_near(seen.labels[0], 0.8 * y + 0.2 * first / 3, 1e-7)
-    assert_near(seen.labels[0].sum(1), [0.8 + 0.2 / 3], 1e-7)
+    assert_near(seen.label, labels([0.2] * 2, batch.y, first / 3), 1e-7)
+    assert_near(seen.label.sum(1), [0.8 + 0.2 / 3], 1e-7)
     label = state.scratch["label"]
-    assert_near(label, 0.75 * y + 0.25 * second / 3, 1e-7)
-    logits = state.model(batch_of(images_that_fall_at(0.2, 0.2)).x)
-    expected = -(label * logits.log_softmax(1)).sum() / 2
-    found = method.loss(
-        state, batch_of(images_that_fall_at(0.2, 0.2)), images_that_fall_at(0.2, 0.2)
-    )
+    assert_near(label, labels([0.25] * 2, batch.y, second / 3), 1e-7)
+    expected = soft_ce(state.model(batch.x), label)
+    found = method.loss(state, batch, batch.x)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
 
-def test_the_attack_of_eps_sum_weighs_by_its_own_radius(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_attack_of_eps_sum_weighs_by_its_own_radius() -> None:
     """B r, with r = e0 + eta: 0 at no image, as it would be with e0 in the first epoch."""
-    objectives: list[Objective] = []
-
-    def kept(objective: Objective, model: object, x: Tensor, *_: object, **__: object) -> Tensor:
-        objectives.append(objective)
-        return x
-
-    monkeypatch.setattr("methods.cat.maximise", kept)
     method = get_method("cat-mix", c=0, mix_weight="eps_sum")
-    state = line_state(method)
-    state.examples["radius"][:2] = torch.tensor([0.0, 0.01])
-    method.perturb(state, batch_of(images_that_fall_at(0.2, 0.2)))
+    seen = Seen(method, line_state(method, [0.0, 0.01]), falling_at(0.2, 0.2))
     logits = torch.tensor([[3.0, 1.0, 0.0], [0.0, 2.0, 0.0]], dtype=torch.float64)
     y = one_hot(torch.zeros(2, dtype=torch.long), 3)
     ce = -(y * logits.log_softmax(1)).sum(1)
     weight = 2 * torch.tensor([0.005, 0.015], dtype=torch.float64)
     expected = ce + weight * torch.tensor([-2.0, 2.0], dtype=torch.float64)
-    assert_near(objectives[0](logits, y, 0), expected, 1e-8)
+    assert_near(seen.objective(logits, y, 0), expected, 1e-8)
 
 
-@pytest.mark.parametrize("rule", ["distance", "inverted"])
-def test_only_the_released_rules_of_the_radius_go_beyond_eps(rule: str) -> None:
-    for eps_max in (0.035, 0.06):
-        assert get_method("cat-ce", eps_max=eps_max, radius_rule=rule)
-        with pytest.raises(ConfigError, match=r"eps_max = 0.0.* at most 8/255"):
-            get_method("cat-ce", eps_max=eps_max)
-    with pytest.raises(ConfigError, match=r"eps_max = 0.061 .* at most 15.3/255"):
-        get_method("cat-ce", eps_max=0.061, radius_rule=rule)
-    with pytest.raises(ConfigError, match=r"c \* eps_max = 1.02 is above 1"):
-        get_method("cat-ce", c=17, eps_max=0.06, radius_rule=rule)
-
-
-RELEASES: dict[str, dict[str, float]] = {
-    "cat-first-release": {
-        "eta": 0.0025,
-        "cap": 0.03,
-        "step": 0.002,
-        "kappa": 50,
-        "label_divisor": 4,
-    },
-    "cat-version-1": {"eta": 0.03, "cap": 0.06, "step": 0.007, "kappa": 10, "label_divisor": 1},
-    "cat-version-2": {"eta": 0.0025, "cap": 0.035, "step": 0.007, "kappa": 10, "label_divisor": 1},
+RELEASES = {
+    "cat-first-release": {"eta": 0.0025, "cap": 0.03, "step": 0.002, "kappa": 50.0, "divide": 4},
+    "cat-version-1": {"eta": 0.03, "cap": 0.06, "step": 0.007, "kappa": 10.0, "divide": 1},
+    "cat-version-2": {"eta": 0.0025, "cap": 0.035, "step": 0.007, "kappa": 10.0, "divide": 1},
 }
 
 
@@ -212,7 +164,7 @@ def by_hand(
 
     def label(radius: Tensor, draw: Tensor) -> Tensor:
         share = 10 * radius[:, None]
-        return hot * (1 - share) + draw * share / values["label_divisor"]
+        return hot * (1 - share) + draw * share / values["divide"]
 
     grown = (e + values["eta"]).clamp(max=values["cap"])
     q = label(grown if name == "cat-version-2" else e, draws[0])
@@ -264,7 +216,7 @@ def test_each_recipe_makes_the_steps_of_its_release(name: str, method_name: str)
         y = torch.where(torch.arange(8) < 4, twin(batch.x).argmax(1), batch.y)
         twin.train()
         batch = Batch(x=batch.x, y=y, index=batch.index)
-        draws = label_draws(number)
+        draws = dirichlet(8, 4, draws=2, step=number)
         expected = by_hand(name, method_name == "cat-mix", twin, batch, radii, draws)
         radii = expected[1]
         x_adv = method.perturb(state, batch)
@@ -276,13 +228,6 @@ def test_each_recipe_makes_the_steps_of_its_release(name: str, method_name: str)
         outcomes |= set((radii == 0).tolist())
         state.next_batch()
     assert outcomes == {True, False}
-
-
-def label_draws(number: int) -> list[Tensor]:
-    """The two draws of a batch of eight, four classes."""
-    stream = generator_for(0, "train", "labels", number)
-    gammas = [torch._standard_gamma(torch.ones(8, 4), stream) for _ in range(2)]
-    return [(gamma / gamma.sum(1, keepdim=True)).double() for gamma in gammas]
 
 
 def test_kappa_50_still_pulls_where_kappa_10_has_let_go() -> None:

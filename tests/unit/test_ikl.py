@@ -20,6 +20,16 @@ from tests.unit.written import EPS, attacked, descend, gaussian, soft_ce
 LR = 0.02
 
 
+def plain_attack(model: nn.Module, batch: Batch, number: int, radius: float) -> Tensor:
+    target = model.eval()(batch.x).softmax(1).detach()
+    start = batch.x + gaussian(batch.x, number)
+
+    def loss(x_adv: Tensor) -> Tensor:
+        return soft_ce(model(x_adv), target)
+
+    return attacked(model, loss, batch.x, start, radius=radius, step=radius / 2, steps=5)
+
+
 def plain_step(model: nn.Module, batch: Batch, x_adv: Tensor, weight: Tensor, awp: bool) -> Tensor:
     """Moves the weights; returns the clean logits of the update."""
     named = dict(model.named_parameters())
@@ -58,17 +68,7 @@ def test_two_epochs_are_those_of_the_paper() -> None:
             batch = small_batch(n, seed=number)
             method.train_step(state, batch)
             state.next_batch()
-            radius = EPS * (epoch + 1) / 40
-            target = plain.eval()(batch.x).softmax(1).detach()
-            x_adv = attacked(
-                plain,
-                lambda x_adv, y=target: soft_ce(plain(x_adv), y) * len(y),
-                batch.x,
-                batch.x + gaussian(batch.x, number),
-                radius=radius,
-                step=radius / 2,
-                steps=5,
-            )
+            x_adv = plain_attack(plain, batch, number, EPS * (epoch + 1) / 40)
             clean = plain_step(plain, batch, x_adv, weight, awp=epoch == 1)
             for logits, label in zip(clean, batch.y.tolist(), strict=True):
                 seen[label] += F.softmax(logits / 4.0, 0)

@@ -37,7 +37,8 @@ def adversarial_ce(net: nn.Module, batch: Batch, x_adv: Tensor, s: dict[str, Ten
 
 
 def weighted_ce(net: nn.Module, batch: Batch, x_adv: Tensor, s: dict[str, Tensor]) -> Tensor:
-    return (ce(net(x_adv).softmax(1), batch.y) * s["weight"]).mean()
+    each: Tensor = ce(net(x_adv).softmax(1), batch.y) * s["weight"]
+    return each.mean()
 
 
 def soft_ce(net: nn.Module, batch: Batch, x_adv: Tensor, s: dict[str, Tensor]) -> Tensor:
