@@ -14,6 +14,7 @@ from torch.testing import assert_close
 from bench.method import Batch
 from bench.registry import get_method
 from tests.harness import make_state, small_batch, small_net
+from tests.unit import written
 
 Formula = Callable[[nn.Module, Batch, Tensor, dict[str, Tensor]], Tensor]
 WEIGHT = torch.linspace(0.2, 2.0, 6)
@@ -42,7 +43,7 @@ def weighted_ce(net: nn.Module, batch: Batch, x_adv: Tensor, s: dict[str, Tensor
 
 
 def soft_ce(net: nn.Module, batch: Batch, x_adv: Tensor, s: dict[str, Tensor]) -> Tensor:
-    return -(s["label"] * net(x_adv).softmax(1).log()).sum() / len(batch.y)
+    return written.soft_ce(net(x_adv), s["label"])
 
 
 def trades(net: nn.Module, batch: Batch, x_adv: Tensor, s: dict[str, Tensor]) -> Tensor:
