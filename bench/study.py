@@ -80,6 +80,12 @@ class Study:
     precision: str = "fp32"
 
 
+def is_variant(name: str, dataset: str) -> bool:
+    """Whether a record's data set is the study's: cifar10 and cifar10-q75 are for cifar10."""
+    base = dataset.partition("@")[0]
+    return name == base or name.startswith(f"{base}-")
+
+
 def changed(
     study: Study,
     *,
