@@ -26,9 +26,10 @@ demo: install  ## train and attack the paper's methods on digits, print Table 3
 
 test: lint types verify pytest  ## lint, types, pinned facts and the test suite
 
-lint: $(VENV)/.installed-test
+lint: $(VENV)/.installed-test  ## ruff, and which package may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 types: $(VENV)/.installed-test
 	$(BIN)/mypy

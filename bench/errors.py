@@ -1,4 +1,4 @@
-"""Errors that a user can act on: one line, what was asked, what is wrong, what to do."""
+"""Errors that a user can act on: one line that says what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class NonFiniteLoss(Exception):
 
 
 MAX_LISTED = 120
-"""Known names that an error lists; of more, as of a model zoo, only the nearest."""
+"""Most names that an error lists; of a longer list, such as a model zoo, only the nearest."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:
-    """The error for a name that no registry holds, with the nearest known one."""
+    """Return the error for a name that no registry holds, with the nearest known one."""
     names = sorted(known)
     close = get_close_matches(name, names, n=8, cutoff=0.5)
     hint = f" Did you mean '{close[0]}'?" if close else ""
@@ -59,3 +59,11 @@ def refuse_unknown(kind: str, names: Iterable[str], known: Collection[str]) -> N
     for name in names:
         if name not in known:
             raise unknown_name(kind, name, known)
+
+
+def refuse_unknown_keys(
+    file: str, tables: Iterable[tuple[str, Iterable[str], Collection[str]]]
+) -> None:
+    """Refuse the first unknown key of a TOML file; tables: name, keys and known keys of each."""
+    for table, keys, known in tables:
+        refuse_unknown(f"key ({file}, {table})", keys, known)

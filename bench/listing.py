@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tabulate import tabulate
+
 
 def listing(kind: str) -> str:
     """The names of one registry, each with a line on what it is."""
@@ -18,10 +20,8 @@ def listing(kind: str) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    """Return a plain table with columns as wide as their widest cell."""
+    return str(tabulate(rows, tablefmt="plain", disable_numparse=True))
 
 
 def _methods() -> str:

@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from bench.archs import resolve
 from bench.asked import Asked, all_sources
 from bench.attacks import get_attack
 from bench.data import Dataset, load_dataset
 from bench.eps import REFERENCE_EPS
-from bench.errors import unknown_name
+from bench.errors import ConfigError, unknown_name
 from bench.folder import RunFolder
+from bench.manifest import Manifest, PlannedRun
 from bench.measured import whole
 from bench.method import Method
 from bench.recipe import Recipe, load_recipe
 from bench.registry import get_method, method_name, method_sha256, parameters
 from bench.spec import EvalSpec, MeasureSpec, TrainSpec, digest
-from bench.study import Study
+from bench.study import Study, is_variant
+from bench.suite import list_suites, load_suite, sizes
 from bench.threat import Threat
 
 
@@ -99,6 +102,8 @@ class Plan:
     dataset: Dataset
     source: str
     """What --dataset calls it."""
+    studies: tuple[Study, ...] = ()
+    """Those that the cells are of; none where they are of runs that exist already."""
 
     def statuses(self, results: Path) -> list[CellStatus]:
         """Of every cell, in order."""
@@ -120,13 +125,90 @@ def _merged(title: str, plans: Sequence[Plan]) -> Plan:
     for cell in (cell for plan in plans for cell in plan.cells):
         run_id = cell.spec.run_id
         cells[run_id] = cells[run_id].joined(cell) if run_id in cells else cell
-    return replace(plans[0], title=title, cells=surrogates_first(list(cells.values()), {}))
+    return replace(
+        plans[0],
+        title=title,
+        cells=surrogates_first(list(cells.values()), {}),
+        studies=tuple(study for plan in plans for study in plan.studies),
+    )
 
 
-def make_plan(study: Study, dataset: Dataset | None = None) -> Plan:
+def suite_manifests(plan: Plan) -> list[Manifest]:
+    """Return a manifest of the plan's runs for every suite of the package that trains them.
+
+    A suite's own plan on these data says so: its run ids are the same.
+    """
+    run_ids = {cell.spec.run_id for cell in plan.cells if cell.evaluations or cell.measures}
+    asked = Asked(plan.dataset)
+    found = []
+    for suite, size in [(name, size) for name, _ in list_suites() for size in sizes(name)]:
+        own = [study for study in load_suite(suite, size).studies if study.suite == suite]
+        cells = [
+            (number, cell)
+            for number, study in enumerate(own)
+            for cell in _same_cells(study, plan, asked)
+            if cell.spec.run_id in run_ids and (cell.evaluations or cell.measures)
+        ]
+        if cells:
+            manifest = Manifest(
+                suite=suite,
+                size=size,
+                runs=tuple(_planned(cell, number) for number, cell in cells),
+                evaluations={e.eval_id: _facts(e) for _, c in cells for e in c.evaluations},
+                measures={m.measure_id: _facts(m) for _, c in cells for m in c.measures},
+            )
+            found.append(manifest)
+    return found
+
+
+def _same_cells(study: Study, plan: Plan, asked: Asked) -> Sequence[Cell]:
+    """Return the cells of a suite's study on the plan's data, with the plan's methods and seeds."""
+    alike = [
+        other
+        for other in plan.studies
+        if (other.arch, other.eps, other.train_size) == (study.arch, study.eps, study.train_size)
+    ]
+    if not alike or not is_variant(plan.dataset.name, study.dataset):
+        return ()
+    methods = {name for other in alike for name in other.methods}
+    same = replace(
+        study,
+        methods=tuple(name for name in study.methods if name in methods),
+        seeds=tuple(sorted({seed for other in alike for seed in other.seeds})),
+        dataset=alike[0].dataset,
+        data_root=alike[0].data_root,
+        test_size=alike[0].test_size,
+    )
+    try:
+        return make_plan(same, plan.dataset, asked).cells
+    except ConfigError:  # the suite cannot run on these data
+        return ()
+
+
+def _planned(cell: Cell, study: int) -> PlannedRun:
+    spec = cell.spec
+    return PlannedRun(
+        study=study,
+        dataset=spec.dataset,
+        method=spec.method,
+        seed=spec.seed,
+        arch=spec.arch,
+        eps=spec.attacked_eps,
+        run_id=spec.run_id,
+        evaluations=tuple(e.eval_id for e in cell.evaluations),
+        measures=tuple(m.measure_id for m in cell.measures),
+    )
+
+
+def _facts(spec: EvalSpec | MeasureSpec) -> dict[str, Any]:
+    name = "attack" if isinstance(spec, EvalSpec) else "name"
+    return {key: getattr(spec, key) for key in (name, "checkpoint", "split", "eps", "n_examples")}
+
+
+def make_plan(study: Study, dataset: Dataset | None = None, asked: Asked | None = None) -> Plan:
     """Raises a BenchError for the first thing that cannot work; writes nothing.
 
-    dataset: what the study names, where it is loaded already.
+    dataset: what the study names, where it is loaded already; asked: of that data set.
     """
     arch = resolve(study.arch)
     for attack in study.attacks:
@@ -145,7 +227,7 @@ def make_plan(study: Study, dataset: Dataset | None = None) -> Plan:
         train_size=study.train_size,
         test_size=study.test_size,
     )
-    asked = Asked(dataset)
+    asked = asked or Asked(dataset)
     asked.refuse_too_few_classes(study.attacks)
     specs = {}
     for name, (method, recipe) in resolved.items():
@@ -159,7 +241,8 @@ def make_plan(study: Study, dataset: Dataset | None = None) -> Plan:
             serve = {source: surrogate(spec, specs[source]) for source in wanted}
             beside |= {s.run_id: Cell(s, resolved[source][0]) for source, s in serve.items()}
             cells.append(_cell(study, spec, resolved[name][0], asked, serve))
-    return Plan(study.title, surrogates_first(cells, beside), dataset, study.dataset)
+    cells_in_order = surrogates_first(cells, beside)
+    return Plan(study.title, cells_in_order, dataset, study.dataset, (study,))
 
 
 def _cell(

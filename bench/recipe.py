@@ -1,20 +1,19 @@
 """Recipes: how a model is trained, apart from its method. TOML, each value with its source.
 
-The values enter the run id, so a default is never changed: that would give old records another
-meaning. A value that is added to `Recipe` is marked `later`, and while it has its default it does
-not enter the id, so that the records from before it keep theirs.
+Values are hashed into the run id, so never change a default. Mark a new field `later`: at its
+default it is left out of the hash, and old ids stay valid.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from bench.errors import ConfigError, refuse_unknown
+from bench.errors import ConfigError, refuse_unknown, refuse_unknown_keys
 
 SCHEDULES = ("multistep", "cosine", "onecycle")
 DECAYED = ("all", "weights")
@@ -24,46 +23,43 @@ _TOP_LEVEL = ("title", "listed_only", "recipe", "dataset", "arch", "method")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The resolved values; every one of them can change the weights."""
+    """Resolved values; every one of them can change the weights."""
 
     epochs: int
     """Passes over the training split."""
     batch_size: int
-    """Images a step."""
+    """Images per step."""
     lr: float
     """Peak learning rate of SGD."""
     momentum: float = 0.9
-    """Of SGD."""
     nesterov: bool = False
-    """Nesterov's form of the momentum."""
     weight_decay: float = 5e-4
     """L2 penalty of SGD."""
     decay: str = field(default="all", metadata=_LATER)
-    """What it is on: all parameters, or the weights of convolutions and linear layers alone."""
+    """What it applies to: all parameters, or only the weights of convolutions and linear layers."""
     schedule: str = "multistep"
     """One of multistep, cosine, onecycle; the rate changes per iteration."""
     milestones: tuple[float, ...] = ()
     """For multistep: fractions of the training at which the rate drops."""
     drop: float | tuple[float, ...] = 0.1
-    """For multistep: the factor at each milestone; or, for each of them, the share of `lr` from
-    there on."""
+    """For multistep: the factor at each milestone; or one fraction of `lr` per milestone."""
     fresh_momentum: bool = field(default=False, metadata=_LATER)
-    """For multistep: whether each drop also clears the momentum, as a new optimiser does."""
+    """For multistep: whether each drop also clears the momentum, like a new optimiser."""
     time_decay: float = field(default=0.0, metadata=_LATER)
-    """The rate is divided by 1 + time_decay t, t the fraction of the training that is done."""
+    """The rate is divided by 1 + time_decay t, where t is the completed fraction of training."""
     warmup: float = 0.3
-    """For onecycle: the fraction of the training in which the rate rises."""
+    """For onecycle: the fraction of training in which the rate rises."""
     clip: float | None = None
-    """Largest norm of the whole gradient; None leaves it as it is."""
+    """Largest norm of the whole gradient; None does not clip."""
     pad: int | None = None
-    """Padding of the random crop, in pixels; None takes the data set's own."""
+    """Padding of the random crop, in pixels; None takes the data set's."""
     pad_mode: str = "constant"
     """constant (zeros) or reflect."""
     flip: bool | None = None
-    """Random horizontal flips; None takes the data set's own."""
+    """Random horizontal flips; None takes the data set's."""
     eps: float | None = field(default=None, metadata=_LATER)
-    """Radius of the training at a study's eps of 8/255, and in proportion at another; None takes
-    the study's. A training's specification holds the outcome as its own eps, and None here."""
+    """Training radius for a study at 8/255, scaled in proportion for others; None takes the
+    study's. In a TrainSpec it is None: the spec's own eps holds the result."""
 
     def __post_init__(self) -> None:
         checks = (
@@ -93,7 +89,7 @@ class Recipe:
         return len(self.drop) == len(self.milestones) and all(share > 0 for share in self.drop)
 
     def identity(self) -> dict[str, Any]:
-        """What enters the run id."""
+        """Return the values that enter the run id."""
         return {
             f.name: getattr(self, f.name)
             for f in fields(self)
@@ -101,40 +97,37 @@ class Recipe:
         }
 
     def replaced(self, values: Mapping[str, Any], where: str) -> Recipe:
-        """This recipe with some values changed; `where` names their origin in an error."""
+        """Return the recipe with some values changed; `where` names their origin in an error."""
         refuse_unknown(f"recipe value ({where})", values, recipe_values())
         return replace(self, **{name: _frozen(value) for name, value in values.items()})
 
 
 def recipe_values() -> list[str]:
-    """Names of the values that a recipe has."""
     return [field.name for field in fields(Recipe)]
 
 
 def list_recipes() -> list[str]:
-    """Names of the recipes in the package."""
     folder = files("bench") / "recipes"
     return sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
 def recipe_title(name: str) -> str:
-    """What the recipe is, in a line."""
     return str(_table(name)["title"])
 
 
 def load_recipe(
     name: str, *, arch: str, dataset: str, method: str
 ) -> tuple[Recipe, dict[str, Any]]:
-    """The recipe's values for one cell, and the parameters it sets for the method.
+    """Return the recipe's values for one training, and the parameters it sets for the method.
 
     Later tables of the file win: `[recipe]`, `[dataset.NAME]`, `[arch.NAME]`, `[method.NAME]`,
-    `[method.NAME.arch.NAME]`. A sub-table `params` goes to the method. A file that says
-    `listed_only = true` is for the methods that have a table in it: ConfigError for others.
-    ConfigError too for a key that no table has, wherever it is in the file.
+    `[method.NAME.arch.NAME]`. A sub-table `params` goes to the method. With `listed_only = true`
+    a file is only for the methods that have a table in it. Raises ConfigError for other methods,
+    and for an unknown key anywhere in the file.
     """
     refuse_unknown("recipe", [name], list_recipes())
     table = _table(name)
-    _refuse_unknown_keys(name, table)
+    refuse_unknown_keys(f"recipe {name}", _keys(table))
     listed = table.get("method", {})
     if table.get("listed_only") and method not in listed:
         raise ConfigError(
@@ -157,21 +150,18 @@ def load_recipe(
     return Recipe(**required).replaced(values, f"recipe {name}"), params
 
 
-def _refuse_unknown_keys(name: str, table: Mapping[str, Any]) -> None:
+def _keys(table: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], Collection[str]]]:
+    """Yield the name, content and known keys of every table of a recipe's file."""
     values = [*recipe_values(), "params"]
-
-    def check(where: str, found: Iterable[str], known: Collection[str]) -> None:
-        refuse_unknown(f"key (recipe {name}, {where})", found, known)
-
-    check("top level", table, _TOP_LEVEL)
-    check("[recipe]", table["recipe"], values)
+    yield "top level", table, _TOP_LEVEL
+    yield "[recipe]", table["recipe"], values
     for kind in ("dataset", "arch"):
-        for one, changes in table.get(kind, {}).items():
-            check(f"[{kind}.{one}]", changes, values)
+        for name, changes in table.get(kind, {}).items():
+            yield f"[{kind}.{name}]", changes, values
     for method, changes in table.get("method", {}).items():
-        check(f"[method.{method}]", changes, [*values, "arch"])
+        yield f"[method.{method}]", changes, [*values, "arch"]
         for arch, own in changes.get("arch", {}).items():
-            check(f"[method.{method}.arch.{arch}]", own, values)
+            yield f"[method.{method}.arch.{arch}]", own, values
 
 
 @cache

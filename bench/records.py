@@ -10,6 +10,7 @@
     results/<run_id>/fingerprint.npz of a model from outside: its logits on a few images
     results/<run_id>/traceback.txt   of the last failure, ignored by git
     results/<run_id>/best.safetensors last.safetensors        weights, ignored by git
+    results/suites/<suite>[@<size>].json   what belongs to a suite, see bench/manifest.py
 
 One fact, one file; written beside and renamed. So two processes may share a folder, and a kill
 leaves nothing half-written. Reading changes nothing: what is damaged is listed.
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from bench.errors import RecordError
+from bench.manifest import Manifest, load_manifest, manifest_files
 from bench.measured import MeasureRecord, load_measure
 from bench.outcomes import Chunk, EvaluationRecord
 from bench.spec import CHUNK, EvalSpec
@@ -98,11 +100,17 @@ class Damage:
 
 
 class Records(Sequence[RunRecord]):
-    """The runs of a results folder, ordered by run id, and what in it is damaged."""
+    """The runs of a results folder, ordered by run id; its damaged files; its manifests."""
 
-    def __init__(self, runs: Sequence[RunRecord], damaged: Sequence[Damage] = ()) -> None:
+    def __init__(
+        self,
+        runs: Sequence[RunRecord],
+        damaged: Sequence[Damage] = (),
+        manifests: Sequence[Manifest] = (),
+    ) -> None:
         self._runs = tuple(runs)
         self.damaged = tuple(damaged)
+        self.manifests = tuple(manifests)
 
     @overload
     def __getitem__(self, index: int) -> RunRecord: ...
@@ -170,7 +178,13 @@ def load_records(results: str | Path) -> Records:
         for folder in folders
         if (folder / "spec.json").exists() and (run := _load_run(folder, damaged)) is not None
     ]
-    return Records(runs, damaged)
+    manifests = []
+    for path in manifest_files(results):
+        try:
+            manifests.append(load_manifest(path))
+        except RecordError as error:
+            damaged.append(Damage(path, str(error)))
+    return Records(runs, damaged, manifests)
 
 
 def _names(folder: str | Path) -> list[str]:

@@ -1,7 +1,7 @@
-"""What is asked: a training, or an evaluation of its outcome. Frozen, validated, with an id.
+"""Specifications of trainings, attacks and measures: frozen, validated, with an id.
 
-A training's id hashes what can change the weights and nothing else, so that another attack,
-another folder or another name never trains a model again.
+A training's id hashes only what can change the weights, so adding an attack, moving the folder or
+renaming the data does not retrain.
 """
 
 from __future__ import annotations
@@ -19,39 +19,44 @@ from bench.recipe import Recipe
 PRECISIONS = ("fp32", "bf16")
 CHECKPOINTS = ("best", "last")
 GIVEN = "given"
-"""The checkpoint of a model that was not trained here."""
+"""The checkpoint of a model from outside."""
 SPLITS = ("train", "val", "test")
 CHUNK = 256
-"""Images of one evaluation chunk: chunk c holds those of the indices [256 c, 256 c + 256)."""
+"""Images per evaluation chunk: chunk c holds the indices [256 c, 256 c + 256)."""
 
 
 def digest(value: Any, length: int) -> str:
-    """The first hex digits of the SHA-256 of `value` as canonical JSON."""
+    """Return the first hex digits of the SHA-256 of `value` as canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
 def slug(text: str) -> str:
-    """`text` as a part of a file name."""
+    """Return `text` with everything replaced that a file name should not hold."""
     return re.sub(r"[^A-Za-z0-9.+_-]+", "-", text).strip("-.") or "x"
+
+
+def _json_values(spec: Any) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(json.dumps(asdict(spec)))
+    return values
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSpec:
-    """One training run. Fields marked `label` name things and do not enter the id."""
+    """One training run. Fields marked `label` are only names and do not enter the id."""
 
     method: str
     params: Mapping[str, Any]
     """Every hyper-parameter of the method, defaults included."""
     method_sha256: str | None = None
-    """Of the method's file, where that is not part of an installed package."""
+    """Of the method's file, unless it belongs to an installed package."""
     arch: str
     num_classes: int
     in_channels: int
     image_size: int
-    """Pixels a side."""
+    """Pixels per side."""
     mean: tuple[float, ...] | None = None
-    """Normalisation inside the model, a value per channel; None is the identity."""
+    """Normalisation inside the model, one value per channel; None is the identity."""
     std: tuple[float, ...] | None = None
     dataset: str = field(metadata={"label": True})
     """The data variant's name in every table."""
@@ -63,7 +68,7 @@ class TrainSpec:
     eps: float
     """Radius of the training."""
     study_eps: float | None = field(default=None, metadata={"label": True})
-    """Radius of the study, at which it is attacked, where the recipe trains at another."""
+    """Radius of the study and its attacks, where the recipe trains at another radius."""
     seed: int
     precision: str = "fp32"
     recipe: Recipe
@@ -77,12 +82,12 @@ class TrainSpec:
 
     @property
     def attacked_eps(self) -> float:
-        """Radius at which the model is attacked unless something else is asked for."""
+        """Radius at which the model is attacked by default."""
         return self.eps if self.study_eps is None else self.study_eps
 
     @property
     def run_id(self) -> str:
-        """Readable head, hashed tail."""
+        """A readable head and a hashed tail."""
         hashed = {
             f.name: getattr(self, f.name) for f in fields(self) if not f.metadata.get("label")
         }
@@ -91,13 +96,11 @@ class TrainSpec:
         return f"{head}-{digest(hashed, 10)}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; `from_dict` is the inverse."""
-        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return values
+        """Return plain JSON values; `from_dict` is the inverse."""
+        return _json_values(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainSpec:
-        """The specification that `to_dict` wrote."""
         plain: dict[str, Any] = {name: _tuples(value) for name, value in values.items()}
         recipe: dict[str, Any] = {k: _tuples(v) for k, v in values["recipe"].items()}
         return cls(**(plain | {"recipe": Recipe(**recipe)}))
@@ -109,50 +112,47 @@ def _tuples(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A model that was not trained here."""
+    """A model from outside."""
 
     model: str
-    """Where it comes from: FILE.py:FACTORY, or a package and a name: timm:NAME."""
+    """FILE.py:FACTORY, or a package and a name: timm:NAME."""
     weights_sha256: str
-    """Of the network's state dict as it is attacked, wherever that came from."""
+    """Of the network's state dict as it is attacked."""
     source_sha256: str | None
-    """Of the factory's file, with those beside it that it imports; None for a model of an
-    installed package."""
+    """Of the factory's file and its neighbours that it imports; None for an installed package."""
     num_classes: int
     dataset: str
-    """The data variant's name: images of two data sets never share a record."""
+    """The data variant's name: results on two data sets never share a record."""
     mean: Sequence[float] | None = None
-    """Normalisation that was put in front of it, a value per channel; None for none."""
+    """Normalisation added in front of it, one value per channel; None for none."""
     std: Sequence[float] | None = None
     variant: int = 0
-    """Counts the models that have all of the above in common, and other outputs."""
+    """Numbers models that share all of the above but have different outputs."""
 
     @property
     def run_id(self) -> str:
-        """Readable head, hashed tail."""
         hashed = (
             *(self.model, self.weights_sha256, self.source_sha256),
             *(self.num_classes, self.dataset),
-            # Ids from before there was a normalisation stay as they were.
+            # Left out at its default, so that older ids stay valid.
             *(() if self.mean is None else (self.mean, self.std)),
             *((self.variant,) if self.variant else ()),
         )
         return f"model-{slug(self.model.rpartition('/')[2])}-{digest(hashed, 10)}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; `ModelSpec(**values)` is the inverse."""
+        """Return plain JSON values; `ModelSpec(**values)` is the inverse."""
         return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalSpec:
-    """One attack on one checkpoint over one set of images."""
+class _OnImages:
+    """What specifications of attacks and of measures have in common."""
 
     checkpoint: str
-    """best, last, or given for a model that was not trained here."""
-    attack: str
+    """best, last, or given for a model from outside."""
     params: Mapping[str, Any] = field(default_factory=dict)
-    """The attack's parameters, defaults included."""
+    """Parameters of the attack or measure, defaults included."""
     norm: str = "linf"
     eps: float
     split: str = "test"
@@ -161,6 +161,26 @@ class EvalSpec:
     data_sha256: str
     """Of those images and labels."""
     seed: int = 0
+
+    @property
+    def surrogates(self) -> tuple[str, ...]:
+        """Run ids of the other models that it needs, such as the source of a transfer."""
+        return tuple(self.params.get("surrogates", ()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; the class called with them is the inverse."""
+        return _json_values(self)
+
+    def _id(self, name: str) -> str:
+        head = f"{slug(name)}-{self.checkpoint}-{self.split}{self.n_examples}"
+        return f"{head}-eps{self.eps:.4f}-{digest(self.to_dict(), 8)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSpec(_OnImages):
+    """One attack on one checkpoint over one set of images."""
+
+    attack: str
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
@@ -173,57 +193,21 @@ class EvalSpec:
 
     @property
     def eval_id(self) -> str:
-        """Readable head, hashed tail."""
-        head = f"{slug(self.attack)}-{self.checkpoint}-{self.split}{self.n_examples}"
-        return f"{head}-eps{self.eps:.4f}-{digest(self.to_dict(), 8)}"
-
-    @property
-    def surrogates(self) -> tuple[str, ...]:
-        """Run ids of the models that the attack was crafted on, where it is a transfer."""
-        return tuple(self.params.get("surrogates", ()))
+        return self._id(self.attack)
 
     def chunks(self) -> list[list[int]]:
-        """The index lists of the chunks, in order; they are never merged or split."""
+        """Return the index lists of the chunks, in order; they are never merged or split."""
         n = self.n_examples
         return [list(range(c, min(c + CHUNK, n))) for c in range(0, n, CHUNK)]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; `EvalSpec(**values)` is the inverse."""
-        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return values
-
 
 @dataclass(frozen=True, kw_only=True)
-class MeasureSpec:
+class MeasureSpec(_OnImages):
     """One property of one checkpoint, measured on the first images: a masking check, say."""
 
-    checkpoint: str
-    """best, last, or given for a model that was not trained here."""
     name: str
     """Of the measure or check."""
-    params: Mapping[str, Any] = field(default_factory=dict)
-    """Its parameters, defaults included."""
-    norm: str = "linf"
-    eps: float
-    split: str = "test"
-    n_examples: int
-    """The images are the first n of the split."""
-    data_sha256: str
-    """Of those images and labels."""
-    seed: int = 0
 
     @property
     def measure_id(self) -> str:
-        """Readable head, hashed tail."""
-        head = f"{slug(self.name)}-{self.checkpoint}-{self.split}{self.n_examples}"
-        return f"{head}-eps{self.eps:.4f}-{digest(self.to_dict(), 8)}"
-
-    @property
-    def surrogates(self) -> tuple[str, ...]:
-        """Run ids of the models that it needs beside the measured one."""
-        return tuple(self.params.get("surrogates", ()))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; `MeasureSpec(**values)` is the inverse."""
-        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return values
+        return self._id(self.name)

@@ -1,6 +1,6 @@
-"""A study: which models to train on one data set, and what to run on them. Without torch.
+"""A study: which models to train on one data set, and how to evaluate them. Without torch.
 
-Suites (bench/suite.py) are made of studies; the command line changes them.
+Suites (bench/suite.py) consist of studies; options of the command line change them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from bench.errors import ConfigError
 from bench.spec import CHECKPOINTS
 
 OWN_DATA = ("two-gaussians",)
-"""Data sets that a study is about, and which --dataset does not change."""
+"""Data sets that --dataset does not replace: the study is about them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,18 +22,16 @@ class AskedAttack:
     """One attack on the checkpoints of every model of a study."""
 
     name: str
-    """Of the attack."""
     eps: float | None = None
-    """None is the eps of the training."""
+    """None takes the study's."""
     checkpoints: tuple[str, ...] = CHECKPOINTS
     first: int | None = None
-    """Only the first so many images; None is all."""
+    """Use only the first N images; None uses all."""
     split: str = "test"
-    """The images: test, or train."""
 
     @classmethod
     def parse(cls, text: str, **others: Any) -> AskedAttack:
-        """`pgd-20`, or `pgd-20@4/255` for an eps of its own."""
+        """Return the attack of `pgd-20`, or of `pgd-20@4/255` with its own radius."""
         name, at, eps = text.partition("@")
         return cls(name=name.strip(), eps=parse_eps(eps) if at else None, **others)
 
@@ -43,17 +41,17 @@ class AskedMeasures:
     """Masking checks or other measures of the checkpoints of every model of a study."""
 
     names: tuple[str, ...] = ()
-    """C1 to C14, or of measures; empty is all checks."""
+    """C1 to C14, or names of measures; empty means all checks."""
     checkpoints: tuple[str, ...] = ("best",)
     first: int | None = 1000
-    """Only the first so many test images."""
+    """Use only the first N test images."""
     params: Mapping[str, Any] = field(default_factory=dict)
-    """How far the checks go: steps, samples, restarts; or parameters of the measure."""
+    """Effort of the checks: steps, samples, restarts; or parameters of the measure."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """Everything that `bench run` needs to know."""
+    """Everything that `bench run` needs to know of one group of trainings."""
 
     suite: str
     title: str
@@ -65,19 +63,25 @@ class Study:
     recipe: str
     attacks: tuple[AskedAttack, ...]
     checks: AskedMeasures | None = None
-    """The masking checks; None is none."""
+    """The masking checks; None for none."""
     measures: tuple[AskedMeasures, ...] = ()
     """Other properties of the trained models: margins, landscapes."""
     size: str = ""
-    """Of a suite that comes in several: full is the paper's."""
+    """Size of a suite that comes in several; full is the paper's."""
     training: Mapping[str, Any] = field(default_factory=dict)
-    """Values of the recipe that the suite or the command line changes."""
+    """Recipe values that the suite or the command line overrides."""
     params: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Method -> parameter -> value, from the command line."""
     train_size: int | None = None
     test_size: int | None = None
     data_root: str | None = None
     precision: str = "fp32"
+
+
+def is_variant(name: str, dataset: str) -> bool:
+    """Whether a record's data set is the study's: cifar10 and cifar10-q75 are for cifar10."""
+    base = dataset.partition("@")[0]
+    return name == base or name.startswith(f"{base}-")
 
 
 def changed(
@@ -99,9 +103,9 @@ def changed(
     params: Sequence[str] = (),
     precision: str = "fp32",
 ) -> Study:
-    """The study with what the options of `bench run` change; raises ConfigError."""
+    """Return the study with the options of `bench run` applied; raises ConfigError."""
     training = {"epochs": epochs, "batch_size": batch_size}
-    asked: dict[str, Any] = {
+    options: dict[str, Any] = {
         "methods": tuple(methods),
         "arch": arch,
         "dataset": None if study.dataset in OWN_DATA else dataset,
@@ -117,7 +121,7 @@ def changed(
         wanted = study.checks
     return replace(
         study,
-        **{name: value for name, value in asked.items() if value not in (None, ())},
+        **{name: value for name, value in options.items() if value not in (None, ())},
         checks=wanted,
         training={**study.training, **{k: v for k, v in training.items() if v is not None}},
         params=parse_params(params),
@@ -136,14 +140,14 @@ def _seeds(texts: Sequence[str]) -> tuple[int, ...]:
 
 
 def chosen_attacks(study: Study, names: Sequence[str]) -> tuple[AskedAttack, ...]:
-    """The named attacks, as the suite asks for those that it knows; others on both checkpoints."""
+    """Return the named attacks: the study's own where it has them, else on both checkpoints."""
     known = {(attack.name, attack.eps): attack for attack in study.attacks}
     asked = [AskedAttack.parse(name) for name in names]
     return tuple(known.get((attack.name, attack.eps), attack) for attack in asked)
 
 
 def parse_params(texts: Sequence[str]) -> dict[str, dict[str, str]]:
-    """`["trades.beta=1"]` -> `{"trades": {"beta": "1"}}`."""
+    """Return {"trades": {"beta": "1"}} for ["trades.beta=1"]."""
     params: dict[str, dict[str, str]] = {}
     for text in texts:
         target, equals, value = text.partition("=")

@@ -1,23 +1,23 @@
-"""Suites: the studies that an artefact of the paper needs, as TOML files. Without torch.
+"""Suites: the studies that a table or figure needs, as TOML files. Without torch.
 
     title = "..."
-    includes = ["table1", "table3"]     other suites, whose cells are trained once
+    includes = ["table1", "table3"]     other suites; a training that several need is done once
 
     methods, arch, dataset, eps, seeds, recipe, [training], [[attacks]], [checks], [[measures]]
-    [[studies]]                         several studies; each repeats what it changes of the above
+    [[studies]]                         several studies; each states what it changes of the above
 
-    [sizes.tiny]                        a smaller size; `full` is the file as it stands
-    archs = { "wrn-34-10" = "cnn" }     networks in the place of others
+    [sizes.tiny]                        a smaller size; `full` is the file without changes
+    archs = { "wrn-34-10" = "cnn" }     replacements of networks
     dataset = "digits"
-    reference_eps = "0.2"               in the place of 8/255: every eps scales with it
+    reference_eps = "0.2"               replaces 8/255: every eps is scaled with it
     training = { epochs = 4 }
-    train_size, test_size               images
-    first = { autoattack = 16 }         images of an attack, or of `checks` or a measure, at most
-    checks = { steps = 100 }            how far the checks go
-    measures = { n_points = 11 }        parameters of measures that have them
+    train_size, test_size               number of images
+    first = { autoattack = 16 }         most images per attack, measure, or `checks`
+    checks = { steps = 100 }            effort of the checks
+    measures = { n_points = 11 }        parameters of the measures that have them
 
-A smaller size is never presented as the paper's. A key that is not of these, and a name in `archs`,
-`first` or `measures` that the suite does not have, is refused.
+A smaller size is never presented as the paper's. Unknown keys are refused, as are names in
+`archs`, `first` or `measures` that the suite does not have.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any
 
 from bench.eps import REFERENCE_EPS, parse_eps
-from bench.errors import ConfigError, refuse_unknown
+from bench.errors import ConfigError, refuse_unknown, refuse_unknown_keys
+from bench.papers import papers
 from bench.recipe import recipe_values
 from bench.spec import CHECKPOINTS
 from bench.study import AskedAttack, AskedMeasures, Study
@@ -38,7 +40,7 @@ from bench.study import AskedAttack, AskedMeasures, Study
 FULL = "full"
 _OWN = ("names", "checkpoints", "first")
 _EFFORT = ("steps", "samples", "restarts")
-"""Keys of `[checks]` beside those: the fields of the checks' `Effort`, which needs torch."""
+"""Other keys of `[checks]`: the fields of the checks' `Effort`, which needs torch."""
 _STUDY = (
     *("title", "methods", "arch", "dataset", "eps", "seeds", "recipe"),
     *("training", "attacks", "checks", "measures"),
@@ -51,7 +53,7 @@ _SIZE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """What to train and to measure for one artefact or several."""
+    """What to train and measure for one or several tables and figures."""
 
     name: str
     title: str
@@ -59,7 +61,7 @@ class Suite:
     studies: tuple[Study, ...]
 
     def only(self) -> Study:
-        """The one study that options of the command line change; raises ConfigError if several."""
+        """Return the suite's one study; raises ConfigError where it has several."""
         if len(self.studies) > 1:
             raise ConfigError(
                 f"suite '{self.name}' has several studies, which --methods, --arch, --eps, "
@@ -69,12 +71,12 @@ class Suite:
 
 
 def list_suites() -> list[tuple[str, str]]:
-    """Names and titles of the suites in the package."""
+    """Return the names and titles of all suites."""
     return [(name, str(_table(name)["title"])) for name in _names()]
 
 
 def load_suite(name: str, size: str | None = None) -> Suite:
-    """A suite of the package in one of its sizes; raises ConfigError for what is not there."""
+    """Return a suite in one of its sizes; raises ConfigError for an unknown name or size."""
     refuse_unknown("suite", [name], _names())
     chosen = size or FULL
     if chosen not in sizes(name):
@@ -90,7 +92,7 @@ def load_suite(name: str, size: str | None = None) -> Suite:
 
 
 def sizes(name: str) -> list[str]:
-    """Of a suite and of those that it includes: the largest first."""
+    """Return the sizes of a suite and of those that it includes, the largest first."""
     table = _table(name)
     found = dict.fromkeys([FULL, *table.get("sizes", {})])
     for included in table.get("includes", ()):
@@ -100,7 +102,7 @@ def sizes(name: str) -> list[str]:
 
 def _studies(name: str, size: str) -> Iterator[Study]:
     table = _table(name)
-    _refuse_unknown_keys(name, table)
+    refuse_unknown_keys(f"suite {name}", _keys(table))
     for included in table.get("includes", ()):
         yield from _studies(included, size)
     if "methods" in table or "studies" in table:
@@ -109,30 +111,27 @@ def _studies(name: str, size: str) -> Iterator[Study]:
             yield _study(name, size, {**table, **own}, changes)
 
 
-def _refuse_unknown_keys(name: str, table: Mapping[str, Any]) -> None:
+def _keys(table: Mapping[str, Any]) -> Iterator[tuple[str, Iterable[str], Collection[str]]]:
+    """Yield the name, keys and known keys of every table of a suite's file."""
     own = table.get("studies", [])
-
-    def check(where: str, found: Iterable[str], known: Collection[str]) -> None:
-        refuse_unknown(f"key (suite {name}, {where})", found, known)
-
-    check("top level", table, (*_STUDY, "includes", "studies", "sizes"))
+    yield "top level", table, (*_STUDY, "includes", "studies", "sizes")
     for study in own:
-        check("[[studies]]", study, _STUDY)
+        yield "[[studies]]", study, _STUDY
     for part in (table, *own):
-        check("[training]", part.get("training", ()), recipe_values())
-        check("[checks]", part.get("checks", ()), (*_OWN, *_EFFORT))
+        yield "[training]", part.get("training", ()), recipe_values()
+        yield "[checks]", part.get("checks", ()), (*_OWN, *_EFFORT)
         for group in part.get("attacks", ()):
-            check("[[attacks]]", group, (*_OWN, "split"))
+            yield "[[attacks]]", group, (*_OWN, "split")
     has = _names_in([{**table, **study} for study in own] or [table])
     for size, changes in table.get("sizes", {}).items():
-        check(f"[sizes.{size}]", changes, _SIZE)
-        check(f"[sizes.{size}] training", changes.get("training", ()), recipe_values())
+        yield f"[sizes.{size}]", changes, _SIZE
+        yield f"[sizes.{size}] training", changes.get("training", ()), recipe_values()
         for key, known in has.items():
-            check(f"[sizes.{size}] {key}", changes.get(key, ()), known)
+            yield f"[sizes.{size}] {key}", changes.get(key, ()), known
 
 
 def _names_in(studies: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
-    """What the tables of a size may name: it changes what the studies have, and adds nothing."""
+    """Return the names that the tables of a size may change; a size adds none."""
     has: dict[str, set[str]] = {"archs": set(), "first": set(), "checks": set(), "measures": set()}
     for study in studies:
         has["archs"] |= {study["arch"]} if "arch" in study else set()
@@ -150,7 +149,7 @@ def _names_in(studies: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
 def _study(name: str, size: str, table: Mapping[str, Any], changes: Mapping[str, Any]) -> Study:
     first = changes.get("first", {})
     factor = parse_eps(str(changes.get("reference_eps", REFERENCE_EPS))) / REFERENCE_EPS
-    study = Study(
+    return Study(
         suite=name,
         size=size if _table(name).get("sizes") else "",
         title=table["title"],
@@ -162,10 +161,11 @@ def _study(name: str, size: str, table: Mapping[str, Any], changes: Mapping[str,
         recipe=table["recipe"],
         attacks=tuple(_attacks(table, first, factor)),
         checks=_checks(table, changes) if "checks" in table else None,
-        measures=tuple(_measures(group, first, changes) for group in table.get("measures", ())),
+        measures=tuple(_measures(group, changes) for group in table.get("measures", ())),
         training={**table.get("training", {}), **changes.get("training", {})},
+        train_size=changes.get("train_size"),
+        test_size=changes.get("test_size"),
     )
-    return replace(study, train_size=changes.get("train_size"), test_size=changes.get("test_size"))
 
 
 def _attacks(
@@ -187,41 +187,41 @@ def _attacks(
 
 def _checks(table: Mapping[str, Any], changes: Mapping[str, Any]) -> AskedMeasures:
     group = {**table["checks"], **changes.get("checks", {})}
-    return _asked(group, changes.get("first", {}).get("checks"), {})
+    return _asked(group, changes.get("first", {}).get("checks"))
 
 
-def _measures(
-    group: Mapping[str, Any], first: Mapping[str, int], changes: Mapping[str, Any]
-) -> AskedMeasures:
-    limit = _least(*(first.get(name) for name in group.get("names", ())))
-    return _asked(group, limit, changes.get("measures", {}))
+def _measures(group: Mapping[str, Any], changes: Mapping[str, Any]) -> AskedMeasures:
+    smaller = {k: v for k, v in changes.get("measures", {}).items() if k in group}
+    first = changes.get("first", {})
+    return _asked({**group, **smaller}, *(first.get(name) for name in group.get("names", ())))
 
 
-def _asked(
-    group: Mapping[str, Any], limit: int | None, smaller: Mapping[str, Any]
-) -> AskedMeasures:
+def _asked(group: Mapping[str, Any], *limits: int | None) -> AskedMeasures:
     default = AskedMeasures()
-    names = tuple(group.get("names", default.names))
-    params = {key: value for key, value in group.items() if key not in _OWN}
     return AskedMeasures(
-        names=names,
+        names=tuple(group.get("names", default.names)),
         checkpoints=tuple(group.get("checkpoints", default.checkpoints)),
-        first=_least(group.get("first", default.first), limit),
-        params={key: smaller.get(key, value) for key, value in params.items()},
+        first=_least(group.get("first", default.first), *limits),
+        params={key: value for key, value in group.items() if key not in _OWN},
     )
 
 
 def _least(*counts: int | None) -> int | None:
-    """The smallest that is given."""
     return min((count for count in counts if count is not None), default=None)
 
 
-@cache
 def _names() -> tuple[str, ...]:
-    folder = files("bench") / "suites"
-    return tuple(sorted(e.name[:-5] for e in folder.iterdir() if e.name.endswith(".toml")))
+    return tuple(sorted(_files()))
+
+
+@cache
+def _files() -> dict[str, Traversable]:
+    """Map the name of every suite, of the package and of its papers, to its file."""
+    folders = [files("bench") / "suites", *(paper.folder / "suites" for paper in papers())]
+    found = [file for folder in folders if folder.is_dir() for file in folder.iterdir()]
+    return {file.name[:-5]: file for file in found if file.name.endswith(".toml")}
 
 
 @cache
 def _table(name: str) -> dict[str, Any]:
-    return tomllib.loads((files("bench") / "suites" / f"{name}.toml").read_text())
+    return tomllib.loads(_files()[name].read_text())

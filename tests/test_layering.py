@@ -1,4 +1,4 @@
-"""The import rules: lower levels only, methods see the api alone, the report sees no torch."""
+"""What methods import, and what starts without torch; `make lint` checks the rest of the layers."""
 
 from __future__ import annotations
 
@@ -9,80 +9,48 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-LEVELS = {
-    0: "errors eps storage spec precision recipe measured outcomes records folder study suite "
-    "provenance "
-    "seeding threat losses progress machine papers",
-    1: "data archs attacks",
-    2: "method registry api",
-    3: "training evaluation",
-    4: "asked plan plan_runs trained cluster runner estimate dryrun external attack_given "
-    "rechecking listing report against verify speed doctor cat",
-    5: "commands cli __main__",
-}
-LEVEL = {name: level for level, names in LEVELS.items() for name in names.split()}
-FILES = sorted((ROOT / "bench").rglob("*.py"))
-NO_TORCH = (
-    "errors",
-    "eps",
-    "storage",
-    "spec",
-    "precision",
-    "recipe",
-    "measured",
-    "outcomes",
-    "records",
-    "folder",
-    "provenance",
-    "study",
-    "suite",
-    "report",
-)
+METHODS = sorted((Path(__file__).parent.parent / "methods").glob("*.py"))
+START = """
+import sys, time
+from bench.cli import main
+code = 0
+try:
+    main(sys.argv[3:])
+except SystemExit as error:
+    code = error.code
+loaded = sorted(set(sys.argv[2].split(",")) & set(sys.modules))
+sys.exit(f"loaded {loaded}" if loaded or time.process_time() > float(sys.argv[1]) else code)
+"""
 
 
-def imported(path: Path) -> set[str]:
-    """Full names of the modules that a file imports anywhere in it."""
+@pytest.mark.parametrize("path", METHODS, ids=lambda p: p.stem)
+def test_methods_import_the_api_and_at_most_one_other_method(path: Path) -> None:
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+            assert node.level == 0, "relative import"
+            names.add(str(node.module))
+    ours = {name for name in names if name.split(".")[0] in ("bench", "methods")}
+    others = {name for name in ours if name.startswith("methods.")}
+    assert ours - others <= {"bench.api"}
+    assert len(others) <= 1
 
 
-def part(path: Path) -> str:
-    """The module or package directly below `bench` that a file belongs to."""
-    parts = path.relative_to(ROOT / "bench").parts
-    return (parts[1] if parts[0] == "papers" and len(parts) > 2 else parts[0]).removesuffix(".py")
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_bench_imports_lower_levels_only(path: Path) -> None:
-    own = part(path)
-    if own == "__init__":
-        assert path.read_text() == ""
-        return
-    for name in imported(path):
-        head, _, rest = name.partition(".")
-        assert head != "methods", f"{path} imports {name}"
-        if head != "bench":
-            continue
-        other = rest.split(".")[0]
-        assert LEVEL[other] <= LEVEL[own], f"{path} imports {name}, which is above it"
-        assert {own, other} != {"training", "evaluation"}, f"{path} imports {name}"
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "methods").glob("*.py")), ids=lambda p: p.stem)
-def test_methods_import_the_api_and_at_most_one_other_method(path: Path) -> None:
-    ours = {n for n in imported(path) if n.split(".")[0] in ("bench", "methods")}
-    assert all(n.startswith(("bench.api.", "methods.")) for n in ours), ours
-    assert len({n.split(".")[1] for n in ours if n.startswith("methods.")}) <= 1
-
-
-@pytest.mark.parametrize("name", [*NO_TORCH, "cli"])
-def test_starts_without_torch(name: str) -> None:
-    code = f"import sys, bench.{name}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+@pytest.mark.parametrize(
+    ("arguments", "cpu_seconds", "absent", "code"),
+    [
+        (["--help"], 0.3, "torch,pandas,matplotlib,rich", 0),
+        (["run", "--suite", "nowhere"], 0.5, "torch,pandas,matplotlib", 2),
+        (["report", "--results", "nowhere"], 60, "torch", 2),
+        (["compare", "madry", "trades", "--results", "nowhere"], 60, "torch", 2),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_command_starts_without_what_it_does_not_need(
+    arguments: list[str], cpu_seconds: float, absent: str, code: int
+) -> None:
+    command = [sys.executable, "-c", START, str(cpu_seconds), absent, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "loaded" in done.stderr) == (code, False), done.stderr

@@ -111,7 +111,8 @@ def run(
     suite, studies = _studies(options)  # a mistake in the options needs no torch to be told
     from bench.against import verdicts, with_rivals
     from bench.dryrun import describe_plan
-    from bench.plan import make_plans
+    from bench.manifest import add_to_manifests
+    from bench.plan import make_plans, suite_manifests
     from bench.runner import Runner
 
     own = studies[0].methods
@@ -129,6 +130,7 @@ def run(
             texts = [describe_plan(plan, results, chosen, reporter) for plan in plans]
             click.echo("\n\n".join(texts))
             return
+        add_to_manifests(results, [found for plan in plans for found in suite_manifests(plan)])
         before = [status for plan in plans for status in plan.statuses(results)]
         origin = {"command": command, "suite": suite.name}
         with helpers:

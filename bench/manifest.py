@@ -1,0 +1,125 @@
+"""Which runs, evaluations and measures belong to a suite, written when they are planned. No torch.
+
+    results/suites/NAME.json         the suite in the paper's size
+    results/suites/NAME@SIZE.json    a smaller size
+
+`bench run` adds to these files and never removes from them, so they also hold the seeds, data
+variants and earlier versions of other commands. A run is in the manifest of every suite that would
+train it, whichever suite the command named; a run trained otherwise (other epochs, say) is in none.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bench.errors import RecordError
+from bench.storage import keep_aside, read_json, write_json
+from bench.suite import FULL
+
+FOLDER = "suites"
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class PlannedRun:
+    """One training of a suite, and what the suite asks of its checkpoints."""
+
+    study: int
+    """Position of the study among the suite's own, without those of suites that it includes."""
+    dataset: str
+    """The data variant's name in the records."""
+    method: str
+    seed: int
+    arch: str
+    eps: float
+    """Radius at which the suite attacks it."""
+    run_id: str
+    evaluations: tuple[str, ...] = ()
+    measures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What belongs to a suite in one size, done or not."""
+
+    suite: str
+    size: str
+    """full, or the name of a smaller size."""
+    runs: tuple[PlannedRun, ...]
+    evaluations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Evaluation id -> attack, checkpoint, split, eps, n_examples."""
+    measures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Measure id -> name, checkpoint, split, eps, n_examples."""
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.suite}.json" if self.size == FULL else f"{self.suite}@{self.size}.json"
+
+    def merged(self, other: Manifest) -> Manifest:
+        """Return a manifest with the runs, evaluations and measures of both."""
+        runs: dict[tuple[int, str], PlannedRun] = {}
+        for run in (*self.runs, *other.runs):
+            earlier = runs.get((run.study, run.run_id), run)
+            runs[run.study, run.run_id] = replace(
+                run,
+                evaluations=tuple(sorted({*earlier.evaluations, *run.evaluations})),
+                measures=tuple(sorted({*earlier.measures, *run.measures})),
+            )
+        return replace(
+            self,
+            runs=tuple(sorted(runs.values())),
+            evaluations=dict(sorted({**self.evaluations, **other.evaluations}.items())),
+            measures=dict(sorted({**self.measures, **other.measures}.items())),
+        )
+
+
+def read_manifests(results: str | Path) -> list[Manifest]:
+    """Return every manifest of a results folder; raises RecordError for a damaged one."""
+    return [load_manifest(path) for path in manifest_files(results)]
+
+
+def manifest_files(results: str | Path) -> list[Path]:
+    return sorted(Path(results, FOLDER).glob("*.json"))
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Return the manifest in `path`; raises RecordError where it is damaged."""
+    content = read_json(path)
+    try:
+        runs = tuple(PlannedRun(**_tuples(run)) for run in content["runs"])
+        return Manifest(**{**content, "runs": runs})
+    except (AttributeError, KeyError, TypeError) as error:
+        raise RecordError(f"{path} is damaged: {error!r}") from None
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+
+
+def add_to_manifests(results: Path, manifests: Sequence[Manifest]) -> None:
+    """Merge manifests into those of a results folder; safe with several processes at once."""
+    if not manifests:
+        return
+    folder = results / FOLDER
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("a")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError as error:
+        raise RecordError(
+            f"cannot write {folder}: {error.strerror}; name another folder with --results"
+        ) from None
+    with lock:
+        for manifest in manifests:
+            path = folder / manifest.file_name
+            earlier = None
+            try:
+                earlier = load_manifest(path) if path.exists() else None
+            except RecordError:
+                keep_aside(path)
+            merged = (earlier or manifest).merged(manifest)
+            if merged != earlier:
+                write_json(path, asdict(merged))
