@@ -23,7 +23,7 @@ import pyautoattack
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.attack import AttackWarning, Search, Stages
+from bench.attacks.attack import Attack, AttackWarning, Search, Stages
 from bench.attacks.maximise import attack_mode, check_choice
 from bench.attacks.search import searched
 from bench.attacks.sequence import in_turn
@@ -39,10 +39,12 @@ PARTS = {
 }
 N_TARGETS = 9
 """Target classes of the targeted parts, where there are as many."""
+MIN_CLASSES = 4
+"""The targeted DLR loss takes the four largest logits."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoAttackPart:
+class AutoAttackPart(Attack):
     """One attack of the package, with the settings of one of its versions."""
 
     part: str
@@ -56,9 +58,12 @@ class AutoAttackPart:
         return self.part
 
     @property
-    def search(self) -> Search:
-        """The network itself, as the package does."""
-        return "network"
+    def is_autoattack(self) -> bool:
+        return True
+
+    @property
+    def min_classes(self) -> int:
+        return MIN_CLASSES
 
     def __call__(
         self,
@@ -159,7 +164,7 @@ class PartOn(AutoAttackPart):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cascade:
+class Cascade(Attack):
     """Attacks one after the other, each on the images that the earlier ones did not break."""
 
     parts: tuple[AutoAttackPart, ...]
@@ -169,6 +174,14 @@ class Cascade:
     def stages(self) -> Stages:
         """The parts with their names."""
         return tuple((part.name, part) for part in self.parts)
+
+    @property
+    def is_autoattack(self) -> bool:
+        return True
+
+    @property
+    def min_classes(self) -> int:
+        return MIN_CLASSES
 
     @property
     def search(self) -> Search:
@@ -217,9 +230,10 @@ def fast_cascade(search: Search) -> Cascade:
 def n_classes(model: nn.Module, x: Tensor) -> int:
     """Number of logits; raises ConfigError below 4, where the DLR loss is not defined."""
     n = int(model(x[:1]).shape[1])
-    if n < 4:
+    if n < MIN_CLASSES:
         raise ConfigError(
-            f"AutoAttack needs at least 4 classes and the model has {n}; use --attacks pgd-20,cw"
+            f"AutoAttack needs at least {MIN_CLASSES} classes and the model has {n}; "
+            "use --attacks pgd-20,cw"
         )
     return n
 

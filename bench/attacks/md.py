@@ -17,7 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.attack import Search
+from bench.attacks.attack import Attack, Search
 from bench.attacks.maximise import Objective
 from bench.attacks.search import searched
 from bench.attacks.sequence import ascend_in_turn
@@ -29,7 +29,7 @@ Term = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MD:
+class MD(Attack):
     """Two runs: -Z_y for the first steps of one, max_{j != y} Z_j for those of the other.
 
     The remaining steps of both are on the margin. Step i of a stage of n steps is

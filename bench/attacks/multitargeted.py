@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.attack import Search
+from bench.attacks.attack import Attack, Search
 from bench.attacks.maximise import Objective, attack_mode, check_choice
 from bench.attacks.search import searched
 from bench.attacks.sequence import ascend_in_turn
@@ -35,7 +35,7 @@ TYPICAL_TARGETS = 9
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultiTargeted:
+class MultiTargeted(Attack):
     """PGD by signed steps towards each of the K - 1 other classes; any of them may break an image.
 
     The targets of an image come in falling order of its clean logits. Runs start from uniform

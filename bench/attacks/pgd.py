@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.attack import Search
+from bench.attacks.attack import Attack, Search
 from bench.attacks.maximise import Keep, ModelMode, Objective, Start, check_choice
 from bench.attacks.search import searched
 from bench.attacks.sequence import ascend_in_turn, still_right
@@ -31,7 +31,7 @@ LOSSES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class PGD:
+class PGD(Attack):
     """Projected gradient ascent on a loss, by signed steps (Madry et al., arXiv 1706.06083)."""
 
     steps: int
@@ -169,10 +169,14 @@ class PGDOn(PGD):
         if copy is model or len(x) == 0:
             return x_adv
         again = misled(copy, x_adv, y, still_right(model, x_adv, y))
-        x_adv[again] = self.further(model, x[again], y[again], threat, x_adv[again])
+        x_adv[again] = self.refine(model, x[again], y[again], threat, x_adv[again])
         return x_adv
 
-    def further(
+    @property
+    def refines(self) -> bool:
+        return True
+
+    def refine(
         self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, start: Tensor
     ) -> Tensor:
         """(n, C, H, W) -> x_adv: the same attack on the network, from where the copy left it."""
@@ -189,11 +193,12 @@ def misled(copy: nn.Module, x_adv: Tensor, y: Tensor, right: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clean:
+class Clean(Attack):
     """No attack: the images as they are."""
 
-    search: ClassVar[Search] = "network"
-    passes = (0, 1)
+    @property
+    def passes(self) -> tuple[int, int]:
+        return 0, 1
 
     def __call__(
         self,

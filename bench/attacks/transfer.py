@@ -42,7 +42,7 @@ class Ensemble(Holder):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransferPart:
+class TransferPart(Attack):
     """One attack, run on the surrogate whatever model is given."""
 
     crafted_with: str
@@ -86,7 +86,7 @@ class TransferPart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transfer:
+class Transfer(Attack):
     """Attacks on a surrogate, one after the other; an image is broken if one of them breaks it.
 
     The surrogate is attacked in eval mode and left as it was. All parts draw from the one seed.
