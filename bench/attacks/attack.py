@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,12 @@ from bench.threat import Threat
 
 Search = Literal["network", "fp32", "bf16"]
 """What an attack searches on: the network itself, its FastCopy, or its FastCopy in bf16."""
+
+COPIES: tuple[tuple[str, Search, str], ...] = (
+    ("", "bf16", "a bf16 copy with folded BatchNorm"),
+    ("-fp32", "fp32", "an fp32 copy with folded BatchNorm"),
+)
+"""Suffix of the names of attacks that search on a copy, which copy, and the same in words."""
 
 
 class AttackWarning(UserWarning):
@@ -23,6 +29,16 @@ class Attack:
     An attack decides nothing about success: the evaluator projects, judges and counts. A subclass
     is a frozen dataclass whose fields are its parameters, which enter records; it writes `__call__`
     and `passes`, and overrides what else differs.
+    """
+
+    is_autoattack: ClassVar[bool] = False
+    """Whether it runs the AutoAttack package, which has its own checks of the model."""
+    min_classes: ClassVar[int] = 2
+    """The fewest classes that a model must have."""
+    refines: ClassVar[bool] = False
+    """Whether `refine` continues on the network with images that only its copy misclassifies.
+
+    The evaluator then calls the attack on the copy, judges the images, and calls `refine`.
     """
 
     @property
@@ -47,24 +63,6 @@ class Attack:
     def sources(self) -> tuple[str, ...]:
         """The networks that images are crafted on, by method name; empty for the model itself."""
         return ()
-
-    @property
-    def is_autoattack(self) -> bool:
-        """Whether it runs the AutoAttack package, which has its own checks of the model."""
-        return False
-
-    @property
-    def min_classes(self) -> int:
-        """The fewest classes that a model must have."""
-        return 2
-
-    @property
-    def refines(self) -> bool:
-        """Whether `refine` continues on the network with images that only its copy misclassifies.
-
-        The evaluator then calls the attack on the copy, judges the images, and calls `refine`.
-        """
-        return False
 
     def refine(
         self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, start: Tensor
@@ -91,3 +89,8 @@ class Attack:
 
 
 Stages: TypeAlias = "tuple[tuple[str, Attack], ...]"
+Definitions: TypeAlias = "dict[str, tuple[Attack, str]]"
+"""Name -> the attack, and a line that says what it does and whose definition it is.
+
+A module of this folder that has a dict `DEFINITIONS` of this type adds its attacks.
+"""

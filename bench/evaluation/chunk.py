@@ -20,10 +20,9 @@ from torch import Tensor, nn
 
 from bench.archs.rows import filled
 from bench.attacks import Attack, AttackWarning, get_attack
-from bench.attacks.blocks import MIN_ROWS, Blocked
+from bench.attacks.blocks import MIN_ROWS, Blocked, searched
 from bench.attacks.maximise import attack_mode
-from bench.attacks.pgd import misled
-from bench.attacks.search import searched
+from bench.attacks.pgd import only_copy_fooled
 from bench.evaluation.check import Check
 from bench.evaluation.package_checks import is_autoattack, package_checks
 from bench.seeding import generator_for
@@ -175,7 +174,7 @@ class _Work:
         else:
             right, projected = self._verified(x, y, x_adv, name)
         if on is not self.blocked:
-            again = misled(on, projected, y, right)
+            again = only_copy_fooled(on, projected, y, right)
             if len(again) > 0:
                 start = projected[again]
                 x_adv = attack.refine(self.blocked, x[again], y[again], self.threat, start)
