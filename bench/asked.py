@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from inspect import signature
 from typing import Any
 
-from bench.attacks import AutoAttackPart, Cascade, Transfer, attack_params, get_attack
+from bench.attacks import attack_params, get_attack
 from bench.data import Dataset
 from bench.data.dataset import first_images
 from bench.errors import ConfigError, refuse_unknown
@@ -16,8 +16,6 @@ from bench.evaluation.measures import MEASURES
 from bench.spec import EvalSpec, MeasureSpec
 from bench.study import AskedAttack, AskedMeasures
 
-AUTOATTACK_CLASSES = 4
-"""Its targeted DLR loss is made of the four largest logits."""
 TWIN = "natural"
 """The method whose network the checks take for undefended."""
 
@@ -100,12 +98,11 @@ class Asked:
 
         Nothing is refused where the model may know more classes than the data show.
         """
-        too_few = self.dataset.all_classes and self.dataset.num_classes < AUTOATTACK_CLASSES
         for attack in attacks:
-            is_autoattack = isinstance(get_attack(attack.name), AutoAttackPart | Cascade)
-            if is_autoattack and too_few:
+            least = get_attack(attack.name).min_classes
+            if self.dataset.all_classes and self.dataset.num_classes < least:
                 raise ConfigError(
-                    f"attack '{attack.name}' needs at least {AUTOATTACK_CLASSES} classes and "
+                    f"attack '{attack.name}' needs at least {least} classes and "
                     f"{self.dataset.name} has {self.dataset.num_classes}; "
                     "use --attacks pgd-20,cw"
                 )
@@ -121,8 +118,7 @@ class Asked:
 
 def sources(attack: str) -> tuple[str, ...]:
     """The models that a transfer attack is crafted on, by name; nothing for other attacks."""
-    found = get_attack(attack)
-    return found.sources if isinstance(found, Transfer) else ()
+    return get_attack(attack).sources
 
 
 def all_sources(attacks: Sequence[AskedAttack], checks: AskedMeasures | None) -> list[str]:

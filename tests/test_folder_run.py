@@ -17,7 +17,7 @@ from torch import Tensor
 from bench.archs.weights import read_weights
 from bench.cli import main
 from bench.data import stream
-from bench.data.decode import centre, crop
+from bench.data.stream import centre, crop
 from bench.folder import RunFolder
 from bench.plan import make_plan
 from bench.progress import Reporter

@@ -1,8 +1,4 @@
-"""Attacks by name.
-
-An attack is a frozen dataclass that is called as
-`attack(model, x, y, threat, generator=g) -> x_adv`; it decides nothing about success.
-"""
+"""Attacks by name: `get_attack("pgd-20")(model, x, y, threat, generator=g) -> x_adv`."""
 
 from __future__ import annotations
 
@@ -30,10 +26,10 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
 
 
 def get_attack(name: str, **params: Any) -> Attack:
-    """The attack of that name, with `params` in place of its own.
+    """Return the attack called `name`, with its parameters replaced by `params`.
 
-    `transfer:A+B` names the sources of a transfer; `surrogate=` gives it their networks. Raises
-    ConfigError for a name or a parameter that is unknown, with the nearest known one.
+    `transfer:A+B` names the sources of a transfer; `surrogate=` takes their networks. Raises
+    ConfigError for an unknown name or parameter, with the nearest known one.
     """
     base, colon, sources = name.partition(":")
     if base == NAME and colon:
@@ -50,12 +46,11 @@ def get_attack(name: str, **params: Any) -> Attack:
 
 
 def list_attacks() -> list[str]:
-    """Names, in the order of the table above."""
     return list(ATTACKS)
 
 
 def describe_attack(name: str) -> str:
-    """One line: what it does and whose definition it is."""
+    """Return one line: what the attack does, and whose definition it is."""
     if name in ATTACKS:
         return ATTACKS[name][1]
     attack = get_attack(name)
@@ -64,17 +59,17 @@ def describe_attack(name: str) -> str:
 
 
 def attack_params(name: str, **params: Any) -> dict[str, Any]:
-    """Every parameter of `get_attack(name, **params)` as plain JSON values, for its record."""
-    plain: dict[str, Any] = _plain(get_attack(name, **params))
-    return plain
+    """Return every parameter of `get_attack(name, **params)` as JSON values, for its record."""
+    found: dict[str, Any] = _as_json(get_attack(name, **params))
+    return found
 
 
-def _plain(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     """Fields that are not compared, such as a network, are no parameters."""
     if is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value) if f.compare}
+        return {f.name: _as_json(getattr(value, f.name)) for f in fields(value) if f.compare}
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(item) for item in value]
+        return [_as_json(item) for item in value]
     return value
 
 

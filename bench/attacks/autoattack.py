@@ -1,32 +1,34 @@
 """AutoAttack (Croce and Hein, arXiv 2003.01690): the package's own attack code, part by part.
 
-`pyautoattack` draws from the global generator, seeded anew for each part and batch, so that its
-result depends on how images are batched. Here a call is one chunk and one seed, and the evaluator
-makes the chunks; the survivors are then those of the package, run on that chunk with that seed.
+`pyautoattack` reseeds the global generator for each part and batch, so its result depends on the
+batch size. Here a call is one chunk and one seed, and the evaluator makes the chunks; survivors
+then equal those of the package, run on that chunk with that seed.
 
-Square's loop is run by code of our own, equal to the bit (`bench.attacks.square`). Parts that are
-asked to search on a copy, which promise no such thing, take several target classes at once
-(`bench.attacks.targets`) and have a FAB of our own (`bench.attacks.fab`).
+Square's loop is our own, bit-equal to the package's (`bench.attacks.square`). Parts that search on
+a copy need not be equal: they take several target classes at once (`bench.attacks.targets`) and
+run our own FAB (`bench.attacks.fab`).
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from logging.handlers import BufferingHandler
 from typing import Any, Literal
 
 import pyautoattack
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.attack import AttackWarning, Search, Stages
+from bench.attacks.attack import COPIES, Attack, AttackWarning, Definitions, Search, Stages
+from bench.attacks.blocks import searched
 from bench.attacks.maximise import attack_mode, check_choice
-from bench.attacks.search import searched
-from bench.attacks.sequence import in_turn
+from bench.attacks.restarts import in_turn
 from bench.attacks.square import search_squares
 from bench.attacks.targets import RUNS, by_groups
 from bench.errors import ConfigError
@@ -38,27 +40,25 @@ PARTS = {
     "rand": ("apgd-ce", "apgd-dlr"),
 }
 N_TARGETS = 9
-"""Target classes of the targeted parts, where there are as many."""
+"""Most target classes of the targeted parts."""
+MIN_CLASSES = 4
+"""The targeted DLR loss takes the four largest logits."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoAttackPart:
+class AutoAttackPart(Attack):
     """One attack of the package, with the settings of one of its versions."""
 
     part: str
     """apgd-ce, apgd-dlr, apgd-t, fab, fab-t or square."""
     version: Literal["standard", "plus", "rand"] = "standard"
-    """Whose restarts, iterations and samples."""
+    """Sets restarts, iterations and samples."""
+
+    is_autoattack, min_classes = True, MIN_CLASSES
 
     @property
     def name(self) -> str:
-        """Among the parts of a cascade."""
         return self.part
-
-    @property
-    def search(self) -> Search:
-        """The network itself, as the package does."""
-        return "network"
 
     def __call__(
         self,
@@ -70,10 +70,10 @@ class AutoAttackPart:
         generator: torch.Generator | None = None,
         rows: Tensor | None = None,
     ) -> Tensor:
-        """(B, C, H, W), (B,) -> x_adv; images that it did not break come back as they were.
+        """Return x_adv; images that were not broken come back unchanged.
 
-        The package takes a seed and no generator: it gets the one that `generator` began with.
-        `rows` has no effect: a call is a chunk.
+        The package takes a seed instead of a generator: the initial seed of `generator`. `rows`
+        has no effect, since a call is a chunk.
         """
         model = searched(model, self.search)
         seed = generator.initial_seed() if generator is not None else 0
@@ -92,7 +92,6 @@ class AutoAttackPart:
 
     @property
     def passes(self) -> tuple[int, int]:
-        """Gradients and plain forwards, about, of an image that nothing breaks."""
         iterations, restarts = 100, 5 if self.version == "plus" else 1
         samples = 20 if self.version == "rand" else 1
         return {
@@ -111,14 +110,14 @@ class AutoAttackPart:
     def _attack(
         self, model: nn.Module, threat: Threat, n_class: int, seed: int, device: torch.device
     ) -> Any:
-        def own_logits(images: Tensor) -> Tensor:  # Square writes into what it is given
+        def own_logits(images: Tensor) -> Tensor:  # Square writes into the logits
             logits: Tensor = model(images)
             return logits.clone()
 
         suite = pyautoattack.AutoAttack(
             own_logits, eps=threat.eps, seed=seed, version=self.version, device=device
         )
-        # the targeted parts sort the other classes and raise where there are fewer than asked for
+        # the targeted parts raise if there are fewer other classes than targets
         suite.apgd_targeted.n_target_classes = min(N_TARGETS, n_class - 1)
         suite.fab.n_target_classes = min(N_TARGETS, n_class - 1)
         if self.part in ("apgd-ce", "apgd-dlr"):
@@ -139,7 +138,7 @@ class AutoAttackPart:
 
 @dataclass(frozen=True, kw_only=True)
 class PartOn(AutoAttackPart):
-    """A part that searches where it is told to."""
+    """A part that searches on a chosen copy."""
 
     search: Search = "bf16"
     """network, fp32 (a copy in the model's own dtype) or bf16."""
@@ -149,7 +148,6 @@ class PartOn(AutoAttackPart):
 
     @property
     def name(self) -> str:
-        """Of its own even where the same part ran on a copy before."""
         return f"{self.part} on the network" if self.search == "network" else self.part
 
     def _perturb(self, attack: Any, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -159,25 +157,24 @@ class PartOn(AutoAttackPart):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cascade:
+class Cascade(Attack):
     """Attacks one after the other, each on the images that the earlier ones did not break."""
 
     parts: tuple[AutoAttackPart, ...]
-    """In order. All draw from the one seed, as the package does."""
+    """In order. All draw from the one seed, like in the package."""
+
+    is_autoattack, min_classes = True, MIN_CLASSES
 
     @property
     def stages(self) -> Stages:
-        """The parts with their names."""
         return tuple((part.name, part) for part in self.parts)
 
     @property
     def search(self) -> Search:
-        """That of the first part."""
         return self.parts[0].search
 
     @property
     def passes(self) -> tuple[int, int]:
-        """Gradients and plain forwards, about, of an image that nothing breaks."""
         each = [part.passes for part in self.parts]
         return sum(gradients for gradients, _ in each), sum(forwards for _, forwards in each)
 
@@ -191,7 +188,6 @@ class Cascade:
         generator: torch.Generator | None = None,
         rows: Tensor | None = None,
     ) -> Tensor:
-        """(B, C, H, W), (B,) -> x_adv: for each image the part's result that broke it."""
 
         def run(part: AutoAttackPart, left: Tensor) -> Tensor:
             return part(model, x[left], y[left], threat, generator=generator)
@@ -200,35 +196,35 @@ class Cascade:
 
 
 def cascade(version: Literal["standard", "plus", "rand"]) -> Cascade:
-    """A version of AutoAttack as the package defines it."""
     return Cascade(parts=tuple(AutoAttackPart(part=p, version=version) for p in PARTS[version]))
 
 
 def fast_cascade(search: Search) -> Cascade:
-    """The standard version on a copy, and then apgd-ce on the network for what survived.
+    """Return the standard version on a copy, followed by apgd-ce on the network.
 
-    The last part meets the images that a copy alone gets wrong, and those whose gradients a copy
-    bends; it is the cheapest of the parts and the one that breaks most images.
+    The last part attacks the survivors, among them images that only the copy misclassifies or
+    whose gradients it distorts. It is the cheapest part and the one that breaks most images.
     """
     on_copy = (PartOn(part=part, search=search) for part in PARTS["standard"])
     return Cascade(parts=(*on_copy, PartOn(part=PARTS["standard"][0], search="network")))
 
 
 def n_classes(model: nn.Module, x: Tensor) -> int:
-    """Number of logits; raises ConfigError below 4, where the DLR loss is not defined."""
+    """The number of logits; raises ConfigError below 4, too few for the targeted DLR loss."""
     n = int(model(x[:1]).shape[1])
-    if n < 4:
+    if n < MIN_CLASSES:
         raise ConfigError(
-            f"AutoAttack needs at least 4 classes and the model has {n}; use --attacks pgd-20,cw"
+            f"AutoAttack needs at least {MIN_CLASSES} classes and the model has {n}; "
+            "use --attacks pgd-20,cw"
         )
     return n
 
 
 @contextmanager
 def _notices() -> Iterator[None]:
-    """The package's log messages as Python warnings, where a caller can collect them."""
-    logger = logging.getLogger("auto-attack")
-    handler = _Handler(logging.WARNING)
+    """Turn the package's log messages into AttackWarning, once each."""
+    logger, handler = logging.getLogger("auto-attack"), BufferingHandler(sys.maxsize)
+    handler.setLevel(logging.WARNING)
     propagate, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
     try:
@@ -236,14 +232,27 @@ def _notices() -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.propagate = propagate
-    for message in dict.fromkeys(handler.messages):
+    for message in dict.fromkeys(record.getMessage() for record in handler.buffer):
         warnings.warn(AttackWarning(message), stacklevel=3)
 
 
-class _Handler(logging.Handler):
-    def __init__(self, level: int) -> None:
-        super().__init__(level)
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
+DEFINITIONS: Definitions = {
+    "autoattack": (
+        cascade("standard"),
+        "AutoAttack, standard version: apgd-ce, apgd-t, fab-t, square",
+    ),
+    "autoattack-plus": (cascade("plus"), "AutoAttack, plus version: six parts, five restarts"),
+    "autoattack-rand": (cascade("rand"), "AutoAttack, rand version: two parts, 20 samples a step"),
+    **{
+        f"autoattack-fast{suffix}": (
+            fast_cascade(search),
+            f"AutoAttack's standard version searched on {copy}, then apgd-ce on the network itself "
+            "for what survived (ours; not a standard AutoAttack result)",
+        )
+        for suffix, search, copy in COPIES
+    },
+    **{
+        part: (AutoAttackPart(part=part), f"AutoAttack's {part} alone, as in the standard version")
+        for part in ("apgd-ce", "apgd-t", "fab-t", "square")
+    },
+}

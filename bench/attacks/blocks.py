@@ -1,24 +1,32 @@
-"""A model whose calls are cut into blocks, so that memory is bounded and no result moves."""
+"""Networks as attacks call them: in blocks, averaged, or replaced by a cheaper copy.
+
+Nothing is judged on a copy. The evaluator asks the network whether an image is broken, so a copy
+that errs costs the attack strength and never credits it with an image.
+"""
 
 from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from bench.archs.arch import Arch
 from bench.archs.fast import FastCopy
 from bench.archs.rows import filled
-from bench.attacks.attack import Search
-from bench.attacks.search import Holder, searched
+from bench.attacks.attack import AttackWarning, Search
+from bench.machine import has_fast_bf16
 
 MIN_ROWS = 16
 """Fewest rows of a block. Logits of fewer differ in their last bits from those of more."""
 
 
-class Blocked(Holder):
-    """Calls `model` on blocks of at most `batch_size` rows, a last short one padded to MIN_ROWS.
+class Blocked(nn.Module):
+    """Calls `model` on blocks of at most `batch_size` rows; a short last one is padded to MIN_ROWS.
 
     The padding repeats the last row; its logits are cut off and carry no gradient back. Images
-    that are one block whatever its size are not padded.
+    that are one block whatever its size are not padded. Memory is bounded and no result moves.
     """
 
     def __init__(self, model: nn.Module, batch_size: int) -> None:
@@ -30,15 +38,17 @@ class Blocked(Holder):
 
     @property
     def layout(self) -> torch.memory_format:
-        """That of the images which the model takes without a copy."""
+        """Memory layout of the images that the model takes without a copy."""
         found: torch.memory_format = getattr(self.model, "layout", torch.preserve_format)
         return found
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, K), a tensor of its own: Square writes into what it is given."""
+        """(B, C, H, W) -> (B, K), never a view: Square writes into the logits."""
         if len(x) <= self.batch_size:
-            return self._call(x).clone()
-        return torch.cat([self._block(block) for block in torch.split(x, self.batch_size)])
+            logits: Tensor = self.model(x)
+            return logits.clone()
+        blocks = torch.split(x, self.batch_size)
+        return torch.cat([self.model(filled(block, MIN_ROWS))[: len(block)] for block in blocks])
 
     def searched(self, search: Search) -> Blocked:
         """Blocks of the same size around a copy, which is made once and follows the weights."""
@@ -55,9 +65,48 @@ class Blocked(Holder):
             self._copies[search] = blocked
         return blocked
 
-    def _block(self, x: Tensor) -> Tensor:
-        return self._call(filled(x, MIN_ROWS))[: len(x)]
 
-    def _call(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.model(x)
-        return logits
+class Ensemble(nn.Module):
+    """The mean of the logits of several networks."""
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([network(x) for network in self.networks]).mean(0)
+
+    def searched(self, search: Search) -> Ensemble:
+        return Ensemble([searched(network, search) for network in self.networks])
+
+
+def searched(model: nn.Module, search: Search) -> nn.Module:
+    """Return what an attack on `model` searches on: `model`, or a copy with its present weights.
+
+    Only an `Arch` has a copy. Warns with AttackWarning if bf16 is requested and unavailable, or
+    slow on the model's device.
+    """
+    if search == "network" or isinstance(model, FastCopy):
+        return model
+    if isinstance(model, Blocked | Ensemble):
+        return model.searched(search)
+    if search == "bf16" and not _takes_bf16(model):
+        return model
+    return FastCopy(model, search) if isinstance(model, Arch) else model
+
+
+def _takes_bf16(model: nn.Module) -> bool:
+    weight = next(model.parameters(), torch.zeros(()))
+    if not isinstance(model, Arch) or weight.dtype != torch.float32:
+        _notice(
+            "the attack searched on the model itself: only networks built by `bench.archs`, in "
+            "float32, have a bf16 copy"
+        )
+        return False
+    if not has_fast_bf16(weight.device):
+        _notice("this device emulates bf16: an fp32 search is faster")
+    return True
+
+
+def _notice(text: str) -> None:
+    warnings.warn(AttackWarning(text), stacklevel=4)

@@ -1,8 +1,7 @@
-"""Targeted FAB (Croce and Hein, arXiv 1907.02044) in the max norm, as the package runs it.
+"""Targeted FAB (Croce and Hein, arXiv 1907.02044) in the max norm, with the package's steps.
 
-The projection at each step is made without sorting every image's pixels; each image has a target of
-its own; and an image leaves the batch once it is broken within eps, where the package goes on to
-bring it nearer.
+Differs from the package: the projection does not sort the pixels; each image has its own target;
+and an image leaves the batch once it is broken within eps, instead of being brought nearer.
 
 Shapes: n images C H W, or points of d coordinates; K classes.
 """
@@ -15,9 +14,9 @@ import torch
 from torch import Tensor
 
 MOST_STEPS = 64
-"""Some four are made; a length that is not found by then is a little short."""
+"""About four are needed; a length not found by then is slightly short."""
 PRECISION = 1e-6
-"""Of a length, relative to itself."""
+"""Relative precision of a length."""
 
 
 @torch.no_grad()
@@ -33,16 +32,16 @@ def nearest_by_linearising(
     eta: float,
     beta: float,
 ) -> tuple[Tensor, Tensor]:
-    """(n, C, H, W) in [0, 1], (n,), (n,) -> x_adv, and how far it is from x, (n,), in pixels.
+    """Return x_adv (n, C, H, W) and its distance from x, (n,), in pixels.
 
-    Where none was found, x itself, and inf. model: images to logits, (n, K).
+    If none was found, x itself and inf. x is in [0, 1]; y and target are (n,) class indices.
 
-    Each step goes onto the boundary between y and the target as it would be if the model were
-    linear, from here and, by a share of at most alpha_max, from x; beyond it by eta; and where that
-    is another class, back towards x by beta. An image that is no further than eps from x is done.
+    Each step projects the iterate and, with weight at most alpha_max, x onto the boundary between y
+    and the target of the linearised model, overshoots by eta and, if misclassified, moves back
+    towards x by beta. An image within eps of x is done.
     """
     best, distance = x.clone(), x.new_full((len(x),), torch.inf)
-    now, rows = x, torch.arange(len(x), device=x.device)  # of the images that are left
+    now, rows = x, torch.arange(len(x), device=x.device)  # of the remaining images
     for _ in range(n_iter):
         ahead, normals = _difference(model, now, y, target)
         points, normals = now.flatten(1), normals.flatten(1)
@@ -81,20 +80,20 @@ def _difference(
 
 
 def step_to_hyperplane(points: Tensor, normals: Tensor, offsets: Tensor) -> Tensor:
-    """(n, d) in [0, 1], (n, d), (n,) -> (n, d): the least step onto normal . z = offset in [0, 1].
+    """Return the smallest step (n, d), in the max norm, onto normal . z = offset within [0, 1].
 
-    Least in the max norm; where no point of the box is on the hyperplane, the step goes as far
-    towards it as the box allows. As `projection_linf` of the package, which sorts the pixels by
-    their room.
+    points: (n, d) in [0, 1]. normals: (n, d). offsets: (n,). If the hyperplane misses the box, the
+    step goes as far towards it as the box allows. Same result as the package's `projection_linf`,
+    which sorts the pixels by their distance to the box.
 
-    A coordinate moves by the common length or until the box ends: with rooms r and slopes |w|
-    what is covered, sum |w| min(r, length), is concave in the length, so that Newton's steps from
-    0 grow to the length that covers the distance and never beyond.
+    Each coordinate moves by a common length, or to the edge of the box. With rooms r and slopes |w|
+    the covered distance sum |w| min(r, length) is concave in the length, so Newton's steps from 0
+    increase to the solution and never overshoot.
     """
     distance = torch.linalg.vecdot(normals, points) - offsets
     towards = torch.where(distance >= 0, -1.0, 1.0).to(normals.dtype).unsqueeze(1) * normals
     slopes = towards.abs()
-    is_up = torch.gt(towards, 0, out=torch.empty_like(towards))  # as numbers, which cost less
+    is_up = torch.gt(towards, 0, out=torch.empty_like(towards))  # floats are faster than bools here
     room = is_up - points * (2 * is_up - 1)
     length = torch.zeros_like(distance).unsqueeze(1)
     missing = distance.abs().unsqueeze(1)

@@ -1,26 +1,24 @@
 """Margin decomposition (Ma et al., arXiv 2006.13726), for models with imbalanced gradients.
 
-Where one term of the margin max_{j != y} Z_j - Z_y has a much larger gradient than the other, the
-ascent follows that term alone, often the wrong way. So each run first climbs one of the terms and
-then, from where that led, the whole margin.
+If one term of the margin max_{j != y} Z_j - Z_y has a much larger gradient than the other, the
+ascent follows that term only, often the wrong way. So each run first climbs one of the terms and
+then, from there, the whole margin.
 
-Shapes: B batch, C H W image, K classes.
+Shapes: B batch, K classes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
-from bench.attacks.attack import Search
+from bench.attacks.attack import Definitions
 from bench.attacks.maximise import Objective
-from bench.attacks.search import searched
-from bench.attacks.sequence import ascend_in_turn
+from bench.attacks.restarts import Aim, Ascent
 from bench.errors import ConfigError
 from bench.losses import best_other, margin, true_logit
 from bench.threat import Threat
@@ -29,13 +27,13 @@ Term = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MD:
-    """Two runs: -Z_y for the first steps of one, max_{j != y} Z_j for those of the other.
+class MD(Ascent):
+    """Two runs: one begins on -Z_y, the other on max_{j != y} Z_j; both end on the margin.
 
-    The remaining steps of both are on the margin. Step i of a stage of n steps is
-    `relative_step` eps (1 + cos(pi i / n)) / 2, so each stage begins with jumps across the ball and
-    ends with small steps. Both runs start from uniform noise; an image that the first run broke is
-    not attacked again; the first misclassified iterate of a run counts.
+    Step i of a stage of n steps is `relative_step` eps (1 + cos(pi i / n)) / 2, so each stage
+    begins with jumps across the ball and ends with small steps. Both runs start from uniform noise;
+    an image that the first run broke is not attacked again; the first misclassified iterate of a
+    run counts.
 
     Differs from the authors' code: there the very first step climbs Z_y, away from an error; the
     cosines lag a step behind; and that of the first stage is as long as the second's, so that the
@@ -43,11 +41,13 @@ class MD:
     """
 
     steps: int = 50
-    """Gradient steps of a run."""
+    """Gradient steps per run."""
     first_steps: int = 20
-    """How many of them are on one term."""
+    """Steps on one term."""
     relative_step: float = 2.0
     """Length of the first step of a stage, in units of eps."""
+
+    start = "uniform-unclipped"
 
     def __post_init__(self) -> None:
         if not 1 <= self.first_steps < self.steps:
@@ -55,53 +55,34 @@ class MD:
                 f"first_steps = {self.first_steps} is out of range: "
                 f"at least 1 and below steps = {self.steps}"
             )
-        if not self.relative_step > 0:
-            raise ConfigError(f"relative_step = {self.relative_step} is out of range: above 0")
-
-    @property
-    def search(self) -> Search:
-        """A copy in the model's own dtype."""
-        return "fp32"
+        super().__post_init__()
 
     @property
     def passes(self) -> tuple[int, int]:
-        """Gradients and plain forwards, about, of an image that nothing breaks."""
         return 2 * self.steps, 3
 
-    def __call__(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        threat: Threat,
-        *,
-        generator: torch.Generator | None = None,
-        rows: Tensor | None = None,
-    ) -> Tensor:
-        """(B, C, H, W) in [0, 1], (B,) -> x_adv (B, C, H, W), detached, inside the threat.
-
-        rows: (B,) places of these images in a frame of 256, which the noise is drawn for.
-        """
+    def aims(self, model: nn.Module, x: Tensor, y: Tensor) -> Sequence[Aim]:
         terms: tuple[Term, ...] = (lambda logits, y: -true_logit(logits, y), best_other)
-        return ascend_in_turn(
-            [partial(self._aim, term) for term in terms],
-            searched(model, self.search),
-            x,
-            y,
-            threat,
-            steps=self.steps,
-            step_size=lambda step: self._relative_step(step) * threat.eps,
-            start="uniform-unclipped",
-            keep="first",
-            generator=generator,
-            rows=rows,
-        )
+        return [partial(self._aim, term) for term in terms]
 
     def _aim(self, term: Term, left: Tensor) -> Objective:
         return lambda logits, y, step: (term if step < self.first_steps else margin)(logits, y)
+
+    def step_size(self, threat: Threat) -> Callable[[int], float]:
+        return lambda step: self._relative_step(step) * threat.eps
 
     def _relative_step(self, step: int) -> float:
         first = step < self.first_steps
         done = step if first else step - self.first_steps
         length = self.first_steps if first else self.steps - self.first_steps
         return self.relative_step * (1 + math.cos(math.pi * done / length)) / 2
+
+
+DEFINITIONS: Definitions = {
+    "md": (
+        MD(),
+        "margin decomposition: 20 steps on -Z_y in one run and on max_{j != y} Z_j in another, "
+        "then 30 on the margin, each stage by a cosine from 2 eps down, uniform start, not "
+        "clipped to the pixel range, any iterate counts (Ma et al., arXiv 2006.13726)",
+    ),
+}

@@ -1,25 +1,27 @@
 """Attacks of the PGD family: one loop, and what differs between the papers' definitions.
 
+Each definition that this literature calls "PGD-20" has a name of its own.
+
 Shapes: B batch, C H W image, K classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.attack import Search
+from bench.attacks.attack import COPIES, Attack, Definitions, Search
+from bench.attacks.blocks import searched
 from bench.attacks.maximise import Keep, ModelMode, Objective, Start, check_choice
-from bench.attacks.search import searched
-from bench.attacks.sequence import ascend_in_turn, still_right
+from bench.attacks.restarts import Aim, Ascent, is_correct
 from bench.errors import ConfigError
 from bench.losses import cross_entropy, dlr, margin
-from bench.threat import Threat
+from bench.threat import REFERENCE_EPS, Threat
 
 Loss = Literal["ce", "margin", "dlr", "ce+margin"]
 LOSSES = {
@@ -31,13 +33,13 @@ LOSSES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class PGD:
+class PGD(Ascent):
     """Projected gradient ascent on a loss, by signed steps (Madry et al., arXiv 1706.06083)."""
 
     steps: int
     """Gradient steps."""
     relative_step: float
-    """Length of a step, in units of eps."""
+    """Step length, in units of eps."""
     loss: Loss = "ce"
     """Cross entropy, the unclamped margin max_{j != y} Z_j - Z_y, the difference of logits ratio,
     or the first half of the restarts on cross entropy and the second on the margin."""
@@ -51,76 +53,22 @@ class PGD:
     """Mode of BatchNorm in the attack."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "restarts"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)} is out of range: at least 1")
-        if not self.relative_step > 0:
-            raise ConfigError(f"relative_step = {self.relative_step} is out of range: above 0")
+        super().__post_init__()
         check_choice("loss", self.loss, Loss)
         if self.restarts % len(LOSSES[self.loss]):
             raise ConfigError(
                 f"restarts = {self.restarts} cannot be shared evenly by the losses of "
                 f"'{self.loss}'; use a multiple of {len(LOSSES[self.loss])}"
             )
-        check_choice("start", self.start, Start)
-        check_choice("keep", self.keep, Keep)
-        check_choice("model_mode", self.model_mode, ModelMode)
-
-    @property
-    def search(self) -> Search:
-        """A copy in the model's own dtype; the network where its train mode is attacked."""
-        return "fp32" if self.model_mode == "eval" else "network"
 
     @property
     def passes(self) -> tuple[int, int]:
-        """Gradients and plain forwards, about, of an image that nothing breaks."""
         return self.restarts * self.steps, self.restarts
 
-    def __call__(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        threat: Threat,
-        *,
-        generator: torch.Generator | None = None,
-        rows: Tensor | None = None,
-    ) -> Tensor:
-        """(B, C, H, W) in [0, 1], (B,) -> x_adv (B, C, H, W), detached, inside the threat.
-
-        rows: (B,) places of these images in a frame of 256, which the noise is drawn for.
-        """
-        copy = searched(model, self.search)
-        return self._ascend(copy, x, y, threat, self.start, generator, rows)
-
-    def _ascend(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        threat: Threat,
-        start: Start | Tensor,
-        generator: torch.Generator | None,
-        rows: Tensor | None,
-    ) -> Tensor:
+    def aims(self, model: nn.Module, x: Tensor, y: Tensor) -> Sequence[Aim]:
         losses = LOSSES[self.loss]
-        fresh = not isinstance(start, Tensor)  # from one place a second run is the first again
-        n_runs = self.restarts // len(losses) if fresh else 1
-        runs = [loss for loss in losses for _ in range(n_runs)]
-        return ascend_in_turn(
-            [partial(_aim, loss) for loss in runs],
-            model,
-            x,
-            y,
-            threat,
-            steps=self.steps,
-            step_size=self.relative_step * threat.eps,
-            start=start,
-            keep=self.keep,
-            model_mode=self.model_mode,
-            generator=generator,
-            rows=rows,
-        )
+        n_runs = self.restarts // len(losses)
+        return [partial(_aim, loss) for loss in losses for _ in range(n_runs)]
 
 
 def _aim(loss: Callable[[Tensor, Tensor], Tensor], left: Tensor) -> Objective:
@@ -129,14 +77,16 @@ def _aim(loss: Callable[[Tensor, Tensor], Tensor], left: Tensor) -> Objective:
 
 @dataclass(frozen=True, kw_only=True)
 class PGDOn(PGD):
-    """PGD that searches where it is told to, and not always on a copy in the model's own dtype.
+    """PGD that searches on a chosen copy instead of one in the model's own dtype.
 
-    What a copy gets wrong and the network does not is attacked further, on the network, from
-    where the copy left it.
+    Images that only the copy misclassifies are attacked further on the network, from where the
+    copy left them.
     """
 
     search: Search = "bf16"
     """network, fp32 (a copy in the model's own dtype) or bf16."""
+
+    refines = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -149,9 +99,8 @@ class PGDOn(PGD):
 
     @property
     def passes(self) -> tuple[int, int]:
-        """Gradients and plain forwards, about, of an image that nothing breaks."""
         gradients, forwards = super().passes
-        return gradients, forwards + (0 if self.search == "network" else 1)  # the copy's own word
+        return gradients, forwards + (0 if self.search == "network" else 1)  # of the copy
 
     def __call__(
         self,
@@ -163,37 +112,38 @@ class PGDOn(PGD):
         generator: torch.Generator | None = None,
         rows: Tensor | None = None,
     ) -> Tensor:
-        """As PGD; `search` says on what. Given such a copy itself, it only searches."""
+        """Like PGD, with a further attack on the network; on a copy itself, only the search."""
         copy = searched(model, self.search)
-        x_adv = self._ascend(copy, x, y, threat, self.start, generator, rows)
-        if copy is model or len(x) == 0:
-            return x_adv
-        again = misled(copy, x_adv, y, still_right(model, x_adv, y))
-        x_adv[again] = self.further(model, x[again], y[again], threat, x_adv[again])
+        x_adv = self.ascend(copy, x, y, threat, self.start, generator, rows)
+        if copy is not model and len(x) > 0:
+            again = only_copy_fooled(copy, x_adv, y, is_correct(model, x_adv, y))
+            x_adv[again] = self.refine(model, x[again], y[again], threat, x_adv[again])
         return x_adv
 
-    def further(
+    def refine(
         self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, start: Tensor
     ) -> Tensor:
-        """(n, C, H, W) -> x_adv: the same attack on the network, from where the copy left it."""
-        return self._ascend(model, x, y, threat, start, generator=None, rows=None)
+        # from the same images a second run with the same loss repeats the first
+        once = replace(self, restarts=len(LOSSES[self.loss]))
+        return once.ascend(model, x, y, threat, start)
 
 
-def misled(copy: nn.Module, x_adv: Tensor, y: Tensor, right: Tensor) -> Tensor:
-    """(n,) places of the images that a copy gets wrong and the network does not.
+def only_copy_fooled(copy: nn.Module, x_adv: Tensor, y: Tensor, correct: Tensor) -> Tensor:
+    """(n,) positions of the images that the copy misclassifies and the network does not.
 
-    right: (B,) bool, whether the network gets each right.
+    correct: (B,) bool, whether the network classifies each correctly.
     """
-    left = right.nonzero().squeeze(1)
-    return left[~still_right(copy, x_adv[left], y[left])] if len(left) > 0 else left
+    left = correct.nonzero().squeeze(1)
+    return left[~is_correct(copy, x_adv[left], y[left])] if len(left) > 0 else left
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clean:
-    """No attack: the images as they are."""
+class Clean(Attack):
+    """No attack: a copy of the images."""
 
-    search: ClassVar[Search] = "network"
-    passes = (0, 1)
+    @property
+    def passes(self) -> tuple[int, int]:
+        return 0, 1
 
     def __call__(
         self,
@@ -205,5 +155,94 @@ class Clean:
         generator: torch.Generator | None = None,
         rows: Tensor | None = None,
     ) -> Tensor:
-        """(B, C, H, W) -> a copy of it."""
         return x.detach().clone()
+
+
+def relative(length: float, eps: float = REFERENCE_EPS) -> float:
+    """A step length that a source states in pixels at its own eps, in units of eps."""
+    return length / eps
+
+
+_CAT_STEP = 1 / 5
+DEFINITIONS: Definitions = {
+    "clean": (Clean(), "no attack"),
+    "fgsm": (
+        PGD(steps=1, relative_step=1.0, start="zero"),
+        "one step of eps on cross entropy, no random start (Goodfellow et al. 2015)",
+    ),
+    **{
+        f"pgd-{n}": (
+            PGD(steps=n, relative_step=_CAT_STEP),
+            f"{n} steps of eps/5 on cross entropy, uniform start (CAT paper, section 4.2)",
+        )
+        for n in (10, 20, 50, 100, 500)
+    },
+    "pgd-20x10": (
+        PGD(steps=20, relative_step=_CAT_STEP, restarts=10),
+        "pgd-20 with ten restarts, each on the images that are left",
+    ),
+    "cw": (
+        PGD(steps=20, relative_step=_CAT_STEP, loss="margin"),
+        "C&W-inf as this literature means it: 20 steps of eps/5 on the unclamped margin, uniform "
+        "start",
+    ),
+    "pgd-20-dlr": (
+        PGD(steps=20, relative_step=_CAT_STEP, loss="dlr"),
+        "20 steps of eps/5 on the DLR loss of AutoAttack, uniform start; from three classes on",
+    ),
+    **{
+        f"pgd-20-fast{suffix}": (
+            PGDOn(steps=20, relative_step=_CAT_STEP, keep="first", search=search),
+            f"pgd-20 searched on {copy}, any iterate counts; what only the copy gets wrong is "
+            "attacked further on the network (ours)",
+        )
+        for suffix, search, copy in COPIES
+    },
+    "pgd-20-cat-code": (
+        PGD(steps=20, relative_step=relative(0.007, 0.03)),
+        "CAT's released code: 20 steps of 0.007 at eps 0.03 on cross entropy, uniform start",
+    ),
+    "pgd-20-trades": (
+        PGD(steps=20, relative_step=relative(0.003, 0.031), start="uniform-unclipped"),
+        "TRADES' evaluation: 20 steps of 0.003 at eps 0.031 on cross entropy, uniform start, not "
+        "clipped to the pixel range",
+    ),
+    "pgd-20-mart-wrn": (
+        PGD(steps=20, relative_step=relative(0.0031, 0.031)),
+        "MART's evaluation of WRN: 20 steps of 0.0031 at eps 0.031 on cross entropy, uniform start",
+    ),
+    "pgd-20-dart": (
+        PGD(steps=20, relative_step=1 / 4),
+        "Dynamic AT's evaluation: 20 steps of eps/4 on cross entropy, uniform start",
+    ),
+    "pgd-20-madry": (
+        PGD(steps=20, relative_step=relative(2 / 255)),
+        "Madry's challenge: 20 steps of 2/255 at eps 8/255 on cross entropy, uniform start",
+    ),
+    "pgd-20-rob": (
+        PGD(steps=20, relative_step=2.5 / 20, start="zero", keep="best"),
+        "MadryLab/robustness: 20 steps of 2.5 eps/20 on cross entropy, no random start, the best "
+        "iterate",
+    ),
+    "pgd-50x10-fast": (
+        PGD(steps=50, relative_step=relative(2 / 255), restarts=10),
+        "Fast AT's evaluation: 50 steps of 2/255 at eps 8/255 on cross entropy, uniform start, ten "
+        "restarts",
+    ),
+    "pgd-100x10-mma": (
+        PGD(steps=100, relative_step=1 / 4, loss="ce+margin", restarts=10),
+        "MMA's evaluation: 100 steps of eps/4, uniform start, ten restarts: five on cross entropy, "
+        "then five on the unclamped margin",
+    ),
+    "pgd-plus": (
+        PGD(
+            steps=40,
+            relative_step=relative(0.01, 0.031),
+            start="uniform-unclipped",
+            restarts=5,
+            keep="first",
+        ),
+        "GAIR's PGD+: 40 steps of 0.01 at eps 0.031 on cross entropy, uniform start, not clipped "
+        "to the pixel range, five restarts, any iterate counts",
+    ),
+}

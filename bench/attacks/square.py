@@ -1,8 +1,8 @@
-"""Square (Andriushchenko et al., arXiv 1912.00049) as the package runs it, for less work a query.
+"""Square (Andriushchenko et al., arXiv 1912.00049) like in the package, with less work per query.
 
-A query changes one square, at the same place in every image. The package computes all pixels of
-all images anew for that; here only the square is written, and taken back where it was of no use.
-Draws, queries and, in float32, images are the package's to the last bit.
+A query changes one square, at the same place in every image. The package recomputes all pixels;
+here only the square is written, and restored if it did not help. Random draws, queries and, in
+float32, images are bit-equal to the package's.
 
 Shapes: n images, C H W image.
 """
@@ -19,18 +19,17 @@ from torch import Tensor
 def search_squares(
     attack: Any, x: Tensor, y: Tensor, *, layout: torch.memory_format
 ) -> tuple[None, Tensor]:
-    """What `attack.attack_single_run(x, y)` does in the max norm: (n, C, H, W), (n,) -> x_adv.
+    """Return (None, x_adv (n, C, H, W)), like `attack.attack_single_run(x, y)` in the max norm.
 
-    attack: the package's `SquareAttack`, which draws, asks the network and has the schedule.
-    layout: of the images that the network is given. The None is where the package counts queries,
-    which nothing reads.
+    attack: the package's `SquareAttack`, which draws, calls the network and has the schedule.
+    layout: memory layout of the network's input. None stands for the package's count of queries.
     """
     (n, c, h, w), eps = x.shape, attack.eps
     best = torch.clamp(x + eps * attack.random_choice([n, c, 1, w]), 0.0, 1.0)
     margin, loss = attack.margin_and_loss(best, y)
     now = best.clone(memory_format=layout)
     low, high = (x - eps).clamp_(min=0.0), (x + eps).clamp_(max=1.0)
-    rows = torch.arange(n, device=x.device)  # of the images that are left, `now` is theirs
+    rows = torch.arange(n, device=x.device)  # of the remaining images, which `now` holds
     for query in range(attack.n_queries):
         left = (margin > 0.0).nonzero().squeeze(1)
         if len(left) < len(rows):

@@ -1,9 +1,9 @@
-"""Target classes of AutoAttack's targeted parts, several at once where few images are left.
+"""AutoAttack's targeted parts with several target classes at once when few images are left.
 
-The package takes one target class after the other, in batches of what is left. A pass of two images
-takes a device much more than an eighth of the time that one of sixteen does.
+The package takes one target class after the other. A pass of two images takes much more than an
+eighth of the time of a pass of sixteen.
 
-Shapes: B batch, n images that are left, G targets at once, C H W image.
+Shapes: B batch, n images, C H W image.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from torch import Tensor, nn
 
 from bench.attacks.fab import nearest_by_linearising
 from bench.attacks.multitargeted import other_classes
-from bench.attacks.sequence import still_right
+from bench.attacks.restarts import is_correct
 
 FULL = 64
-"""Images beyond which a larger batch gains little."""
+"""Batch size beyond which a larger batch gains little."""
 
 Run = Callable[[Any, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(the package's attack, images, labels, targets) -> x_adv, and (n,) bool: which are broken."""
+"""(the package's attack, images, labels, targets) -> x_adv, and (n,) bool, which are broken."""
 
 
 def apgd(attack: Any, x: Tensor, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """A run of the package's APGD on the targeted DLR loss, from noise."""
+    """Run the package's APGD on the targeted DLR loss, from noise."""
     attack.init_hyperparam(x)
     attack.y_target = target
     _, is_right, _, x_adv = attack.attack_single_run(x, y)
@@ -34,7 +34,7 @@ def apgd(attack: Any, x: Tensor, y: Tensor, target: Tensor) -> tuple[Tensor, Ten
 
 
 def fab(attack: Any, x: Tensor, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """A run of FAB with the settings of the package's."""
+    """Run our FAB with the package's settings."""
     x_adv, distance = nearest_by_linearising(
         *(attack.predict, x, y, target),
         eps=attack.eps,
@@ -47,22 +47,22 @@ def fab(attack: Any, x: Tensor, y: Tensor, target: Tensor) -> tuple[Tensor, Tens
 
 
 RUNS: dict[str, Run] = {"apgd-t": apgd, "fab-t": fab}
-"""Of the parts that have targets."""
+"""Part -> how it runs with given targets."""
 
 
 @torch.no_grad()
 def by_groups(run: Run, attack: Any, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """(B, C, H, W) in [0, 1], (B,) -> x_adv; what no target breaks comes back as it was.
+    """Return x_adv (B, C, H, W); images that no target breaks come back unchanged.
 
     attack: the package's, with its seed and number of targets.
 
-    The targets of an image are the wrong classes by its logits, the likeliest first. As in the
-    package's attack, an image that one target broke is not attacked with later ones; of several at
-    once, the first counts. The global generator is seeded, as it is there.
+    The targets of an image are the wrong classes in descending order of its logits. Like in the
+    package, an image that one target broke is not attacked with later ones; of several at once, the
+    first counts, and the global generator is seeded.
     """
     torch.manual_seed(attack.seed)
     x_adv = x.clone()
-    left = still_right(model, x, y).nonzero().squeeze(1)
+    left = is_correct(model, x, y).nonzero().squeeze(1)
     targets, done = other_classes(model, x, y)[:, : attack.n_target_classes], 0
     while len(left) > 0 and done < targets.shape[1]:
         chosen = targets[left, done : done + -(-FULL // len(left))]

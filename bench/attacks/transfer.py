@@ -1,4 +1,4 @@
-"""Transferred images: crafted on other networks, without a look at the gradients of the target.
+"""Transfer attacks: images crafted on other networks, without gradients of the target.
 
 A target that resists the attacks on itself better than images from elsewhere hides its gradients
 (Athalye et al., arXiv 1802.00420; Carlini et al., arXiv 1902.06705).
@@ -16,54 +16,35 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.attack import Attack, Search, Stages
+from bench.attacks.blocks import Ensemble
 from bench.attacks.definitions import DEFINITIONS
-from bench.attacks.search import Holder, searched
-from bench.attacks.sequence import in_turn
+from bench.attacks.restarts import in_turn
 from bench.errors import ConfigError, unknown_name
 from bench.threat import Threat
 
 NAME = "transfer"
 
 
-class Ensemble(Holder):
-    """The mean of the logits of several networks."""
-
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, K)."""
-        return torch.stack([network(x) for network in self.networks]).mean(0)
-
-    def searched(self, search: Search) -> Ensemble:
-        """The mean of the logits of copies."""
-        return Ensemble([searched(network, search) for network in self.networks])
-
-
 @dataclass(frozen=True, kw_only=True)
-class TransferPart:
-    """One attack, run on the surrogate whatever model is given."""
+class TransferPart(Attack):
+    """One attack on the surrogate; the target model is not called."""
 
     crafted_with: str
     """Name of the attack."""
     needed: str
-    """The name to ask for with a surrogate, where there is none."""
+    """Name of the transfer attack, for the error without a surrogate."""
     surrogate: nn.Module | None = field(default=None, repr=False, compare=False)
 
     @property
     def attack(self) -> Attack:
-        """The attack of that name."""
         return DEFINITIONS[self.crafted_with][0]
 
     @property
     def search(self) -> Search:
-        """That of the attack, for the surrogate."""
         return self.attack.search
 
     @property
     def passes(self) -> tuple[int, int]:
-        """Gradients and plain forwards, about, of the surrogate."""
         return self.attack.passes
 
     def __call__(
@@ -76,7 +57,6 @@ class TransferPart:
         generator: torch.Generator | None = None,
         rows: Tensor | None = None,
     ) -> Tensor:
-        """(B, C, H, W), (B,) -> x_adv; `model`, the target, is not called."""
         if self.surrogate is None:
             raise ConfigError(
                 f"attack '{self.needed}' needs the network that its images are crafted on; "
@@ -86,20 +66,20 @@ class TransferPart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transfer:
-    """Attacks on a surrogate, one after the other; an image is broken if one of them breaks it.
+class Transfer(Attack):
+    """Attacks on a surrogate in order; an image is broken if one of them breaks it.
 
     The surrogate is attacked in eval mode and left as it was. All parts draw from the one seed.
     """
 
     sources: tuple[str, ...] = ("natural",)
-    """What the surrogates are; of several, the mean of the logits is attacked."""
+    """Names of the surrogates; with several, the mean of their logits is attacked."""
     crafted_with: tuple[str, ...] = ("pgd-20", "cw")
     """Names of the attacks. `cw` does not stop at the boundary: its images are far beyond it."""
     surrogate: nn.Module | Sequence[nn.Module] | None = field(
         default=None, repr=False, compare=False
     )
-    """A network for each source: no parameter, and in no record."""
+    """One network per source; not a parameter, and not in records."""
 
     def __post_init__(self) -> None:
         if not self.sources or not all(self.sources):
@@ -121,12 +101,11 @@ class Transfer:
 
     @property
     def name(self) -> str:
-        """What `get_attack` knows it by."""
         return NAME if self.sources == ("natural",) else f"{NAME}:{'+'.join(self.sources)}"
 
     @property
     def definition(self) -> str:
-        """One line: what it does and whose protocol it is."""
+        """One line: what it does, and the source of the protocol."""
         several = " (mean of their logits)" if len(self.sources) > 1 else ""
         return (
             f"images crafted on {' and '.join(self.sources)}{several} by "
@@ -135,7 +114,6 @@ class Transfer:
 
     @property
     def stages(self) -> Stages:
-        """Each attack on the surrogate, by its own name."""
         networks = self._networks
         surrogate = Ensemble(networks) if len(networks) > 1 else next(iter(networks), None)
         return tuple(
@@ -145,12 +123,11 @@ class Transfer:
 
     @property
     def search(self) -> Search:
-        """That of the first attack, for the surrogates."""
         return DEFINITIONS[self.crafted_with[0]][0].search
 
     @property
     def passes(self) -> tuple[int, int]:
-        """Gradients and plain forwards, about, of an image, of surrogates and target together."""
+        """Approximate passes per image, of the surrogates and the target together."""
         each = [part.passes for _, part in self.stages]
         n = len(self.sources)
         return n * sum(g for g, _ in each), n * sum(f for _, f in each) + len(each)
@@ -165,10 +142,9 @@ class Transfer:
         generator: torch.Generator | None = None,
         rows: Tensor | None = None,
     ) -> Tensor:
-        """(B, C, H, W), (B,) -> x_adv: of the first part that breaks `model`, else of the last.
+        """Return the images of the first part that breaks `model`, else of the last.
 
-        rows: (B,) places of these images in a frame of 256, which the noise is drawn for. Raises
-        ConfigError where there is no surrogate.
+        Raises ConfigError without a surrogate.
         """
 
         def run(part: Attack, left: Tensor) -> Tensor:
@@ -185,7 +161,7 @@ class Transfer:
 
 
 def _anew(generator: torch.Generator | None) -> torch.Generator | None:
-    """A generator that begins where this one did."""
+    """A generator in the initial state of this one."""
     if generator is None:
         return None
     return torch.Generator(generator.device).manual_seed(generator.initial_seed())

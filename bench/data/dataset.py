@@ -1,14 +1,15 @@
-"""What a data set is once it is loaded, and how train, val and test are cut. Without torch.
+"""Loaded data sets, and how train, val and test are cut. Without torch.
 
-Shapes: N images, H W C image. Pixels are uint8, or floats where the data are no images; `scale`
-maps them to [0, 1].
+Shapes: N images, H W C image. Pixels are uint8, or floats if the data are not images; `scale` maps
+them to [0, 1].
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -20,26 +21,25 @@ from bench.errors import ConfigError, DataError
 
 MAX_VAL = 1000
 VAL_SEED = 0
-"""Fixed for good: another seed is another validation split, and records stop being comparable."""
+"""Never change it: another seed is another validation split, and records cannot be compared."""
 
 
 def reason(error: Exception) -> str:
-    """What a library's exception says, on one line, to be quoted in an error of ours."""
+    """Return the message of a library's exception on one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def permutation(n: int, seed: int) -> NDArray[np.int64]:
-    """A random order of 0..n-1, (n,), that no version of numpy changes.
+    """Return a random order of 0..n-1 that is the same in every version of numpy.
 
-    numpy keeps the raw stream of a bit generator for ever, but not what `Generator.permutation`
-    makes of it (NEP 19).
+    numpy guarantees the raw stream of a bit generator, not `Generator.permutation` (NEP 19).
     """
     return np.argsort(np.random.PCG64(seed).random_raw(n), kind="stable")
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images and their labels, in a fixed order. Nobody writes to them."""
+    """Images and labels in a fixed order, never written to."""
 
     x: NDArray[Any]
     """(N, H, W, C), C contiguous; uint8 or float32."""
@@ -58,12 +58,11 @@ class Split:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """H, W, C of every image."""
         height, width, channels = self.x.shape[1:]
         return height, width, channels
 
     def take(self, rows: NDArray[np.int64]) -> Split:
-        """A copy of those images, since a view would keep all the others in memory."""
+        """Copy those images; a view would keep all others in memory."""
         return Split(self.x[rows], self.y[rows])
 
     @cached_property
@@ -76,53 +75,25 @@ class Split:
 
 
 StoredSplit: TypeAlias = Split | FileSplit
-"""In memory, or files that are decoded when they are asked for."""
+"""In memory, or files that are decoded on demand."""
 
 
 def first_images(split: StoredSplit, n: int) -> StoredSplit:
-    """The first n images; the split itself if that is all."""
     return split if n == len(split) else split.take(np.arange(n))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A data set as its files hold it: all of train and test, and no val yet."""
+    """A data set as its files hold it: all of train and test, without val."""
 
     name: str
-    """The label in every table and record."""
-    origin: str
-    """What an error message calls it, such as `npz data 'mine.npz'`."""
-    train: StoredSplit
-    """Without images where none are there, and none are asked for."""
-    test: StoredSplit
-    scale: float
-    pad: int
-    flip: bool
-    class_names: tuple[str, ...] | None = None
-    warnings: tuple[str, ...] = ()
-    """What a user may not expect of these data, a line each."""
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dataset:
-    """Three disjoint splits and what is needed to feed them to a model."""
-
-    name: str
-    """The label in every table and record, such as `digits` or `cifar10-q75`."""
+    """Label in every table and record, such as `digits` or `cifar10-q75`."""
     origin: str = ""
-    """What a message calls it, such as `npz data 'mine.npz'`."""
-    num_classes: int
-    """Of the whole source: a small subset may lack some of them."""
-    all_classes: bool = True
-    """Whether those are all; without training images of each class a model may know more."""
+    """Name in messages, such as `npz data 'mine.npz'`."""
     train: StoredSplit
-    """May be empty, as val may, in data that were loaded to evaluate on only."""
-    val: StoredSplit
-    """Cut from the training images; everything that is selected is selected on it."""
+    """May be empty, like val, in data that are only evaluated on."""
     test: StoredSplit
-    """Opened by evaluation alone."""
+    """Opened by evaluation only."""
     scale: float
     """Stored pixel * scale is in [0, 1]."""
     pad: int
@@ -131,37 +102,44 @@ class Dataset:
     """Default augmentation: whether to mirror half of the images."""
     class_names: tuple[str, ...] | None = None
     warnings: tuple[str, ...] = ()
-    """What a user may not expect of these data, a line each."""
+    """What a user may not expect of these data, one line each."""
     mean: tuple[float, ...] | None = None
-    """Default normalisation inside the network, a value per channel; None is the identity."""
+    """Default normalisation inside the network, one value per channel; None is the identity."""
     std: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset(Source):
+    """Three disjoint splits and what is needed to feed them to a model."""
+
+    val: StoredSplit
+    """Cut from the training images; all selection uses it."""
+    num_classes: int
+    """Of the whole source: a small subset may lack some of them."""
+    all_classes: bool = True
+    """False if a model may know more classes, since not every class has a training image."""
 
     @property
     def in_channels(self) -> int:
-        """C: 1 or 3 for images."""
         return self.test.shape[2]
 
     @property
     def image_size(self) -> int:
-        """H, which is W."""
         return self.test.shape[0]
 
     def seen_by(self, num_classes: int) -> Dataset:
-        """The same images for a model of that many classes, the last of which may be missing."""
+        """The same images for a model with more classes, of which the data may lack the last."""
         if self.all_classes:
             return self
         return replace(self, num_classes=max(num_classes, self.num_classes), all_classes=True)
 
     def lines(self, *, trains: bool = False) -> list[str]:
-        """What to tell before work on it: how files become images, and the warnings.
-
-        trains: whether it is also trained on.
-        """
+        """Return lines for the user: the warnings, and how files become images."""
         told = [f"{self.origin}: {self._reading(trains)}"] * isinstance(self.test, FileSplit)
         return [*told, *(f"  warning: {self.origin}: {text}" for text in self.warnings)]
 
     def notes(self, others: Sequence[str] = ()) -> dict[str, list[str]]:
-        """What a record keeps: these notes and the warnings; nothing where there are none."""
+        """Return the entry `notes` of a record, or nothing: `others` and the warnings."""
         found = [*others, *(f"{self.origin}: {text}" for text in self.warnings)]
         return {"notes": found} if found else {}
 
@@ -186,13 +164,13 @@ def cut(
     test_size: int | None = None,
     trains: bool = True,
 ) -> Dataset:
-    """The first `train_size` and `test_size` images (None: all), with val cut from the former.
+    """Return the first `train_size` and `test_size` images (None: all), with val cut from train.
 
-    val is min(1000, n // 10) images, at least one, of the n chosen for training, by indices that
-    depend on n alone. Every split keeps the source's order. trains: False for data that are only
-    evaluated on, whose training images may be too few, lack classes, or not be there.
+    val is min(1000, n // 10) images, at least one, of the n training images, by indices that depend
+    only on n. Every split keeps the source's order. trains: False for data that are only evaluated
+    on, whose training images may be few, lack classes, or be absent.
 
-    Raises ConfigError for a size that is not there, DataError for classes without images.
+    Raises ConfigError for an impossible size, DataError for classes without images.
     """
     num_classes, all_classes = _count_classes(source, trains)
     n_train = len(source.train)
@@ -211,29 +189,17 @@ def cut(
             f"{n_present} class(es) after the cut for validation; training needs 2 classes, so "
             "raise train_size, or shuffle the data if they are sorted by class"
         )
-    return Dataset(
-        name=source.name,
-        origin=source.origin,
-        num_classes=num_classes,
-        all_classes=all_classes,
-        train=train,
-        val=source.train.take(np.flatnonzero(is_val)),
-        test=first_images(source.test, n_test),
-        scale=source.scale,
-        pad=source.pad,
-        flip=source.flip,
-        class_names=source.class_names,
-        warnings=source.warnings,
-        mean=source.mean,
-        std=source.std,
-    )
+    whole = {field.name: getattr(source, field.name) for field in fields(Source)}
+    parts: dict[str, StoredSplit] = {
+        "train": train,
+        "val": source.train.take(np.flatnonzero(is_val)),
+        "test": first_images(source.test, n_test),
+    }
+    return Dataset(**(whole | parts), num_classes=num_classes, all_classes=all_classes)
 
 
 def _count_classes(source: Source, trains: bool) -> tuple[int, bool]:
-    """Largest label + 1, or the named classes, and whether each class has a training image.
-
-    With `trains`, DataError if one has none.
-    """
+    """Largest label + 1, or the named classes, and whether each class has a training image."""
     present = np.unique(source.train.y)
     num_classes = int(max(present.max(initial=0), source.test.y.max())) + 1
     if not trains:
@@ -261,3 +227,19 @@ def _checked_size(source: Source, part: str, there: int, asked: int | None) -> i
             f"give a number from 1 to {there}, or leave it out for all"
         )
     return asked
+
+
+def _bare(name: str) -> str:
+    """Return the name without case and punctuation: `CIFAR-10` and `cifar_10` are `cifar10`."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def is_taken(name: str, reserved: Sequence[str]) -> bool:
+    """Whether a reader could confuse `name` with one of the names `reserved`."""
+    return _bare(name) in {_bare(other) for other in reserved}
+
+
+def own_label(stem: str, kind: str, reserved: Sequence[str]) -> str:
+    """Return `stem` as a label; a file called cifar10.npz need not hold CIFAR-10's pixels."""
+    label = re.sub(r"[^\w.-]+", "-", stem) or kind
+    return f"{kind}-{label}" if is_taken(label, reserved) else label

@@ -1,7 +1,4 @@
-"""Images that stay in their files: listed and fingerprinted here, decoded by `bench.data.stream`.
-
-Without torch, and without opening a single image.
-"""
+"""Image files, listed and fingerprinted without opening them, and without torch."""
 
 from __future__ import annotations
 
@@ -18,22 +15,20 @@ from numpy.typing import NDArray
 from bench.errors import DataError
 
 PIPELINE = 2
-"""Version of what `bench.data.decode` makes of a file; it enters every checksum.
+"""Version of how `bench.data.stream` decodes a file; it enters every checksum.
 
 1: files of the network's size were resized and cropped like all others.
 """
 RESIZE = 256, 224
-"""Shorter side before the central crop, and the crop of it."""
+"""Shorter side before the centre crop, and side of the crop."""
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
 def shorter_side(size: int) -> int:
-    """Pixels of the shorter side from which `size` pixels are cropped."""
     return size * RESIZE[0] // RESIZE[1]
 
 
 def padding(size: int) -> int:
-    """Pixels of zero on each side of a training image that has the network's `size` already."""
     return size // 8
 
 
@@ -43,13 +38,13 @@ class FileSplit:
 
     root: Path
     paths: tuple[str, ...]
-    """Of the N files, relative to `root`."""
+    """(N,) relative to `root`."""
     sizes: NDArray[np.int64]
     """(N,) bytes of each file."""
     y: NDArray[np.int64]
     """(N,), in [0, num_classes)."""
     image_size: int
-    """Pixels a side of what a network is given."""
+    """Pixels per side of the decoded image."""
 
     def __post_init__(self) -> None:
         assert self.sizes.shape == self.y.shape == (len(self.paths),)
@@ -59,11 +54,9 @@ class FileSplit:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """H, W, C of every image; grey ones become RGB."""
         return self.image_size, self.image_size, 3
 
     def take(self, rows: NDArray[np.int64]) -> FileSplit:
-        """Those files, in that order."""
         return FileSplit(
             root=self.root,
             paths=tuple(self.paths[row] for row in rows),
@@ -74,13 +67,11 @@ class FileSplit:
 
     @cached_property
     def sha256(self) -> str:
-        """Hex digest over image size, pipeline, and each file's relative path, bytes and label.
+        """Hex digest of image size, pipeline, and each file's relative path, bytes and label.
 
-        Not over pixels: to read all of ImageNet would take longer than to list it by a factor of
-        a hundred. So a file whose content changes at equal length goes unnoticed; renamed, added,
-        removed, relabelled and resized ones do not. Where the folder lies does not matter.
-        Which files have the network's size is not known here, so that a new pipeline is a new
-        digest for all of them.
+        Not of pixels: reading all of ImageNet takes a hundred times longer than listing it. So a
+        file that changes at equal length goes unnoticed; renamed, added, removed, relabelled and
+        resized ones do not. The folder's location does not matter.
         """
         digest = hashlib.sha256(f"files {self.image_size} pipeline {PIPELINE}\n".encode())
         for path, size, label in zip(self.paths, self.sizes, self.y, strict=True):
@@ -91,11 +82,10 @@ class FileSplit:
 def list_files(
     root: Path, labels: Mapping[str, int], image_size: int, where: str, *, gaps: bool = False
 ) -> FileSplit:
-    """The images of the class folders `labels` (folder below `root` -> label), ordered by path.
+    """Return the images of the class folders `labels` (folder below `root` -> label), by path.
 
-    Sub-folders are searched, and hidden and other files passed over. gaps: whether a class folder
-    may be without images. Raises DataError, which begins with `where`, for one that may not, and
-    for a file that cannot be an image.
+    Searches sub-folders, skips hidden and other files. gaps: whether a class folder may be empty.
+    Raises DataError, which begins with `where`, for an empty folder or file.
     """
     found: list[tuple[str, int, int]] = []
     for name, label in labels.items():
@@ -120,7 +110,6 @@ def list_files(
 
 
 def _images(folder: Path, where: str) -> Iterator[tuple[Path, int]]:
-    """Each image below `folder` and its bytes."""
 
     def refuse(error: OSError) -> None:
         raise DataError(

@@ -1,7 +1,7 @@
-"""Data sets of image files in class folders: a user's own, and Restricted ImageNet.
+"""Image files in class folders: a user's own, and Restricted ImageNet.
 
-The layout is that of torchvision's ImageFolder: ROOT/train/CLASS/*.jpg and ROOT/test/CLASS/*.jpg
-(or ROOT/val/CLASS/*.jpg). Everything is checked from names and sizes, before any image is opened.
+The layout is torchvision's ImageFolder: ROOT/train/CLASS/*.jpg and ROOT/test/CLASS/*.jpg (or
+ROOT/val/CLASS/*.jpg). All checks use names and sizes, before any image is opened.
 """
 
 from __future__ import annotations
@@ -10,16 +10,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from bench.data.dataset import Source, permutation
+from bench.data.dataset import Source, own_label, permutation
 from bench.data.files import FileSplit, list_files
-from bench.data.label import own_label
 from bench.errors import ConfigError, DataError
 
 IMAGE_SIZE = 224
-"""Pixels a side where the name of the data set states none."""
+"""Default pixels per side."""
 MAX_IMAGE_SIZE = 1024
 ORDER_SEED = 0
-"""Fixed for good: the first n images of another order are other images."""
+"""Never change it: another order has other first n images."""
 
 RANGES: dict[str, tuple[int, int]] = {
     "dog": (151, 268),
@@ -50,13 +49,12 @@ GET_IMAGENET = (
 def load_folder(
     text: str, image_size: int | None, *, reserved: Sequence[str], trains: bool = True
 ) -> Source:
-    """The images below path `text`, relative to the working directory.
+    """Return the images below path `text`, relative to the working directory.
 
-    Classes are the sorted names of the folders in train/; test/ counts if it is there, else val/.
-    The validation split is cut from train/ all the same, since selection may not see the test
-    images. reserved: names of other data sets, which this folder may not pass for. trains: whether
-    there must be training images; without, classes are the sorted names of the folders in either.
-    Raises DataError: one line with the folder, what is wrong, what to do.
+    Classes are the sorted names of the folders in train/; the test images are in test/ or else
+    val/. The validation split is always cut from train/, since selection may not see test images.
+    reserved: names of other data sets, refused as its label. trains: whether training images are
+    required; otherwise classes are the sorted folders of both. Raises DataError for unusable data.
     """
     where = f"folder data '{text}'"
     root = Path(text).expanduser()
@@ -106,14 +104,13 @@ def load_folder(
 
 
 def load_restricted_imagenet(root: Path, image_size: int | None, *, trains: bool = True) -> Source:
-    """Nine classes of animals out of the ImageNet folder `root`, which holds train/ and val/.
+    """Return nine classes of animals from the ImageNet folder `root`, which holds train/ and val/.
 
-    trains: whether there must be training images; without, val/ alone will do.
+    trains: whether training images are required; otherwise val/ is enough.
 
-    The classes are of very unequal size (118 of the 203 synsets are dogs), so a record's
-    `balanced_accuracy` belongs beside its accuracy. The network normalises by the mean and the
-    standard deviation of these images, as MadryLab/robustness does.
-    Raises DataError if the folder is missing or is not ImageNet's.
+    Class sizes are very unequal (118 of the 203 synsets are dogs), so read `balanced_accuracy` next
+    to accuracy. The network normalises by the mean and standard deviation of these images, like in
+    MadryLab/robustness. Raises DataError if the folder is missing or is not ImageNet's.
     """
     where = "dataset 'restricted-imagenet'"
     root = root.expanduser()
@@ -181,7 +178,7 @@ def _source(
         train=train,
         test=test,
         scale=1 / 255,
-        pad=0,  # the random crop of bench.data.decode takes its place
+        pad=0,  # the random crop of bench.data.stream takes its place
         flip=True,
         class_names=class_names,
         warnings=warnings,
@@ -191,12 +188,11 @@ def _source(
 
 
 def _shuffled(split: FileSplit) -> FileSplit:
-    """In an order that is the same for everybody, so that the first n are of all classes."""
+    """Shuffle by a fixed seed, so that the first n images cover all classes."""
     return split.take(permutation(len(split), ORDER_SEED))
 
 
 def _class_folders(folder: Path, where: str, *, may_lack: bool = False) -> tuple[str, ...]:
-    """Sorted names of the folders in `folder`; DataError if it has none and may not lack them."""
     if may_lack and not folder.is_dir():
         return ()
     try:
@@ -215,7 +211,7 @@ def _class_folders(folder: Path, where: str, *, may_lack: bool = False) -> tuple
 
 
 def _differing(train: Sequence[str], test: Sequence[str], train_root: Path, test_root: Path) -> str:
-    """The first class folder that only one of both holds, in words; empty if there is none."""
+    """A sentence on the first class folder that only one of both holds, or the empty string."""
     differing = sorted(set(train) ^ set(test))
     if not differing:
         return ""
@@ -225,7 +221,7 @@ def _differing(train: Sequence[str], test: Sequence[str], train_root: Path, test
 
 
 def _numbered(classes: Sequence[str]) -> Iterator[str]:
-    """A warning where whole numbers as names are not the numbers of their classes."""
+    """Yield a warning if folders are named by numbers that are not their class numbers."""
     if not all(name.isascii() and name.isdigit() for name in classes):
         return
     by_number = sorted(classes, key=int)

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.dataset import Source, Split, reason
-from bench.data.label import is_taken, own_label
+from bench.data.dataset import Source, Split, is_taken, own_label, reason
 from bench.errors import DataError
 
 TRAIN, TEST = ("x_train", "y_train"), ("x_test", "y_test")
@@ -30,12 +29,11 @@ SAVE = "or write it by numpy.savez(path, x_train=..., y_train=..., x_test=..., y
 
 
 def load_npz(text: str, *, reserved: Sequence[str], trains: bool = True) -> Source:
-    """The images of the .npz file at path `text`, relative to the working directory.
+    """Return the images of the .npz file at path `text`, relative to the working directory.
 
-    reserved: names of other data sets, which this file may not pass for. trains: whether there
-    must be training images. Colour images are cropped (padding H / 8, so 4 at 32 pixels) and
-    mirrored by default; grey ones, often characters, are not. Raises DataError: one line with the
-    file, what is wrong, what to do.
+    reserved: names of other data sets, refused as its label. trains: whether training images are
+    required. Colour images are cropped (padding H / 8, so 4 at 32 pixels) and mirrored by default;
+    grey ones, often characters, are not. Raises DataError for unusable data.
     """
     path = Path(text).expanduser()
     where = f"npz data '{text}'"
@@ -61,7 +59,7 @@ def load_npz(text: str, *, reserved: Sequence[str], trains: bool = True) -> Sour
 
 
 def _read(path: Path, where: str, trains: bool) -> dict[str, NDArray[Any]]:
-    """The required arrays, and others of known names if they are there; else DataError."""
+    """The arrays of known names; DataError if a required one is missing."""
     try:
         zipfile.ZipFile(path).close()  # np.load would take what is no zip file for a pickle
         with np.load(path, allow_pickle=False) as archive:

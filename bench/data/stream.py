@@ -1,11 +1,25 @@
-"""Image files that are decoded when they are asked for, by threads, the next batches ahead.
+"""Image files that threads decode on demand, the next batches ahead.
 
-B batch, N images, C H W image. What an image becomes depends on its file, the run's seed, the
-batch number and the image's index; never on the number of threads, or on what was decoded ahead.
+What an image becomes depends on its file, the run's seed, the batch number and the image's index;
+never on the number of threads, or on what was decoded ahead.
+
+`centre` uses a file that already has the network's size unchanged; `crop` pads it by size // 8
+pixels of zero on each side and takes a random crop of that size, like every public recipe for CIFAR
+and Tiny-ImageNet, and like `npz:` data in training.
+
+Other files are treated like in torchvision, pixel for pixel: `centre` is Resize(size * 256 / 224)
+and CenterCrop(size); `crop` is RandomResizedCrop(size) with its default scale and ratio.
+MadryLab/robustness adds colour jitter of 0.1 and lighting noise of 0.05 in training; they are left
+out, like in torchvision's own ImageNet recipe. Flips are made later, on the device. A change of any
+pixel needs a new `bench.data.files.PIPELINE`.
+
+B batch, N images, C H W image.
 """
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -14,16 +28,92 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
-from bench.data.decode import centre, crop
-from bench.data.files import FileSplit
+from bench.data.dataset import reason
+from bench.data.files import FileSplit, padding, shorter_side
+from bench.errors import DataError
 from bench.seeding import seed_for
 
 AHEAD = 2
-"""Batches that are decoded while a network works on one."""
+"""Batches that are decoded ahead."""
 
 Reading: TypeAlias = list[Future[NDArray[np.uint8]]]
+AREA = (0.08, 1.0)
+"""Share of the image that a random crop covers, least and most."""
+LOG_RATIO = (math.log(3 / 4), math.log(4 / 3))
+"""Logarithm of width / height of a random crop, least and most."""
+TRIES = 10
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+"""At most eight bits per channel; PIL silently clips other modes at white."""
+
+
+def centre(path: Path, size: int) -> NDArray[np.uint8]:
+    """Return the image, or its centre crop if it has another size, (size, size, 3)."""
+    image = _opened(path)
+    if image.size == (size, size):
+        return np.asarray(image)
+    width, height = image.size
+    shorter = shorter_side(size)
+    scaled = image.resize(
+        (
+            shorter if width <= height else int(shorter * width / height),
+            shorter if height <= width else int(shorter * height / width),
+        ),
+        Image.Resampling.BILINEAR,
+    )
+    left, top = (round((side - size) / 2.0) for side in scaled.size)
+    return np.asarray(scaled.crop((left, top, left + size, top + size)))
+
+
+def crop(path: Path, size: int, seed: int) -> NDArray[np.uint8]:
+    """Return a random crop of the image, scaled, or padded if it has the size already."""
+    image = _opened(path)
+    if image.size == (size, size):
+        return _shifted(np.asarray(image), padding(size), random.Random(seed))
+    part = image.crop(random_box(image.width, image.height, random.Random(seed)))
+    return np.asarray(part.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def random_box(width: int, height: int, stream: random.Random) -> tuple[int, int, int, int]:
+    """Return left, top, right, bottom of a crop of random area and shape.
+
+    If ten draws do not fit into the image: the largest central crop of an allowed shape.
+    """
+    for _ in range(TRIES):
+        area = width * height * (AREA[0] + (AREA[1] - AREA[0]) * stream.random())
+        ratio = math.exp(LOG_RATIO[0] + (LOG_RATIO[1] - LOG_RATIO[0]) * stream.random())
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left = int(stream.random() * (width - w + 1))
+            top = int(stream.random() * (height - h + 1))
+            return left, top, left + w, top + h
+    w = min(width, round(height * math.exp(LOG_RATIO[1])))
+    h = min(height, round(width / math.exp(LOG_RATIO[0])))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def _shifted(image: NDArray[np.uint8], pad: int, stream: random.Random) -> NDArray[np.uint8]:
+    height, width, _ = image.shape
+    top, left = (int(stream.random() * (2 * pad + 1)) for _ in range(2))
+    padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)))
+    return padded[top : top + height, left : left + width]
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            if image.mode in MODES:
+                return image.convert("RGB")
+            fault = f"pixels of mode {image.mode}"
+    except Exception as error:  # a damaged file fails in a dozen ways, in PIL, zlib or struct
+        fault = reason(error)
+    raise DataError(
+        f"image file {path} cannot be decoded ({fault}); replace it by an 8-bit grey or colour "
+        "image, or remove it"
+    )
 
 
 class StreamedSplit:
@@ -32,7 +122,7 @@ class StreamedSplit:
     def __init__(
         self, split: FileSplit, device: torch.device | str, n_threads: int | None = None
     ) -> None:
-        """n_threads: decoders; default: as many as torch may use, this process's share of cores."""
+        """n_threads: decoders; default: torch's threads, this process's share of cores."""
         self.split = split
         self.y = torch.tensor(split.y, device=device)
         self._pool = ThreadPoolExecutor(n_threads or torch.get_num_threads(), "decoder")

@@ -19,11 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from bench.archs.rows import filled
-from bench.attacks import Attack, AttackWarning, Cascade, PGDOn, Transfer, get_attack
-from bench.attacks.blocks import MIN_ROWS, Blocked
+from bench.attacks import Attack, AttackWarning, get_attack
+from bench.attacks.blocks import MIN_ROWS, Blocked, searched
 from bench.attacks.maximise import attack_mode
-from bench.attacks.pgd import misled
-from bench.attacks.search import searched
+from bench.attacks.pgd import only_copy_fooled
 from bench.evaluation.check import Check
 from bench.evaluation.package_checks import is_autoattack, package_checks
 from bench.seeding import generator_for
@@ -137,7 +136,7 @@ class _Work:
             attack, **({"surrogate": _blocked(surrogate, batch_size)} if surrogate else {})
         )
         self.parts = attack_parts(found, attack)
-        self.transfers = isinstance(found, Transfer)
+        self.transfers = bool(found.sources)
         self.notes, self.since, self.earlier = dict[str, None](), time.monotonic(), 0.0
         if clean is None:
             with attack_mode(self.blocked, "eval"), exact_arithmetic():
@@ -168,19 +167,17 @@ class _Work:
         generator = generator_for(self.seed, self.attack, self.number, device=x.device)
         with _collected(self.notes):
             # who judges the images anyhow need not have the attack ask the network about each
-            on = (
-                searched(self.blocked, attack.search) if isinstance(attack, PGDOn) else self.blocked
-            )
+            on = searched(self.blocked, attack.search) if attack.refines else self.blocked
             x_adv = attack(on, x, y, self.threat, generator=generator, rows=self.rows[tried])
         if torch.equal(x_adv, x):  # nothing moved, and these images were judged already
             right, projected = self.clean[tried], x.clone()  # written to below
         else:
             right, projected = self._verified(x, y, x_adv, name)
-        if isinstance(attack, PGDOn) and on is not self.blocked:
-            again = misled(on, projected, y, right)
+        if on is not self.blocked:
+            again = only_copy_fooled(on, projected, y, right)
             if len(again) > 0:
                 start = projected[again]
-                x_adv = attack.further(self.blocked, x[again], y[again], self.threat, start)
+                x_adv = attack.refine(self.blocked, x[again], y[again], self.threat, start)
                 right[again], projected[again] = self._verified(x[again], y[again], x_adv, name)
         if self.transfers:
             self.after[tried] &= right
@@ -253,9 +250,7 @@ def _blocked(networks: Sequence[nn.Module], batch_size: int) -> tuple[nn.Module,
 
 def attack_parts(found: Attack, name: str) -> list[tuple[str, Attack]]:
     """The attack's parts in order: one, but for a cascade or a transfer."""
-    if isinstance(found, Cascade | Transfer):
-        return list(found.stages)
-    return [(name, found)]
+    return list(found.stages) or [(name, found)]
 
 
 def predictions(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from bench.attacks import Transfer, get_attack
+from bench.attacks import get_attack
 from bench.attacks.blocks import MIN_ROWS, Blocked
 from bench.attacks.maximise import attack_mode
 from bench.errors import ConfigError
@@ -157,16 +157,14 @@ def _n_classes(model: nn.Module, x: Tensor) -> int:
 
 def _surrogates(attack: str, networks: Mapping[str, nn.Module]) -> list[nn.Module]:
     """Those that the attack is crafted on; raises ConfigError where one is not given."""
-    found = get_attack(attack)
-    if not isinstance(found, Transfer):
-        return []
-    for source in found.sources:
+    sources = get_attack(attack).sources
+    for source in sources:
         if source not in networks:
             raise ConfigError(
                 f"attack '{attack}' is crafted on another network: "
                 f"evaluate(..., surrogates={{'{source}': network}})"
             )
-    return [networks[source] for source in found.sources]
+    return [networks[source] for source in sources]
 
 
 def inspect_model(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> list[str]:

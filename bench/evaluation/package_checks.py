@@ -13,7 +13,7 @@ import torch
 from pyautoattack import checks as package
 from torch import Tensor, nn
 
-from bench.attacks import AutoAttackPart, Cascade, get_attack
+from bench.attacks import get_attack
 from bench.evaluation.check import Check
 from bench.losses import dlr
 
@@ -26,7 +26,7 @@ LEAST_IMAGES = 2
 
 def is_autoattack(name: str) -> bool:
     """Whether the attack is the package's, in whole or in part."""
-    return isinstance(get_attack(name), AutoAttackPart | Cascade)
+    return get_attack(name).is_autoattack
 
 
 def package_checks(

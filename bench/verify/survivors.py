@@ -17,7 +17,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from bench.attacks import Attack, AutoAttackPart, Cascade, Transfer, attack_params, get_attack
+from bench.attacks import Attack, attack_params, get_attack
 from bench.data import load_dataset
 from bench.data.loader import loader
 from bench.evaluation import attack_chunk
@@ -78,7 +78,7 @@ def outcome(name: str, folder: Path) -> AttackOutcome:
     """Run the attack `name`, as an evaluation does, on the networks in `folder`."""
     attack = get_attack(name)
     n = N_COSTLY if sum(attack.passes) > COSTLY else N_IMAGES
-    single = isinstance(attack, AutoAttackPart | Cascade) or attack.search == "bf16"
+    single = attack.is_autoattack or attack.search == "bf16"
     precision = "fp32" if single else "fp64"
     dtype = torch.float32 if precision == "fp32" else torch.float64
     with arithmetic(dtype):
@@ -105,7 +105,7 @@ def _attacked(
     index = torch.arange(n)
     x, y = split.images(index).to(dtype), split.labels(index)
     model = load_network(folder, "model").to(dtype)
-    source = [load_network(folder, "surrogate").to(dtype)] if isinstance(attack, Transfer) else []
+    source = [load_network(folder, "surrogate").to(dtype)] if attack.sources else []
     found = attack_chunk(model, x, y, index, THREAT, name, surrogate=source, keep_images=True)
     assert found.x_adv is not None
     with torch.no_grad():

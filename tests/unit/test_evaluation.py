@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.attacks import ATTACKS
+from bench.attacks import ATTACKS, Attack
 from bench.errors import ConfigError, DataError
 from bench.evaluation import evaluate
 from bench.evaluation.chunk import attack_chunk
@@ -102,15 +102,17 @@ def test_nan_counts_as_broken_and_is_named() -> None:
 
 
 def test_an_attack_that_cheats_is_projected(monkeypatch: pytest.MonkeyPatch) -> None:
-    def far(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, **_: object) -> Tensor:
-        return 1 - x
+    class Far(Attack):
+        def __call__(self, model: nn.Module, x: Tensor, *_: object, **__: object) -> Tensor:
+            return 1 - x
 
-    def broken(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, **_: object) -> Tensor:
-        return torch.full_like(x, torch.nan)
+    class Broken(Attack):
+        def __call__(self, model: nn.Module, x: Tensor, *_: object, **__: object) -> Tensor:
+            return torch.full_like(x, torch.nan)
 
     x, y = images(50)
-    monkeypatch.setitem(ATTACKS, "far", (far, ""))
-    monkeypatch.setitem(ATTACKS, "broken", (broken, ""))
+    monkeypatch.setitem(ATTACKS, "far", (Far(), ""))
+    monkeypatch.setitem(ATTACKS, "broken", (Broken(), ""))
     result = evaluate(Net(), x, y, Threat(eps=1e-9), attacks=("far", "broken"))
     assert torch.equal(result.survivors["far"], result.clean)
     assert not result.survivors["broken"].any()

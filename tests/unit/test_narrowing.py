@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.attacks import PGD, get_attack, sequence
+from bench.attacks import PGD, get_attack, restarts
 from bench.attacks.maximise import NARROWS_EVERY, Keep, Objective, maximise
 from bench.threat import Threat
 from tests.harness import small_net
@@ -64,7 +64,7 @@ def test_found_images_leave_and_the_result_is_the_same(
     monkeypatch.setitem(NARROWS_EVERY, "cpu", every)
     x_adv, rows = attacked(name)
     with monkeypatch.context() as patch:
-        patch.setattr(sequence, "maximise", whole)
+        patch.setattr(restarts, "maximise", whole)
         expected, all_rows = attacked(name)
     torch.testing.assert_close(x_adv, expected, rtol=0, atol=1e-12)
     net, _, y = subject()

@@ -13,10 +13,8 @@ from bench.archs import build
 from bench.archs.arch import ArchSpec
 from bench.archs.cnn import Cnn
 from bench.archs.fast import FastCopy
-from bench.attacks import AttackWarning, PGDOn, get_attack, list_attacks, search
-from bench.attacks.blocks import Blocked
-from bench.attacks.search import searched
-from bench.attacks.transfer import Ensemble
+from bench.attacks import AttackWarning, PGDOn, blocks, get_attack, list_attacks
+from bench.attacks.blocks import Blocked, Ensemble, searched
 from bench.errors import ConfigError
 from bench.evaluation.chunk import Outcome, attack_chunk
 from bench.threat import Threat
@@ -36,7 +34,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _hardware(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if every processor multiplied bf16."""
-    monkeypatch.setattr(search, "has_fast_bf16", lambda device: True)
+    monkeypatch.setattr(blocks, "has_fast_bf16", lambda device: True)
 
 
 class Asked(Cnn):
@@ -149,7 +147,7 @@ def test_an_image_that_only_a_copy_gets_wrong_is_not_broken(
 ) -> None:
     """Every image looks broken to the search at once."""
     honest = run(name)[0] if name in FAST else None  # before its copies lie too
-    monkeypatch.setattr(search, "FastCopy", Liar)
+    monkeypatch.setattr(blocks, "FastCopy", Liar)
     net = subject().model
     found = outcome(name, net, surrogate=(net,) if name == "transfer" else ())
     assert found.x_adv is not None
@@ -162,7 +160,7 @@ def test_an_image_that_only_a_copy_gets_wrong_is_not_broken(
 
 
 def test_called_directly_a_cascade_asks_the_network_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "FastCopy", Liar)
+    monkeypatch.setattr(blocks, "FastCopy", Liar)
     found = subject()
     images = found.x, found.y, found.threat
     x_adv = get_attack("autoattack-fast")(found.model, *images)
@@ -175,15 +173,15 @@ def test_called_directly_a_cascade_asks_the_network_too(monkeypatch: pytest.Monk
 
 def test_stages_have_names_of_their_own() -> None:
     attack = get_attack("autoattack-fast")
-    names = [name for name, _ in attack.stages]  # type: ignore[attr-defined]
+    names = [name for name, _ in attack.stages]
     assert names == ["apgd-ce", "apgd-t", "fab-t", "square", "apgd-ce on the network"]
-    assert [part.search for _, part in attack.stages] == ["bf16"] * 4 + ["network"]  # type: ignore[attr-defined]
+    assert [part.search for _, part in attack.stages] == ["bf16"] * 4 + ["network"]
 
 
 def test_a_fast_pgd_that_was_misled_attacks_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the images that the copy alone gets wrong, and those on the network."""
     honest, _ = run("pgd-20")  # before its copies lie too
-    monkeypatch.setattr(search, "FastCopy", Liar)
+    monkeypatch.setattr(blocks, "FastCopy", Liar)
     net, found = asked(), subject()
     x_adv = get_attack("pgd-20-fast")(net, found.x, found.y, found.threat)
     with torch.no_grad():
@@ -200,20 +198,20 @@ def test_without_an_architecture_of_ours_the_network_is_searched_and_it_is_said_
     assert net.n_asked > 20 * int(found.survived.sum())
     assert found.warnings == (NO_COPY,)
     assert outcome("autoattack-fast", Outside(asked())).warnings == (NO_COPY,)
-    with pytest.warns(AttackWarning, match="no bf16 copy"):
+    with pytest.warns(AttackWarning, match="have a bf16 copy"):
         assert isinstance(searched(asked().double(), "bf16"), Asked)
 
 
 NO_COPY = (
-    "no bf16 copy is made of a model that is not one of ours, in float32: images were looked for "
-    "on the model itself"
+    "the attack searched on the model itself: only networks built by `bench.archs`, in float32, "
+    "have a bf16 copy"
 )
 
 
 def test_emulated_bf16_is_named_and_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "has_fast_bf16", lambda device: False)
+    monkeypatch.setattr(blocks, "has_fast_bf16", lambda device: False)
     found = outcome("pgd-20-fast", asked())
-    assert found.warnings == ("this device emulates bf16: a search in fp32 takes less time",)
+    assert found.warnings == ("this device emulates bf16: an fp32 search is faster",)
     assert torch.equal(found.survived, run("pgd-20-fast")[0].survived)
     assert not outcome("pgd-20-fast-fp32", asked()).warnings
 

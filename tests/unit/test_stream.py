@@ -22,11 +22,10 @@ from torchvision.transforms.functional import resized_crop, to_tensor
 
 from bench.data import Dataset, load_dataset, stream
 from bench.data import files as files_module
-from bench.data.decode import centre, crop, random_box
 from bench.data.files import FileSplit, list_files
 from bench.data.folder import RANGES
 from bench.data.loader import loader
-from bench.data.stream import AHEAD, StreamedSplit
+from bench.data.stream import AHEAD, StreamedSplit, centre, crop, random_box
 from bench.errors import BenchError, ConfigError, DataError
 from tests.pictures import make_folder, make_imagenet, picture, synset
 
