@@ -39,6 +39,15 @@ class NonFiniteLoss(Exception):
         self.step = step
 
 
+def one_line(found: object, limit: int = 300) -> str:
+    """Return text, or the type and message of an exception, on one line; cut the text to `limit`.
+    """
+    line = " ".join(str(found).split())[:limit]
+    if not isinstance(found, BaseException):
+        return line
+    return f"{type(found).__name__}: {line}" if line else type(found).__name__
+
+
 MAX_LISTED = 120
 """Known names that an error lists; of more, as of a model zoo, only the nearest."""
 

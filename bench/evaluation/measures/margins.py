@@ -33,7 +33,7 @@ from torch import Tensor
 from bench.attacks.blocks import Blocked
 from bench.attacks.maximise import attack_mode
 from bench.errors import ConfigError
-from bench.evaluation.chunk import exact_arithmetic, predictions
+from bench.evaluation.prediction import exact_arithmetic, predictions
 from bench.evaluation.measures.minimal import first_order, smallest
 from bench.evaluation.measures.perturbed import Where, perturbed
 from bench.evaluation.measures.subject import Measured, Subject, plain
