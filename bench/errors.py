@@ -40,8 +40,7 @@ class NonFiniteLoss(Exception):
 
 
 def one_line(found: object, limit: int = 300) -> str:
-    """Return text, or the type and message of an exception, on one line; cut the text to `limit`.
-    """
+    """Return text, cut to `limit`, or the type and message of an exception, on one line."""
     line = " ".join(str(found).split())[:limit]
     if not isinstance(found, BaseException):
         return line

@@ -152,7 +152,8 @@ class ExternalNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, C, H, W) -> (n, K); raises ModelError if the model fails or returns no logits."""
-        return self._call(filled(x, self.least_rows))[: len(x)].to(x.dtype)
+        logits = self._call(filled(x, self.least_rows))
+        return logits[: len(x)].to(x.dtype)
 
     def train(self, mode: bool = True) -> ExternalNetwork:
         """Set the mode of all modules, even if the model's own `train` does something else."""
@@ -197,7 +198,7 @@ class ExternalNetwork(nn.Module):
         given = x.clone() if given is None else given
         given = given.to(self.dtype) if self.dtype is not None else given
         try:
-            logits = self.model(given)
+            logits: object = self.model(given)
         except (BenchError, torch.OutOfMemoryError):
             raise
         except (Exception, SystemExit) as error:
@@ -207,14 +208,13 @@ class ExternalNetwork(nn.Module):
                 f"{self.name} cannot take images {tuple(x.shape[1:])}: {explained(error)}"
                 + hint * bool(self.widened_from)
             ) from error
-        wrong = ""
         if not isinstance(logits, Tensor):
-            wrong = f"a {type(logits).__name__}"
+            found = f"a {type(logits).__name__}"
         elif logits.ndim != 2 or len(logits) != len(x):
-            wrong = f"{tuple(logits.shape)} for {len(x)} images"
-        if wrong:
-            raise ModelError(f"{self.name} returns {wrong}; it must return logits (n, K)")
-        return logits.clone()  # some attacks write to it, and a model may return what it keeps
+            found = f"{tuple(logits.shape)} for {len(x)} images"
+        else:
+            return logits.clone()  # some attacks write to it, and a model may return what it keeps
+        raise ModelError(f"{self.name} returns {found}; it must return logits (n, K)")
 
 
 class _Called(nn.Module):

@@ -136,14 +136,14 @@ def expects_normalised(
     best = max(tried, key=lambda name: tried[name], default=None)
     if best is None or tried[best] - n_right <= max(GAIN * n, GAIN_IMAGES):
         return []
-    mean, std = (
+    mean_text, std_text = (
         ",".join(f"{value:.4g}" for value in values.flatten().tolist())
         for values in candidates[best]
     )
     return [
         f"{n_right} of the first {n} images are right as they are, {tried[best]} once they are "
         f"normalised by {best} mean and standard deviation: if the model expects that, put it "
-        f"inside (--mean {mean} --std {std})"
+        f"inside (--mean {mean_text} --std {std_text})"
     ]
 
 
@@ -209,7 +209,7 @@ def _n_gradients_inside(model: nn.Module, x: Tensor) -> int:
             package.check_dynamic(model, x[:1], logger=_Silent())
     finally:
         sys.settrace(tracer)
-    n_calls = sum(package.funcs.values())
+    n_calls = int(sum(package.funcs.values()))
     package.funcs.update(dict.fromkeys(package.funcs, 0))
     return n_calls
 

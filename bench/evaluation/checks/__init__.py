@@ -42,7 +42,7 @@ class MaskingCheck:
     least_classes: int = 2
 
 
-CHECKS: dict[str, Definition] = {
+CHECKS: dict[str, MaskingCheck] = {
     "C1": MaskingCheck(
         run=black_box,
         looks_for="black box beats white box",
@@ -141,8 +141,8 @@ CHECKS: dict[str, Definition] = {
         run=fixed,
         looks_for="BatchNorm mode and chance",
         compute="five calls on the same images; PGD-20 made with the model in train mode",
-        raises="logits differ by more than 0.0001; the attack in train mode breaks over 1 point and "
-        "2 images more",
+        raises="logits differ by more than 0.0001; the attack in train mode breaks over 1 point "
+        "and 2 images more",
     ),
     "C14": MaskingCheck(
         run=labels,

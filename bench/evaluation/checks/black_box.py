@@ -92,7 +92,9 @@ def _transferred(ctx: CheckContext, network: Blocked) -> Tensor:
     def make() -> Tensor:
         survived = torch.ones_like(ctx.y, dtype=torch.bool)
         for name in ("pgd-20", "cw"):
-            survived &= ctx.still_right(ctx.attack(get_attack(name), f"transfer {name}", on=network))
+            survived &= ctx.still_right(
+                ctx.attack(get_attack(name), f"transfer {name}", on=network)
+            )
         return survived
 
     return ctx.remembered(("transfer", network.model), make)
