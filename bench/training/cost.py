@@ -28,7 +28,7 @@ class Cost:
     def watch(self, model: nn.Module, first_layer: nn.Module) -> None:
         """Observe every pass through `model`, and through its deep copies.
 
-        A pass is one of the last linear layer, since a method may call `stem` and `rest` separately.
+        A pass is one of the last linear layer: a method may call `stem` and `rest` separately.
         """
         last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
         first_layer.register_forward_hook(self._first_hook())

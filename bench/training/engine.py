@@ -81,7 +81,7 @@ class Trainer:
         *,
         compiles: bool = False,
     ) -> None:
-        """compiles: whether the copy that eval-mode attacks run on is compiled, in about a minute."""
+        """compiles: compile the copy that eval-mode attacks run on, which takes a minute."""
         self.spec, self.method, self.folder, self.device = spec, method, folder, device
         threat = Threat(spec.norm, spec.eps)
         method.validate(threat, spec.num_classes)
