@@ -1,4 +1,4 @@
-"""`bench run --against`: the rivals are cells like any other, and at the end come the verdicts."""
+"""Run `bench run --against`: train baselines with the methods, then compare them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from bench.report.verdict import sentence
 from bench.study import Study
 
 
-def with_rivals(study: Study, against: Sequence[str]) -> Study:
-    """The study with the methods of `against`, each method once, however it is named.
+def with_baselines(study: Study, against: Sequence[str]) -> Study:
+    """Add the methods of `against` to the study, each once, however it is named.
 
-    Raises ConfigError where that leaves nothing to compare.
+    Raises ConfigError if that leaves nothing to compare.
     """
     if against and not _pairs(study.methods, against):
         raise ConfigError(f"--against {','.join(against)}: name another method than --methods does")
@@ -28,9 +28,9 @@ def with_rivals(study: Study, against: Sequence[str]) -> Study:
 
 
 def verdicts(plan: Plan, results: Path, methods: Sequence[str], against: Sequence[str]) -> str:
-    """A sentence for each of `methods` beside each of `against`, corrected over all of them.
+    """Compare each of `methods` with each of `against`, one line per pair, corrected for all.
 
-    On the runs of the plan alone, whatever else the folder holds.
+    Only runs of the plan are compared, whatever else the folder holds.
     """
     ids = {cell.spec.run_id for cell in plan.cells}
     runs = [run for run in load_records(results) if run.run_id in ids]
@@ -44,7 +44,7 @@ def verdicts(plan: Plan, results: Path, methods: Sequence[str], against: Sequenc
 
 
 def _pairs(methods: Sequence[str], against: Sequence[str]) -> list[tuple[str, str]]:
-    """Registered names; two methods once, also where each is on both sides."""
+    """Return pairs of registered names, each pair once, even if both are on both sides."""
     pairs: dict[frozenset[str], tuple[str, str]] = {}
     for first, second in product(map(method_name, methods), map(method_name, against)):
         if first != second:

@@ -11,7 +11,7 @@ from bench.attacks import attack_params, get_attack
 from bench.data import Dataset
 from bench.data.dataset import first_images
 from bench.errors import ConfigError, refuse_unknown
-from bench.evaluation.checks import CHECKS, Effort, check_params, definition, left_out
+from bench.evaluation.checks import CHECKS, CheckBudget, check_params, left_out
 from bench.evaluation.measures import MEASURES
 from bench.spec import EvalSpec, MeasureSpec
 from bench.study import AskedAttack, AskedMeasures
@@ -53,22 +53,23 @@ class Asked:
     ) -> tuple[MeasureSpec, ...]:
         """The masking checks that can be made on this data set with these surrogates."""
         n, sha256 = self._first("test", asked.first)
-        effort = _effort(asked.params)
+        budget = _budget(asked.params)
+        refuse_unknown("check", asked.names, CHECKS)
         runs = [surrogates[TWIN]] if TWIN in surrogates else []
         absent = left_out(len(runs), self.dataset.num_classes)
         return tuple(
             MeasureSpec(
                 checkpoint=checkpoint,
                 name=number,
-                params=check_params(number, effort)
-                | ({"surrogates": runs} if runs and definition(number).uses_surrogate else {}),
+                params=check_params(number, budget)
+                | ({"surrogates": runs} if runs and CHECKS[number].uses_surrogate else {}),
                 eps=eps,
                 n_examples=n,
                 data_sha256=sha256,
             )
             for checkpoint in asked.checkpoints
             for number in asked.names or CHECKS
-            if definition(number) and number not in absent
+            if number not in absent
         )
 
     def measures(self, asked: AskedMeasures, eps: float) -> tuple[MeasureSpec, ...]:
@@ -136,9 +137,9 @@ def _keys(measure: str) -> list[str]:
     return [*(f.name for f in fields(AskedMeasures) if f.name != "params"), *parameters]
 
 
-def _effort(params: Mapping[str, Any]) -> Effort:
+def _budget(params: Mapping[str, Any]) -> CheckBudget:
     try:
-        return Effort(**params)
+        return CheckBudget(**params)
     except TypeError:
         raise ConfigError(
             f"checks take steps, samples and restarts, not {', '.join(sorted(params))}"

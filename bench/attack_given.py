@@ -1,10 +1,10 @@
-"""What `bench evaluate` does: more attacks on runs that are there, or a model from outside."""
+"""Run `bench evaluate`: attack existing runs, or an external model."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,14 +19,14 @@ from bench.attacks.blocks import MIN_ROWS
 from bench.data import Dataset
 from bench.eps import REFERENCE_EPS, parse_eps
 from bench.errors import BenchError, ConfigError, ModelError, RecordError
-from bench.evaluation.given import explained
+from bench.evaluation.inputs import explained
 from bench.evaluation.store import Images, Target, evaluate_missing
 from bench.external import ExternalModel, Named, load_external
 from bench.external.identity import fingerprint, own_spec, write_fingerprint
 from bench.external.selfcheck import self_check
 from bench.folder import RunFolder
 from bench.machine import describe_machine
-from bench.plan_runs import Elsewhere, Request, plan_runs
+from bench.plan_runs import Elsewhere, EvaluateOptions, plan_runs
 from bench.progress import Reporter
 from bench.provenance import evaluation_code
 from bench.records import load_records
@@ -36,22 +36,22 @@ from bench.trained import load_network, refuse_other_images, surrogate_network
 
 
 @dataclass(frozen=True)
-class Where:
-    """Where the work is done and told."""
+class Workspace:
+    """The results folder, device, reporter and helper processes of a command."""
 
     results: Path
     device: torch.device
     reporter: Reporter
     command: str
-    """For the records of surrogates that are trained."""
+    """Goes into the records of surrogates that are trained."""
     helpers: AbstractContextManager[None]
-    """More processes that do the same; entered once it is known that there is work to share."""
+    """Helper processes for the same work; entered once there is work to share."""
 
 
-def evaluate_runs(runs: Sequence[str], request: Request, where: Where) -> None:
-    """Attack trained runs; raises a BenchError before any work where one cannot be attacked.
+def evaluate_runs(runs: Sequence[str], request: EvaluateOptions, where: Workspace) -> None:
+    """Attack trained runs; raises a BenchError before any work if one cannot be attacked.
 
-    What fails for a run on other data than its own is told, and the others go on.
+    A failure of a run on other data than its own is reported, and the others continue.
     """
     plans, elsewhere = plan_runs(runs, request, load_records(where.results), where.results)
     given = [
@@ -60,7 +60,7 @@ def evaluate_runs(runs: Sequence[str], request: Request, where: Where) -> None:
         for checkpoint in request.checkpoints
     ]
     for _, load in given:
-        load()  # raises where it cannot be attacked
+        load()  # raises if it cannot be attacked
     inside = replace(where, helpers=nullcontext())
     with where.helpers:
         for plan in plans:
@@ -86,8 +86,8 @@ def evaluate_runs(runs: Sequence[str], request: Request, where: Where) -> None:
     where.reporter.say(f"the records are in {where.results}. Next: bench report")
 
 
-def evaluate_external(named: Named, request: Request, where: Where) -> None:
-    """Attack a model that was not trained here; it gets a record like any other."""
+def evaluate_external(named: Named, request: EvaluateOptions, where: Workspace) -> None:
+    """Attack an external model; it gets a record like any other."""
     if request.dataset is None:
         raise ConfigError("--model needs --dataset: the test images to attack it on")
     data = request.load(request.dataset)
@@ -101,8 +101,8 @@ def evaluate_external(named: Named, request: Request, where: Where) -> None:
         )
 
 
-def _as_given(found: Elsewhere, checkpoint: str, where: Where) -> ExternalModel:
-    """The network of a run, for a record on other data than it was trained on."""
+def _as_given(found: Elsewhere, checkpoint: str, where: Workspace) -> ExternalModel:
+    """Load the network of a run, for a record on other data than it was trained on."""
     run_id, dataset = found.run.run_id, found.dataset
     spec = TrainSpec.from_dict(found.run.spec)
     refuse_other_images(spec, dataset)
@@ -118,11 +118,15 @@ def _as_given(found: Elsewhere, checkpoint: str, where: Where) -> ExternalModel:
 
 
 def _evaluate_given(
-    load: Callable[[], ExternalModel], data: Dataset, source: str, request: Request, where: Where
+    load: Callable[[], ExternalModel],
+    data: Dataset,
+    source: str,
+    request: EvaluateOptions,
+    where: Workspace,
 ) -> tuple[RunFolder, int]:
-    """Attack the model that `load` gives, on `data`, which --dataset calls `source`.
+    """Attack the model that `load` returns, on `data`, which --dataset calls `source`.
 
-    Returns its folder, and how many evaluations and checks were asked for.
+    Returns its folder, and the number of requested evaluations and checks.
     """
     results, device, reporter = where.results, where.device, where.reporter
     attacks = request.asked_attacks((GIVEN,))
@@ -137,7 +141,7 @@ def _evaluate_given(
     own = {TWIN: request.surrogate} if request.surrogate else {}
     runs = {source: own.get(source, source) for source in all_sources(attacks, None)}
     for run_id in {*runs.values(), *own.values()}:
-        network(run_id)  # raises where it cannot be used
+        network(run_id)  # raises if it cannot be used
     eps = REFERENCE_EPS if request.eps is None else parse_eps(request.eps)
     images = Images(data, device)
     external, n_classes = _looked_at(load, data, images, where)
@@ -148,7 +152,7 @@ def _evaluate_given(
     checks = request.asked_checks((GIVEN,))
     measures = asked.checks(checks, eps, own) if checks else ()
     with where.helpers:
-        machine = describe_machine(device)  # of which helpers have their share of the threads
+        machine = describe_machine(device)  # once helpers have their share of its threads
         provenance = {"dataset_source": source, "machine": machine} | data.notes(external.notes)
         target = Target(
             folder=folder,
@@ -168,20 +172,26 @@ def _evaluate_given(
 
 
 def _looked_at(
-    load: Callable[[], ExternalModel], data: Dataset, images: Images, where: Where
+    load: Callable[[], ExternalModel], data: Dataset, images: Images, where: Workspace
 ) -> tuple[ExternalModel, int]:
-    """The model, with the specification of its own record, and the number of its classes.
+    """Load the model, run the self-check and report it; return the model and its class count.
 
-    What the self-check finds is told. Raises ModelError where it cannot take the images.
+    The model's specification is that of its own record. Raises ModelError if it cannot take the
+    images.
     """
     reporter, results = where.reporter, where.results
     for line in data.lines():
         reporter.say(line)
     first = images.chunk(range(min(CHUNK, len(data.test))))
-    with _enough_memory(images.device):
+    try:
         external = load()
         checked = self_check(external.network, *first, MIN_ROWS)
         found = fingerprint(external.network, first[0])
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise ModelError(
+            f"the model and {MIN_ROWS} images do not fit into the memory of {images.device} "
+            f"({explained(error)}); name another with --device"
+        ) from error
     for line in checked.lines():
         reporter.say(line)
     for note in external.notes:
@@ -196,18 +206,6 @@ def _looked_at(
     return external, checked.num_classes
 
 
-@contextmanager
-def _enough_memory(device: torch.device) -> Iterator[None]:
-    """A model that does not fit is one line."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise ModelError(
-            f"the model and {MIN_ROWS} images do not fit into the memory of {device} "
-            f"({explained(error)}); name another with --device"
-        ) from error
-
-
 def _attack(
     target: Target,
     external: ExternalModel,
@@ -216,7 +214,7 @@ def _attack(
     measures: Sequence[MeasureSpec],
     reporter: Reporter,
 ) -> bool:
-    """Make what is missing; False where another process mends the folder, or still makes some."""
+    """Run what is missing; False if another process repairs the folder, or is still at some."""
     folder = target.folder
     with folder.claimed() as alone:
         if alone:

@@ -39,6 +39,14 @@ class NonFiniteLoss(Exception):
         self.step = step
 
 
+def one_line(found: object, limit: int = 300) -> str:
+    """Return text, cut to `limit`, or the type and message of an exception, on one line."""
+    line = " ".join(str(found).split())[:limit]
+    if not isinstance(found, BaseException):
+        return line
+    return f"{type(found).__name__}: {line}" if line else type(found).__name__
+
+
 MAX_LISTED = 120
 """Most names that an error lists; of a longer list, such as a model zoo, only the nearest."""
 

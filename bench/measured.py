@@ -1,9 +1,9 @@
-"""What was measured on a model beside the attacks: masking checks, margins, landscapes. No torch.
+"""Records of measures: masking checks, margins, landscapes. No torch.
 
-It is kept in two files:
+A measure is stored in one or two files:
 
-    results/<run_id>/measures/<measure_id>.json   what was asked, and the figures
-    results/<run_id>/measures/<measure_id>.npz    what does not fit a line, where there is such
+    results/<run_id>/measures/<measure_id>.json   the specification, and the numbers
+    results/<run_id>/measures/<measure_id>.npz    its arrays, if any
 """
 
 from __future__ import annotations
@@ -27,28 +27,27 @@ class Measured:
     """The outcome of one measure."""
 
     values: Mapping[str, Any]
-    """Plain JSON: numbers, texts, lists; None where a figure does not exist."""
+    """Plain JSON: numbers, texts, lists; None for a number that does not exist."""
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """What does not fit a line."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureRecord:
-    """One measure on one checkpoint: what was asked, and what came out."""
+    """One measure on one checkpoint: specification and outcome."""
 
     path: Path
-    """Of its .json file."""
+    """Its .json file."""
     spec: MeasureSpec
     values: Mapping[str, Any]
     seconds: float
     info: Mapping[str, Any]
     """Versions and hardware."""
     npz_sha256: str | None
-    """Of the arrays' file; None where there are no arrays."""
+    """Hash of the file of arrays; None without arrays."""
 
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
-        """Read when they are asked for; raises RecordError where they are damaged."""
+        """Arrays by name, read on first use; raises RecordError if they are damaged."""
         if self.npz_sha256 is None:
             return {}
         path = self.path.with_suffix(".npz")
@@ -62,7 +61,7 @@ class MeasureRecord:
 
 
 def load_measure(path: Path) -> MeasureRecord:
-    """The measure whose facts are in `path`; raises RecordError where it is damaged."""
+    """Load the measure in `path`; raises RecordError if it is damaged."""
     facts = read_json(path)
     try:
         return MeasureRecord(
@@ -80,7 +79,7 @@ def load_measure(path: Path) -> MeasureRecord:
 def write_measure(
     path: Path, spec: MeasureSpec, measured: Measured, seconds: float, info: Mapping[str, Any]
 ) -> None:
-    """The arrays first: the .json beside them says that the measure is there."""
+    """Write a measure: the arrays first, since the .json file marks it as complete."""
     arrays = npz_bytes(measured.arrays) if measured.arrays else None
     if arrays is not None:
         write_atomic(path.with_suffix(".npz"), arrays)
@@ -95,7 +94,7 @@ def write_measure(
 
 
 def whole(path: Path) -> bool:
-    """Whether the measure in `path` is there and undamaged, arrays included."""
+    """Whether the measure in `path` exists and is undamaged, arrays included."""
     if not path.exists():
         return False
     try:

@@ -1,4 +1,4 @@
-"""One attack on one checkpoint: the outcome of every image, chunk by chunk. No torch."""
+"""Records of evaluations: the outcome of every image under an attack, chunk by chunk. No torch."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Chunk:
     info: Mapping[str, Any] = field(default_factory=dict)
     """Versions and hardware."""
     label: np.ndarray | None = None
-    """(n,) class indices; None in records that were made before labels were kept."""
+    """(n,) class indices; None in records from before labels were stored."""
     after: np.ndarray | None = None
     """(n,) bool: correct under the attack, whether or not correct without it; transfer only."""
     package_checks: tuple[Mapping[str, Any], ...] = ()
     """AutoAttack's own checks: name, value, threshold, alarm of each."""
 
     def on(self, index: np.ndarray) -> Chunk:
-        """The outcomes of those of the images `index` (n,) that it has, and no others."""
+        """Restrict it to the images `index` (n,)."""
         kept = np.isin(self.index, index)
         names = ("index", "clean", "survived", "broken_by", "label", "after")
         arrays = {name: getattr(self, name) for name in names}
@@ -47,18 +47,18 @@ class Chunk:
 
 SQUARE_CHECK = "AA square breaks: share of images"
 SQUARE_SHARE = 0.002
-"""AutoAttack's own limit of that check; never below two images here."""
+"""AutoAttack's own threshold of that check; here it is at least two images."""
 
 
 def _excess(check: Mapping[str, Any]) -> float:
-    """How far a check is above its threshold; a figure that is no number is the worst."""
+    """Distance above the threshold; infinite if the value is not a number."""
     value = check["value"]
     return float("inf") if value is None else float(value) - float(check["threshold"])
 
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """One attack on one checkpoint: what was asked, and the chunks that are there."""
+    """One attack on one checkpoint: specification and the chunks that exist."""
 
     eval_id: str
     spec: EvalSpec
@@ -81,7 +81,7 @@ class EvaluationRecord:
 
     @cached_property
     def label(self) -> np.ndarray | None:
-        """(n,) class indices, aligned with `index`; None where a chunk was stored without."""
+        """(n,) class indices, aligned with `index`; None if a chunk has no labels."""
         if any(chunk.label is None for chunk in self.chunks):
             return None
         return self._joined("label", np.int64)
@@ -95,10 +95,7 @@ class EvaluationRecord:
 
     @property
     def package_checks(self) -> list[dict[str, Any]]:
-        """AutoAttack's own checks over all chunks: of each the chunk that speaks most against.
-
-        What Square broke is counted over all of them.
-        """
+        """AutoAttack's own checks, each from its worst chunk; Square's is counted over all."""
         worst: dict[str, dict[str, Any]] = {}
         for check in (check for chunk in self.chunks for check in chunk.package_checks):
             name = str(check["name"])
@@ -111,52 +108,46 @@ class EvaluationRecord:
         return list(worst.values())
 
     def class_accuracies(self, *, clean: bool = False) -> dict[int, float] | None:
-        """Class -> accuracy on its images, under the attack or `clean`; None without labels."""
+        """Map each class to its accuracy, under the attack or `clean`; None without labels."""
         if self.label is None:
             return None
         right = self.clean if clean else self.survived
         return {int(k): float(right[self.label == k].mean()) for k in np.unique(self.label)}
 
     def balanced_accuracy(self, *, clean: bool = False) -> float | None:
-        """Mean of the accuracies of the classes that are there, large or small.
+        """Mean of the class accuracies, which large classes do not dominate.
 
-        Restricted ImageNet is mostly dogs, and so is its plain accuracy. None without labels or
-        without images.
+        Restricted ImageNet is mostly dogs, and so is its accuracy. None without labels or images.
         """
         accuracies = self.class_accuracies(clean=clean)
         return sum(accuracies.values()) / len(accuracies) if accuracies else None
 
     @property
     def complete(self) -> bool:
-        """Whether every image that was asked for has an outcome."""
         return len(self.index) == self.spec.n_examples
 
     @property
     def n_examples(self) -> int:
-        """Images with an outcome."""
         return len(self.index)
 
     @property
     def n_correct(self) -> int:
-        """Images that are correct under the attack."""
         return int(self.survived.sum())
 
     @property
     def seconds(self) -> float:
-        """Time of the attack over all chunks."""
         return sum(chunk.seconds for chunk in self.chunks)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Each distinct warning once."""
         return tuple(dict.fromkeys(w for chunk in self.chunks for w in chunk.warnings))
 
     def on(self, index: np.ndarray) -> EvaluationRecord:
-        """The outcomes of those of the images `index` (n,) that it has, and no others."""
+        """Restrict it to the images `index` (n,)."""
         return replace(self, chunks=tuple(chunk.on(index) for chunk in self.chunks))
 
     def broken_by(self) -> dict[str, int]:
-        """Images that each part of the attack broke."""
+        """Count the images that each part of the attack broke."""
         counts: dict[str, int] = {}
         for chunk in self.chunks:
             for number, part in enumerate(chunk.parts):

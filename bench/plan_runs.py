@@ -1,4 +1,4 @@
-"""From runs that are there to cells: more attacks and checks on them, and no training of theirs."""
+"""Plan attacks and checks on existing runs, which are not trained again."""
 
 from __future__ import annotations
 
@@ -21,65 +21,54 @@ from bench.trained import load_network, refuse_other_images
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """What `bench evaluate` asks of a model."""
+class EvaluateOptions:
+    """The options of `bench evaluate`."""
 
     attacks: tuple[str, ...]
     checkpoints: tuple[str, ...]
     checks: bool = False
     check_size: int = 1000
-    """Images that the checks look at."""
+    """The checks use only the first N images."""
     dataset: str | None = None
     data_root: str | None = None
     eps: str | None = None
     test_size: int | None = None
     save_adversarials: bool = False
     surrogate: str | None = None
-    """Run id of a naturally trained network, for the checks of a model from outside."""
+    """Run id of a naturally trained network, for the checks of an external model."""
 
     def asked_attacks(self, checkpoints: Sequence[str]) -> tuple[AskedAttack, ...]:
-        """On these checkpoints."""
         return tuple(AskedAttack.parse(a, checkpoints=tuple(checkpoints)) for a in self.attacks)
 
     def asked_checks(self, checkpoints: Sequence[str]) -> AskedMeasures | None:
-        """All of them, or None."""
         if not self.checks:
             return None
         return AskedMeasures(checkpoints=tuple(checkpoints), first=self.check_size)
 
-    def load(self, source: str, train_size: int | None = None) -> Dataset:
-        """The images; of the training images at most so many, and as many as there are."""
-        return self.load_all(source, train_size, self.test_size)
-
-    def load_all(
-        self, source: str, train_size: int | None = None, test_size: int | None = None
-    ) -> Dataset:
-        """The same with all test images, unless `test_size` says how many."""
+    def load(self, source: str, n_train: int | None = None, *, whole: bool = False) -> Dataset:
+        """Load at most `n_train` training images and test_size test images, or the `whole` test."""
+        n_test = None if whole else self.test_size
         return load_dataset(
-            source,
-            data_root=self.data_root,
-            train_size=train_size,
-            test_size=test_size,
-            trains=False,
+            source, data_root=self.data_root, train_size=n_train, test_size=n_test, trains=False
         )
 
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """A run that is to be attacked on other images than those of its record."""
+    """A run to attack on other images than those of its record."""
 
     run: RunRecord
     dataset: Dataset
     source: str
-    """What --dataset calls it."""
+    """Its name on the command line."""
 
 
 def plan_runs(
-    names: Sequence[str], request: Request, records: Records, results: Path
+    names: Sequence[str], request: EvaluateOptions, records: Records, results: Path
 ) -> tuple[list[Plan], list[Elsewhere]]:
-    """A plan for each data set, and the runs that are of other data.
+    """Return a plan per data set, and the runs to attack on data that is not their own.
 
-    Raises a BenchError where a run cannot be attacked.
+    Raises a BenchError if a run cannot be attacked.
     """
     for checkpoint in request.checkpoints:
         if checkpoint not in CHECKPOINTS:
@@ -94,7 +83,7 @@ def plan_runs(
         by_source.setdefault((source, n_train), []).append(run)
     plans, elsewhere = list[Plan](), list[Elsewhere]()
     for (source, n_train), group in by_source.items():
-        everything = request.load_all(source, n_train)
+        everything = request.load(source, n_train, whole=True)
         dataset = request.load(source, n_train) if request.test_size else everything
         own = []
         for run in group:
@@ -121,10 +110,7 @@ def _finished(name: str, there: dict[str, RunRecord], outside: Collection[str]) 
 
 
 def _is_of(run: RunRecord, dataset: Dataset) -> bool:
-    """Whether its data have that name, and the test images that it was attacked on are these.
-
-    dataset: with all of its test images.
-    """
+    """Whether `dataset`, with all its test images, holds those that the run was attacked on."""
     there = {
         (e.spec.n_examples, e.spec.data_sha256) for e in run.evaluations if e.spec.split == "test"
     }
@@ -138,7 +124,7 @@ def _plan(
     dataset: Dataset,
     source: str,
     runs: Sequence[RunRecord],
-    request: Request,
+    request: EvaluateOptions,
     records: Records,
     results: Path,
 ) -> Plan:
@@ -168,14 +154,14 @@ def _plan(
 def _surrogate(
     name: str, spec: TrainSpec, dataset: Dataset, records: Records, results: Path
 ) -> Cell:
-    """The run of that id, or the network of that method: one that is there, else a new training.
+    """Return the surrogate: the run with this id, or else a run of this method.
 
-    It shares the arch and the training images with `spec`, and its recipe where there is none.
+    A run of the method is trained if none exists, with the arch, data and recipe of `spec`.
     """
     for run in records:
         if run.run_id == name:
             found = _trained_here(run, dataset)
-            load_network(found, RunFolder(results, name), "best")  # raises where it cannot serve
+            load_network(found, RunFolder(results, name), "best")  # raises if it cannot serve
             return Cell(found, None)
     if name not in list_methods():
         raise unknown_name("method or run id of a surrogate", name, list_methods())
@@ -190,8 +176,8 @@ def _surrogate(
     if not len(dataset.train):
         raise ConfigError(
             f"surrogate '{name}' would be trained on the training images of {spec.run_id}, and "
-            f"{dataset.name} has none here; name them with --dataset, or a run of `bench run` that "
-            "is there (transfer:RUN_ID)"
+            f"{dataset.name} has none here; name them with --dataset, or an existing run of "
+            "`bench run` (transfer:RUN_ID)"
         )
     if digest([dataset.train.sha256, dataset.val.sha256, dataset.scale], 64) != spec.data_sha256:
         raise ConfigError(
@@ -213,7 +199,7 @@ def _trained_here(run: RunRecord, dataset: Dataset) -> TrainSpec:
 
 
 def _alike(name: str, spec: TrainSpec, records: Records) -> Cell | None:
-    """A finished training of that method on the same arch and images, of the same recipe first."""
+    """Find a finished run of this method, same arch and images; prefer the same recipe."""
     finished = [
         TrainSpec.from_dict(run.spec)
         for run in records

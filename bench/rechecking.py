@@ -1,4 +1,4 @@
-"""What `bench verify-adversarials` does: stored images, once more, against data and model."""
+"""Run `bench verify-adversarials`: verify stored images against the data and the model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.data import Dataset, load_dataset
 from bench.data.dataset import first_images
 from bench.errors import CheckpointError, ConfigError, DataError
 from bench.evaluation.adversarials import Adversarials, Recheck, read_adversarials, recheck
-from bench.evaluation.evaluate import inspect_model
+from bench.evaluation.model_checks import inspect_model
 from bench.evaluation.store import Images, default_batch
 from bench.external import Named, load_external
 from bench.folder import RunFolder
@@ -27,15 +27,15 @@ MAX_LISTED = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Against:
-    """What the images are checked against; what is None is as their file names it."""
+class VerificationTarget:
+    """The model and data to verify the images against; None means as named in the file."""
 
     results: Path
-    """Folder of the records, where runs are looked up."""
+    """Folder of the records."""
     model: str | None = None
-    """A run id, or an outside model as `bench evaluate --model` names it."""
+    """A run id, or an external model as for `bench evaluate --model`."""
     weights: Path | None = None
-    """Of an outside model."""
+    """Of an external model, like mean and std."""
     mean: str | None = None
     std: str | None = None
     dataset: str | None = None
@@ -43,59 +43,59 @@ class Against:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """On one file."""
+class FileVerdict:
+    """The result for one file."""
 
     line: str
-    """What was found, or why the file is of no use."""
+    """The findings, or why the file cannot be used."""
     usable: bool = True
     holds: bool
-    """Everything is as the file says."""
+    """Whether everything is as the file says."""
 
 
 def verify_files(
-    paths: Iterable[Path], against: Against, device: torch.device
-) -> Iterator[Verdict]:
-    """A verdict on each file, in order; files of one model load it once.
+    paths: Iterable[Path], against: VerificationTarget, device: torch.device
+) -> Iterator[FileVerdict]:
+    """Verify each file, in order; files of the same model load it once.
 
-    Raises ConfigError, CheckpointError or DataError where the model or its data cannot be had.
+    Raises ConfigError, CheckpointError or DataError if the model or its data cannot be loaded.
     """
-    there = {run.run_id: run for run in load_records(against.results)}
-    verifier = _Verifier(against, there, device)
+    runs = {run.run_id: run for run in load_records(against.results)}
+    verifier = _Verifier(against, runs, device)
     for path in paths:
         try:
             yield verifier.verify(path)
         except _Unusable as error:
-            yield Verdict(line=str(error), usable=False, holds=False)
+            yield FileVerdict(line=str(error), usable=False, holds=False)
 
 
 class _Unusable(DataError):
-    """A file that cannot be checked; the others can."""
+    """A file that cannot be verified; the others can."""
 
 
 @dataclass(frozen=True)
 class _Verifier:
-    against: Against
+    against: VerificationTarget
     runs: dict[str, RunRecord]
     device: torch.device
     _images: dict[tuple[str, int | None], Images] = field(default_factory=dict)
     _networks: dict[tuple[str, str, str], nn.Module] = field(default_factory=dict)
 
-    def verify(self, path: Path) -> Verdict:
+    def verify(self, path: Path) -> FileVerdict:
         found, spec = _read(path)
         run_id = str(found.facts["run_id"])
         images = self._source(path, run_id)
         x, y = _originals(path, found, spec, images)
         network = self._network(path, run_id, spec.checkpoint, images.dataset)
         batch_size = default_batch(self.device, network)
-        inspect_model(network, x, y, batch_size)  # raises where it cannot take them
+        inspect_model(network, x, y, batch_size)  # raises if it cannot take them
         outcome = recheck(found, network, x, y, batch_size)
         on = self.against.model or f"{run_id} ({spec.checkpoint})"
         head = f"{path}: {spec.attack} at eps {spec.eps:.4g} on {on}"
-        return Verdict(line=f"{head}: {_findings(outcome)}", holds=outcome.holds)
+        return FileVerdict(line=f"{head}: {_findings(outcome)}", holds=outcome.holds)
 
     def _source(self, path: Path, run_id: str) -> Images:
-        """The data set that is named, or else the run's own."""
+        """Return the images of the data set that is named, or else of the run's own."""
         run = self.runs.get(run_id)
         if run is None and self.against.dataset is None:
             raise self._unknown(path, run_id)
@@ -110,7 +110,7 @@ class _Verifier:
         return self._images[source, n_train]
 
     def _network(self, path: Path, run_id: str, checkpoint: str, dataset: Dataset) -> nn.Module:
-        """The model that is named, or else the one that was attacked."""
+        """Return the model that is named, or else the one that was attacked."""
         name = self.against.model or run_id
         key = name, checkpoint, dataset.name
         if key not in self._networks:
@@ -134,7 +134,10 @@ class _Verifier:
         trained, _, its_checkpoint = str(run.spec["model"]).partition(":")
         if trained in self.runs:  # a run of ours on other data than it was trained on
             return self._load(trained, its_checkpoint, dataset)
-        mean, std = (_listed(run.spec.get(value)) for value in ("mean", "std"))
+        mean, std = (
+            ",".join(map(repr, values)) if (values := run.spec.get(name)) is not None else None
+            for name in ("mean", "std")
+        )
         named = Named(model=str(run.spec["model"]), weights=given.weights, mean=mean, std=std)
         external = load_external(named, dataset, self.device)
         if replace(external.spec, variant=run.spec.get("variant", 0)).run_id != name:
@@ -151,12 +154,8 @@ class _Verifier:
         )
 
 
-def _listed(values: list[float] | None) -> str | None:
-    return None if values is None else ",".join(map(repr, values))
-
-
 def _read(path: Path) -> tuple[Adversarials, EvalSpec]:
-    """The images, and the evaluation that they are of."""
+    """Read the images and the specification of their evaluation."""
     try:
         found = read_adversarials(path)
         spec = EvalSpec(**{f.name: found.facts[f.name] for f in fields(EvalSpec)})
@@ -171,7 +170,7 @@ def _read(path: Path) -> tuple[Adversarials, EvalSpec]:
 def _originals(
     path: Path, found: Adversarials, spec: EvalSpec, images: Images
 ) -> tuple[Tensor, Tensor]:
-    """The images (n, C, H, W) before the attack, and their labels (n,)."""
+    """Return the images (n, C, H, W) before the attack, and their labels (n,)."""
     dataset, wanted = images.dataset, found.facts["dataset"]
     split = getattr(dataset, spec.split)
     same = dataset.name == wanted and len(split) >= spec.n_examples
@@ -193,18 +192,17 @@ def _originals(
 
 
 def _findings(outcome: Recheck) -> str:
-    """`24 images, 9 predicted wrong, all as recorded`, or what differs and where."""
+    """Return `24 images, 9 predicted wrong, all as recorded`, or what differs and where."""
     differs = {
         "outside the ball": outcome.outside_ball,
         "outside [0, 1]": outcome.outside_range,
         "other label": outcome.other_label,
         "other prediction": outcome.other_prediction,
     }
-    found = [f"{what}: {_shown(index)}" for what, index in differs.items() if index]
+    found = []
+    for what, index in differs.items():
+        if index:
+            more = f" and {len(index) - MAX_LISTED} more" if len(index) > MAX_LISTED else ""
+            found.append(f"{what}: {', '.join(map(str, index[:MAX_LISTED]))}{more}")
     counts = f"{outcome.n} images, {outcome.n - outcome.n_correct} predicted wrong"
     return f"{counts}, {'; '.join(found) or 'all as recorded'}"
-
-
-def _shown(index: list[int]) -> str:
-    more = f" and {len(index) - MAX_LISTED} more" if len(index) > MAX_LISTED else ""
-    return ", ".join(map(str, index[:MAX_LISTED])) + more

@@ -1,4 +1,4 @@
-"""The networks of runs that are in a results folder; only recorded weights are used."""
+"""Load the networks of runs in a results folder; only recorded weights are used."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from bench.training.engine import initial_model
 
 
 def weights_whole(folder: RunFolder, summary: Mapping[str, Any], checkpoint: str) -> bool:
-    """Whether the weights are there and are those of the summary, which is that of train.json."""
+    """Whether the weights exist and match `summary`, the content of train.json."""
     path, recorded = folder.weights(checkpoint), summary.get("checkpoints", {})
     there = path.exists() and checkpoint in recorded
     return there and sha256_file(path) == recorded[checkpoint]["sha256"]
 
 
 def load_network(spec: TrainSpec, folder: RunFolder, checkpoint: str) -> nn.Module:
-    """The trained network, on the CPU, in eval mode; raises CheckpointError."""
+    """Load a trained network on the CPU, in eval mode; raises CheckpointError."""
     path, summary = folder.weights(checkpoint), folder.train_summary()
     again = "run the command that trained it again to make it"
     if summary is None or not path.exists():
@@ -39,9 +39,9 @@ def load_network(spec: TrainSpec, folder: RunFolder, checkpoint: str) -> nn.Modu
 
 
 def surrogate_network(results: Path, run_id: str, dataset: Dataset) -> nn.Module:
-    """The best checkpoint of a run, on the CPU, in eval mode.
+    """Load the best checkpoint of a run, on the CPU, in eval mode.
 
-    Raises CheckpointError, and ConfigError where it was trained on images of another kind.
+    Raises CheckpointError, and ConfigError if it was trained on images of another kind.
     """
     folder = RunFolder(results, run_id)
     try:
@@ -56,19 +56,17 @@ def surrogate_network(results: Path, run_id: str, dataset: Dataset) -> nn.Module
 
 
 def refuse_other_images(spec: TrainSpec, dataset: Dataset) -> None:
-    """Raises ConfigError where a network cannot take the images, or knows other classes.
+    """Raise ConfigError if a network cannot take the images, or has other classes.
 
-    It may know more where the data do not show all that there are.
+    It may have more classes if the data does not show all of them.
     """
     dataset = dataset.seen_by(spec.num_classes)
-    takes = spec.in_channels, spec.image_size, spec.num_classes
-    has = dataset.in_channels, dataset.image_size, dataset.num_classes
+    takes, has = (
+        f"images {(of.in_channels, of.image_size, of.image_size)} of {of.num_classes} classes"
+        for of in (spec, dataset)
+    )
     if takes != has:
         raise ConfigError(
-            f"{spec.run_id} was trained on {_kind(*takes)} and {dataset.name} has "
-            f"{_kind(*has)}; name a run on such images"
+            f"{spec.run_id} was trained on {takes} and {dataset.name} has {has}; "
+            "name a run on such images"
         )
-
-
-def _kind(channels: int, size: int, classes: int) -> str:
-    return f"images {(channels, size, size)} of {classes} classes"

@@ -252,7 +252,7 @@ def attack_table() -> str:
 def check_table() -> str:
     """Every masking check: what it computes, and what raises an alarm."""
     head = ("check", "looks for", "computes", "alarm")
-    rows = [(n, c.asks, c.compute, c.alarm) for n, c in CHECKS.items()]
+    rows = [(n, c.looks_for, c.compute, c.raises) for n, c in CHECKS.items()]
     return _table([head, *rows])
 
 

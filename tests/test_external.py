@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from torch import Tensor, nn
 
 from bench.cli import main
-from bench.external.hub import import_timm
+from bench.external.zoos import import_timm
 from bench.records import RunRecord, load_records
 
 N = 24
@@ -325,7 +325,7 @@ def test_a_network_of_robustbench_with_weights(
     tmp_path: Path, colours: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The public files lack the normalisation that the zoo's network holds."""
-    from bench.external.robustbench import load_robustbench
+    from bench.external.zoos import load_robustbench
 
     load_robustbench()
     zoo = sys.modules["robustbench.model_zoo.models"].model_dicts

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.evaluation import evaluate
-from bench.evaluation.checks import CHECKS, Check, Effort, check_params, run_checks
+from bench.evaluation.checks import CHECKS, Check, CheckBudget, check_params, run_checks
 from bench.evaluation.measuring import Measuring
 from bench.spec import MeasureSpec
 from bench.threat import Threat
@@ -22,7 +22,7 @@ from tests.masked import Hot, Noisy, Planted, Quantised, Shattered
 from tests.short import ShortAutoAttack
 from tests.trained import trained
 
-EFFORT = Effort(steps=120, samples=200, restarts=8)
+BUDGET = CheckBudget(steps=120, samples=200, restarts=8)
 N_HONEST = 200
 N_MASKED = 30
 
@@ -77,7 +77,7 @@ def test_a_linear_model_raises_no_alarm(surrogates: dict[str, nn.Module]) -> Non
         Threat(eps=0.15),
         ("apgd-ce",),
         checks=True,
-        effort=EFFORT,
+        effort=BUDGET,
         surrogates=surrogates,
     )
     assert alarms(found.checks) == {}
@@ -94,7 +94,7 @@ def test_a_network_raises_no_alarm_whether_or_not_it_is_defended(method: str, n:
     # after ten epochs losses still differ by as much as C7 allows
     net, twin = trained(method, epochs=20), trained("natural")
     found = run_checks(
-        net.model, net.x[:n], net.y[:n], net.threat, effort=EFFORT, surrogates=[twin.model]
+        net.model, net.x[:n], net.y[:n], net.threat, budget=BUDGET, surrogates=[twin.model]
     )
     assert [check.number for check in found] == list(CHECKS)
     assert alarms(found) == {}
@@ -110,7 +110,7 @@ def recorded(model: nn.Module, numbers: list[str]) -> dict[str, bool]:
         spec = MeasureSpec(
             checkpoint="given",
             name=number,
-            params=check_params(number, EFFORT) | uses,
+            params=check_params(number, BUDGET) | uses,
             eps=net.threat.eps,
             n_examples=N_MASKED,
             data_sha256="",

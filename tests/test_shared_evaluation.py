@@ -24,9 +24,8 @@ from bench.attacks.blocks import Blocked
 from bench.cli import main
 from bench.data import load_dataset
 from bench.evaluation import store
-from bench.evaluation.chunk import Outcome, Unfinished, attack_chunk
-from bench.evaluation.store import Images
-from bench.evaluation.unfinished import read_unfinished, write_unfinished
+from bench.evaluation.chunk import Outcome, PartialOutcome, attack_chunk
+from bench.evaluation.store import Images, read_unfinished, write_unfinished
 from bench.folder import RunFolder
 from bench.records import RunRecord, load_records
 from bench.seeding import seed_for
@@ -184,7 +183,7 @@ def test_a_stop_between_two_parts_goes_on_with_the_next(
     parts_run: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def stop_after_two(path: Path, unfinished: Unfinished) -> None:
+    def stop_after_two(path: Path, unfinished: PartialOutcome) -> None:
         write_unfinished(path, unfinished)
         if unfinished.n_parts == 2:
             raise Stopped
@@ -229,7 +228,7 @@ def test_unfinished_work_is_removed_where_it_is_damaged_or_its_chunk_is_there(
 def test_no_damage_to_unfinished_work_is_believed(tmp_path: Path) -> None:
     path = tmp_path / "0.unfinished"
     flags = torch.tensor([0, -1, 1], dtype=torch.int8)
-    write_unfinished(path, Unfinished(2, flags, flags > 0, 1.5, ("a note",)))
+    write_unfinished(path, PartialOutcome(2, flags, flags > 0, 1.5, ("a note",)))
     whole = path.read_bytes()
     found = read_unfinished(path, 3)
     assert found is not None
@@ -264,8 +263,8 @@ class Digits:
         eps: float = EPS,
         batch_size: int = 256,
         surrogate: tuple[nn.Module, ...] = (),
-        unfinished: Unfinished | None = None,
-        on_part: Callable[[Unfinished], None] | None = None,
+        unfinished: PartialOutcome | None = None,
+        on_part: Callable[[PartialOutcome], None] | None = None,
     ) -> Outcome:
         return attack_chunk(
             *(self.model, self.x, self.y, torch.tensor(self.index), Threat(eps=eps), name),
@@ -291,7 +290,7 @@ def test_no_block_size_moves_an_image_of_autoattack(trained_digits: Path) -> Non
 def test_survivors_of_a_chunk_are_the_packages_own(trained_digits: Path) -> None:
     """On the second chunk, whose seed is its own, in one call of the package."""
     digits = Digits(trained_digits, 1, 50)
-    kept: list[Unfinished] = []
+    kept: list[PartialOutcome] = []
     found = digits.attack(on_part=kept.append)
     assert [unfinished.n_parts for unfinished in kept] == [1, 2, 3]
     assert all(int(u.broken_by.max()) < u.n_parts for u in kept)  # none knows a later part
@@ -312,7 +311,7 @@ def test_a_transfer_that_is_stopped_keeps_what_all_images_did(trained_digits: Pa
     with torch.random.fork_rng():
         torch.manual_seed(1)
         other = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    kept: list[Unfinished] = []
+    kept: list[PartialOutcome] = []
     whole = digits.attack("transfer", surrogate=(other,), on_part=kept.append)
     (first,) = kept
     before = first.broken_by.clone(), first.after.clone()

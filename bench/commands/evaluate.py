@@ -94,18 +94,18 @@ def evaluate(
 
     Run the same command again and it does only what is missing.
     """
-    from bench.attack_given import Where, evaluate_external, evaluate_runs
+    from bench.attack_given import Workspace, evaluate_external, evaluate_runs
     from bench.errors import ConfigError
     from bench.external import Named
-    from bench.plan_runs import Request
+    from bench.plan_runs import EvaluateOptions
 
     if bool(runs) == bool(model):
         raise ConfigError("name runs by their ids (bench report lists them), or one --model")
     if runs and (weights or mean or std):
         raise ConfigError("--weights, --mean and --std go with --model; a run has its own")
-    request = Request(**options)
+    request = EvaluateOptions(**options)
     with at_work(device, workers, quiet) as (chosen, reporter, command, others):
-        where = Where(results, chosen, reporter, command, others)
+        where = Workspace(results, chosen, reporter, command, others)
         if model:
             named = Named(model=model, weights=weights, mean=mean, std=std)
             evaluate_external(named, request, where)
@@ -134,11 +134,11 @@ def verify_adversarials(files: tuple[Path, ...], device: str, **options: Any) ->
     wrong as the file says. Exit code 1 if anything differs, 2 if a file is of no use.
     """
     from bench.machine import choose_device, tune_process
-    from bench.rechecking import Against, verify_files
+    from bench.rechecking import VerificationTarget, verify_files
 
     tune_process()
     verdicts = []
-    for verdict in verify_files(files, Against(**options), choose_device(device)):
+    for verdict in verify_files(files, VerificationTarget(**options), choose_device(device)):
         said = verdict.line if verdict.usable else f"error: {verdict.line}"
         click.echo(said, err=not verdict.usable)
         verdicts.append(verdict)

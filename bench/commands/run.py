@@ -109,7 +109,7 @@ def run(
     'bench report' makes tables of them.
     """
     suite, studies = _studies(options)  # a mistake in the options needs no torch to be told
-    from bench.against import verdicts, with_rivals
+    from bench.against import verdicts, with_baselines
     from bench.dryrun import describe_plan
     from bench.manifest import add_to_manifests
     from bench.plan import make_plans, suite_manifests
@@ -118,7 +118,7 @@ def run(
     own = studies[0].methods
     if against:
         suite.only()
-        studies = [with_rivals(studies[0], against)]
+        studies = [with_baselines(studies[0], against)]
     with at_work(device, workers, quiet) as (chosen, reporter, command, helpers):
         studies = _with_precision(studies, chosen, reporter)
         if compiles and chosen.type == "cpu":

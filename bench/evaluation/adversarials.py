@@ -1,8 +1,8 @@
-"""Adversarial images on disk: written with their checksum, and checked again by anybody.
+"""Adversarial images on disk: written with a checksum, so that anybody can verify them.
 
-A file holds one chunk: `x_adv` (n, C, H, W) float32, `index` and `label` (n,) int64, `correct`
-(n,) bool, what the evaluator found. Its header says which attack, eps, images and model, and the
-SHA-256 of that and of the tensors. safetensors: data, never code.
+A file holds one chunk: `x_adv` (n, C, H, W) float32, `index` and `label` (n,) int64, and `correct`
+(n,) bool, the evaluator's judgement. Its header names the attack, eps, images and model, and holds
+the SHA-256 of these facts and of the tensors. safetensors files are data, never code.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from bench.attacks.blocks import Blocked
-from bench.attacks.maximise import attack_mode
 from bench.errors import DataError
-from bench.evaluation.chunk import TOLERANCE, Outcome, exact_arithmetic, predictions
+from bench.evaluation.chunk import TOLERANCE, Outcome
+from bench.evaluation.prediction import evaluating, predictions
 from bench.storage import sha256, write_atomic
 from bench.threat import Threat
 
@@ -36,7 +36,7 @@ KINDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Adversarials:
-    """The content of such a file, its checksum found right."""
+    """The content of a file whose checksum holds."""
 
     x_adv: Tensor
     """(n, C, H, W)."""
@@ -45,30 +45,28 @@ class Adversarials:
     label: Tensor
     """(n,)."""
     correct: Tensor
-    """(n,) bool: what the file says of the model's predictions."""
+    """(n,) bool: the model's predictions, according to the file."""
     facts: Mapping[str, Any]
-    """Of the evaluation: attack, eps, norm, split, n_examples, data_sha256, dataset, run_id."""
+    """The evaluation: attack, eps, norm, split, n_examples, data_sha256, dataset, run_id."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recheck:
-    """What another look at each image found."""
+    """The result of verifying every image again; lists hold dataset indices."""
 
     n: int
     n_correct: int
-    """Predicted right now."""
     outside_ball: list[int]
-    """Indices whose image is farther than eps from the test image."""
+    """Farther than eps from the test image."""
     outside_range: list[int]
-    """Indices whose image leaves [0, 1] or is not finite."""
+    """Outside [0, 1], or not finite."""
     other_label: list[int]
-    """Indices whose label is not the data set's."""
+    """With another label than the data set."""
     other_prediction: list[int]
-    """Indices where right or wrong is not what the file says."""
+    """Where right or wrong is not what the file says."""
 
     @property
     def holds(self) -> bool:
-        """Nothing differs."""
         return not (
             self.outside_ball or self.outside_range or self.other_label or self.other_prediction
         )
@@ -77,7 +75,6 @@ class Recheck:
 def write_adversarials(
     path: Path, outcome: Outcome, index: Sequence[int], y: Tensor, facts: Mapping[str, Any]
 ) -> None:
-    """The images of one chunk."""
     assert outcome.x_adv is not None
     tensors = {
         "x_adv": outcome.x_adv.float().contiguous(),
@@ -91,7 +88,7 @@ def write_adversarials(
 
 
 def read_adversarials(path: Path) -> Adversarials:
-    """Raises DataError where the file is missing, damaged, or something else."""
+    """Read a file; raises DataError if it is missing, damaged, or something else."""
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
@@ -117,14 +114,14 @@ def read_adversarials(path: Path) -> Adversarials:
 def recheck(
     found: Adversarials, model: nn.Module, x: Tensor, y: Tensor, batch_size: int
 ) -> Recheck:
-    """Distance, range, label and prediction of each image; x, y are the images as they were.
+    """Verify distance, range, label and prediction of each image against the originals x and y.
 
     x: (n, C, H, W) on the model's device, of the size of `found.x_adv`; y: (n,).
     """
     x_adv = found.x_adv.to(x.device)
     threat = Threat(found.facts["norm"], float(found.facts["eps"]))
     blocked = Blocked(model, batch_size)
-    with attack_mode(blocked, "eval"), exact_arithmetic():
+    with evaluating(blocked):
         right, _ = predictions(blocked, x_adv, y)
     far = ~(threat.distance(x_adv, x) <= threat.eps + TOLERANCE)
     out = ~((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1)

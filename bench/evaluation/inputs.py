@@ -1,11 +1,13 @@
-"""Images and labels as a caller has them, as the tensors that are attacked.
+"""A caller's model, images and labels: converted to what is attacked, or refused in one line.
 
-Shapes: n images, C H W image. What a caller gives is never written to.
+Shapes: n images, C H W image, K classes. Nothing that a caller passes is written to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,36 +15,52 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bench.errors import DataError
+from bench.archs import Arch
+from bench.archs.rows import filled
+from bench.archs.weights import is_lazy
+from bench.attacks.blocks import MIN_ROWS
+from bench.errors import BenchError, ConfigError, DataError, ModelError, one_line
 
 Values: TypeAlias = Tensor | NDArray[Any] | Sequence[Any]
 """A tensor, a numpy array, or a list of numbers, arrays or tensors."""
 TOLERANCE = 1e-5
-"""How far outside of [0, 1] a pixel may be by rounding: a 400th of a grey level."""
+"""How far outside [0, 1] rounding may put a pixel: a 400th of a grey level."""
 STEPS = 2
 """The same for half precision and bf16, in steps of that type at 1."""
 HALF = (torch.float16, torch.bfloat16)
 MAX_GREY = 255
+KNOWN = {
+    "does not require grad": "no gradient reaches the images; does its forward pass run under "
+    "no_grad or inference_mode, detach a tensor, or go through numpy?",
+    "backward through the graph a second time": "it keeps a tensor of an earlier call and its "
+    "graph; detach what is kept",
+    "Inference tensors cannot be saved": "no gradient reaches the images; its forward pass runs "
+    "under inference_mode",
+}
+"""Messages of torch, and what each means to the author of a model."""
 
 
 def checked_inputs(x: Values, y: Values, model: nn.Module) -> tuple[Tensor, Tensor]:
-    """Images (n, C, H, W) in [0, 1] and labels (n,) int64, from what `evaluate` is given.
+    """Convert to images (n, C, H, W) in [0, 1] and labels (n,) int64, or raise DataError.
 
-    Images are float32. A model with weights in float64, and a tensor in float64 for a function
-    whose weights nobody sees, keep them in float64. Raises
-    DataError, in one line, for what cannot be such images and labels.
+    Images become float32. They stay in float64 for a model with weights in float64, and, if passed
+    as a float64 tensor, for a function, whose weights are unknown.
     """
     images, labels = _tensor(x, "images"), _tensor(y, "labels")
     _check_shapes(images, labels)
     images = _in_range(_floats(images))
-    keeps = _computes_in(model) or (images.dtype if isinstance(x, Tensor) else torch.float32)
-    if not images.dtype == keeps == torch.float64:
+    default = images.dtype if isinstance(x, Tensor) else torch.float32
+    if not images.dtype == (_weights_dtype(model) or default) == torch.float64:
         images = images.float()
-    return images, _class_indices(labels)
+    if labels.is_floating_point() or labels.is_complex():
+        raise DataError(
+            f"labels are {labels.dtype}: must be class indices, int64; write y.long() if these "
+            "are whole numbers"
+        )
+    return images, labels.to(torch.int64)
 
 
-def _computes_in(model: nn.Module) -> torch.dtype | None:
-    """Of its first weights; None for a model without any."""
+def _weights_dtype(model: nn.Module) -> torch.dtype | None:
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
 
 
@@ -57,10 +75,9 @@ def _tensor(values: Values, what: str) -> Tensor:
         native = array.dtype.newbyteorder("=")
         return torch.from_numpy(np.require(array, native, ["C_CONTIGUOUS", "WRITEABLE"]))
     except (TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
         raise DataError(
-            f"{what} are a {type(values).__name__} that is no tensor ({reason}); give a tensor or "
-            "a numpy array of numbers"
+            f"{what} are a {type(values).__name__} that is no tensor ({one_line(str(error))}); "
+            "give a tensor or a numpy array of numbers"
         ) from None
 
 
@@ -78,7 +95,6 @@ def _check_shapes(x: Tensor, y: Tensor) -> None:
 
 
 def _floats(x: Tensor) -> Tensor:
-    """Grey levels 0..255 in uint8 as [0, 1]; floats as they are."""
     if x.is_floating_point():
         if x.dtype not in (*HALF, torch.float32, torch.float64):
             raise DataError(f"images are {x.dtype}: write x.float() for pixels in [0, 1]")
@@ -97,7 +113,7 @@ def _floats(x: Tensor) -> Tensor:
 
 
 def _in_range(x: Tensor) -> Tensor:
-    """The images, with what rounding put outside of [0, 1] brought back into it."""
+    """Clamp what rounding put outside [0, 1]; refuse what lies farther out."""
     low, high = float(x.min()), float(x.max())
     slack = STEPS * torch.finfo(x.dtype).eps if x.dtype in HALF else TOLERANCE
     if low >= 0 and high <= 1:
@@ -118,10 +134,153 @@ def _in_range(x: Tensor) -> Tensor:
     raise DataError(f"images are in [{low:g}, {high:g}] and must be in [0, 1]; {cure}")
 
 
-def _class_indices(y: Tensor) -> Tensor:
-    if y.is_floating_point() or y.is_complex():
-        raise DataError(
-            f"labels are {y.dtype}: must be class indices, int64; write y.long() if these are "
-            "whole numbers"
+class ExternalNetwork(nn.Module):
+    """Images (n, C, H, W) to logits (n, K) by a model that is not one of this package's networks.
+
+    The model gets copies of the images, so it may write into them, in the dtype of its
+    parameters; its logits are returned in the dtype of the images.
+    """
+
+    def __init__(self, model: nn.Module, name: str, widened_from: str = "") -> None:
+        """name: used in errors. widened_from: half precision of its weights before float32."""
+        super().__init__()
+        self.model, self.name, self.widened_from = model, name, widened_from
+        self.training = model.training
+        self.least_rows = 1
+        """Smallest batch to call it with; `probe` raises it for a model that needs more."""
+        self.dtype = _weights_dtype(model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, C, H, W) -> (n, K); raises ModelError if the model fails or returns no logits."""
+        logits = self._call(filled(x, self.least_rows))
+        return logits[: len(x)].to(x.dtype)
+
+    def train(self, mode: bool = True) -> ExternalNetwork:
+        """Set the mode of all modules, even if the model's own `train` does something else."""
+        try:
+            super().train(mode)
+        except Exception:  # a `train` that does not set modes, but trains, for example
+            self._set_flags(mode)
+        if not mode:  # layers may be kept in eval mode, but never in train mode
+            self._set_flags(mode)
+        return self
+
+    def _set_flags(self, mode: bool) -> None:
+        for module in self.modules():
+            module.training = mode
+
+    def probe(self, x: Tensor) -> list[str]:
+        """Call the model on a few of the images (n, C, H, W) and on one; return warnings.
+
+        For eval mode and no gradients. Raises ModelError if it cannot take the images.
+        """
+        self.least_rows = 1
+        few, notes = filled(x[:MIN_ROWS], MIN_ROWS), []
+        given = few.clone()
+        self._call(few, given)
+        if not torch.equal(given, few):
+            notes.append("the model writes into the images that it is given; it gets copies")
+        if self.model.training:
+            raise ConfigError("the model switches itself to train mode when called; remove that")
+        try:
+            self._call(x[:1])
+        except ModelError as error:
+            self.least_rows = MIN_ROWS
+            reason = str(error).removeprefix(f"{self.name} ")
+            notes.append(
+                f"the model takes no single image ({reason}); batches of fewer than {MIN_ROWS} "
+                "are filled up by repeating their last image"
+            )
+        return notes
+
+    def _call(self, x: Tensor, given: Tensor | None = None) -> Tensor:
+        """Return the logits of x; `given` is the tensor that the model gets, else a copy of x."""
+        given = x.clone() if given is None else given
+        given = given.to(self.dtype) if self.dtype is not None else given
+        try:
+            logits: object = self.model(given)
+        except (BenchError, torch.OutOfMemoryError):
+            raise
+        except (Exception, SystemExit) as error:
+            hint = f" (its {self.widened_from} weights were copied into float32: remove casts of "
+            hint += "the images, or call .float() on the network)"
+            raise ModelError(
+                f"{self.name} cannot take images {tuple(x.shape[1:])}: {explained(error)}"
+                + hint * bool(self.widened_from)
+            ) from error
+        if not isinstance(logits, Tensor):
+            found = f"a {type(logits).__name__}"
+        elif logits.ndim != 2 or len(logits) != len(x):
+            found = f"{tuple(logits.shape)} for {len(x)} images"
+        else:
+            return logits.clone()  # some attacks write to it, and a model may return what it keeps
+        raise ModelError(f"{self.name} returns {found}; it must return logits (n, K)")
+
+
+class _Called(nn.Module):
+    """A function from images to logits, as a module in eval mode."""
+
+    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.function = function
+        self.training = False
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(x)
+
+
+def wrapped_model(model: object, name: str = "") -> tuple[nn.Module, list[str]]:
+    """Return a model that can be attacked, and notes on what was changed.
+
+    model: a module, or a function from images to logits; this package's networks are returned
+    unchanged, and weights in half precision are copied into float32. name: used in errors; by
+    default its type. Raises ConfigError for anything else.
+    """
+    if isinstance(model, Arch | ExternalNetwork):
+        return model, []
+    name = name or f"the model {type(model).__name__}"
+    if isinstance(model, type) or not callable(model):
+        what = f"class {model.__name__}" if isinstance(model, type) else type(model).__name__
+        raise ConfigError(
+            f"a {what} is no model: give a torch.nn.Module, or a function from images "
+            "(n, C, H, W) in [0, 1] to logits (n, K)"
         )
-    return y.to(torch.int64)
+    if not isinstance(model, nn.Module):
+        return ExternalNetwork(_Called(model), name), []
+    if any(is_lazy(value) for value in (*model.parameters(), *model.buffers())):
+        raise ConfigError(
+            f"{name} has a parameter without values yet: call it once on an image before"
+        )
+    half = sorted({str(p.dtype) for p in model.parameters() if p.dtype in HALF})
+    if not half:
+        return ExternalNetwork(model, name), []
+    try:
+        widened = copy.deepcopy(model).float()
+    except Exception as error:
+        raise ConfigError(
+            f"{name} has weights in {half[0]} and cannot be copied into float32 "
+            f"({explained(error)}); call .float() on it"
+        ) from error
+    notes = [f"the model's {half[0]} weights were copied into float32"]
+    return ExternalNetwork(widened, name, half[0]), notes
+
+
+@contextmanager
+def blamed(model: nn.Module, what: str) -> Iterator[None]:
+    """Turn any exception of an external model inside, under `what`, into a ModelError."""
+    try:
+        yield
+    except (BenchError, torch.OutOfMemoryError) as error:
+        if isinstance(model, ExternalNetwork) and isinstance(error, ModelError):
+            raise ModelError(f"{what} cannot be run: {error}") from error
+        raise
+    except (Exception, SystemExit) as error:
+        if not isinstance(model, ExternalNetwork):
+            raise
+        raise ModelError(f"{what} cannot be run on {model.name}: {explained(error)}") from error
+
+
+def explained(error: BaseException) -> str:
+    """Return an exception on one line, in terms of this field if the message is a known one."""
+    known = (meaning for part, meaning in KNOWN.items() if part in " ".join(str(error).split()))
+    return next(known, one_line(error))

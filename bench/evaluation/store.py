@@ -1,16 +1,19 @@
-"""Attacks and measures of a checkpoint, kept in its run's folder: what is there is not made again.
+"""Run the missing attacks and measures of a checkpoint, and store them in its run's folder.
 
-The unit is one chunk under one attack, or one measure. Any number of processes may work on the
-units of one model: each unit is claimed while it is made, and its outcome does not depend on who
-makes it or when.
+The unit of work is one chunk under one attack, or one measure. Any number of processes may share
+the units of a model: each is claimed while it runs, and its outcome does not depend on the process
+or the order. A kill costs at most one part of an attack on one chunk.
 """
 
 from __future__ import annotations
 
+import io
+import json
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,31 +23,30 @@ from bench.data.dataset import Dataset
 from bench.data.loader import Loader, loader
 from bench.errors import ModelError, RecordError
 from bench.evaluation.adversarials import write_adversarials
-from bench.evaluation.chunk import Outcome, attack_chunk
-from bench.evaluation.evaluate import inspect_model
-from bench.evaluation.given import blamed
+from bench.evaluation.chunk import Outcome, PartialOutcome, attack_chunk
+from bench.evaluation.inputs import blamed
 from bench.evaluation.measuring import Measuring
-from bench.evaluation.normalised import expects_normalised
-from bench.evaluation.unfinished import read_unfinished, write_unfinished
+from bench.evaluation.model_checks import expects_normalised, inspect_model
 from bench.folder import RunFolder
 from bench.machine import free_memory
 from bench.measured import whole, write_measure
 from bench.progress import Reporter
+from bench.provenance import UNKNOWN, canonical, evaluation_code
 from bench.records import Chunk
 from bench.spec import CHUNK, GIVEN, EvalSpec, MeasureSpec
+from bench.storage import npz_bytes, sha256, write_atomic
 from bench.threat import Threat
 
 
 @dataclass(frozen=True)
 class Images:
-    """The images of a data set, as floats on the device when they are needed."""
+    """The images of a data set, loaded as floats on the device on first use."""
 
     dataset: Dataset
     device: torch.device
     _loaders: dict[str, Loader] = field(default_factory=dict, repr=False)
 
     def split(self, name: str) -> Loader:
-        """The images of train, val or test."""
         if name not in self._loaders:
             images = getattr(self.dataset, name)
             self._loaders[name] = loader(images, self.dataset.scale, self.device)
@@ -59,17 +61,19 @@ class Images:
 
 SMALL = 1_000_000
 """Parameters of a network whose activations for 256 images fit any machine."""
+CHECKSUM = 64
+"""Length of the hex digest that a file of a partial outcome begins with."""
 
 
 def default_batch(device: torch.device, model: nn.Module) -> int:
-    """Rows of one call of a model: what fits the memory; no result depends on it."""
+    """Rows per call of a model that fit the memory; no result depends on it."""
     small = sum(p.numel() for p in model.parameters()) < SMALL
     return CHUNK if small or device.type == "cuda" else 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A checkpoint of a run, and what it is attacked with."""
+    """A checkpoint under attack, and what the attacks need."""
 
     folder: RunFolder
     checkpoint: str
@@ -86,14 +90,12 @@ class Target:
 
     @property
     def batch_size(self) -> int:
-        """Rows of one call of the model."""
         return default_batch(self.images.device, self.model)
 
     def inspected(self, key: Hashable, x: Tensor, y: Tensor, *, probe: bool) -> list[str]:
-        """What is wrong with the output on these images, looked at once whatever attacks follow.
+        """Return warnings about the output on these images, computed once per `key`.
 
-        key: names the images. probe: also ask of a model from outside whether it expects
-        normalised images.
+        probe: also test whether an external model expects normalised images.
         """
         if key not in self._notes:
             found = inspect_model(self.model, x, y, self.batch_size)
@@ -103,40 +105,18 @@ class Target:
         return self._notes[key]
 
 
-class Unit(Protocol):
-    """A piece of work that one process does."""
-
-    @property
-    def asked(self) -> str:
-        """The evaluation or measure that it is a part of."""
-
-    @property
-    def name(self) -> str:
-        """Its place in the run's folder, for the claim."""
-
-    @property
-    def title(self) -> str:
-        """For the progress bar."""
-
-    def missing(self) -> bool:
-        """Whether it is not there yet."""
-
-    def make(self) -> None:
-        """Do it, and write the outcome."""
-
-
 def evaluate_missing(
     target: Target,
     specs: Sequence[EvalSpec],
     measures: Sequence[MeasureSpec],
     reporter: Reporter,
 ) -> bool:
-    """Make what `specs` and `measures` lack; False where another process still makes some of it.
+    """Run what is missing of `specs` and `measures`; False if another process is still at some.
 
-    An evaluation or measure that fails is told to `reporter`, and the others are made.
+    A failed evaluation or measure is reported, and the others still run.
     """
     measuring = Measuring(target.model, target.batch_size, target.surrogate)
-    units: list[Unit] = [
+    units: list[_ChunkUnit | _MeasureUnit] = [
         _ChunkUnit(target, spec, number)
         for spec in specs
         for number in target.folder.evaluation(spec).missing(images=target.keep_images)
@@ -154,7 +134,7 @@ def evaluate_missing(
     ) as task:
         for unit in units:
             task.advance(0, unit.title)
-            if f"{target.folder.run_id}/{unit.asked}" not in reporter.failures:
+            if f"{target.folder.run_id}/{unit.spec_id}" not in reporter.failures:
                 with target.folder.claimed_unit(unit.name) as mine:
                     if mine and unit.missing():
                         _make(target, unit, reporter)
@@ -163,8 +143,8 @@ def evaluate_missing(
     return held == 0
 
 
-def _make(target: Target, unit: Unit, reporter: Reporter) -> None:
-    """Make a unit, or say why it cannot be made; raises where nothing can be written."""
+def _make(target: Target, unit: _ChunkUnit | _MeasureUnit, reporter: Reporter) -> None:
+    """Run a unit and report a failure; raises RecordError if nothing can be written."""
     try:
         with blamed(target.model, unit.title):
             unit.make()
@@ -180,19 +160,21 @@ def _make(target: Target, unit: Unit, reporter: Reporter) -> None:
         if why and any(
             line.startswith(head) and why in line for line in reporter.failures.values()
         ):
-            told = f"{head}{unit.title}: the same"  # of fourteen checks one line tells the reason
-        reporter.failed(f"{run_id}/{unit.asked}", told, error)
+            told = f"{head}{unit.title}: the same"  # one line explains all fourteen checks
+        reporter.failed(f"{run_id}/{unit.spec_id}", told, error)
     free_memory(target.images.device)
 
 
 @dataclass(frozen=True)
 class _ChunkUnit:
+    """One chunk under one attack."""
+
     target: Target
     spec: EvalSpec
     number: int
 
     @property
-    def asked(self) -> str:
+    def spec_id(self) -> str:
         return self.spec.eval_id
 
     @property
@@ -208,50 +190,39 @@ class _ChunkUnit:
         return not folder.has(self.number, images=self.target.keep_images)
 
     def make(self) -> None:
-        target, spec = self.target, self.spec
+        target, spec, resumes = self.target, self.spec, not self.target.keep_images
         index = spec.chunks()[self.number]
         x, y = target.images.chunk(index, spec.split)
         notes = target.inspected((spec.split, *index), x, y, probe=self.number == 0)
         folder = target.folder.evaluation(spec)
         partial = folder.partial(self.number)
         outcome = attack_chunk(
-            target.model,
-            x,
-            y,
-            torch.tensor(index),
-            Threat(spec.norm, spec.eps),
-            spec.attack,
+            *(target.model, x, y, torch.tensor(index), Threat(spec.norm, spec.eps), spec.attack),
             seed=spec.seed,
             batch_size=target.batch_size,
             surrogate=tuple(target.surrogate(run_id) for run_id in spec.surrogates),
             keep_images=target.keep_images,
-            unfinished=None if target.keep_images else read_unfinished(partial, len(index)),
-            on_part=None if target.keep_images else lambda u: write_unfinished(partial, u),
+            unfinished=read_unfinished(partial, len(index)) if resumes else None,
+            on_part=(lambda outcome: write_unfinished(partial, outcome)) if resumes else None,
         )
         if outcome.x_adv is not None:
-            write_adversarials(
-                folder.adversarials(self.number),
-                outcome,
-                index,
-                y,
-                {
-                    "run_id": target.folder.run_id,
-                    "dataset": target.images.dataset.name,
-                    **spec.to_dict(),
-                },
-            )
+            facts = {"run_id": target.folder.run_id, "dataset": target.images.dataset.name}
+            path = folder.adversarials(self.number)
+            write_adversarials(path, outcome, index, y, facts | spec.to_dict())
         if not folder.has(self.number):
             folder.write_chunk(self.number, _record(index, y, outcome, notes, target.info))
 
 
 @dataclass(frozen=True)
 class _MeasureUnit:
+    """One measure or masking check."""
+
     target: Target
     spec: MeasureSpec
     measuring: Measuring
 
     @property
-    def asked(self) -> str:
+    def spec_id(self) -> str:
         return self.spec.measure_id
 
     @property
@@ -274,11 +245,7 @@ class _MeasureUnit:
 
 
 def _record(
-    index: Sequence[int],
-    y: Tensor,
-    outcome: Outcome,
-    notes: Sequence[str],
-    info: Mapping[str, Any],
+    index: Sequence[int], y: Tensor, outcome: Outcome, notes: Sequence[str], info: Mapping[str, Any]
 ) -> Chunk:
     return Chunk(
         index=np.asarray(index, dtype=np.int64),
@@ -292,4 +259,46 @@ def _record(
         label=y.cpu().numpy(),
         after=outcome.after.numpy() if outcome.after is not None else None,
         package_checks=tuple(check.to_dict() for check in outcome.package_checks),
+    )
+
+
+def write_unfinished(path: Path, unfinished: PartialOutcome) -> None:
+    """Write the parts of an attack that are done, in one file with its checksum."""
+    facts = {
+        "n_parts": unfinished.n_parts,
+        "seconds": unfinished.seconds,
+        "warnings": list(unfinished.warnings),
+        "evaluation_sha256": evaluation_code()["evaluation_sha256"],
+    }
+    content = npz_bytes(
+        {
+            "broken_by": unfinished.broken_by.numpy(),
+            "after": unfinished.after.numpy(),
+            "facts": np.array(json.dumps(facts)),
+        }
+    )
+    write_atomic(path, sha256(content).encode() + content)
+
+
+def read_unfinished(path: Path, n: int) -> PartialOutcome | None:
+    """Read the partial outcome of a chunk of n images; None if missing, damaged or unusable."""
+    try:
+        stored = path.read_bytes()
+    except OSError:
+        return None
+    content = stored[CHECKSUM:]
+    if stored[:CHECKSUM] != sha256(content).encode():
+        return None
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        broken_by, after = arrays["broken_by"], arrays["after"]
+        facts = json.loads(str(arrays["facts"]))
+    began = canonical(facts.get("evaluation_sha256", UNKNOWN))
+    if len(broken_by) != n or began != canonical(evaluation_code()["evaluation_sha256"]):
+        return None  # of other images, or by other code, whose outcome the chunk would carry
+    return PartialOutcome(
+        n_parts=int(facts["n_parts"]),
+        broken_by=torch.from_numpy(broken_by),
+        after=torch.from_numpy(after),
+        seconds=float(facts["seconds"]),
+        warnings=tuple(facts["warnings"]),
     )

@@ -1,4 +1,4 @@
-"""A model from a factory in a Python file: FILE.py:FACTORY. The file is code, which this runs."""
+"""Build a model from a factory in a Python file, FILE.py:FACTORY, by running the file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import ModuleType
 
 import torch
 from torch import nn
@@ -15,34 +14,35 @@ from torch import nn
 from bench.archs.fitting import constants_of
 from bench.data import Dataset
 from bench.errors import BenchError, ConfigError
-from bench.evaluation.given import explained
-from bench.external.source import Built
+from bench.evaluation.inputs import explained
+from bench.external.zoos import BuiltNetwork
 from bench.storage import sha256, sha256_file
 
 FORM = "FILE.py:FACTORY"
 OWN = ("bench", "methods")
-_BESIDE: set[str] = set()
-"""Names of the modules that the last file imported from its own folder or the working directory."""
+_LOCAL: set[str] = set()
+"""Names of modules that the last file imported from its own folder or the working directory."""
 
 
-def from_file(reference: str, dataset: Dataset, *, pretrained: bool) -> Built:
-    """The network that the factory makes, without arguments, from images in [0, 1] to logits.
+def from_file(reference: str, dataset: Dataset, *, pretrained: bool) -> BuiltNetwork:
+    """Call the factory, without arguments, for a network from images in [0, 1] to logits.
 
-    Weights of its own are the factory's business, so neither `dataset` nor `pretrained` matters.
-    Raises ConfigError.
+    The factory loads its own weights, so `dataset` and `pretrained` do not matter. Raises
+    ConfigError.
     """
     file, _, factory = reference.rpartition(":")
     path = Path(file)
     if not file.endswith(".py") or not factory.isidentifier():
         raise ConfigError(f"--model {reference}: write {FORM}, such as mine.py:make")
     network = _made(path, factory)
-    return Built(network=network, source_sha256=_text(path), constants=constants_of(network))
+    constants = constants_of(network)
+    return BuiltNetwork(network=network, source_sha256=_text_sha256(path), constants=constants)
 
 
-def _text(path: Path) -> str:
-    """Hash of the file, and of what it imported from beside it or the working directory."""
-    beside = {str(getattr(sys.modules.get(name), "__file__", None) or "") for name in _BESIDE}
-    files = [path, *(Path(file) for file in sorted(beside) if Path(file).is_file())]
+def _text_sha256(path: Path) -> str:
+    """Hash the file, and what it imported from its own folder or the working directory."""
+    local = {str(getattr(sys.modules.get(name), "__file__", None) or "") for name in _LOCAL}
+    files = [path, *(Path(file) for file in sorted(local) if Path(file).is_file())]
     hashes = [sha256_file(file) for file in files]
     return hashes[0] if len(hashes) == 1 else sha256("".join(hashes).encode())
 
@@ -59,7 +59,13 @@ def _made(path: Path, factory: str) -> nn.Module:
     try:
         with _as_script(path):
             spec.loader.exec_module(module)
-            network = _network(path, module, factory)
+            if not hasattr(module, factory):
+                raise ConfigError(
+                    f"{path} has no {factory}; write {FORM} with the name of its function"
+                )
+            network: object = getattr(module, factory)
+            if callable(network) and not isinstance(network, nn.Module):
+                network = network()
     except BenchError:
         raise
     except SystemExit as error:
@@ -67,32 +73,25 @@ def _made(path: Path, factory: str) -> nn.Module:
             f"{path}:{factory} ends the program (exit code {error.code}): put what reads a command "
             'line below `if __name__ == "__main__":`'
         ) from error
-    except Exception as error:  # the file is the user's; say what it raised
+    except Exception as error:
         raise ConfigError(f"{path}:{factory} fails: {explained(error)}") from error
     if not isinstance(network, nn.Module):
         raise ConfigError(f"{path}:{factory} returned {type(network).__name__}, not a nn.Module")
     return network
 
 
-def _network(path: Path, module: ModuleType, factory: str) -> object:
-    if not hasattr(module, factory):
-        raise ConfigError(f"{path} has no {factory}; write {FORM} with the name of its function")
-    found: object = getattr(module, factory)
-    return found if isinstance(found, nn.Module) or not callable(found) else found()
-
-
 @contextmanager
 def _as_script(path: Path) -> Iterator[None]:
-    """Run a file as `python FILE` would, and restore sys.argv and torch's defaults afterwards:
-    gradients, dtype, device and number of threads.
+    """Run a file like `python FILE`; restore sys.argv and torch's defaults afterwards: gradients,
+    dtype, device and number of threads.
 
-    It may import what lies beside it or in the working directory, and finds no arguments. Such
-    modules stay importable afterwards, behind all others, and are forgotten when another file is
-    run, whose own may have the same names.
+    It sees no arguments, and may import from its own folder or the working directory. These
+    modules stay importable afterwards, behind all others, until another file runs, since that may
+    have modules of the same names.
     """
-    for name in _BESIDE:
+    for name in _LOCAL:
         sys.modules.pop(name, None)
-    _BESIDE.clear()
+    _LOCAL.clear()
     folders = [str(path.resolve().parent), str(Path.cwd())]
     arguments, before = sys.argv, set(sys.modules)
     grad, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
@@ -112,11 +111,11 @@ def _as_script(path: Path) -> Iterator[None]:
             with suppress(ValueError):  # the file may have changed the path itself
                 sys.path.remove(folder)
         sys.path.extend(folder for folder in dict.fromkeys(folders) if folder not in sys.path)
-        _BESIDE.update(name for name in set(sys.modules) - before if _home(name) in folders)
+        _LOCAL.update(name for name in set(sys.modules) - before if _home(name) in folders)
 
 
 def _home(name: str) -> str:
-    """The folder that a module's outermost package was found in; empty for this program's own."""
+    """Return the folder of a module's outermost package; empty for this program's own."""
     outermost = name.partition(".")[0]
     if outermost in OWN:
         return ""

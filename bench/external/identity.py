@@ -1,7 +1,7 @@
-"""Which record belongs to a model: that of the same text and weights, if it computes the same.
+"""Find the record of a model: same code, same weights, and same logits on a few images.
 
-A model's text, one file and a state dict do not say all: members in a list, plain attributes and
-code in a second file change what it computes. So a record keeps the logits of a few images.
+Code and state dict do not determine a model: members in a list, plain attributes and a second file
+change what it computes. So a record keeps the logits of a few images.
 """
 
 from __future__ import annotations
@@ -17,29 +17,28 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.blocks import MIN_ROWS, Blocked
-from bench.attacks.maximise import attack_mode
-from bench.evaluation.chunk import exact_arithmetic
+from bench.evaluation.prediction import evaluating
 from bench.spec import ModelSpec
 from bench.storage import npz_arrays, npz_bytes, write_atomic
 
 FILE = "fingerprint.npz"
 NOISE = 0.03
-"""Largest change of a pixel in the noisy images, about 8 grey levels."""
+"""Largest pixel change of the noisy images, about 8 grey levels."""
 SAME = 1e-3
-"""Largest difference of logits, relative to their size, that another machine may make."""
+"""Largest difference of logits between machines, relative to their size."""
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a model makes of the first images, k of them, at most MIN_ROWS, and of noisy ones."""
+    """Logits on the first k images, at most MIN_ROWS, and on noisy copies."""
 
     images: np.ndarray
     """(k,) hex digests."""
     logits: np.ndarray
-    """(k, 2 K) float32, of each image as it is and with noise; NaN where calls differ."""
+    """(k, 2 K) float32, of each image without and with noise; NaN where calls differ."""
 
     def same(self, other: Fingerprint) -> bool:
-        """Whether both have images in common, and no other logits on any of them."""
+        """Whether both have images in common, with the same logits on all of them."""
         _, mine, theirs = np.intersect1d(self.images, other.images, return_indices=True)
         a, b = self.logits[mine], other.logits[theirs]
         if len(mine) == 0 or a.shape != b.shape:
@@ -50,16 +49,16 @@ class Fingerprint:
 
 
 def fingerprint(model: nn.Module, x: Tensor) -> Fingerprint:
-    """Of a model on images x (n, C, H, W); whoever draws from torch's generator draws the same.
+    """Compute the fingerprint on images x (n, C, H, W), under a fixed seed of torch's generator.
 
-    Also on images with noise, as an attack makes them: what rounds grey levels, say, changes no
-    image that has them already.
+    The noisy images, like those of an attack, reveal what clean ones hide: a model that rounds
+    grey levels, for example, changes no image that has them already.
     """
     few = x[:MIN_ROWS]
     noise = torch.rand(few.shape, generator=torch.Generator().manual_seed(0), dtype=few.dtype)
     noisy = (few + NOISE * (2 * noise.to(few.device) - 1)).clamp(0, 1)
     blocked = Blocked(model, MIN_ROWS)
-    with attack_mode(blocked, "eval"), exact_arithmetic(), torch.no_grad():
+    with evaluating(blocked), torch.no_grad():
         first, second = (
             torch.cat([_seeded(blocked, few), _seeded(blocked, noisy)], 1) for _ in range(2)
         )
@@ -78,7 +77,7 @@ def _seeded(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def own_spec(spec: ModelSpec, found: Fingerprint, results: Path) -> ModelSpec:
-    """The specification whose record in `results` is of this model, or is not there yet."""
+    """Return the variant of `spec` whose record in `results` is this model's, or does not exist."""
     for variant in itertools.count():
         candidate = replace(spec, variant=variant)
         folder = results / candidate.run_id
@@ -88,7 +87,7 @@ def own_spec(spec: ModelSpec, found: Fingerprint, results: Path) -> ModelSpec:
 
 
 def is_of(folder: Path, found: Fingerprint) -> bool:
-    """Whether the record in `folder` is of a model with that fingerprint."""
+    """Whether the record in `folder` has this fingerprint."""
     try:
         arrays = npz_arrays((folder / FILE).read_bytes())
         return Fingerprint(arrays["images"], arrays["logits"]).same(found)
@@ -97,6 +96,6 @@ def is_of(folder: Path, found: Fingerprint) -> bool:
 
 
 def write_fingerprint(folder: Path, found: Fingerprint) -> None:
-    """Keep it beside the record, unless one is there."""
+    """Write it to the record's folder, unless it is there."""
     if not is_of(folder, found):
         write_atomic(folder / FILE, npz_bytes({"images": found.images, "logits": found.logits}))

@@ -1,4 +1,4 @@
-"""From what --model names to a network that takes images in [0, 1], and its record's identity."""
+"""Load the model that --model names, for images in [0, 1], with the identity of its record."""
 
 from __future__ import annotations
 
@@ -12,20 +12,17 @@ from bench.archs.fitting import load_state
 from bench.archs.weights import open_weights, state_sha256
 from bench.data import Dataset
 from bench.errors import CheckpointError, ConfigError
-from bench.evaluation.given import given_model
+from bench.evaluation.inputs import wrapped_model
 from bench.external.file import FORM, from_file
-from bench.external.hub import from_timm, from_torchvision
 from bench.external.normalisation import (
-    Normalisation,
     Normalised,
     parse_normalisation,
     without_normalisation,
 )
-from bench.external.robustbench import from_robustbench
-from bench.external.source import Built
+from bench.external.zoos import BuiltNetwork, from_robustbench, from_timm, from_torchvision
 from bench.spec import ModelSpec
 
-SOURCES = {
+ZOO_LOADERS = {
     "robustbench": from_robustbench,
     "torchvision": from_torchvision,
     "timm": from_timm,
@@ -34,39 +31,36 @@ SOURCES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Named:
-    """A model as a user names it."""
+    """A model as named on the command line."""
 
     model: str
-    """FILE.py:FACTORY, or robustbench:, torchvision: or timm: and a name."""
+    """FILE.py:FACTORY, robustbench:NAME, torchvision:NAME or timm:NAME."""
     weights: Path | None = None
-    """A file, or FILE:KEY where it holds several; None for the factory's own weights, or the
+    """A file, or FILE:KEY if it holds several; None for the factory's own weights, or the
     package's, which are downloaded."""
     mean: str | None = None
-    """Of a normalisation in front of it: numbers with commas, a channel each."""
+    """Normalisation in front of it: comma-separated numbers, one per channel."""
     std: str | None = None
-
-    def normalisation(self, n_channels: int) -> Normalisation | None:
-        """The values of `mean` and `std`; raises ConfigError where they are unusable."""
-        return parse_normalisation(self.mean, self.std, n_channels)
 
 
 @dataclass(frozen=True)
 class ExternalModel:
-    """A network, and what its record says of it."""
+    """A network with the specification of its record."""
 
     network: nn.Module
     spec: ModelSpec
     notes: tuple[str, ...] = ()
-    """What was chosen or changed on the way, for the user to know."""
+    """Choices and changes that the user should know."""
 
 
 def load_external(named: Named, dataset: Dataset, device: torch.device) -> ExternalModel:
-    """The network that `named` is, with its weights in it, on `device`.
+    """Load the network and its weights, on `device`; raises ConfigError or CheckpointError.
 
-    It is in eval mode, unless a factory made it with its own weights and left it in train mode,
-    which the evaluation notes. Raises ConfigError or CheckpointError.
+    It is in eval mode, unless a factory with its own weights left it in train mode, which the
+    evaluation notes.
     """
-    notes, normalisation = list[str](), named.normalisation(dataset.test.shape[2])
+    notes = list[str]()
+    normalisation = parse_normalisation(named.mean, named.std, dataset.test.shape[2])
     given = None if named.weights is None else open_weights(*_file_and_key(named.weights))
     built = _build(named.model, dataset, pretrained=given is None)
     network = built.network
@@ -92,14 +86,13 @@ def load_external(named: Named, dataset: Dataset, device: torch.device) -> Exter
         mean=normalisation and normalisation[0],
         std=normalisation and normalisation[1],
     )
-    network, changed = given_model(network, named.model)
+    network, changed = wrapped_model(network, named.model)
     if given is not None or built.source_sha256 is None:
-        network.train(False)  # not eval(): a model's own train() may be something else
+        network.train(False)  # not eval(): a model's own train() may do something else
     return ExternalModel(network.to(device), spec, (*notes, *changed))
 
 
 def _file_and_key(weights: Path) -> tuple[Path, str | None]:
-    """FILE, or FILE:KEY; raises CheckpointError where there is no such file."""
     if weights.is_file():
         return weights, None
     file, colon, key = str(weights).rpartition(":")
@@ -108,11 +101,11 @@ def _file_and_key(weights: Path) -> tuple[Path, str | None]:
     raise CheckpointError(f"weights {weights} do not exist; give a file with --weights")
 
 
-def _build(model: str, dataset: Dataset, *, pretrained: bool) -> Built:
+def _build(model: str, dataset: Dataset, *, pretrained: bool) -> BuiltNetwork:
     source, colon, name = model.partition(":")
-    if colon and source in SOURCES:
-        return SOURCES[source](name, dataset, pretrained=pretrained)
+    if colon and source in ZOO_LOADERS:
+        return ZOO_LOADERS[source](name, dataset, pretrained=pretrained)
     if ".py" not in model:
-        forms = ", ".join(f"{known}:NAME" for known in SOURCES)
+        forms = ", ".join(f"{known}:NAME" for known in ZOO_LOADERS)
         raise ConfigError(f"--model {model}: write {FORM}, {forms}")
     return from_file(model, dataset, pretrained=pretrained)

@@ -11,11 +11,11 @@ from bench.archs.arch import per_channel
 from bench.errors import CheckpointError, ConfigError
 
 PAIRS = (("new_mean", "new_std"), ("mean", "std"), ("mu", "sigma"))
-"""Last parts of the keys under which a normalisation is saved; first those of `robustness`."""
+"""Last parts of the keys that a normalisation is saved under; first those of `robustness`."""
 IDENTITY = "--mean 0,0,0 --std 1,1,1"
 
 Normalisation: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
-"""Mean and standard deviation, a value a channel."""
+"""Mean and standard deviation, one value per channel."""
 
 
 class Normalised(nn.Module):
@@ -32,13 +32,12 @@ class Normalised(nn.Module):
         self.training = network.training
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, K)."""
         logits: Tensor = self.network((x - self.mean) / self.std)
         return logits
 
 
 def parse_normalisation(mean: str | None, std: str | None, n_channels: int) -> Normalisation | None:
-    """The values of --mean and --std, one a channel; None where neither is given.
+    """Parse --mean and --std, one value per channel; None if neither is set.
 
     Raises ConfigError.
     """
@@ -57,17 +56,17 @@ def _numbers(name: str, text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise ConfigError(
-            f"{name} {text}: write a number a channel, such as 0.4914,0.4822,0.4465"
+            f"{name} {text}: write one number per channel, such as 0.4914,0.4822,0.4465"
         ) from None
 
 
 def without_normalisation(
     state: Mapping[str, Tensor], network: nn.Module, *, given: bool
 ) -> dict[str, Tensor]:
-    """A state dict without a normalisation that the network has no place for.
+    """Drop a normalisation from a state dict if the network has no place for it.
 
-    `given`: whether --mean and --std are; if not, CheckpointError names the file's values, for
-    nobody but the user knows whether the network normalises by itself.
+    given: whether --mean and --std are set; if not, a CheckpointError names the file's values,
+    since only the user knows whether the network normalises by itself.
     """
     own = {_last(name) for name in network.state_dict()}
     for pair in PAIRS:

@@ -1,4 +1,4 @@
-"""A first look at a model from outside, to see at once whether it was loaded right."""
+"""The self-check of an external model: shows at once whether it was loaded correctly."""
 
 from __future__ import annotations
 
@@ -8,27 +8,23 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.blocks import Blocked
-from bench.attacks.maximise import attack_mode
-from bench.evaluation.chunk import exact_arithmetic
-from bench.evaluation.evaluate import inspect_model
-from bench.evaluation.normalised import expects_normalised
+from bench.evaluation.model_checks import expects_normalised, inspect_model
+from bench.evaluation.prediction import evaluating, is_right
 from bench.spec import CHUNK
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelfCheck:
-    """What the first images show."""
+    """Results on the first images."""
 
     n_examples: int
     n_correct: int
     """Without an attack."""
     num_classes: int
-    """Of the model's output."""
     n_parameters: int
     warnings: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """A few lines for a person."""
         accuracy = 100 * self.n_correct / self.n_examples
         return [
             f"self-check on the first {self.n_examples} test images: {self.n_correct} right "
@@ -40,15 +36,15 @@ class SelfCheck:
 
 
 def self_check(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> SelfCheck:
-    """Look at the model's output on the first images; x (n, C, H, W) in [0, 1], y (n,).
+    """Check the model's output on the first images; x (n, C, H, W) in [0, 1], y (n,).
 
-    Raises ConfigError where its output cannot be logits of these labels.
+    Raises ConfigError if its output cannot be logits of these labels.
     """
     x, y = x[:CHUNK], y[:CHUNK]
     notes = inspect_model(model, x, y, batch_size)
-    with attack_mode(model, "eval"), exact_arithmetic(), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         logits = Blocked(model, batch_size)(x)
-    right = (logits.argmax(1) == y) & logits.isfinite().all(1)
+    right = is_right(logits, y)
     notes += expects_normalised(model, x, y, batch_size, right)
     return SelfCheck(
         n_examples=len(y),

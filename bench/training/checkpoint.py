@@ -1,8 +1,8 @@
-"""The resumable state of a training: everything that the rest of it depends on.
+"""The resumable state of a training.
 
-The file's name carries the SHA-256 of its content, so that a state is whole or not believed, and
-an older one stays until a newer one is there. It holds tensors, numbers and text, and is opened
-with `weights_only`, so that it can run no code.
+The file's name holds the SHA-256 of its content, so that a partial state is never used, and an
+older state stays until a newer one is complete. It holds tensors, numbers and text, and is opened
+with `weights_only`, so that it cannot run code.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(folder: Path, device: torch.device) -> tuple[dict[str, Any] | None, list[str]]:
-    """The furthest whole state, if any, and a warning for each damaged one (kept aside)."""
+    """Load the latest undamaged state, if any; return a warning per damaged one (kept aside)."""
     found: list[dict[str, Any]] = []
     warnings = []
     for path in _states(folder):
@@ -44,12 +44,10 @@ def load_state(folder: Path, device: torch.device) -> tuple[dict[str, Any] | Non
 
 
 def has_state(folder: Path) -> bool:
-    """Whether an earlier training left something to resume."""
     return bool(_states(folder))
 
 
 def remove_states(folder: Path) -> None:
-    """After a training has ended."""
     for path in _states(folder):
         path.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""Counts what a training computes: passes over images, which no clock and no machine distorts."""
+"""Count the passes of a training over images, a cost that does not depend on the machine."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
 
 @dataclass
 class Cost:
-    """Images that went through the network while counting."""
+    """Images that passed through the network while counting."""
 
     forward: int = 0
     """Through the whole network."""
     backward: int = 0
     """Back from its logits."""
     first_layer: int = 0
-    """Forward through the first layer, which YOPO asks for more often than for the rest."""
+    """Forward through the first layer, which YOPO runs more often than the rest."""
     _counting: bool = False
 
     def watch(self, model: nn.Module, first_layer: nn.Module) -> None:
-        """See every pass through `model` from now on; those of its deep copies too.
+        """Observe every pass through `model`, and through its deep copies.
 
-        A pass is one of the last linear layer, since a method may call `stem` and `rest` apart.
+        A pass is one of the last linear layer: a method may call `stem` and `rest` separately.
         """
         last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
         first_layer.register_forward_hook(self._first_hook())
@@ -36,7 +36,7 @@ class Cost:
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        """Passes inside count; those outside, such as validation, do not."""
+        """Count the passes inside; those outside, such as validation, do not count."""
         self._counting = True
         try:
             yield

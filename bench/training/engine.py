@@ -1,8 +1,8 @@
 """The training loop: everything that a method does not decide.
 
-A training is a function of its specification and of the data: every draw comes from a generator
-that is seeded by purpose and batch number, so that stopping anywhere and going on from the last
-saved state gives the weights of an uninterrupted run, bit for bit on a CPU.
+A training depends only on its specification and the data: every draw comes from a generator seeded
+by purpose and batch number. So training that is interrupted and resumes from the last saved state
+ends with the weights of an uninterrupted run, bit for bit on a CPU.
 """
 
 from __future__ import annotations
@@ -38,22 +38,21 @@ from bench.training.precision import plain, with_precision
 from bench.training.validation import Score, score
 
 SAVE_SECONDS = 120.0
-"""Time after which the state is saved in the middle of an epoch."""
+"""Interval at which the state is saved within an epoch."""
 CHECK_BATCHES = 50
-"""Batches between two looks at whether the loss is finite; looking waits for the device."""
+"""Batches between two checks that the loss is finite; a check waits for the device."""
 
 
 @dataclass
 class Sums:
-    """Metrics of the epoch so far, on the device: reading them waits for it."""
+    """Sums of the epoch's metrics, kept on the device: reading them waits for it."""
 
     values: dict[str, Tensor]
     n: int = 0
     first_bad: Tensor | None = None
-    """The first batch of the epoch whose loss is not finite; -1 if none."""
+    """The epoch's first batch with a loss that is not finite; -1 if none."""
 
     def add(self, metrics: Mapping[str, Tensor], n: int, step: int) -> None:
-        """Metrics of one batch of n images."""
         for name, value in metrics.items():
             self.values[name] = self.values.get(name, torch.zeros_like(value)) + value * n
         self.n += n
@@ -64,7 +63,7 @@ class Sums:
         self.first_bad = torch.where(bad, step, self.first_bad)
 
     def check(self, epoch: int) -> None:
-        """Raises NonFiniteLoss for the first batch whose loss was not finite."""
+        """Raise NonFiniteLoss for the first batch whose loss was not finite."""
         if self.first_bad is not None and int(self.first_bad) >= 0:
             raise NonFiniteLoss(epoch, int(self.first_bad))
 
@@ -82,7 +81,7 @@ class Trainer:
         *,
         compiles: bool = False,
     ) -> None:
-        """compiles: the copy that attacks in eval mode run on, which takes a minute first."""
+        """compiles: compile the copy that eval-mode attacks run on, which takes a minute."""
         self.spec, self.method, self.folder, self.device = spec, method, folder, device
         threat = Threat(spec.norm, spec.eps)
         method.validate(threat, spec.num_classes)
@@ -98,7 +97,7 @@ class Trainer:
         compiled_rows = len(parts[0]) if compiles else 0
         self.optimiser = Optimiser(model, spec.recipe, self.n_batches, compiled_rows=compiled_rows)
         self.compiled: set[bool] = set()
-        """Whether the attacks of each batch so far ran compiled: both, after a resume."""
+        """Whether the attacks ran compiled; both values, if that changed at a resume."""
         self.state = TrainState(
             model=model,
             threat=threat,
@@ -120,9 +119,9 @@ class Trainer:
         self._saved = time.monotonic()
 
     def run(self, reporter: Reporter) -> dict[str, Any]:
-        """Train to the end, from the saved state if there is one; returns the summary.
+        """Train to the end, from the saved state if there is one; return the summary.
 
-        Raises NonFiniteLoss; what was saved before stays.
+        Raises NonFiniteLoss; the saved state stays.
         """
         self._resume(reporter)
         with reporter.task(self.folder.run_id, self.n_batches) as task:
@@ -137,15 +136,17 @@ class Trainer:
         return self._summary()
 
     def _parts(self, order: Tensor) -> list[Tensor]:
-        """The epoch's batches. A last one of a single image joins the one before: BatchNorm
-        cannot normalise one value a channel, where a network ends at one pixel."""
+        """Split an epoch into batches; a single last image joins the batch before.
+
+        BatchNorm cannot normalise one value per channel in a network that ends at one pixel.
+        """
         parts = list(batches(order, self.spec.recipe.batch_size))
         if len(parts) > 1 and len(parts[-1]) == 1 and len(parts[-2]) > 1:
             parts[-2:] = [torch.cat(parts[-2:])]
         return parts
 
     def time_batch(self, n: int) -> float:
-        """Seconds of a step on the first n images. The trainer is of no other use afterwards."""
+        """Time a step on the first n images, in seconds; the trainer is unusable afterwards."""
         since = time.perf_counter()
         self._batch(torch.arange(n, device=self.device), 0)
         float(self.sums.values["loss"])  # waits for the device
@@ -260,21 +261,21 @@ class Trainer:
         }
 
     def _how_compiled(self) -> dict[str, Any]:
-        """Recorded where any batch's attacks ran compiled, since seconds depend on it."""
+        """Record whether any batch's attacks ran compiled, since seconds depend on it."""
         if True not in self.compiled:
             return {}
         return {"compiled": "partly" if False in self.compiled else True}
 
     def _best_of(self, epoch: int) -> Path:
-        """The best weights so far; the saved state says of which epoch, so that a kill between
-        the two files leaves the ones that belong together."""
+        """The best weights so far. Their epoch is in the saved state too, so that a kill between
+        the two files leaves a consistent pair."""
         return self.folder.path / f"best-{epoch}.safetensors"
 
     def _best_whole(self, saved: dict[str, Any]) -> bool:
-        """Whether the best weights of a saved state are there as they were."""
+        """Whether the best weights of a saved state exist undamaged."""
         if saved["best"] is None:
             return True
-        # at the end of a training they get their final name, and only then are the states removed
+        # at the end they get their final name, and only then are the states removed
         places = self._best_of(saved["best"]["epoch"]), self.folder.weights("best")
         return any(p.exists() and sha256_file(p) == saved["best"]["sha256"] for p in places)
 
@@ -321,16 +322,16 @@ class Trainer:
         self.epoch_seconds, self._rate = saved["epoch_seconds"], saved["rate"]
         self.history, self.best = saved["history"], saved["best"]
         self.cost.forward, self.cost.backward, self.cost.first_layer = saved["cost"]
-        self.compiled = set(saved.get("compiled", [False]))  # states of before have none
+        self.compiled = set(saved.get("compiled", [False]))  # older states have none
         reporter.say(
-            f"{self.folder.run_id}: goes on at batch {state.batch_number} of {self.n_batches}"
+            f"{self.folder.run_id}: resumes at batch {state.batch_number} of {self.n_batches}"
         )
 
 
 def initial_model(spec: TrainSpec) -> Arch:
-    """The network before training, drawn from the run's own seed.
+    """Build the network before training, initialised from the run's seed.
 
-    Initialisers draw from the global generator; it is left as it was.
+    Initialisers draw from the global generator, which is restored.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(spec.seed, "weights"))

@@ -1,4 +1,4 @@
-"""The engine's side of an update: SGD under the recipe."""
+"""SGD with the recipe's schedule, and the copy that attacks run on."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from bench.training.schedule import learning_rate, n_drops
 
 
 class Optimiser:
-    """SGD under the recipe; the engine's side of an update."""
+    """SGD with the recipe's schedule; methods reach it as `state.stepper`."""
 
     def __init__(
         self, model: nn.Module, recipe: Recipe, n_batches: int, *, compiled_rows: int = 0
     ) -> None:
-        """compiled_rows: images of a batch for which what is attacked is compiled; 0: it is not."""
+        """compiled_rows: batch size for which the attacked copy is compiled; 0: not compiled."""
         self.recipe = recipe
         self.n_batches = n_batches
         self.model = model
@@ -38,11 +38,10 @@ class Optimiser:
 
     @property
     def runs_compiled(self) -> bool:
-        """Whether what is attacked runs compiled."""
         return isinstance(self._copy, CompiledCopy) and self._copy.runs_compiled
 
     def set_rate(self, batch_number: int) -> float:
-        """The rate for this batch."""
+        """Set and return the learning rate of this batch."""
         rate = learning_rate(self.recipe, batch_number, self.n_batches)
         for group in self.sgd.param_groups:
             group["lr"] = rate
@@ -51,20 +50,18 @@ class Optimiser:
         return rate
 
     def backward(self, loss: Tensor) -> None:
-        """Add gradients."""
         torch.autograd.backward(loss)
 
     def step(self) -> None:
-        """Clip if asked, move, clear."""
         if self.recipe.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self.sgd.step()
         self.sgd.zero_grad(set_to_none=True)
 
     def attack_model(self, model: nn.Module, mode: ModelMode) -> nn.Module:
-        """For eval mode a faster copy, at the weights of this moment; else the model itself.
+        """Return a faster copy with the current weights for eval mode; else the model itself.
 
-        Ask again after each change of the weights: some methods change them outside `step`.
+        Call it again after each change of the weights: some methods change them outside `step`.
         """
         if mode == "train" or model is not self.model or not has_copy(model):
             return model
@@ -79,7 +76,7 @@ class Optimiser:
         return self._copy
 
     def _drops_at(self, batch_number: int) -> bool:
-        """Whether the rate of this batch is the first after a milestone."""
+        """Whether this batch is the first after a milestone."""
         before, now = (
             n_drops(self.recipe, number, self.n_batches)
             for number in (batch_number - 1, batch_number)
@@ -88,7 +85,7 @@ class Optimiser:
 
 
 def _groups(model: nn.Module, recipe: Recipe) -> Any:
-    """What SGD takes: all parameters alike, or those of BatchNorm and biases without decay."""
+    """Return SGD's parameter groups: one, or BatchNorm and biases apart without decay."""
     if recipe.decay == "all":
         return model.parameters()
     weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]

@@ -1,4 +1,4 @@
-"""What a step of a method computes, counted on a small network: the same on every network."""
+"""Count the passes of a method's step on a small network; they are the same on every network."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from bench.training.optimiser import Optimiser
 
 N_IMAGES = 8
 N_FITTING = 40
-"""Steps of ordinary training first: what a method does depends on which images are right."""
+"""Steps of natural training first: what a method does depends on which images are correct."""
 N_EPOCHS = 100
 
 
 @dataclass(frozen=True)
 class Passes:
-    """Passes an image and step, in the middle of a training."""
+    """Passes per image and step, in the middle of a training."""
 
     forward: float
     backward: float
@@ -58,7 +58,7 @@ def passes(method: Method) -> Passes:
 
 @cache
 def _fitted() -> tuple[Arch, Tensor, Tensor]:
-    """A small network that is right on a few images of noise."""
+    """Return a small network that fits a few images of noise."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = build("cnn", in_channels=1).train()

@@ -8,13 +8,13 @@ from bench.recipe import Recipe
 
 
 def learning_rate(recipe: Recipe, batch_number: int, n_batches: int) -> float:
-    """The rate of batch `batch_number` (from 0) of `n_batches` in the whole training."""
+    """Return the rate of batch `batch_number` (from 0) of `n_batches` in the whole training."""
     progress = batch_number / n_batches
     return _scheduled(recipe, batch_number, n_batches) / (1 + recipe.time_decay * progress)
 
 
 def n_drops(recipe: Recipe, batch_number: int, n_batches: int) -> int:
-    """How many milestones lie behind the start of this batch."""
+    """Count the milestones before the start of this batch."""
     # half a batch of slack: a milestone is a fraction that was rounded
     reached = batch_number / n_batches + 0.5 / n_batches
     return sum(reached >= milestone for milestone in recipe.milestones)
@@ -33,7 +33,7 @@ def _scheduled(recipe: Recipe, batch_number: int, n_batches: int) -> float:
 
 
 def _triangle(progress: float, warmup: float) -> float:
-    """0 to 1 over `warmup`, then back to 0 at the end: both lines straight."""
+    """Rise linearly from 0 to 1 over `warmup`, then fall linearly to 0 at the end."""
     if progress < warmup:
         return progress / warmup
     return (1 - progress) / (1 - warmup)

@@ -1,4 +1,4 @@
-"""How a model in training is judged: on the validation split, clean and under PGD-10."""
+"""Score a model in training: clean and under PGD-10, on the validation split."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ BATCH = 256
 
 @dataclass(frozen=True)
 class Score:
-    """Images of the validation split that are correct."""
+    """Correct images of the validation split."""
 
     n_clean: int
     n_robust: int
     n: int
 
     def rank(self, by: Literal["robust", "clean"]) -> tuple[int, int]:
-        """For selection: one accuracy, and the other where that is equal."""
+        """Return a key for selection: one accuracy, then the other to break ties."""
         ranks = self.n_robust, self.n_clean
         return ranks if by == "robust" else ranks[::-1]
 
 
 def score(model: Arch, split: Loader, threat: Threat, seed: int) -> Score:
-    """Accuracy of `model` in eval mode and fp32, under the same noise at every epoch."""
+    """Score `model` in eval mode and fp32, with the same noise at every epoch."""
     device = split.y.device
     generator = generator_for(seed, "validation", device=device)
     attack, blocked = get_attack(ATTACK), Blocked(FastCopy(model), BATCH)

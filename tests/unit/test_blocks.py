@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bench.archs.rows import filled
 from bench.attacks.blocks import MIN_ROWS, Blocked
-from bench.evaluation.chunk import predictions
+from bench.evaluation.prediction import predictions
 from tests.harness import small_batch, small_net
 
 

@@ -16,9 +16,15 @@ from torch import Tensor, nn
 
 from bench.errors import ConfigError
 from bench.evaluation import Evaluation, evaluate
-from bench.evaluation.check import Check
-from bench.evaluation.checks import CHECKS, Effort, Lab, check_params, left_out, run_checks
-from bench.evaluation.checks.lab import Figure, verdict
+from bench.evaluation.check import Check, Indicator, verdict
+from bench.evaluation.checks import (
+    CHECKS,
+    CheckBudget,
+    CheckContext,
+    check_params,
+    left_out,
+    run_checks,
+)
 from bench.evaluation.measuring import Measuring
 from bench.spec import MeasureSpec
 from bench.threat import Threat
@@ -26,7 +32,7 @@ from tests.harness import SmallNet, small_batch, small_net
 from tests.masked import Noisy, Planted, grey
 from tests.short import ShortAutoAttack
 
-EFFORT = Effort(steps=20, samples=20, restarts=6)
+BUDGET = CheckBudget(steps=20, samples=20, restarts=6)
 THREAT = Threat(eps=0.05)
 N = 40
 
@@ -58,7 +64,7 @@ def made(
 ) -> list[Check]:
     """The checks of a small network with a surrogate."""
     model = net() if model is None else model
-    asked: dict[str, Any] = {"effort": EFFORT, "surrogates": [net(5)]} | options
+    asked: dict[str, Any] = {"budget": BUDGET, "surrogates": [net(5)]} | options
     return run_checks(model, *images(), THREAT, numbers=numbers, **asked)
 
 
@@ -72,8 +78,8 @@ def quick_checks() -> list[Check]:
     return [check for check in all_checks() if check.number in QUICK]
 
 
-def figure(value: float, threshold: float, what: str = "a") -> Figure:
-    return Figure(what=what, value=value, threshold=threshold)
+def figure(value: float, threshold: float, what: str = "a") -> Indicator:
+    return Indicator(what=what, value=value, threshold=threshold)
 
 
 def test_a_figure_rings_above_its_threshold_by_more_than_rounding() -> None:
@@ -91,7 +97,7 @@ def test_the_worst_figure_stands_for_the_check_and_rings_if_any_does() -> None:
     assert check.number == "C0"
     assert [f["alarm"] for f in check.detail["figures"]] == [False, True]
     assert check.detail["more"] == 1
-    nan = verdict("C0", [figure(float("nan"), 0.5, "a"), figure(9, 0.1, "b")], "ours")
+    nan = verdict("C0", [Indicator("a", float("nan"), 0.5), Indicator("b", 9, 0.1)], "ours", {})
     assert nan.name == "C0: a"
     assert nan.alarm
 
@@ -102,25 +108,22 @@ def test_the_worst_figure_stands_for_the_check_and_rings_if_any_does() -> None:
 )
 def test_no_threshold_is_below_two_images(m: int, percent: float, expected: float) -> None:
     x, y = grey(m)
-    lab = Lab.of(Planted(lambda v: v.sum(1) * 0 - 1), x, y, THREAT)
+    lab = CheckContext.of(Planted(lambda v: v.sum(1) * 0 - 1), x, y, THREAT)
     assert lab.points(percent) == pytest.approx(expected)
     assert lab.least == 2 / m
 
 
-def test_a_lab_holds_the_clean_correct_images_and_their_places() -> None:
+def test_the_context_holds_the_correct_images_and_their_positions() -> None:
     x, y = images()
-    lab = Lab.of(net(), x, y, THREAT)
+    ctx = CheckContext.of(net(), x, y, THREAT)
     places = [i for i in range(N) if i % 10]
-    assert lab.index.tolist() == places
-    assert torch.equal(lab.x, x[places])
-    assert torch.equal(lab.y, y[places])
-
-
-def test_a_nan_image_is_not_clean_correct() -> None:
+    assert ctx.index.tolist() == places
+    assert torch.equal(ctx.x, x[places])
+    assert torch.equal(ctx.y, y[places])
     x, y = grey(5)
     x[2, 0, 0, 0] = 1.0
     model = Planted(lambda v: torch.where(v[:, 0] > 0.9, torch.nan, -1.0))
-    assert Lab.of(model, x, y, THREAT).index.tolist() == [0, 1, 3, 4]
+    assert CheckContext.of(model, x, y, THREAT).index.tolist() == [0, 1, 3, 4]
 
 
 def test_every_check_is_made_in_order() -> None:
@@ -176,7 +179,7 @@ def test_what_cannot_be_made_is_left_out_with_its_reason() -> None:
 
 def checked(model: nn.Module, **options: Any) -> Evaluation:
     x, y = images(model)
-    return evaluate(model, x, y, THREAT, (), checks=True, effort=EFFORT, **options)
+    return evaluate(model, x, y, THREAT, (), checks=True, effort=BUDGET, **options)
 
 
 def test_an_evaluation_names_the_checks_that_were_not_made() -> None:
@@ -193,19 +196,17 @@ def test_an_evaluation_names_the_checks_that_were_not_made() -> None:
 def test_three_classes_have_fewer_checks() -> None:
     model, x = net(num_classes=3), images()[0]
     y = model(x).argmax(1)
-    found = run_checks(model, x, y, THREAT, effort=EFFORT, surrogates=[net(5, num_classes=3)])
+    found = run_checks(model, x, y, THREAT, budget=BUDGET, surrogates=[net(5, num_classes=3)])
     assert {c.number for c in found} == set(CHECKS) - {"C1", "C2", "C6", "C7"}
 
 
-def test_checks_are_made_only_where_they_are_asked_for() -> None:
+def test_no_checks_unless_requested_or_without_a_correct_image() -> None:
     x, y = images()
     assert evaluate(net(), x, y, THREAT, ()).checks == []
-
-
-def test_a_model_that_gets_no_image_right_has_no_checks() -> None:
-    x = images()[0]
     wrong = (net()(x).argmax(1) + 1) % 4
-    assert run_checks(net(), x, wrong, THREAT, effort=EFFORT) == []
+    assert run_checks(net(), x, wrong, THREAT, budget=BUDGET) == []
+    found = measuring(net()).measure(spec("C9"), x, wrong)
+    assert found.values == {"skipped": "no image is correct without an attack"}
 
 
 class DarkNan(nn.Module):
@@ -250,24 +251,24 @@ def test_a_check_as_json_has_none_for_what_is_no_number() -> None:
 @pytest.mark.parametrize(
     "bad", [{"steps": 19}, {"samples": 0}, {"restarts": 5}, {"steps": 100.5}, {"samples": "9"}]
 )
-def test_an_effort_out_of_range_is_one_clear_error(bad: dict[str, Any]) -> None:
+def test_a_budget_out_of_range_is_one_clear_error(bad: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(bad))} = .* out of range"):
-        Effort(**bad)
+        CheckBudget(**bad)
 
 
-def test_a_record_depends_on_the_effort_that_its_check_depends_on() -> None:
-    assert check_params("C4", EFFORT) == {"steps": 20}
-    assert check_params("C1", EFFORT) == check_params("C6", EFFORT) == {"samples": 20}
-    assert check_params("C10", EFFORT) == {"restarts": 6}
-    assert check_params("C3", EFFORT) == {}
+def test_a_record_depends_on_the_budget_that_its_check_depends_on() -> None:
+    assert check_params("C4", BUDGET) == {"steps": 20}
+    assert check_params("C1", BUDGET) == check_params("C6", BUDGET) == {"samples": 20}
+    assert check_params("C10", BUDGET) == {"restarts": 6}
+    assert check_params("C3", BUDGET) == {}
 
 
-def spec(number: str, surrogates: Sequence[str] = (), effort: Effort = EFFORT) -> MeasureSpec:
+def spec(number: str, surrogates: Sequence[str] = (), budget: CheckBudget = BUDGET) -> MeasureSpec:
     extra = {"surrogates": list(surrogates)} if surrogates else {}
     return MeasureSpec(
         checkpoint="last",
         name=number,
-        params=check_params(number, effort) | extra,
+        params=check_params(number, budget) | extra,
         eps=THREAT.eps,
         n_examples=N,
         data_sha256="",
@@ -292,7 +293,7 @@ def test_a_measure_is_the_check_of_the_same_name() -> None:
 def test_checks_of_one_model_share_what_they_ask_for_alike() -> None:
     x, y = images()
     shared = measuring(net())
-    one = shared.measure(spec("C6", effort=Effort(samples=1)), x, y).values
+    one = shared.measure(spec("C6", budget=CheckBudget(samples=1)), x, y).values
     many = shared.measure(spec("C6"), x, y).values
     assert (one["detail"]["samples"], many["detail"]["samples"]) == (1, 20)
     by_twin = shared.measure(spec("C2", ["twin"]), x, y).values
@@ -321,10 +322,3 @@ def test_a_check_without_its_surrogate_or_classes_is_one_clear_error() -> None:
     three = net(num_classes=3)
     with pytest.raises(ConfigError, match=r"check C7 cannot be made.*4 classes"):
         measuring(three).measure(spec("C7"), *images(three))
-
-
-def test_a_model_that_gets_no_image_right_is_recorded_as_skipped() -> None:
-    x = images()[0]
-    wrong = (net()(x).argmax(1) + 1) % 4
-    found = measuring(net()).measure(spec("C9"), x, wrong)
-    assert found.values == {"skipped": "no image is correct without an attack"}

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import ConfigError, ModelError
-from bench.evaluation import evaluate
-from bench.evaluation.evaluate import Evaluation
-from bench.evaluation.given import explained, given_model
+from bench.evaluation import Evaluation, evaluate
+from bench.evaluation.inputs import explained, wrapped_model
 from bench.threat import Threat
 
 N, K, PIXELS = 40, 10, 64
@@ -309,4 +308,4 @@ def test_our_own_networks_are_called_as_they_are() -> None:
     from bench import archs
 
     network = archs.build("cnn", in_channels=1)
-    assert given_model(network) == (network, [])
+    assert wrapped_model(network) == (network, [])

@@ -13,7 +13,7 @@ from bench.archs import ARCHS
 from bench.cli import main
 from bench.data.sources import SOURCES
 from bench.errors import ConfigError
-from bench.evaluation.checks import Effort
+from bench.evaluation.checks import CheckBudget
 from bench.recipe import list_recipes, load_recipe
 from bench.registry import list_methods
 from bench.suite import list_suites, load_suite, sizes
@@ -181,7 +181,7 @@ def test_a_suite_without_checks_has_none_to_make_smaller(monkeypatch: pytest.Mon
 
 
 def test_the_keys_of_the_checks_are_the_fields_of_their_effort() -> None:
-    assert tuple(field.name for field in fields(Effort)) == suite._EFFORT
+    assert tuple(field.name for field in fields(CheckBudget)) == suite._EFFORT
 
 
 def test_a_recipe_with_every_table_loads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from bench.attacks.maximise import attack_mode
 from bench.data.gaussians import SHIFT, UNIT, to_points
 from bench.errors import ConfigError
-from bench.evaluation.chunk import exact_arithmetic
 from bench.evaluation.measures.subject import Measured, Subject, plain
+from bench.evaluation.prediction import exact_arithmetic
 
 HALF_LENGTH = 64.0
 """Of the drawn piece of the line, to either side, in the points' units: beyond every point."""

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from bench.attacks.blocks import Blocked
 from bench.attacks.maximise import attack_mode
 from bench.errors import ConfigError
-from bench.evaluation.chunk import exact_arithmetic
 from bench.evaluation.measures.subject import Measured, Subject, plain
+from bench.evaluation.prediction import exact_arithmetic
 from bench.losses import cross_entropy, margin
 from bench.seeding import generator_for
 from bench.threat import rowwise

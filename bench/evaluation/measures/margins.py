@@ -33,10 +33,10 @@ from torch import Tensor
 from bench.attacks.blocks import Blocked
 from bench.attacks.maximise import attack_mode
 from bench.errors import ConfigError
-from bench.evaluation.chunk import exact_arithmetic, predictions
 from bench.evaluation.measures.minimal import first_order, smallest
 from bench.evaluation.measures.perturbed import Where, perturbed
 from bench.evaluation.measures.subject import Measured, Subject, plain
+from bench.evaluation.prediction import exact_arithmetic, predictions
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 

@@ -1,4 +1,4 @@
-"""AutoAttack's own checks as figures: each alarm is the package's message, and no other."""
+"""What is noticed of a model: a missing normalisation, and AutoAttack's own checks as numbers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,91 @@ from torch import Tensor, nn
 
 from bench.attacks.blocks import Blocked
 from bench.evaluation import evaluate
-from bench.evaluation.package_checks import is_autoattack, package_checks
+from bench.evaluation.model_checks import COMMON, expects_normalised, package_checks
 from bench.losses import dlr
 from bench.threat import Threat
 from tests.harness import small_batch, small_net
 from tests.masked import Masked, Noisy
 from tests.short import ShortAutoAttack
+
+# --- normalisation ---
+
+
+class Shades(nn.Module):
+    """Classes by brightness, of images normalised by `mean` and `std`."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], n: int = 10) -> None:
+        super().__init__()
+        shades = torch.linspace(0.05, 0.95, n)[:, None]
+        self.shades = (shades - torch.tensor(mean)) / torch.tensor(std)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -100 * (x.mean((2, 3))[:, None] - self.shades).square().sum(2)
+
+
+IDENTITY = Shades((0.0,) * 3, (1.0,) * 3)
+
+
+def shaded(n: int, n_channels: int = 3, n_classes: int = 10) -> tuple[Tensor, Tensor]:
+    y = torch.arange(n) % n_classes
+    g = torch.Generator().manual_seed(0)
+    noise = 0.02 * (torch.rand(n, n_channels, 8, 8, generator=g) - 0.5)
+    return torch.linspace(0.05, 0.95, n_classes)[y].view(-1, 1, 1, 1) + noise, y
+
+
+@pytest.mark.parametrize("name", [*COMMON, "the images' own"])
+def test_the_normalisation_that_a_model_expects_is_named(name: str) -> None:
+    """Of so many classes that no other constants will do."""
+    x, y = shaded(100, 3 if name in COMMON else 1, 100 if name in COMMON else 10)
+    own = tuple((float(value),) for value in reversed(torch.std_mean(x)))
+    mean, std = COMMON.get(name, own)
+    (note,) = expects_normalised(Shades(mean, std, n=int(y.max()) + 1), x, y, 16)
+    assert f"100 once they are normalised by {name} mean and standard deviation" in note
+    mean_text, std_text = (",".join(f"{value:.4g}" for value in values) for values in (mean, std))
+    assert f"(--mean {mean_text} --std {std_text})" in note
+
+
+def test_neither_a_right_model_nor_a_weak_one_is_named() -> None:
+    x, y = shaded(100)
+    assert expects_normalised(IDENTITY, x, y, 16) == []
+    wrong = (y + 1 + torch.arange(100) // 10) % 10
+    assert expects_normalised(IDENTITY, x, wrong, 16) == []
+
+
+@pytest.mark.parametrize(("n_gained", "found"), [(3, False), (4, True)])
+def test_of_few_images_more_than_three_must_turn_right(n_gained: int, found: bool) -> None:
+    """Of 20 images 10 points are two: four of them are needed all the same."""
+
+    class Turned(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raw = x.amin() >= 0 and x.amax() <= 1
+            right = torch.arange(len(x)) < (10 if raw else 10 + n_gained)
+            return nn.functional.one_hot(torch.where(right, y, (y + 1) % 10), 10).float()
+
+    x, y = shaded(20)
+    assert bool(expects_normalised(Turned().eval(), x, y, 32)) == found
+
+
+def test_logits_that_are_not_finite_are_no_gain() -> None:
+    class Fragile(Shades):
+        def forward(self, x: Tensor) -> Tensor:
+            logits = super().forward(x)
+            return logits if x.amin() >= 0 else torch.full_like(logits, torch.nan)
+
+    y = torch.zeros(100, dtype=torch.int64)  # NaN's arg-max
+    assert expects_normalised(Fragile((0.5,) * 3, (0.5,) * 3), shaded(100)[0], y, 16) == []
+
+
+def test_evaluate_warns_of_a_normalisation_and_leaves_the_mode_unchanged() -> None:
+    x, y = shaded(60)
+    result = evaluate(Shades(*COMMON["ImageNet's"]), x, y, Threat(eps=0.01), attacks=())
+    assert any("the model expects that" in note for note in result.warnings)
+    assert evaluate(IDENTITY, x, y, Threat(eps=0.01), attacks=()).warnings == []
+    assert not IDENTITY.training
+
+
+# --- AutoAttack's own checks: each alarm is the package's message, and no other ---
 
 RANDOMISED, PROBABILITIES, DYNAMIC, ZERO, SQUARE = range(5)
 
@@ -51,9 +130,6 @@ class Dynamic(Masked):
 
 class Flat(Masked):
     """No gradient where the first pixel is bright."""
-
-    def after(self, logits: Tensor) -> Tensor:
-        return logits
 
     def before(self, x: Tensor) -> Tensor:
         return torch.where((x[:, :1, :1, :1] > 0.5), x.detach(), x)
@@ -102,19 +178,19 @@ class Listener:
 def theirs(model: nn.Module, x: Tensor, y: Tensor) -> list[bool]:
     """Whether the package speaks: randomised, probabilities, dynamic, zero gradients."""
     package.funcs.update(dict.fromkeys(package.funcs, 0))
+    start = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(dlr(model(start), y).sum(), start)
     spoke = []
     for check, args in (
         (package.check_randomized, (model, x, y)),
         (package.check_range_output, (model, x)),
         (package.check_dynamic, (model, x)),
+        (package.check_zero_gradients, (gradient,)),
     ):
         listener = Listener()
         check(*args, logger=listener)
         spoke.append(bool(listener.messages))
-    listener, start = Listener(), x.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(dlr(model(start), y).sum(), start)
-    package.check_zero_gradients(gradient, logger=listener)
-    return [*spoke, bool(listener.messages)]
+    return spoke
 
 
 @pytest.mark.parametrize(
@@ -132,12 +208,13 @@ def test_each_alarm_is_the_packages_own(model: nn.Module, expected: list[bool]) 
     x, y = images()
     right = model(x).argmax(1) == y
     ours = package_checks(model, x, y, None)
+    assert len(ours) == SQUARE
     assert [check.alarm for check in ours] == expected
     if not isinstance(model, NanAt):  # whose one gradient of zero the package counts
         assert expected == theirs(model, x[right], y[right])
 
 
-def test_figures_of_the_planted_models() -> None:
+def test_values_of_the_planted_models() -> None:
     x, y = images()
     noisy = package_checks(Noisy(net()), x, y, None)[RANDOMISED]
     assert noisy.threshold == 1e-4
@@ -207,28 +284,17 @@ def test_square_may_break_two_images_or_a_fifth_of_a_percent(
     assert check.alarm is alarm
 
 
-def test_square_has_no_figure_where_it_follows_no_gradient_attack() -> None:
-    x, y = images()
-    assert len(package_checks(net(), x, y, None)) == SQUARE
-
-
-def test_autoattack_in_whole_and_in_part_is_known() -> None:
-    assert is_autoattack("autoattack")
-    assert is_autoattack("square")
-    assert not is_autoattack("pgd-20")
-
-
-def test_blocks_and_padding_change_no_figure() -> None:
+def test_blocks_and_padding_change_no_value() -> None:
     x, y = images(37)
-    plain = package_checks(net(), x, y, 1)
-    assert package_checks(Blocked(net(), 16), x, y, 1) == plain
+    assert package_checks(Blocked(net(), 16), x, y, 1) == package_checks(net(), x, y, 1)
 
 
-def test_the_record_of_an_evaluation_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_outcome_of_an_evaluation_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pyautoattack, "AutoAttack", ShortAutoAttack)
     x, y = images()
     for model, alarms in ((net(), []), (Flat(net()), [ZERO])):
-        outcome = evaluate(model, x, y, Threat(eps=0.01), ("autoattack",)).outcomes["autoattack"]
-        found = outcome[0].package_checks
+        outcomes = evaluate(model, x, y, Threat(eps=0.01), ("autoattack", "pgd-10")).outcomes
+        found = outcomes["autoattack"][0].package_checks
         assert [i for i, check in enumerate(found) if check.alarm and i != SQUARE] == alarms
         assert len(found) == SQUARE + 1
+        assert outcomes["pgd-10"][0].package_checks == ()

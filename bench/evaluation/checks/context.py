@@ -1,0 +1,151 @@
+"""The context that the masking checks share: correct images, and attacks that run once.
+
+Shapes: m correctly classified images, C H W image, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.attacks import Attack, get_attack
+from bench.attacks.blocks import Blocked
+from bench.errors import ConfigError
+from bench.evaluation.prediction import predictions
+from bench.seeding import generator_for
+from bench.threat import Threat
+
+WHITE_BOX = ("pgd-20", "cw", "apgd-ce")
+"""The gradient attacks that black-box attacks are compared with."""
+LEAST_IMAGES = 2
+"""No threshold is below two images: of 100 images, one point is a single image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckBudget:
+    """How much the checks compute; the defaults are those of their sources."""
+
+    steps: int = 1000
+    """Steps of the longest attack of C4."""
+    samples: int = 10_000
+    """Random points per image in C6."""
+    restarts: int = 20
+    """Restarts of C10, which compares them with five."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 20), ("samples", 1), ("restarts", 6)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ConfigError(
+                    f"checks: {name} = {value} is out of range: a whole number, at least {least}"
+                )
+
+
+@dataclass
+class CheckContext:
+    """A model in eval mode with the images that it classifies correctly."""
+
+    model: Blocked
+    x: Tensor
+    """(m, C, H, W)."""
+    y: Tensor
+    index: Tensor
+    """(m,) positions among all images."""
+    threat: Threat
+    seed: int = 0
+    budget: CheckBudget = field(default_factory=CheckBudget)
+    surrogates: tuple[Blocked, ...] = ()
+    """Naturally trained networks of the same arch, if any."""
+    _survivors: dict[Hashable, Tensor] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        *,
+        seed: int = 0,
+        batch_size: int = 256,
+        budget: CheckBudget | None = None,
+        surrogates: Sequence[nn.Module] = (),
+    ) -> CheckContext:
+        """Build it from images (n, C, H, W) with labels (n,); `model` must be in eval mode."""
+        blocked = Blocked(model, batch_size)
+        right, _ = predictions(blocked, x, y)
+        index = right.nonzero().squeeze(1).cpu()
+        context = cls(blocked, x[right], y[right], index, threat, seed)
+        return context.sharing(budget or CheckBudget(), surrogates)
+
+    def sharing(self, budget: CheckBudget, surrogates: Sequence[nn.Module]) -> CheckContext:
+        """Return a context for other parameters that shares the images and attack results."""
+        blocked = tuple(Blocked(network, self.model.batch_size) for network in surrogates)
+        return replace(self, budget=budget, surrogates=blocked)
+
+    @cached_property
+    def n_classes(self) -> int:
+        with torch.no_grad():
+            return int(self.model(self.x[:1]).shape[1])
+
+    @property
+    def least(self) -> float:
+        """LEAST_IMAGES as a share of the images."""
+        return LEAST_IMAGES / len(self.y)
+
+    def points(self, percent: float) -> float:
+        """Return a threshold in percentage points as a share, at least LEAST_IMAGES."""
+        return max(percent / 100, self.least)
+
+    def flipped(self, found: Tensor) -> list[int]:
+        """(m,) bool -> positions of these images among all images."""
+        positions: list[int] = self.index[found.cpu()].tolist()
+        return positions
+
+    def generator(self, purpose: str) -> torch.Generator:
+        return generator_for(self.seed, "checks", purpose, device=self.x.device)
+
+    def attack(
+        self,
+        attack: Attack,
+        purpose: str,
+        *,
+        eps: float | None = None,
+        on: nn.Module | None = None,
+    ) -> Tensor:
+        """Return x_adv (m, C, H, W), made on the model or `on`, at the threat's eps or `eps`."""
+        threat = self.threat if eps is None else replace(self.threat, eps=eps)
+        return attack(on or self.model, self.x, self.y, threat, generator=self.generator(purpose))
+
+    def still_right(self, x_adv: Tensor) -> Tensor:
+        """(m, C, H, W) -> (m,) bool: the model is correct on these images."""
+        return predictions(self.model, x_adv, self.y)[0]
+
+    def survivors(self, name: str, **params: Any) -> Tensor:
+        """(m,) bool: correct under a registered attack, which runs once."""
+        return self.remembered(
+            f"{name} {sorted(params.items())}",
+            lambda: self.still_right(self.attack(get_attack(name, **params), name)),
+        )
+
+    def white_box(self) -> Tensor:
+        """(m,) bool: correct under each of WHITE_BOX."""
+        return self.remembered(
+            "white box", lambda: torch.stack([self.survivors(n) for n in WHITE_BOX]).all(0)
+        )
+
+    def remembered(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """Return the flags that `make` computes, computing them once per key."""
+        if key not in self._survivors:
+            self._survivors[key] = make()
+        return self._survivors[key]
+
+
+def share(flags: Tensor) -> float:
+    """Mean of (m,) bool."""
+    return int(flags.sum()) / len(flags)

@@ -1,0 +1,236 @@
+"""What is wrong with a model's output: warnings on the first images, and AutoAttack's own checks.
+
+Shapes: n images, C H W image, K classes.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+
+import torch
+from pyautoattack import checks as package
+from torch import Tensor, nn
+
+from bench.attacks.blocks import MIN_ROWS, Blocked
+from bench.errors import ConfigError, ModelError
+from bench.evaluation.check import Check
+from bench.evaluation.inputs import ExternalNetwork
+from bench.evaluation.prediction import evaluating, is_right, predictions
+from bench.losses import dlr
+from bench.spec import CHUNK
+
+SAME = 1e-4
+"""Largest difference of logits, relative to their size, between two batchings of an image.
+
+AutoAttack's threshold for logits scaled to length 1 is the same.
+"""
+GAIN = 0.1
+GAIN_IMAGES = 3
+"""A normalisation is reported if it corrects more than this share, and number, of images."""
+COMMON = {
+    "CIFAR-10's": ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
+    "ImageNet's": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+"""Mean and standard deviation, per channel, that training scripts contain."""
+REPEATS = 5
+SQUARE = 0.002
+LEAST_IMAGES = 2
+
+
+def inspect_model(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> list[str]:
+    """Return warnings about the model's output on the first images.
+
+    Raises ConfigError if its output cannot be logits of these labels.
+    """
+    notes = []
+    if model.training:
+        notes.append("the model was in train mode; it is evaluated in eval mode")
+    first, labels = x[:CHUNK], y[:CHUNK]
+    with evaluating(model), torch.no_grad():
+        if isinstance(model, ExternalNetwork):
+            notes += model.probe(first)
+        blocked = Blocked(model, batch_size)
+        logits = blocked(first)
+        unsteady = _unsteady(blocked, first, logits)
+    if logits.ndim != 2 or len(logits) != len(first):
+        raise ConfigError(
+            f"the model returns {tuple(logits.shape)} for {len(first)} images; "
+            "it must return logits (n, K)"
+        )
+    if int(y.max()) >= logits.shape[1] or int(y.min()) < 0:
+        raise ConfigError(
+            f"labels are in {int(y.min())}..{int(y.max())} and the model has "
+            f"{logits.shape[1]} classes"
+        )
+    finite = logits.isfinite().all(1)
+    if not finite.all():
+        notes.append(f"{int((~finite).sum())} of the first {len(first)} images: logits not finite")
+    good = logits[finite]
+    if len(good) and bool((good >= 0).all()) and bool(((good.sum(1) - 1).abs() < 1e-4).all()):
+        notes.append(
+            "the model seems to return probabilities; attacks need logits: remove its softmax"
+        )
+    notes += [unsteady] * bool(unsteady)
+    if bool((logits.argmax(1)[finite] == labels[finite]).float().mean() < 1.5 / logits.shape[1]):
+        notes.append(
+            "clean accuracy is near chance: are labels, channels and normalisation the model's own?"
+        )
+    return notes
+
+
+def _unsteady(model: nn.Module, x: Tensor, logits: Tensor) -> str:
+    """Return a warning if an image's logits (n, K), of x all at once, depend on anything else.
+
+    The images are predicted again in other batches: few of them, one alone, and a part that begins
+    elsewhere. Only rounding may change.
+    """
+    relied = "; no attack's result on this model can be relied on"
+    if _differ(logits, model(x)):
+        what = "the model's logits are random, or change from call to call"
+        return f"{what}: two calls on the same images differ{relied}"
+    n = len(x)
+    parts = [slice(0, MIN_ROWS), slice(0, 1), slice(n // 3, n)]
+    if any(_differ(logits[part], model(x[part])) for part in parts) or (
+        n == 1 and _differ(logits, model(torch.cat([x, 1 - x]))[:1])
+    ):
+        return f"an image's logits depend on the other images of its batch{relied}"
+    return ""
+
+
+def _differ(logits: Tensor, others: Tensor) -> bool:
+    """Whether logits of the same images differ by more than rounding."""
+    if logits.shape != others.shape:
+        return True
+    known = (logits.isfinite() & others.isfinite()).all(1)
+    if not bool(known.any()):
+        return False
+    size = logits[known].abs().amax()
+    return bool((logits[known] - others[known]).abs().amax() > SAME * size)
+
+
+def expects_normalised(
+    model: nn.Module, x: Tensor, y: Tensor, batch_size: int, right: Tensor | None = None
+) -> list[str]:
+    """Return a warning if a common normalisation corrects many more of the first images.
+
+    The most common mistake with external models: a model that expects normalised images sees
+    others than it was trained on, and every attack solves another problem. Candidates are the
+    images' own mean and standard deviation, 0.5 and 0.5, and for three channels CIFAR-10's and
+    ImageNet's. x: (n, C, H, W) in [0, 1]; y: (n,); right: (n,) bool, correct without a
+    normalisation, if known.
+    """
+    first, labels = x[:CHUNK], y[:CHUNK]
+    n, candidates = len(first), _candidates(first)
+    with evaluating(model):
+        blocked = Blocked(model, batch_size)
+        as_they_are = predictions(blocked, first, labels)[0] if right is None else right[:CHUNK]
+        n_right = int(as_they_are.sum())
+        if n - n_right <= max(GAIN * n, GAIN_IMAGES):
+            return []
+        tried: dict[str, int] = {}
+        for name, (mean, std) in candidates.items():
+            with suppress(ModelError):  # a model may refuse pixels outside [0, 1]
+                found, _ = predictions(blocked, (first - mean) / std, labels)
+                tried[name] = int(found.sum())
+    best = max(tried, key=lambda name: tried[name], default=None)
+    if best is None or tried[best] - n_right <= max(GAIN * n, GAIN_IMAGES):
+        return []
+    mean_text, std_text = (
+        ",".join(f"{value:.4g}" for value in values.flatten().tolist())
+        for values in candidates[best]
+    )
+    return [
+        f"{n_right} of the first {n} images are right as they are, {tried[best]} once they are "
+        f"normalised by {best} mean and standard deviation: if the model expects that, put it "
+        f"inside (--mean {mean_text} --std {std_text})"
+    ]
+
+
+def _candidates(x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return name -> mean and standard deviation, both (1, C, 1, 1)."""
+    n_channels = x.shape[1]
+    constants = {"0.5 as": ((0.5,) * n_channels, (0.5,) * n_channels)}
+    constants |= {name: pair for name, pair in COMMON.items() if len(pair[0]) == n_channels}
+
+    def per_channel(values: tuple[float, ...]) -> Tensor:
+        return torch.tensor(values, dtype=x.dtype, device=x.device).view(1, -1, 1, 1)
+
+    found = {n: (per_channel(mean), per_channel(std)) for n, (mean, std) in constants.items()}
+    std, mean = torch.std_mean(x, (0, 2, 3), keepdim=True)
+    if len(x) > 1 and bool((std > 0).all()):
+        found["the images' own"] = mean, std
+    return found
+
+
+def package_checks(
+    model: nn.Module, x: Tensor, y: Tensor, n_square: int | None
+) -> tuple[Check, ...]:
+    """Return AutoAttack's own checks on the images (n, C, H, W) of a chunk, as numbers.
+
+    Definitions and thresholds are the package's (checks.py of fra31/auto-attack), which only
+    prints them. The last threshold is at least two images, since 0.2 points are less than one
+    image of a hundred. The check on the number of classes is left out: too few are refused.
+
+    n_square: images that Square broke after the gradient attacks; None if it did not follow any.
+    """
+    with torch.no_grad():
+        calls = [torch.nn.functional.normalize(model(x), dim=1) for _ in range(REPEATS)]
+        logits = model(x)
+    inside = bool((logits > -1e-5).all()) and bool((logits < 1 + 1e-5).all())
+    is_distribution = inside and bool(((logits.sum(1) - 1).abs() < 1e-5).all())
+    found = [
+        ("repeated calls: logits apart by", max(_apart(a, b) for a in calls for b in calls), SAME),
+        ("output is a probability vector", float(is_distribution), 0.0),
+        ("gradients taken in a forward pass", float(_n_gradients_inside(model, x)), 0.0),
+        ("zero gradients of DLR: share of images", _zero_gradients(model, x, y), 0.0),
+    ]
+    if n_square is not None:
+        most = max(SQUARE, LEAST_IMAGES / len(y))
+        found.append(("square breaks: share of images", n_square / len(y), most))
+    return tuple(
+        Check(f"AA {name}", value, most, alarm=not value <= most, source="AutoAttack, checks.py")
+        for name, value, most in found
+    )
+
+
+def _apart(a: Tensor, b: Tensor) -> float:
+    """Largest distance of two rows; 2, that of opposites, if only one of them is NaN."""
+    difference = (a - b).masked_fill(a.isnan() & b.isnan(), 0.0)
+    return float(difference.norm(dim=1).nan_to_num(nan=2.0).max())
+
+
+def _n_gradients_inside(model: nn.Module, x: Tensor) -> int:
+    """Count calls of autograd inside a forward pass; the package never resets its counter."""
+    tracer = sys.gettrace()  # of a debugger or of coverage; the package removes it
+    package.funcs.update(dict.fromkeys(package.funcs, 0))
+    try:
+        with torch.no_grad():
+            package.check_dynamic(model, x[:1], logger=_Silent())
+    finally:
+        sys.settrace(tracer)
+    n_calls = int(sum(package.funcs.values()))
+    package.funcs.update(dict.fromkeys(package.funcs, 0))
+    return n_calls
+
+
+class _Silent:
+    def warning(self, message: str) -> None:
+        """Discard the message: the number says it."""
+
+
+def _zero_gradients(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    """Share of the correct images whose gradient of the DLR loss is zero in every pixel.
+
+    Only these are attacked; where y ranks third, the loss is constant in any model.
+    """
+    x = x.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        logits = model(x)
+        loss = dlr(logits, y).sum()
+        gradient = torch.zeros_like(x)
+        if loss.requires_grad:
+            (gradient,) = torch.autograd.grad(loss, x, materialize_grads=True)
+    attacked = is_right(logits, y)
+    zero = (gradient.flatten(1).abs().amax(1) == 0) & attacked
+    return int(zero.sum()) / max(int(attacked.sum()), 1)

@@ -1,0 +1,51 @@
+"""How the evaluator predicts: eval mode, exact arithmetic, each image by itself.
+
+Shapes: n images, C H W image, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from bench.archs.rows import filled
+from bench.attacks.blocks import MIN_ROWS
+from bench.attacks.maximise import attack_mode
+
+
+@contextmanager
+def exact_arithmetic() -> Iterator[None]:
+    """Disable TF32 and autocast: fp32 means fp32."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = False
+    try:
+        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put `model` in eval mode and disable TF32 and autocast; restore everything afterwards."""
+    with attack_mode(model, "eval"), exact_arithmetic():
+        yield
+
+
+def is_right(logits: Tensor, y: Tensor) -> Tensor:
+    """(B, K), (B,) -> (B,) bool: correct; logits that are not finite are never correct."""
+    return (logits.argmax(1) == y) & logits.isfinite().all(1)
+
+
+def predictions(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, int]:
+    """Return (n,) bool, whether each prediction is correct, and the number of non-finite rows.
+
+    Bit for bit, a prediction does not depend on the other images of the call.
+    """
+    with torch.no_grad():
+        logits = model(filled(x, MIN_ROWS))[: len(x)]
+    return is_right(logits, y), int((~logits.isfinite().all(1)).sum())
