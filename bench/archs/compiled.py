@@ -39,7 +39,7 @@ class CompiledCopy(nn.Module):
 
     def __init__(self, model: Arch, precision: Precision, n_rows: int) -> None:
         super().__init__()
-        self.copy = FastCopy(model, precision, fuses=False)  # the compiler does that itself
+        self.copy = FastCopy(model, precision)
         self.training = False
         self.n_rows = n_rows
         for module in self.copy.modules():

@@ -1,9 +1,9 @@
 """A copy of a network for what attacks need: eval-mode forwards and gradients of the input.
 
 In eval mode a BatchNorm layer is a fixed scale and shift, so one that follows a convolution is
-folded into it (Jacob et al., arXiv 1712.05877, section 3.2): the same function for less work. A
-ReLU module behind that is done with it (`bench.archs.fused`). The copy is stored channels last,
-which convolutions on a CPU and tensor cores prefer.
+folded into it (Jacob et al., arXiv 1712.05877, section 3.2): the same function for less work. ReLU
+modules run in place where nothing else reads their input. The copy is stored channels last, which
+convolutions on a CPU and tensor cores prefer.
 
 In bf16 the image and the first layer stay in fp32, and so does the classifier. Near 0.5 two
 neighbouring bf16 numbers are 0.002 to 0.004 apart, more than the start noise of TRADES: an image
@@ -25,7 +25,6 @@ import torch
 from torch import Tensor, fx, nn
 
 from bench.archs.arch import Arch
-from bench.archs.fused import FusedConv
 from bench.archs.rows import only_counts
 
 Precision = Literal["fp32", "bf16"]
@@ -37,13 +36,13 @@ class FastCopy(nn.Module):
     """`model` as it is now, for eval mode alone; `refresh` follows the model's later weights.
 
     The parameters need no gradient. With fp32 the copy has the model's own dtype, which may be
-    float64. fuses: whether a ReLU is done with the convolution before it.
+    float64.
     """
 
     layout = torch.channels_last
     """Of images that need no copy on their way in; an attack keeps its own in it."""
 
-    def __init__(self, model: Arch, precision: Precision = "fp32", *, fuses: bool = True) -> None:
+    def __init__(self, model: Arch, precision: Precision = "fp32") -> None:
         super().__init__()
         self.precision = precision
         found = merges(model)
@@ -51,9 +50,7 @@ class FastCopy(nn.Module):
         network = copy.deepcopy(model)
         if precision == "bf16":
             _halve(network)
-        found.fold(network)
-        if fuses:
-            found.fuse(network, rounds=precision == "bf16")
+        found.apply(network)
         self.network = network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
         self.training = False
         self._source = (model,)  # in a tuple, so that it is no submodule
@@ -86,26 +83,14 @@ class Merges:
 
     norms: dict[str, str] = field(default_factory=dict)
     """Convolution -> the BatchNorm that its weights take in."""
-    relus: dict[str, str] = field(default_factory=dict)
-    """Convolution -> the ReLU behind it, or behind its BatchNorm."""
     in_place: tuple[str, ...] = ()
     """ReLUs that may overwrite what they read."""
 
-    def fold(self, network: Arch) -> None:
-        """Have convolutions of `network` do what the BatchNorm layers behind them did."""
+    def apply(self, network: Arch) -> None:
+        """Fold the BatchNorm layers of `network` into its convolutions; put its ReLUs in place."""
         for conv, norm in self.norms.items():
             _with_bias(network.get_submodule(conv))
             network.set_submodule(norm, nn.Identity())
-
-    def fuse(self, network: Arch, *, rounds: bool) -> None:
-        """Have them do the ReLUs too, and have the first layer round its output to bf16."""
-        for name, module in list(network.named_modules()):
-            if _can_fuse(module):
-                assert isinstance(module, nn.Conv2d)
-                is_first = module is network.first_layer
-                FusedConv.of(module, relu=name in self.relus, rounds=rounds and is_first)
-        for relu in self.relus.values():
-            network.set_submodule(relu, nn.Identity())
         for relu in self.in_place:
             module = network.get_submodule(relu)
             assert isinstance(module, nn.ReLU)
@@ -142,7 +127,6 @@ def merges(model: nn.Module) -> Merges:
         return modules[str(node.target)] if once else None
 
     norms: dict[str, str] = {}
-    relus: dict[str, str] = {}
     in_place = []
     made_by: dict[fx.Node, str] = {}  # convolution whose output, or BatchNorm's, a node is
     for node in graph.nodes:
@@ -160,26 +144,16 @@ def merges(model: nn.Module) -> Merges:
                 norms[made_by[source]] = name
                 made_by[node] = made_by[source]
         elif isinstance(module, nn.ReLU):
-            conv = made_by.get(source)
-            if conv is not None and _can_fuse(modules[conv]):
-                relus[conv] = name
-            elif isinstance(layer(source), nn.BatchNorm2d) or source.target in ADDITIONS:
+            is_new = isinstance(layer(source), nn.BatchNorm2d) or source.target in ADDITIONS
+            if is_new or source in made_by:
                 in_place.append(name)
-    return Merges(norms, relus, tuple(in_place))
+    return Merges(norms, tuple(in_place))
 
 
 def _is_watched(module: nn.Module) -> bool:
     """Whether a hook may change what the module does."""
     watching = [hook for hook in module._forward_hooks.values() if not only_counts(hook)]
     return bool(watching or module._forward_pre_hooks or module._backward_hooks)
-
-
-def _can_fuse(conv: nn.Module) -> bool:
-    return (
-        type(conv) is nn.Conv2d  # a subclass may have a forward pass of its own
-        and conv.padding_mode == "zeros"
-        and not isinstance(conv.padding, str)
-    )
 
 
 def _fold(conv: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:

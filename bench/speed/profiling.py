@@ -31,11 +31,7 @@ from bench.speed.steps import PLAIN_LOOP, step_of
 
 
 class Kind(StrEnum):
-    """Of operations, each with its gradient, in the order in which they are shown.
-
-    All that a fused layer does in a pass with a gradient is counted with its convolution: ReLU,
-    rounding, Python.
-    """
+    """Of operations, each with its gradient, in the order in which they are shown."""
 
     FORWARD = "convolutions, forward"
     BACKWARD = "convolutions, backward"
@@ -51,8 +47,6 @@ class Kind(StrEnum):
 
 
 OURS = "ours"
-FUSED, FUSED_BACKWARD = "_Convolve", "_ConvolveBackward"
-"""As the profiler names what `bench.archs.fused` does with a layer, and its way back."""
 SURPLUS = 0.05
 """Of a step's time, by which its operations may exceed it: more is counted twice."""
 
@@ -226,11 +220,6 @@ def kind_of(event: FunctionEvent) -> str:
         names.append(event.name)
     if any(name.startswith("Optimizer.") for name in names):
         return Kind.OPTIMISER
-    for name in names:
-        if name.endswith(FUSED_BACKWARD):  # also where autograd calls it
-            return Kind.BACKWARD
-        if name == FUSED:
-            return Kind.FORWARD
     for name in names:
         if "convolution" in name or name == "aten::conv2d":
             return Kind.BACKWARD if any("Backward" in n for n in names) else Kind.FORWARD

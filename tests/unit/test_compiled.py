@@ -97,7 +97,7 @@ def test_in_bf16_image_first_layer_and_classifier_stay_in_fp32() -> None:
     model = network(dtype=torch.float32)
     x = images(dtype=torch.float32)
     logits, gradient = with_gradient(copy_of(model, "bf16"), x)
-    expected, way = with_gradient(FastCopy(model, "bf16", fuses=False), x)
+    expected, way = with_gradient(FastCopy(model, "bf16"), x)
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(gradient, way, rtol=1e-4, atol=1e-7)
     assert logits.dtype == gradient.dtype == torch.float32

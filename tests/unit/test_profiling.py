@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from click.testing import CliRunner
 from torch import nn
 
-from bench.archs.fused import FusedConv
 from bench.cli import main
 from bench.errors import BenchError
 from bench.progress import Reporter
@@ -94,19 +93,6 @@ def test_each_operation_is_of_its_kind() -> None:
     assert Kind.OTHER in kinds_of(lambda: weight + weight)
     sgd = torch.optim.SGD(linear.parameters(), lr=0.1)
     assert kinds_of(sgd.step) == {Kind.OPTIMISER}
-
-
-@pytest.mark.parametrize("rounds", [False, True])
-def test_all_that_a_fused_layer_does_is_of_its_convolution(rounds: bool) -> None:
-    conv = nn.Conv2d(3, 8, 3).requires_grad_(False)
-    FusedConv.of(conv, relu=True, rounds=rounds)
-    x = torch.rand(4, 3, 8, 8).contiguous(memory_format=torch.channels_last).requires_grad_()
-    conv(x)  # brings its weight into its layout
-    assert kinds_of(lambda: conv(x)) == {Kind.FORWARD}
-    out = conv(x)
-    gradient = torch.ones_like(out)
-    found = kinds_of(lambda: torch.autograd.grad(out, x, gradient))
-    assert found == {Kind.BACKWARD, Kind.OTHER}  # autograd's end, at x
 
 
 def test_the_kinds_are_the_whole_step(monkeypatch: pytest.MonkeyPatch) -> None:
