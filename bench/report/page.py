@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import unknown_name
-from bench.papers.cat.claim_page import make_claims
 from bench.records import Records
 from bench.report.aggregate import Section, sections
 from bench.report.artefacts import ARTEFACTS, Artefact
@@ -99,6 +98,8 @@ def write_report(
         files, text = _tables(records, note, results)
     files |= {name: content for entry in found for name, content in entry.made.files.items()}
     if suite is None:
+        from bench.papers.cat.claim_page import make_claims  # it imports this package
+
         claims = make_claims(records)
         files["claims.md"] = f"{note}\n\n{claims.pages['claims']}".encode()
         files["claims.csv"] = csv_text(claims.numbers["claims"], note).encode()
