@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from bench.report.statistics import paired_difference, wilson
+from bench.report.statistics import mean_difference, paired_difference, sign_flip, wilson
 
 
 def of_images(values: np.ndarray, own: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -66,6 +66,29 @@ class AccuracyEstimate:
     """Sample standard deviation over the seeds; None for one seed."""
     n: tuple[int, ...]
     n_expected: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedComparison:
+    """The first accuracy minus the second, on the images that all seeds of both share."""
+
+    first: float
+    """Mean over the seeds, like `second`."""
+    second: float
+    low: float
+    high: float
+    """95% interval over the images: Newcombe's for one seed each, else `mean_difference`'s."""
+    p: float
+    """Of McNemar's exact test for one seed each, else of the sign-flip test."""
+    n: int
+    first_only: int | None
+    second_only: int | None
+    """Images that only one of them gets right; None for several seeds."""
+
+    @property
+    def difference(self) -> float:
+        """First minus second."""
+        return self.first - self.second
 
 
 def worst_case(attacks: Sequence[ImageOutcomes]) -> ImageOutcomes:
@@ -128,6 +151,39 @@ def difference(first: ImageOutcomes, second: ImageOutcomes) -> SeedEstimate | No
     n_expected = min(first.n_expected, second.n_expected)
     value = (counts[1] - counts[2]) / len(index)
     return SeedEstimate(value=value, low=low, high=high, n=len(index), n_expected=n_expected)
+
+
+def paired_comparison(
+    first: Sequence[ImageOutcomes], second: Sequence[ImageOutcomes]
+) -> PairedComparison | None:
+    """Compare two methods over their seeds on the images that all seeds share; None without any.
+
+    With s1 and s2 seeds, the sign-flip test is of the images' sum of s2 * (seeds of the first
+    that are correct) - s1 * (seeds of the second that are correct).
+    """
+    index = shared([*first, *second])
+    if len(index) == 0:
+        return None
+    right, right_second = (np.sum([s.at(index) for s in side], axis=0) for side in (first, second))
+    s1, s2, n = len(first), len(second), len(index)
+    signed = s2 * right - s1 * right_second
+    alone: tuple[int, int] | tuple[None, None] = (None, None)
+    if s1 == s2 == 1:
+        alone = int((signed > 0).sum()), int((signed < 0).sum())
+        both = int((right & right_second).sum())
+        low, high = paired_difference(both, *alone, n - both - sum(alone))
+    else:
+        low, high = mean_difference(signed / (s1 * s2))
+    return PairedComparison(
+        first=float(right.mean()) / s1,
+        second=float(right_second.mean()) / s2,
+        low=low,
+        high=high,
+        p=sign_flip(signed),
+        n=n,
+        first_only=alone[0],
+        second_only=alone[1],
+    )
 
 
 def mean_accuracy(seeds: Sequence[ImageOutcomes]) -> AccuracyEstimate:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -36,6 +37,11 @@ class ResultsFrame:
     """(n,) dataset indices with an outcome in any evaluation, ascending."""
     outcomes: dict[Outcome, np.ndarray]
     """Kind of outcome -> (m, n) int8: 1 correct, 0 wrong, -1 unknown."""
+
+    @cached_property
+    def columns(self) -> dict[str, np.ndarray]:
+        """The columns of `evaluations` as plain arrays, which compare much faster."""
+        return {name: self.evaluations[name].to_numpy(object) for name in COLUMNS}
 
 
 def results_frame(runs: Iterable[RunRecord]) -> ResultsFrame:

@@ -11,7 +11,6 @@ from bench.records import Records
 from bench.report.aggregate import Section, sections
 from bench.report.artefacts import ARTEFACTS, Artefact
 from bench.report.balanced import BALANCED, balanced
-from bench.report.claims import claims_files
 from bench.report.class_table import class_csv, class_link, class_markdown
 from bench.report.classes import classes
 from bench.report.comparison_table import (
@@ -24,6 +23,7 @@ from bench.report.comparison_table import (
 from bench.report.context import CONTEXT, context_csv, context_facts, context_table
 from bench.report.cost_table import COST_LEGEND, cost_csv, cost_facts, cost_table
 from bench.report.curves import Curve, curves, drawn
+from bench.report.export import csv_text
 from bench.report.facts import damage, facts, left_out, provenance, require, warnings
 from bench.report.figure import figure_files
 from bench.report.flat import flat
@@ -98,7 +98,11 @@ def write_report(
         files, text = _tables(records, note, results)
     files |= {name: content for entry in found for name, content in entry.made.files.items()}
     if suite is None:
-        files |= claims_files(records, note)
+        from bench.papers.cat.claim_page import make_claims  # it imports this package
+
+        claims = make_claims(records)
+        files["claims.md"] = f"{note}\n\n{claims.pages['claims']}".encode()
+        files["claims.csv"] = csv_text(claims.numbers["claims"], note).encode()
         own = {name for entry in found for name in entry.made.files}
         others = [(title, [n for n in names if n in files]) for title, names in OTHERS]
         curves_ = [n for n in files if n.startswith("robust-accuracy-") and n not in own]

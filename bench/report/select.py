@@ -33,19 +33,19 @@ def select(
 
     The clean evaluation has no radius, so `eps` does not exclude it.
     """
-    rows = frame.evaluations
-    keep = np.ones(len(rows), bool)
+    columns = frame.columns
+    keep = np.ones(len(frame.evaluations), bool)
     for column, value in (
         *(("attack", attack), ("checkpoint", checkpoint), ("split", split), ("norm", norm)),
     ):
         if value is not None:
-            keep &= (rows[column] == value).to_numpy()
+            keep &= columns[column] == value
     if run_ids is not None:
-        keep &= rows["run_id"].isin(run_ids).to_numpy()
+        keep &= np.array([run_id in run_ids for run_id in columns["run_id"]], bool)
     if eps is not None:
-        equal = rows["eps"].round(EPS_DIGITS) == round(eps, EPS_DIGITS)
-        keep &= (equal | (rows["attack"] == "clean")).to_numpy()
-    return rows[keep]
+        equal = columns["eps"].astype(float).round(EPS_DIGITS) == round(eps, EPS_DIGITS)
+        keep &= equal | (columns["attack"] == "clean")
+    return frame.evaluations[keep]
 
 
 def outcomes(frame: ResultsFrame, rows: pd.DataFrame, kind: Outcome = "correct") -> ImageOutcomes:

@@ -1,0 +1,204 @@
+"""When a claim holds: the thresholds, the evidence that it rests on, and the rules.
+
+Every verdict is made here; the tests only pick what is compared. Accuracies are fractions.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from bench.records import RunRecord
+from bench.report.accuracy import PairedComparison
+from bench.report.masking import Masking
+from bench.report.statistics import LEVEL
+
+SMALL = 0.01
+"""A loss or gain up to here counts as none."""
+STEPS_COST = 0.03
+""""About 2 points" may be up to 3."""
+HIGH_TRAIN = 0.95
+"""Train accuracy that still counts as high; the paper's lowest is 99.16%."""
+FLAT = 0.05
+"""A curve that loses no more than this from 0.05 to 0.07 counts as flat."""
+LEVEL_SHARE = 0.9
+"""Convergence: the level, as a share of the reference's best robust validation accuracy."""
+VERSUS = " vs "
+"""Between the labels of two models in `Evidence.what`."""
+
+
+class ClaimResult(StrEnum):
+    """The verdict on one comparison or on a claim."""
+
+    HOLDS = "holds"
+    FAILS = "does not hold"
+    OPEN = "not decidable at this size"
+    PARTIAL = "not decidable: records are missing"
+    MISSING = "no records"
+    UNTESTED = "not tested"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """One comparison that bears on a claim."""
+
+    what: str
+    """`cat-ce vs madry`."""
+    detail: str = ""
+    """Distinguishes comparisons of the same models: an attack, a radius, a norm."""
+    remark: str = ""
+    """Follows the detail on the page only."""
+    unit: Literal["points", "times", "epochs"] = "points"
+    """Points are fractions here and percent on the page; for times, the value is a ratio."""
+    first: float | None = None
+    second: float | None = None
+    value: float
+    """First minus second, their ratio, or the quantity that the claim is about."""
+    low: float | None = None
+    high: float | None = None
+    """95% interval; None where the value has no sampling error or the error is unknown."""
+    p: float | None = None
+    """After Holm's correction over its family; None where the interval alone decides."""
+    n: int | None = None
+    """Images."""
+    seeds: tuple[int, int] = (1, 1)
+    """Trainings of the first and of the second."""
+    decides: bool = True
+    """Whether the claim's verdict rests on it."""
+    shown: bool = True
+    """Whether the page has a row for it; claims.csv always has."""
+    result: ClaimResult = ClaimResult.OPEN
+    favour: float
+    """How far the value is on the claim's side; the summary quotes the smallest."""
+
+    @property
+    def subject(self) -> str:
+        """Label of the first model."""
+        return self.what.partition(VERSUS)[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Comparisons that Holm's correction covers together, and what is missing for others."""
+
+    evidence: tuple[Evidence, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedModel:
+    """A model that a claim is about, and its checks for masked gradients."""
+
+    label: str
+    masking: Masking
+    runs: tuple[RunRecord, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assessment:
+    """What the records of one suite say about one claim."""
+
+    result: ClaimResult
+    evidence: tuple[Evidence, ...] = ()
+    missing: tuple[str, ...] = ()
+    """Records that the verdict would also rest on."""
+    notes: tuple[str, ...] = ()
+    models: tuple[CheckedModel, ...] = ()
+
+
+Rule = Callable[[PairedComparison, float], tuple[ClaimResult, float]]
+"""From a comparison and its corrected p-value to the result and `Evidence.favour`."""
+
+
+def better(found: PairedComparison, p: float) -> tuple[ClaimResult, float]:
+    """Apply the rule "the first is above the second"."""
+    return superiority(found.low, found.high, p), found.difference
+
+
+def at_most(margin: float, refuted_above: float | None = None) -> Rule:
+    """Return the rule "the first is above the second by at most `margin`"."""
+
+    def rule(found: PairedComparison, p: float) -> tuple[ClaimResult, float]:
+        result = non_inferiority(found.low, found.high, margin, refuted_above)
+        return result, margin - found.difference
+
+    return rule
+
+
+def superiority(low: float, high: float, p: float | None) -> ClaimResult:
+    """Judge "the difference is above 0": its interval and its test must agree.
+
+    Without a p-value the interval decides.
+    """
+    if p is not None and not p < LEVEL:
+        return ClaimResult.OPEN
+    if low > 0:
+        return ClaimResult.HOLDS
+    return ClaimResult.FAILS if high < 0 else ClaimResult.OPEN
+
+
+def non_inferiority(
+    low: float, high: float, margin: float, refuted_above: float | None = None
+) -> ClaimResult:
+    """Judge "the loss is at most `margin`"; refuted where its interval is above `refuted_above`.
+
+    `refuted_above` is the margin by default.
+    """
+    if low > (margin if refuted_above is None else refuted_above):
+        return ClaimResult.FAILS
+    return ClaimResult.HOLDS if high <= margin else ClaimResult.OPEN
+
+
+def lower_bound(low: float, high: float, bound: float) -> ClaimResult:
+    """Judge "the value is at least `bound`"."""
+    if low >= bound:
+        return ClaimResult.HOLDS
+    return ClaimResult.FAILS if high < bound else ClaimResult.OPEN
+
+
+def separated(firsts: Sequence[float], seconds: Sequence[float]) -> ClaimResult:
+    """Judge "the first is above the second" by exact values, one per seed."""
+    if min(firsts) > max(seconds):
+        return ClaimResult.HOLDS
+    return ClaimResult.FAILS if max(firsts) < min(seconds) else ClaimResult.OPEN
+
+
+def doubted(result: ClaimResult, doubt: bool) -> ClaimResult:
+    """Return the result, but undecided where it holds and a doubt remains."""
+    return ClaimResult.OPEN if doubt and result is ClaimResult.HOLDS else result
+
+
+def together(results: Iterable[ClaimResult], missing: Sequence[str] = ()) -> ClaimResult:
+    """Combine results that must all hold; one that fails refutes the claim."""
+    found = list(results)
+    if not found:
+        return ClaimResult.MISSING
+    if ClaimResult.FAILS in found:
+        return ClaimResult.FAILS
+    if any(result is not ClaimResult.HOLDS for result in found):
+        return ClaimResult.OPEN
+    return ClaimResult.PARTIAL if missing else ClaimResult.HOLDS
+
+
+def agreed(results: Iterable[ClaimResult]) -> ClaimResult:
+    """Combine several readings of one statement, for which the paper names none."""
+    found = set(results)
+    return found.pop() if len(found) == 1 else ClaimResult.OPEN
+
+
+def tally(evidence: Iterable[Evidence]) -> str:
+    """Return `3 hold, 1 does not, 10 open`; empty without evidence."""
+    counts = Counter(one.result for one in evidence)
+    words = {
+        ClaimResult.HOLDS: ("holds", "hold"),
+        ClaimResult.FAILS: ("does not", "do not"),
+        ClaimResult.OPEN: ("open", "open"),
+    }
+    return ", ".join(
+        f"{counts[result]} {one if counts[result] == 1 else many}"
+        for result, (one, many) in words.items()
+        if counts[result]
+    )
