@@ -69,6 +69,10 @@ class OnePixel(nn.Module):
         return torch.cat([torch.zeros_like(z), z], dim=1)
 
 
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
 def small_net(seed: int = 0, dtype: torch.dtype = torch.float64, num_classes: int = 4) -> SmallNet:
     torch.manual_seed(seed)
     return SmallNet(num_classes).to(dtype).train()

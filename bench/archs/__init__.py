@@ -1,4 +1,4 @@
-"""The architectures by name: a dict of factories, one file per family."""
+"""Architectures by name: a dict of factories, one file per family."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from functools import partial
 
 from bench.archs.arch import Arch, ArchSpec
 from bench.archs.cnn import Cnn
-from bench.archs.imagenet import ResNet50
 from bench.archs.linear import Linear
-from bench.archs.preact import PreActResNet18
-from bench.archs.resnet import ResNet18
+from bench.archs.resnet import PreActResNet18, ResNet18, ResNet50
 from bench.archs.vgg import Vgg16
 from bench.archs.wrn import WideResNet
 from bench.errors import unknown_name
@@ -55,11 +53,11 @@ def build(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Arch:
-    """A new network by name or alias, drawn from torch's global generator.
+    """Return a new network by name or alias, initialised from torch's global generator.
 
     Input (B, in_channels, H, W) in [0, 1], output logits (B, num_classes). `mean` and `std`, one
-    value a channel, normalise inside the network and are saved with its weights. Only `linear`
-    is bound to `image_size`. Raises ConfigError for an unknown name or an impossible value.
+    value per channel, normalise inside the network and are saved with its weights. Only `linear`
+    needs `image_size`. Raises ConfigError for an unknown name or an impossible value.
     """
     factory = ARCHS[resolve(name)]
     return factory(
@@ -74,7 +72,7 @@ def build(
 
 
 def resolve(name: str) -> str:
-    """The one name that records use; raises ConfigError for a name that is not known."""
+    """Return the canonical name, which records use; raises ConfigError for an unknown one."""
     canonical = ALIASES.get(name, name)
     if canonical not in ARCHS:
         raise unknown_name("arch", name, [*ARCHS, *ALIASES])
@@ -82,12 +80,11 @@ def resolve(name: str) -> str:
 
 
 def list_archs() -> list[str]:
-    """Every name that records use, sorted."""
     return sorted(ARCHS)
 
 
 def describe(name: str) -> str:
-    """One line for a list; the count is that for 10 classes and 3 channels of 32x32 pixels."""
+    """Return one line; parameters are counted for 10 classes and 32x32 colour images."""
     canonical = resolve(name)
     aliases = [alias for alias, target in ALIASES.items() if target == canonical]
     return _ABOUT[canonical] + "".join(f"; alias {alias}" for alias in aliases)

@@ -1,4 +1,4 @@
-"""What every architecture shares: pixels in, logits out, normalisation inside.
+"""Base class of architectures: pixels in, logits out, normalisation inside.
 
 Shapes: B batch, C H W image, K classes.
 """
@@ -17,7 +17,7 @@ from bench.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class ArchSpec:
-    """What the data asks of an architecture; raises ConfigError for an impossible value."""
+    """What an architecture must fit; raises ConfigError for an impossible value."""
 
     num_classes: int = 10
     """K, at least 2."""
@@ -26,9 +26,9 @@ class ArchSpec:
     image_size: int = 32
     """H = W, in pixels; only `linear` needs it."""
     mean: Sequence[float] | None = None
-    """One a channel, in pixels of [0, 1]; None together with `std` for no normalisation."""
+    """One value per channel, in pixels of [0, 1]; None with `std` for no normalisation."""
     std: Sequence[float] | None = None
-    """One a channel, positive."""
+    """One positive value per channel."""
 
     def __post_init__(self) -> None:
         for name, least in (("num_classes", 2), ("in_channels", 1), ("image_size", 1)):
@@ -41,7 +41,7 @@ class Arch(nn.Module):
     """A classifier of images (B, C, H, W) in [0, 1] into logits (B, K).
 
     `forward(x)` is `rest(stem(x))`. A subclass names its `first_layer` and writes `rest`; neither
-    may change its input in place, since the caller may hold on to it.
+    may change its input in place, since the caller may keep it.
     """
 
     mean: Tensor | None
@@ -56,10 +56,10 @@ class Arch(nn.Module):
         self.set_normalisation(spec.mean, spec.std)
 
     def set_normalisation(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-        """Normalise by (x - mean) / std from now on; None and None for not at all.
+        """Set the normalisation (x - mean) / std; None and None turn it off.
 
-        For public weights that were trained with a normalisation which their file leaves out:
-        build without, load, then call this. Raises ConfigError for values that do not fit.
+        For public weights whose file lacks the normalisation they were trained with: build without,
+        load, then call this. Raises ConfigError for values that do not fit.
         """
         if (mean is None) != (std is None):
             raise ConfigError("mean and std go together: give both or neither")
@@ -82,7 +82,7 @@ class Arch(nn.Module):
         raise NotImplementedError
 
     def stem(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> the first layer's output: the part that YOPO calls layer one."""
+        """(B, C, H, W) -> the first layer's output, which YOPO calls layer one."""
         out: Tensor = self.first_layer(self.normalise(x))
         return out
 
@@ -103,8 +103,8 @@ def conv3x3(n_in: int, n_out: int, stride: int = 1) -> nn.Conv2d:
 def global_average(h: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, C), for every image size, and deterministic on CUDA.
 
-    Written so that neither it nor its gradient leaves the layout of a channels-last h, in which
-    `h.mean((2, 3))` takes as long as a convolution; and as a sum, whose gradient is no new tensor.
+    For channels-last h, `h.mean((2, 3))` takes as long as a convolution; this keeps the layout in
+    both directions. A sum, because its gradient is a view.
     """
     return h.movedim(1, -1).flatten(1, -2).sum(1) / (h.shape[2] * h.shape[3])
 

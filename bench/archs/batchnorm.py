@@ -1,4 +1,4 @@
-"""BatchNorm's running statistics, moved again as a forward pass moved them, without the pass."""
+"""Repeat a forward pass's update of BatchNorm's running statistics without the pass."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @contextmanager
 def recorded_statistics(model: nn.Module) -> Iterator[Callable[[], None]]:
-    """Around one forward pass of `model`; gives a function that moves the statistics as it did.
+    """Record one forward pass of `model`; yields a function that repeats its statistics update.
 
-    For a pass whose logits are known, since the images and the weights are those of the pass
-    that was recorded: each layer in train mode sees the same batch once more. The result is that
-    of the pass, to rounding. The function may be called once the pass is over.
+    Replaces a second pass on the same images and weights, whose logits are known. Equals that pass
+    up to rounding. Call the function after the recorded pass.
     """
     layers = [
         _Layer.of(module)
@@ -36,13 +35,13 @@ def recorded_statistics(model: nn.Module) -> Iterator[Callable[[], None]]:
 
 @dataclass
 class _Layer:
-    """One layer, with its running statistics before the pass, and after it those of the batch."""
+    """One layer with its running statistics before the pass, and after `close` the batch's."""
 
     module: _BatchNorm
     mean: Tensor
     var: Tensor
     passes: Tensor
-    """Seen before, and after the pass how many it was: none for a model on buffers of its own."""
+    """Passes seen before; after `close` the recorded passes, 0 if the model used other buffers."""
 
     @classmethod
     def of(cls, module: _BatchNorm) -> _Layer:
@@ -52,20 +51,20 @@ class _Layer:
         mean, var, passes = _buffers(self.module)
         self.passes = passes - self.passes
         rate = self._rate()
-        share = torch.where(rate > 0, rate, 1.0)  # 0: statistics that stay as they are
+        share = torch.where(rate > 0, rate, 1.0)  # 0: unchanged statistics
         self.mean = self.mean + (mean - self.mean) / share
         self.var = self.var + (var - self.var) / share
 
     def move(self) -> None:
         mean, var, passes = _buffers(self.module)
         passes.add_(self.passes)
-        # as the layer itself does, unseen by autograd: the graph of a train-mode pass holds on to
-        # the running statistics, and does not read them
+        # .data hides this from autograd, like in the layer: the graph of a train-mode pass keeps
+        # the running statistics without reading them
         mean.data.lerp_(self.mean, self._rate())
         var.data.lerp_(self.var, self._rate())
 
     def _rate(self) -> Tensor:
-        """By how much the passes moved: a share that is fixed, or that of a plain average."""
+        """Weight of the batch in the update: fixed, or that of a cumulative average."""
         mean, _, passes = _buffers(self.module)
         if self.module.momentum is None:
             return self.passes.to(mean.dtype) / passes.clamp(min=1)

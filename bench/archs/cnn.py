@@ -29,11 +29,9 @@ class Cnn(Arch):
 
     @property
     def first_layer(self) -> nn.Module:
-        """The first convolution."""
         return self.features[0]
 
     def rest(self, h: Tensor) -> Tensor:
-        """(B, 16, H, W) -> logits (B, K)."""
         for layer in list(self.features)[1:]:
             h = layer(h)
         logits: Tensor = self.fc(global_average(h))

@@ -1,7 +1,7 @@
-"""The copy that attacks run on, compiled: for trainings on a GPU, whose batches have one size.
+"""A compiled FastCopy, for training on a GPU, where all batches have the same size.
 
-torch.compile merges the pointwise work between the convolutions, and on CUDA records each pass as
-a graph that is launched at once. On a CPU it costs time (docs/speed.md).
+torch.compile merges pointwise operations between convolutions and, on CUDA, records each pass as a
+graph that is launched at once. On a CPU it is slower (docs/speed.md).
 
 Shapes: B batch, C H W image, K classes.
 """
@@ -16,23 +16,22 @@ import torch
 from torch import Tensor, nn
 
 from bench.archs.arch import Arch
-from bench.archs.fast import FastCopy, Precision
-from bench.archs.rows import filled, only_counts
+from bench.archs.fast import FastCopy, Precision, filled, only_counts
 
 BACKEND = "inductor"
 LOOKS_AT_GRAD = "The .grad attribute of a Tensor that is not a leaf"
-"""A warning of the compiler itself, which looks at that of every input."""
+"""Raised by the compiler itself, which reads the .grad of every input."""
 
 
 class CompileWarning(UserWarning):
-    """A network that could not be compiled: right, and slower."""
+    """A network that could not be compiled: correct, but slower."""
 
 
 class CompiledCopy(nn.Module):
-    """A FastCopy that is compiled at its first call, which takes a minute.
+    """A FastCopy compiled at its first call, which takes a minute.
 
-    n_rows: images of a batch. Fewer are filled up to as many, since every size would be compiled
-    anew; more are run as they are.
+    n_rows: batch size. Smaller batches are padded to it, since every size is compiled anew; larger
+    ones run uncompiled.
     """
 
     layout = FastCopy.layout
@@ -46,7 +45,7 @@ class CompiledCopy(nn.Module):
             for key, hook in list(module._forward_hooks.items()):
                 if only_counts(hook):  # which a graph does not call
                     self._forward_hooks[key] = module._forward_hooks.pop(key)
-        # torch compiles one forward pass a few times only, whosever it is: forget earlier copies
+        # torch recompiles a forward pass only a few times, across models: forget earlier copies
         torch._dynamo.reset()
         on_cuda = next(model.parameters()).is_cuda
         how: dict[str, Any] = {"mode": "reduce-overhead"} if on_cuda else {}
@@ -61,13 +60,12 @@ class CompiledCopy(nn.Module):
         return self._is_compiled and self._run is not None
 
     def refresh(self) -> None:
-        """Take over the model's present weights and running statistics."""
         self.copy.refresh()  # in place, where the graphs read them
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) in [0, 1] -> logits (B, K), a tensor of its own.
+        """(B, C, H, W) in [0, 1] -> logits (B, K), never a view.
 
-        Warns with CompileWarning, and goes on without, where the compiler fails.
+        Warns with CompileWarning, and runs uncompiled, if the compiler fails.
         """
         if self._run is None or not 0 < len(x) <= self.n_rows:
             return self._uncompiled(x)
@@ -77,19 +75,19 @@ class CompiledCopy(nn.Module):
                 self._compile(rows)
             except torch.OutOfMemoryError:
                 raise
-            except Exception as error:  # whatever a compiler raises; the network's own comes again
+            except Exception as error:  # a compiler may raise anything
                 warnings.warn(CompileWarning(_notice(error)), stacklevel=2)
                 self._run = None
                 return self._uncompiled(x)
         logits = self._run(_Own.apply(rows))
-        return logits[: len(x)].clone()  # a graph writes its next logits where these are
+        return logits[: len(x)].clone()  # the graph reuses this memory for its next logits
 
     def _uncompiled(self, x: Tensor) -> Tensor:
         logits: Tensor = self.copy(x)
         return logits
 
     def _compile(self, rows: Tensor) -> None:
-        """Both directions now: the way back is else compiled where nobody expects an error."""
+        """Compile forward and backward now, where errors are caught."""
         assert self._run is not None
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", LOOKS_AT_GRAD)
@@ -102,7 +100,7 @@ class CompiledCopy(nn.Module):
 
 
 class _Own(torch.autograd.Function):
-    """Images in the graph's layout, and their gradient, which the graph will write over."""
+    """Copy images into the graph's layout, and their gradient out of its reused memory."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -118,6 +116,6 @@ def _notice(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = " ".join(lines[:2])  # which compiler failed, and at what
     return (
-        f"the network was not compiled ({type(error).__name__}: {reason}); attacks run on it as it "
-        "is: leave --compile out, or install what the compiler lacks"
+        f"the network was not compiled ({type(error).__name__}: {reason}); attacks run uncompiled: "
+        "leave --compile out, or install what the compiler lacks"
     )

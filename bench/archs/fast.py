@@ -1,13 +1,13 @@
-"""A copy of a network for what attacks need: eval-mode forwards and gradients of the input.
+"""A faster copy of a network for attacks: eval-mode forward passes and gradients of the input.
 
 In eval mode a BatchNorm layer is a fixed scale and shift, so one that follows a convolution is
 folded into it (Jacob et al., arXiv 1712.05877, section 3.2): the same function for less work. ReLU
-modules run in place where nothing else reads their input. The copy is stored channels last, which
-convolutions on a CPU and tensor cores prefer.
+modules run in place if nothing else reads their input. The copy is stored channels last, the faster
+layout for convolutions.
 
-In bf16 the image and the first layer stay in fp32, and so does the classifier. Near 0.5 two
-neighbouring bf16 numbers are 0.002 to 0.004 apart, more than the start noise of TRADES: an image
-that passes through bf16 is another image. The way back through the first layer is in bf16.
+In bf16, the image, the first layer and the classifier stay in fp32. Near 0.5 neighbouring bf16
+numbers are 0.002 to 0.004 apart, more than the start noise of TRADES, so rounding an image to bf16
+changes it. The backward pass through the first layer is in bf16.
 
 Shapes: B batch, C H W image, K classes.
 """
@@ -18,29 +18,51 @@ import copy
 import operator
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
 
 from bench.archs.arch import Arch
-from bench.archs.rows import only_counts
 
 Precision = Literal["fp32", "bf16"]
+Hook = TypeVar("Hook", bound=Callable[..., object])
+MARK = "_counts_rows"
 ADDITIONS = (operator.add, torch.add)
-"""Whose result is a tensor of its own, which no gradient needs."""
+"""Operations whose result may be overwritten: no gradient needs it."""
+
+
+def filled(x: Tensor, n_rows: int) -> Tensor:
+    """Return x (n, ...) padded to at least n_rows rows by repeating the last; empty stays empty."""
+    lacking = n_rows - len(x)
+    if lacking <= 0 or len(x) == 0:
+        return x
+    return torch.cat([x, x[-1:].expand(lacking, *x.shape[1:])])
+
+
+def counts_rows(hook: Hook) -> Hook:
+    """Mark a forward hook that only counts output rows, and whether gradients return.
+
+    Copies may then call it for another layer, or for the network as a whole.
+    """
+    setattr(hook, MARK, True)
+    return hook
+
+
+def only_counts(hook: Callable[..., object]) -> bool:
+    return hasattr(hook, MARK)
 
 
 class FastCopy(nn.Module):
-    """`model` as it is now, for eval mode alone; `refresh` follows the model's later weights.
+    """A copy of `model` in eval mode; `refresh` copies the model's later weights.
 
-    The parameters need no gradient. With fp32 the copy has the model's own dtype, which may be
-    float64.
+    The parameters need no gradient. fp32 means the model's own dtype, which may be float64.
     """
 
     layout = torch.channels_last
-    """Of images that need no copy on their way in; an attack keeps its own in it."""
+    """Memory layout of inputs that need no conversion; attacks keep their images in it."""
 
     def __init__(self, model: Arch, precision: Precision = "fp32") -> None:
         super().__init__()
@@ -58,7 +80,7 @@ class FastCopy(nn.Module):
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Take over the model's present weights and running statistics."""
+        """Copy the model's current weights and running statistics."""
         (model,) = self._source
         folded: dict[str, Tensor] = {}
         for conv, norm in self._folds.items():
@@ -79,12 +101,12 @@ class FastCopy(nn.Module):
 
 @dataclass(frozen=True)
 class Merges:
-    """Layers whose work another does, or does in place, by their names; each is called once."""
+    """Names of layers that merge with another or work in place; each is called once."""
 
     norms: dict[str, str] = field(default_factory=dict)
-    """Convolution -> the BatchNorm that its weights take in."""
+    """Convolution -> the BatchNorm folded into it."""
     in_place: tuple[str, ...] = ()
-    """ReLUs that may overwrite what they read."""
+    """ReLUs that may overwrite their input."""
 
     def apply(self, network: Arch) -> None:
         """Fold the BatchNorm layers of `network` into its convolutions; put its ReLUs in place."""
@@ -98,17 +120,17 @@ class Merges:
 
 
 class FoldWarning(UserWarning):
-    """A network whose layers stay as they are, none merged: right, and slower."""
+    """A network whose layers could not be merged: correct, but slower."""
 
 
 def merges(model: nn.Module) -> Merges:
-    """What can be merged in `model` in eval mode, as a trace of its forward pass shows.
+    """Return what can be merged in `model` in eval mode, found by tracing its forward pass.
 
-    Warns with FoldWarning, and finds nothing, where the forward pass cannot be traced.
+    Warns with FoldWarning, and merges nothing, if the forward pass cannot be traced.
     """
     try:
         graph = fx.Tracer().trace(model)
-    except Exception as error:  # whatever a forward pass raises when it is given a proxy
+    except Exception as error:  # a forward pass may raise anything on a proxy
         reason = (str(error).splitlines() or [""])[0]
         warnings.warn(
             FoldWarning(
@@ -151,13 +173,12 @@ def merges(model: nn.Module) -> Merges:
 
 
 def _is_watched(module: nn.Module) -> bool:
-    """Whether a hook may change what the module does."""
     watching = [hook for hook in module._forward_hooks.values() if not only_counts(hook)]
     return bool(watching or module._forward_pre_hooks or module._backward_hooks)
 
 
 def _fold(conv: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the convolution that does both."""
+    """Weight and bias of the merged convolution."""
     assert isinstance(conv, nn.Conv2d)
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_mean is not None
@@ -174,7 +195,7 @@ def _with_bias(conv: nn.Module) -> None:
 
 
 def _halve(network: Arch) -> None:
-    """Convolutions after the first layer in bf16; BatchNorm takes fp32 statistics beside bf16."""
+    """Convert convolutions after the first layer to bf16; BatchNorm keeps fp32 statistics."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module is not network.first_layer:
             module.to(torch.bfloat16)

@@ -1,4 +1,4 @@
-"""A state dict into a network: which key of the one is which name of the other."""
+"""Load a state dict into a network, matching keys that differ by prefixes and wrappers."""
 
 from __future__ import annotations
 
@@ -12,35 +12,34 @@ from bench.archs.weights import NO_TENSORS, first_names, is_lazy, last, unwrappe
 from bench.errors import CheckpointError
 
 PREFIXES = ("module.", "model.", "attacker.", "_orig_mod.")
-"""Added to every key by DataParallel, wrappers that normalise or attack, and torch.compile."""
+"""Prefixes added by DataParallel, wrappers that normalise or attack, and torch.compile."""
 SEGMENTS = ("module", "_orig_mod")
-"""Parts of a key that DataParallel and torch.compile add wherever they wrap a network."""
+"""Key segments that DataParallel and torch.compile add wherever they wrap a module."""
 ATTACKER = "attacker."
-"""Begins the keys of a network's second copy in files of the package `robustness`."""
+"""Prefix of a network's second copy in files of the package `robustness`."""
 DEAD_KEYS = "sub_block1."
-"""Of a group that TRADES' WideResNet builds and saves but never calls."""
+"""Prefix of a group that TRADES' WideResNet builds and saves but never calls."""
 BOOKKEEPING = (
     *("n_averaged", "num_updates", "decay", "initted", "step"),  # of averaged weights
     *("total_ops", "total_params"),  # of the profiler thop
     "num_batches_tracked",  # of BatchNorm, which counts and computes nothing with it here
 )
-"""Last parts of keys that no output depends on."""
+"""Last segments of keys that do not affect the output."""
 STATISTICS = ("running_mean", "running_var", "weight_u", "weight_v")
-"""Last parts of the keys of buffers that training changes; other buffers are constants."""
+"""Last segments of buffers that training changes; other buffers are constants."""
 
 
 def load_state(
     model: nn.Module, state: Mapping[str, Any], *, constants: Collection[str] = ()
 ) -> tuple[str, ...]:
-    """Copy `state`, a state dict or a wrapper around one, into `model`, in place.
+    """Copy `state`, a state dict or a wrapper around one, into `model`; return missing `constants`.
 
-    What torch loads with strict=True is loaded. Else keys are compared without the parts that
-    DataParallel and torch.compile add, wherever they stand, and without the prefix that the file or
-    the model has before all of the network. Dropped are TRADES' dead `sub_block1`, the second copy
-    that the package `robustness` keeps in its attacker, and the bookkeeping of common tools.
-    `constants`: names of the model that a file may leave out; they stay as they are. Every other
-    key must be there, with the model's shape, and no more: else CheckpointError, and the model is
-    as it was. Returns those of `constants` that the file leaves out.
+    First tries torch's strict loading. Otherwise keys are compared without the segments that
+    DataParallel and torch.compile add anywhere, and without a prefix common to all keys of the file
+    or the model. TRADES' dead `sub_block1`, the second copy in the attacker of the package
+    `robustness`, and the bookkeeping of common tools are ignored. constants: names of the model
+    that the file may lack; they keep their values. Every other key must match in name and shape;
+    otherwise raises CheckpointError and leaves the model unchanged.
     """
     given = {str(name): value for name, value in unwrapped(state).items()}
     if _torch_loads(model, given):
@@ -58,7 +57,7 @@ def load_state(
 
 
 def constants_of(model: nn.Module) -> tuple[str, ...]:
-    """Names in the state dict of what no training changes: a normalisation, say."""
+    """Return names in the state dict that training does not change, such as a normalisation."""
     parameters = dict(model.named_parameters())
     return tuple(
         name
@@ -68,7 +67,7 @@ def constants_of(model: nn.Module) -> tuple[str, ...]:
 
 
 def _torch_loads(model: nn.Module, given: Mapping[str, Any]) -> bool:
-    """Load by torch's own strict rules, or leave the model as it was."""
+    """Load by torch's strict rules, or leave the model unchanged."""
     before = {
         name: value.clone() if isinstance(value, Tensor) else value
         for name, value in model.state_dict().items()
@@ -76,7 +75,7 @@ def _torch_loads(model: nn.Module, given: Mapping[str, Any]) -> bool:
     }
     try:
         model.load_state_dict(dict(given), strict=True)
-    except Exception:  # what it raises is said again, shorter, where nothing else fits either
+    except Exception:  # reported below, shorter, if nothing else fits
         model.load_state_dict(before, strict=False)
         return False
     return True
@@ -85,10 +84,7 @@ def _torch_loads(model: nn.Module, given: Mapping[str, Any]) -> bool:
 def _matched(
     own: Mapping[str, Any], given: Mapping[str, Any], may_lack: Collection[str]
 ) -> dict[str, str] | None:
-    """Name of the model -> key of the file, which may lack some; None where they do not fit.
-
-    Either side may have the network below a prefix; the shortest that fits is taken.
-    """
+    """Model name -> file key, or None if they do not fit; the shortest fitting prefixes win."""
     ours, theirs = _plain_names(own), _plain_names(given)
     required = [name for name, full in ours.items() if full not in may_lack]
     for outer in _prefixes(required, len(required)):
@@ -104,14 +100,14 @@ def _matched(
 
 
 def _plain_names(names: Iterable[str]) -> dict[str, str]:
-    """The names without SEGMENTS -> the names; as they are where two would become one."""
+    """Names without SEGMENTS -> names; unchanged if two would collide."""
     full = list(names)
     plain = {".".join(p for p in name.split(".") if p not in SEGMENTS): name for name in full}
     return plain if len(plain) == len(full) else {name: name for name in full}
 
 
 def _prefixes(names: Iterable[str], least: int) -> list[str]:
-    """Those, none among them, with which at least so many of the names begin; shortest first."""
+    """Prefixes shared by at least `least` names, the empty one included, shortest first."""
     counts = Counter(
         ".".join(parts[:n]) + "."
         for parts in (name.split(".") for name in names)
@@ -127,7 +123,7 @@ def _fits(own: Any, value: Any) -> bool:
 
 
 def _counts(key: str, ours: Collection[str]) -> bool:
-    """Whether a key that the model lacks means that the file is of another network."""
+    """Whether a key that the model lacks shows that the file belongs to another network."""
     for part in (DEAD_KEYS, ATTACKER):
         if key.startswith(part) and not any(part in name for name in ours):
             return False
@@ -168,7 +164,7 @@ def _misfit(
 
 
 def _bare(state: Mapping[str, Any]) -> dict[str, str]:
-    """Plain names without the known prefixes that all of them share -> the names."""
+    """Names without SEGMENTS and the known prefixes that all share -> names."""
     plain = _plain_names(state)
     tensors = [name for name, full in plain.items() if isinstance(state[full], Tensor)]
     prefix = next((p for p in reversed(_prefixes(tensors, len(tensors))) if _is_known(p)), "")

@@ -36,11 +36,9 @@ class Vgg16(Arch):
 
     @property
     def first_layer(self) -> nn.Module:
-        """The first convolution."""
         return self.features[0]
 
     def rest(self, h: Tensor) -> Tensor:
-        """(B, 64, H, W) -> logits (B, K)."""
         for layer in list(self.features)[1:]:
             h = layer(h)
         logits: Tensor = self.classifier(global_average(h))

@@ -1,4 +1,4 @@
-"""Weights in and out: our own files, and the checkpoints that public repositories share."""
+"""Read and write weights: our own files, and checkpoints of public repositories."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from bench.errors import CheckpointError, unknown_name
 from bench.storage import sha256, write_atomic
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
-"""Keys under which training scripts put the state dict beside an epoch or an optimiser."""
+"""Keys under which training scripts store the state dict next to an epoch or optimiser."""
 AVERAGED = re.compile(r"(^|[_.])(ema|swa|avg|averaged?)([_.]|$)")
-"""In the key of weights that were averaged over the training, which results are reported of."""
+"""Matches keys of weights averaged over training, which papers report."""
 NO_TENSORS = ("_extra_state", "_packed_params", "dtype")
-"""Last parts of keys under which torch itself keeps something else than a tensor."""
+"""Last segments of keys under which torch itself stores something other than a tensor."""
 
 _TORCH_FILE = (b"PK\x03\x04", b"\x80")  # torch.save since 1.6, and before
 _MAX_NESTING = 4  # a hostile pickle can hold itself
@@ -33,27 +33,26 @@ _N_NAMED = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """The state dict that was taken from a file."""
+    """A state dict read from a file."""
 
     state: dict[str, Tensor]
     notes: tuple[str, ...] = ()
-    """Which was taken, where the file holds several."""
+    """Which one was chosen, if the file holds several."""
 
 
 def read_weights(path: Path | str) -> dict[str, Tensor]:
-    """The tensors in a file, on the CPU, out of their wrapper if there is one; runs no code.
+    """Return the tensors of a file, on the CPU, without their wrapper; runs no code.
 
-    A file is known by its content, not by its name: of safetensors, or else of torch.save that
-    holds tensors alone. Raises CheckpointError for a file that is missing, damaged, or would need
-    code to be read.
+    The format is recognised by content, not name: safetensors, or torch.save of tensors only.
+    Raises CheckpointError for a file that is missing, damaged, or needs code to be read.
     """
     return open_weights(path).state
 
 
 def open_weights(path: Path | str, key: str | None = None) -> Weights:
-    """As `read_weights`, with what a person should know of the choice.
+    """Like `read_weights`, with notes on the choice.
 
-    key: which of several state dicts in the file; None takes averaged weights before raw ones.
+    key: which of several state dicts in the file; None prefers averaged weights.
     """
     path = Path(path)
     try:
@@ -93,15 +92,12 @@ def open_weights(path: Path | str, key: str | None = None) -> Weights:
 
 
 def save_weights(model: nn.Module, path: Path | str) -> None:
-    """Write the model's state dict as safetensors, whole or not at all.
-
-    Raises RecordError where the disk is full or the folder cannot be written.
-    """
+    """Write the model's state dict as safetensors, atomically; raises RecordError on failure."""
     write_atomic(Path(path), network_bytes(model))
 
 
 def network_bytes(model: nn.Module) -> bytes:
-    """The model's state dict as the content of a safetensors file, which refuses shared memory."""
+    """Return the model's state dict as a safetensors file, which refuses shared memory."""
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in model.state_dict().items()
@@ -110,9 +106,9 @@ def network_bytes(model: nn.Module) -> bytes:
 
 
 def state_sha256(model: nn.Module) -> str:
-    """Hex digest of the model's state dict, whatever it holds: that of `network_bytes` if it can.
+    """Return the hex digest of the state dict: that of `network_bytes` if all tensors are dense.
 
-    Raises CheckpointError where a parameter has no values yet.
+    Raises CheckpointError if a parameter has no values yet.
     """
     state: dict[str, Any] = model.state_dict()
     for name, value in state.items():
@@ -133,7 +129,6 @@ def _is_dense(value: Any) -> bool:
 
 
 def _content(value: Any) -> Iterator[bytes]:
-    """The bytes of one entry of a state dict."""
     if isinstance(value, Tensor):
         yield f"{value.dtype} {value.layout} {tuple(value.shape)}".encode()
         if value.is_quantized:
@@ -150,7 +145,7 @@ def _content(value: Any) -> Iterator[bytes]:
 
 
 def unwrapped(state: Mapping[Any, Any]) -> dict[str, Any]:
-    """A state dict out of the wrappers around it, its keys as texts."""
+    """Return the state dict inside its wrappers, with string keys."""
     for _ in range(_MAX_NESTING):
         inner = next((state[k] for k in WRAPPERS if isinstance(state.get(k), Mapping)), None)
         if inner is None:
@@ -162,7 +157,7 @@ def unwrapped(state: Mapping[Any, Any]) -> dict[str, Any]:
 def _state_dicts(
     content: Mapping[Any, Any], path: str = "", depth: int = 0
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The state dicts below a mapping, by their keys joined with dots; not an optimiser's."""
+    """State dicts below a mapping, except optimisers', by their keys joined with dots."""
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Mapping) or "optim" in key.lower():
             continue
@@ -177,9 +172,9 @@ def _belongs(name: str, value: Any) -> bool:
 
 
 def _preferred(held: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """Averaged weights, then what is named as usual, then the only ones; None if none is.
+    """The key of averaged weights, else a usual name, else the only key, else None.
 
-    What is called averaged and has fewer tensors is no whole network: a mean loss, say.
+    An "averaged" mapping with fewer tensors is not a whole network: a mean loss, for example.
     """
     usual = [key for name in WRAPPERS for key in held if last(key) == name]
     least = len(held[usual[0]]) if usual else 0
@@ -188,7 +183,6 @@ def _preferred(held: Mapping[str, Mapping[str, Any]]) -> str | None:
 
 
 def is_lazy(value: Any) -> bool:
-    """Whether it is a parameter that gets its shape at the first call."""
     return isinstance(value, UninitializedParameter | UninitializedBuffer)
 
 
@@ -197,22 +191,20 @@ def _is_averaged(key: str) -> bool:
 
 
 def last(name: str) -> str:
-    """The last part of a key: `bias` of `fc.bias`."""
     return name.rpartition(".")[2]
 
 
 def first_names(names: list[str]) -> str:
-    """The first few of some names, each cut to a line."""
     shown = ", ".join(_one_line(name) for name in names[:_N_NAMED])
     return shown + (", ..." if len(names) > _N_NAMED else "")
 
 
 def _read_torch(path: Path) -> Any:
     try:
-        # Of an unusual pickle torch warns before it refuses; the error below says it.
+        # torch warns about an unusual pickle before refusing it
         with (
             warnings.catch_warnings(action="ignore", category=UserWarning),
-            path.open("rb") as file,  # given a path, torch.load goes by its suffix
+            path.open("rb") as file,  # torch.load judges a path by its suffix
         ):
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -228,7 +220,6 @@ def _read_torch(path: Path) -> Any:
 
 
 def _tensors(path: Path, state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The state dict; a value that is not a tensor, and not torch's own, is an error."""
     others = [name for name, value in state.items() if not _belongs(name, value)]
     if others or not state:
         found = f"holds {first_names(others)}" if others else "holds no named tensors"

@@ -31,7 +31,6 @@ class WideBlock(nn.Module):
         self.convShortcut = nn.Conv2d(n_in, n_out, 1, stride, bias=False) if projects else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, n_in, H, W) -> (B, n_out, H / stride, W / stride)."""
         h = self.relu1(self.bn1(x))
         shortcut = x if self.convShortcut is None else self.convShortcut(h)
         out: Tensor = shortcut + self.conv2(self.relu2(self.bn2(self.conv1(h))))
@@ -49,7 +48,6 @@ class WideGroup(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, n_in, H, W) -> (B, n_out, H / stride, W / stride)."""
         out: Tensor = self.layer(x)
         return out
 
@@ -79,11 +77,9 @@ class WideResNet(Arch):
 
     @property
     def first_layer(self) -> nn.Conv2d:
-        """The first convolution."""
         return self.conv1
 
     def rest(self, h: Tensor) -> Tensor:
-        """(B, 16, H, W) -> logits (B, K)."""
         h = self.block3(self.block2(self.block1(h)))
         logits: Tensor = self.fc(global_average(self.relu(self.bn1(h))))
         return logits

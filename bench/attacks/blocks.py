@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.archs.arch import Arch
-from bench.archs.fast import FastCopy
-from bench.archs.rows import filled
+from bench.archs.fast import FastCopy, filled
 from bench.attacks.attack import AttackWarning, Search
 from bench.machine import has_fast_bf16
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.archs import Arch
-from bench.archs.rows import filled
+from bench.archs.fast import filled
 from bench.archs.weights import is_lazy
 from bench.attacks.blocks import MIN_ROWS
 from bench.errors import BenchError, ConfigError, DataError, ModelError, one_line

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from bench.archs.rows import filled
+from bench.archs.fast import filled
 from bench.attacks.blocks import MIN_ROWS
 from bench.attacks.maximise import attack_mode
 

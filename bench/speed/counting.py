@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from bench.archs.arch import Arch
-from bench.archs.rows import counts_rows
+from bench.archs.fast import counts_rows
 from bench.training.cost import Cost
 from bench.training.passes import Passes
 

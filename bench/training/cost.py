@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from bench.archs.rows import counts_rows
+from bench.archs.fast import counts_rows
 
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
 

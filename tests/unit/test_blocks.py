@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.archs.rows import filled
+from bench.archs.fast import filled
 from bench.attacks.blocks import MIN_ROWS, Blocked
 from bench.evaluation.prediction import predictions
 from tests.harness import small_batch, small_net

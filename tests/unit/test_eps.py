@@ -30,6 +30,7 @@ from bench.study import AskedAttack
         ("\t8/ 255\n", 8 / 255),
         ("+8/255", 8 / 255),
         ("255/255", 1.0),
+        ("0", 0.0),
     ],
 )
 def test_what_people_write(text: str, value: float) -> None:
@@ -63,7 +64,7 @@ def test_zero_has_one_sign() -> None:
         *(
             (text, f"eps '{text}' is not a number; write 8/255 or 0.03")
             for text in (
-                *("", " ", "/", "8/", "/255", "8//255", "8/255/1", "1/0", "0/0", "8 255"),
+                *("eight", "", " ", "/", "8/", "/255", "8//255", "8/255/1", "1/0", "0/0", "8 255"),
                 *("4/255,8/255", "nan", "inf", "-inf", "1/inf", "nan/255", "1e308/1e-308"),
                 *("1e999", "8/255px", "1" * 400),
             )

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from bench.archs import build
 from bench.archs.arch import Arch, ArchSpec, conv3x3
-from bench.archs.fast import FastCopy, FoldWarning, Precision, merges
-from bench.archs.rows import counts_rows
+from bench.archs.fast import FastCopy, FoldWarning, Precision, counts_rows, merges
 from bench.losses import cross_entropy
 
 N_FOLDED = {"cnn": 4, "resnet-18": 20, "vgg-16": 13, "preact-resnet-18": 8, "linear": 0}

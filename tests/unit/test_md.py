@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -11,17 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.attacks import MD, get_attack
-from bench.attacks.blocks import Blocked
-from bench.errors import ConfigError
-from bench.spec import CHUNK
 from bench.threat import Threat
-from tests.harness import small_batch, small_net
+from tests.harness import generator, small_batch, small_net
 
 THREAT = Threat(eps=0.1)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def test_both_runs_equal_a_loop_written_out() -> None:
@@ -111,34 +103,3 @@ def test_the_weak_term_leads_where_the_whole_margin_does_not(strong: str) -> Non
     for name, falls in (("cw", False), ("pgd-20", False), ("md", True)):
         x_adv = get_attack(name)(net, x, y, THREAT, generator=generator())
         assert (net(x_adv).argmax(1) != y).tolist() == [falls] * 8, name
-
-
-def test_what_an_image_gets_does_not_depend_on_the_images_beside_it() -> None:
-    net = small_net(dtype=torch.float32).eval()
-    x = small_batch(n=20, dtype=torch.float32).x
-    with torch.no_grad():
-        y = net(x).argmax(1)
-    attack, weak = MD(steps=6, first_steps=2), Threat(eps=0.03)
-    places = torch.arange(CHUNK)[torch.randperm(CHUNK, generator=generator(1))[:20]]
-    blocked = Blocked(net, 64)
-    whole = attack(blocked, x, y, weak, generator=generator(), rows=places)
-    with torch.no_grad():
-        fallen = net(whole).argmax(1) != y
-    assert 2 < int(fallen.sum()) < 18
-    few = torch.cat([fallen.nonzero()[:3, 0], (~fallen).nonzero()[:3, 0]]).flip(0)
-    part = attack(blocked, x[few], y[few], weak, generator=generator(), rows=places[few])
-    assert torch.equal(part, whole[few])
-
-
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"first_steps": 0}, "first_steps = 0 is out of range: at least 1 and below steps = 50"),
-        ({"steps": 20}, "first_steps = 20 is out of range: at least 1 and below steps = 20"),
-        ({"relative_step": 0.0}, "relative_step = 0.0 is out of range: above 0"),
-    ],
-)
-def test_a_value_that_is_none_is_refused(params: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        MD(**params)
-    assert str(caught.value) == message

@@ -9,20 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks import MultiTargeted, get_attack
-from bench.attacks.blocks import Blocked
 from bench.attacks.multitargeted import other_classes
 from bench.errors import ConfigError
-from bench.spec import CHUNK
 from bench.threat import Threat
-from tests.harness import small_batch, small_net
+from tests.harness import generator, small_batch, small_net
 
 EPS = 0.1
 THREAT = Threat(eps=EPS)
 K = 5
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def linear() -> tuple[nn.Linear, nn.Module, Tensor, Tensor]:
@@ -120,23 +114,6 @@ def test_targets_are_the_other_classes_from_the_most_likely_down() -> None:
     assert found.tolist() == [[2, 1, 3], [0, 2, 1], [3, 0, 1], [0, 2, 3]]
 
 
-def test_what_an_image_gets_does_not_depend_on_the_images_beside_it() -> None:
-    net = small_net(dtype=torch.float32).eval()
-    x = small_batch(n=20, dtype=torch.float32).x
-    with torch.no_grad():
-        y = net(x).argmax(1)
-    attack, weak = MultiTargeted(steps=2, restarts=2), Threat(eps=0.1)
-    places = torch.arange(CHUNK)[torch.randperm(CHUNK, generator=generator(1))[:20]]
-    blocked = Blocked(net, 64)
-    whole = attack(blocked, x, y, weak, generator=generator(), rows=places)
-    with torch.no_grad():
-        fallen = net(whole).argmax(1) != y
-    assert 3 < int(fallen.sum()) < 17
-    few = torch.cat([fallen.nonzero()[:3, 0], (~fallen).nonzero()[:3, 0]]).flip(0)
-    part = attack(blocked, x[few], y[few], weak, generator=generator(), rows=places[few])
-    assert torch.equal(part, whole[few])
-
-
 def test_each_target_has_its_restarts_and_broken_images_no_more_of_them() -> None:
     net = small_net(dtype=torch.float32).eval()
     x = small_batch(n=8, dtype=torch.float32).x
@@ -151,21 +128,6 @@ def test_each_target_has_its_restarts_and_broken_images_no_more_of_them() -> Non
     MultiTargeted(steps=4, restarts=3)(net, x, y, Threat(eps=0.9), generator=generator())
     assert len(rows) < 30
     assert min(rows[1:]) < 8 or len(rows) == 7
-
-
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"steps": 0}, "steps = 0 is out of range: at least 1"),
-        ({"restarts": 0}, "restarts = 0 is out of range: at least 1"),
-        ({"relative_step": -1.0}, "relative_step = -1.0 is out of range: above 0"),
-        ({"loss": "kl"}, "loss 'kl' is unknown; use margin or dlr or ce"),
-    ],
-)
-def test_a_value_that_is_none_is_refused(params: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        MultiTargeted(**params)
-    assert str(caught.value) == message
 
 
 def test_the_targeted_ratio_needs_four_classes_and_the_margin_two() -> None:

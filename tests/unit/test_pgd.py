@@ -10,12 +10,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.attacks import ATTACKS, PGD, attack_params, describe_attack, get_attack, list_attacks
+from bench.attacks import (
+    ATTACKS,
+    MD,
+    PGD,
+    Attack,
+    MultiTargeted,
+    attack_params,
+    describe_attack,
+    get_attack,
+    list_attacks,
+)
 from bench.attacks.blocks import Blocked
 from bench.errors import ConfigError
 from bench.spec import CHUNK
 from bench.threat import Threat
-from tests.harness import SmallNet, small_batch, small_net
+from tests.harness import SmallNet, generator, small_batch, small_net
 
 EPS = Threat(eps=0.1)
 LOSS_OF = {"cw": "margin", "pgd-20-dlr": "dlr", "pgd-100x10-mma": "ce+margin"}
@@ -30,30 +40,39 @@ def trained(n: int = 48) -> tuple[SmallNet, Tensor, Tensor]:
     return net, batch.x, y
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def broken(model: nn.Module, x_adv: Tensor, y: Tensor) -> Tensor:
     with torch.no_grad():
         wrong: Tensor = model(x_adv).argmax(1) != y
         return wrong
 
 
-@pytest.mark.parametrize("start", ["uniform", "uniform-unclipped", "gaussian"])
-def test_noise_belongs_to_the_place_in_the_chunk(start: Any) -> None:
-    """So that an image's result does not depend on which others are attacked beside it."""
+@pytest.mark.parametrize(
+    ("attack", "eps"),
+    [
+        (PGD(steps=2, relative_step=0.2, start="uniform", restarts=2), 0.1),
+        (PGD(steps=2, relative_step=0.2, start="uniform-unclipped", restarts=2), 0.1),
+        (PGD(steps=2, relative_step=0.2, start="gaussian", restarts=2), 0.1),
+        (MD(steps=6, first_steps=2), 0.03),
+        (MultiTargeted(steps=2, restarts=2), 0.1),
+    ],
+    ids=str,
+)
+def test_noise_belongs_to_the_place_in_the_chunk(attack: Attack, eps: float) -> None:
+    """So that an image's result does not depend on the rest of the batch."""
     net, x, y = trained(20)
-    x[0], x[1] = 0.0, 1.0
-    attack = PGD(steps=2, relative_step=0.2, start=start, restarts=2)
+    x[0], x[1], threat = 0.0, 1.0, Threat(eps=eps)
     places = torch.arange(CHUNK)[torch.randperm(CHUNK, generator=generator(1))[:20]]
     blocked = Blocked(net, 64)
-    whole = attack(blocked, x, y, EPS, generator=generator(), rows=places)
-    few = torch.tensor([17, 3, 0, 9])
-    part = attack(blocked, x[few], y[few], EPS, generator=generator(), rows=places[few])
+    whole = attack(blocked, x, y, threat, generator=generator(), rows=places)
+    fallen = broken(net, whole, y)
+    assert 0 < int(fallen.sum()) < 20
+    few = torch.cat([fallen.nonzero()[:3, 0], (~fallen).nonzero()[:3, 0]]).flip(0)
+    part = attack(blocked, x[few], y[few], threat, generator=generator(), rows=places[few])
     assert torch.equal(part, whole[few])
-    moved = attack(blocked, x[few], y[few], EPS, generator=generator(), rows=places[few + 1])
-    assert not torch.equal(part, moved)
+    shifted = places.roll(1)[few]
+    moved = attack(blocked, x[few], y[few], threat, generator=generator(), rows=shifted)
+    if isinstance(attack, PGD):  # the others reach the same corners of the ball
+        assert not torch.equal(part, moved)
 
 
 def test_an_image_that_a_restart_broke_stays_broken() -> None:
@@ -162,26 +181,43 @@ def test_the_dlr_attack_ascends_the_ratio_where_the_margin_points_elsewhere() ->
 
 
 @pytest.mark.parametrize(
-    ("params", "message"),
+    ("name", "params", "message"),
     [
-        ({"steps": 0}, "steps = 0 is out of range: at least 1"),
-        ({"restarts": 0}, "restarts = 0 is out of range: at least 1"),
-        ({"relative_step": 0.0}, "relative_step = 0.0 is out of range: above 0"),
-        ({"relative_step": float("nan")}, "relative_step = nan is out of range: above 0"),
-        ({"loss": "cw"}, "loss 'cw' is unknown; use ce or margin or dlr or ce+margin"),
+        *(
+            (name, params, message)
+            for name in ("pgd-20", "multitargeted")
+            for params, message in (
+                ({"steps": 0}, "steps = 0 is out of range: at least 1"),
+                ({"restarts": 0}, "restarts = 0 is out of range: at least 1"),
+                ({"relative_step": 0.0}, "relative_step = 0.0 is out of range: above 0"),
+                ({"relative_step": float("nan")}, "relative_step = nan is out of range: above 0"),
+            )
+        ),
+        ("pgd-20", {"loss": "cw"}, "loss 'cw' is unknown; use ce or margin or dlr or ce+margin"),
         (
+            "pgd-20",
             {"loss": "ce+margin", "restarts": 3},
             "restarts = 3 cannot be shared evenly by the losses of 'ce+margin'; "
             "use a multiple of 2",
         ),
-        ({"start": "normal"}, "start 'normal' is unknown; use zero or uniform"),
-        ({"keep": "bset"}, "keep 'bset' is unknown; use last or best or first"),
-        ({"model_mode": "evla"}, "model_mode 'evla' is unknown; use eval or train"),
+        ("pgd-20", {"start": "normal"}, "start 'normal' is unknown; use zero or uniform"),
+        ("pgd-20", {"keep": "bset"}, "keep 'bset' is unknown; use last or best or first"),
+        ("pgd-20", {"model_mode": "evla"}, "model_mode 'evla' is unknown; use eval or train"),
+        ("multitargeted", {"loss": "kl"}, "loss 'kl' is unknown; use margin or dlr or ce"),
+        (
+            "md",
+            {"first_steps": 0},
+            "first_steps = 0 is out of range: at least 1 and below steps = 50",
+        ),
+        ("md", {"steps": 20}, "first_steps = 20 is out of range: at least 1 and below steps = 20"),
+        ("md", {"relative_step": 0.0}, "relative_step = 0.0 is out of range: above 0"),
     ],
 )
-def test_a_value_that_is_none_is_refused(params: dict[str, Any], message: str) -> None:
+def test_an_impossible_parameter_is_refused(
+    name: str, params: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
-        PGD(**({"steps": 5, "relative_step": 0.2} | params))
+        get_attack(name, **params)
     assert message in str(caught.value)
 
 

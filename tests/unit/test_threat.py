@@ -8,22 +8,7 @@ import pytest
 import torch
 
 from bench.errors import ConfigError
-from bench.threat import REFERENCE_EPS, Threat, parse_eps, per_example, rowwise
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [("8/255", 8 / 255), (" 8/255 ", 8 / 255), ("0.03", 0.03), ("1e-2", 0.01), ("0", 0.0)],
-)
-def test_parse_eps_reads_fractions_and_decimals(text: str, value: float) -> None:
-    assert parse_eps(text) == value
-
-
-@pytest.mark.parametrize("text", ["eight", "", "8/0", "8/255/2", "nan", "inf", "8 255"])
-def test_parse_eps_refuses_what_is_no_number(text: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        parse_eps(text)
-    assert str(caught.value) == f"eps '{text}' is not a number; write 8/255 or 0.03"
+from bench.threat import REFERENCE_EPS, Threat, per_example, rowwise
 
 
 def test_eps_in_pixels_of_255_is_met_with_the_fraction_that_was_meant() -> None:

@@ -14,13 +14,9 @@ from bench.attacks.blocks import Blocked
 from bench.errors import ConfigError
 from bench.spec import CHUNK
 from bench.threat import Threat
-from tests.harness import SmallNet, small_batch, small_net
+from tests.harness import SmallNet, generator, small_batch, small_net
 
 THREAT = Threat(eps=0.08)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def networks(*seeds: int) -> list[SmallNet]:
