@@ -51,6 +51,7 @@ def refused(result: Result) -> str:
     return str(line)
 
 
+@pytest.mark.slow
 def test_a_folder_trains_is_attacked_and_reported(tmp_path: Path, pictures: Path) -> None:
     results, dataset = tmp_path / "r", f"folder:{pictures}@16"
     asked = ["--arch", "cnn", "--methods", "natural,cat-ce", "--attacks", "clean"]
@@ -130,6 +131,7 @@ def trained(results: Path, dataset: str, *, stop_at: int | None = None) -> dict[
     return read_weights(folder.weights("last"))
 
 
+@pytest.mark.slow
 def test_a_stopped_training_on_files_ends_with_the_same_weights(
     tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,6 +268,7 @@ def test_a_model_that_imagefolder_numbered_is_right_and_numbers_as_names_are_war
             assert [e.n_correct for e in record.evaluations] == [33]
 
 
+@pytest.mark.slow
 def test_restricted_imagenet_from_the_files_to_the_record(tmp_path: Path) -> None:
     root = make_imagenet(tmp_path / "imagenet", 1, 1)
     result = run(
@@ -290,6 +293,7 @@ def test_restricted_imagenet_from_the_files_to_the_record(tmp_path: Path) -> Non
         assert evaluation.balanced_accuracy() == np.mean(list(accuracies.values()))
 
 
+@pytest.mark.slow
 def test_the_suite_of_the_appendix_runs_on_a_small_folder(tmp_path: Path) -> None:
     root = make_imagenet(tmp_path / "imagenet", 1, 1)
     result = CliRunner().invoke(

@@ -132,6 +132,7 @@ def folders(tmp_path: Path) -> None:
         (tmp_path / str(number)).mkdir()
 
 
+@pytest.mark.slow
 def test_test_images_of_few_classes_are_those_of_a_model_with_more(tmp_path: Path) -> None:
     """AutoAttack needs four classes of the model; the labels here show two, with a gap."""
     x, y = shades(24, range(0, 3, 2))
@@ -246,6 +247,7 @@ def test_a_surrogate_that_is_there_serves_on_test_images_alone(tmp_path: Path) -
     assert transfer.n_examples == 12
 
 
+@pytest.mark.slow
 def test_a_run_on_other_data_gets_a_record_of_its_own(tmp_path: Path) -> None:
     run = trained(tmp_path, save(tmp_path / "own.npz", 60, 24), "--eps", "3/255")
     other = save(tmp_path / "other.npz", 0, 30)

@@ -167,6 +167,7 @@ def test_the_global_seeds_do_not_matter_and_are_not_touched(name: str) -> None:
     assert torch.equal(first.x_adv, second.x_adv)
 
 
+@pytest.mark.slow
 def test_without_a_ball_nothing_moves(name: str) -> None:
     found = attack(name, 1, seed=0, n=2, eps=0.0)
     assert torch.equal(found.x_adv, found.x)

@@ -126,6 +126,7 @@ class FewQueries(pyautoattack.AutoAttack):  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.slow
 def test_the_survivors_are_the_packages_own(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pyautoattack, "AutoAttack", FewQueries)
     net, x, y = subject(kind)

@@ -79,6 +79,7 @@ def with_gradient(model: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor,
 
 
 @pytest.mark.parametrize("arch", ["cnn", "resnet-18", "preact-resnet-18", "linear"])
+@pytest.mark.slow
 def test_it_gives_the_logits_and_gradients_of_the_copy(arch: str) -> None:
     if arch == "linear":
         torch.manual_seed(0)
@@ -120,6 +121,7 @@ def test_fewer_images_are_filled_up_and_more_run_as_they_are(
     assert copied(images()[:0]).shape == (0, 4)
 
 
+@pytest.mark.slow
 def test_every_training_compiles_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch stops after eight graphs of one forward pass, and does not say so."""
     made = noting(monkeypatch)
@@ -197,6 +199,7 @@ def stepped(
 
 
 @pytest.mark.parametrize("name", ["madry", "trades", "mart", "cat-ce", "mma", "iaat", "bilateral"])
+@pytest.mark.slow
 def test_a_method_does_the_same_update_and_counts_the_same_passes(name: str) -> None:
     plain, cost, _ = stepped(name, compiles=False)
     network, counted, attacked = stepped(name, compiles=True)
@@ -255,6 +258,7 @@ def test_an_error_of_the_network_is_its_own(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.slow
 def test_with_torchs_own_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "BACKEND", "inductor")
     model = network(dtype=torch.float32)

@@ -89,6 +89,7 @@ def crossing(record: RunRecord) -> float:
     return float((bias[0] - bias[1]) / (slope[1, 0] - slope[0, 0]))
 
 
+@pytest.mark.slow
 def test_a_radius_beyond_the_margin_moves_the_line_off_the_classes(tmp_path: Path) -> None:
     for methods, eps, epochs in (("natural,madry,cat-ce", "1/64", "12"), ("madry", "4/64", "50")):
         results = tmp_path / eps[0]

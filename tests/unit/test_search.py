@@ -97,6 +97,7 @@ def run(name: str) -> tuple[Outcome, int]:
 
 
 @pytest.mark.parametrize("name", [*OURS, "pgd-20-fast-fp32"])
+@pytest.mark.slow
 def test_our_attacks_ask_the_network_for_its_judgement_alone(name: str) -> None:
     found, n_asked = run(name)
     assert 0 < found.survived.sum() < found.clean.sum()
@@ -105,6 +106,7 @@ def test_our_attacks_ask_the_network_for_its_judgement_alone(name: str) -> None:
     assert not found.warnings
 
 
+@pytest.mark.slow
 def test_the_package_searches_on_the_network() -> None:
     for name in ("autoattack", "autoattack-plus", "autoattack-rand", "apgd-ce", "square"):
         assert get_attack(name).search == "network"
@@ -279,6 +281,7 @@ def test_every_attack_says_what_it_searches_on(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["pgd-plus", "pgd-20-fast", "pgd-20-fast-fp32"])
+@pytest.mark.slow
 def test_neither_blocks_nor_images_that_left_change_an_image(name: str) -> None:
     """A copy's logits for an image are the same to the bit whatever is beside it."""
     found = subject()
