@@ -1,4 +1,4 @@
-"""One rule for every seed: a purpose has its own stream, and no stream moves another."""
+"""Seeds: every purpose has its own random stream, independent of the others."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 
 
 def seed_for(run_seed: int, *purpose: str | int) -> int:
-    """A 31-bit seed for `purpose` under `run_seed`, the same on every machine and Python.
+    """Return a seed for `purpose` under `run_seed`, the same on every machine and Python.
 
-    31 bits, because the attack packages hand it on to generators that take no more.
+    31 bits, because the attack packages pass it to generators that take no more.
     """
     text = "\x1f".join([str(run_seed), *(str(part) for part in purpose)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") & 0x7FFFFFFF
@@ -19,5 +19,5 @@ def seed_for(run_seed: int, *purpose: str | int) -> int:
 def generator_for(
     run_seed: int, *purpose: str | int, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """A generator on `device`, seeded with `seed_for(run_seed, *purpose)`."""
+    """Return a generator on `device`, seeded with `seed_for(run_seed, *purpose)`."""
     return torch.Generator(device=device).manual_seed(seed_for(run_seed, *purpose))

@@ -1,4 +1,4 @@
-"""The threat model: which images an adversary may put in place of x.
+"""The threat model: the perturbed images that an adversary may choose.
 
 Shapes: B batch, C H W image. Pixels are in [0, 1], and so is eps.
 """
@@ -20,13 +20,13 @@ def rowwise(value: Tensor, like: Tensor) -> Tensor:
 
 
 def per_example(value: float | Tensor, like: Tensor) -> float | Tensor:
-    """A float as it is, a (B,) tensor made to broadcast over `like` (B, ...)."""
+    """A float unchanged, or a (B,) tensor reshaped to broadcast over `like` (B, ...)."""
     return rowwise(value, like) if isinstance(value, Tensor) else value
 
 
 @dataclass(frozen=True)
 class Threat:
-    """A ball of radius `eps` around each image, cut to the pixel range [0, 1]."""
+    """A ball of radius `eps` around each image, intersected with the pixel range [0, 1]."""
 
     norm: str = "linf"
     """Only `linf`: everything that this benchmark compares is defined for it."""
@@ -43,18 +43,18 @@ class Threat:
             raise ConfigError(f"eps {self.eps:g}: must be a number in [0, 1], such as 8/255")
 
     def scale(self, length: float) -> float:
-        """A length that is stated at eps = 8/255, at this eps."""
+        """Scale a length stated at eps = 8/255 to this eps."""
         return length * self.eps / REFERENCE_EPS
 
     def project(self, x_adv: Tensor, x: Tensor, radius: float | Tensor | None = None) -> Tensor:
-        """The nearest image to `x_adv` within `radius` of `x` (default eps) and in [0, 1].
+        """Return the nearest image to `x_adv` within `radius` of `x` (default eps) and in [0, 1].
 
         radius: a float or (B,).
         """
         return torch.clamp(x_adv, *self.bounds(x, radius))
 
     def bounds(self, x: Tensor, radius: float | Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The least and the greatest value (B, C, H, W) of each pixel of x, which is in the box."""
+        """Return the lowest and highest allowed value of each pixel, (B, C, H, W)."""
         r = per_example(self.eps if radius is None else radius, x)
         return (x - r).clamp(min=0.0), (x + r).clamp(max=1.0)
 
@@ -63,7 +63,7 @@ class Threat:
         return gradient.sign()
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """(B, ...), (B, ...) -> (B,): how far each image was moved, in the units of eps."""
+        """(B, ...), (B, ...) -> (B,): distance of each image pair in the norm."""
         return (x_adv - x).abs().flatten(1).amax(1)
 
     def dual_norm(self, gradient: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class Threat:
         return gradient.abs().flatten(1).sum(1)
 
     def uniform(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Noise of x's shape, uniform in the ball of radius 1; the caller scales it."""
+        """Noise of x's shape, uniform in the ball of radius 1."""
         return torch.empty_like(x).uniform_(-1.0, 1.0, generator=generator)
 
 

@@ -45,7 +45,8 @@ class Attack:
     def search(self) -> Search:
         """What gradients and decisions come from when the model is an `Arch`.
 
-        Only the search: the network itself judges every image. Of several stages, the first one's.
+        Only the search: the network itself judges every image. Of several stages, the first one's;
+        a surrogate is attacked as the attack on it says.
         """
         return "network"
 

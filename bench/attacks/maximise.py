@@ -1,4 +1,4 @@
-"""The one loop of projected gradient ascent: every method and every PGD-type attack runs it.
+"""Projected gradient ascent: the one loop of every method and every PGD-type attack.
 
 Shapes: B batch, C H W image, K classes.
 """
@@ -18,29 +18,29 @@ from bench.threat import REFERENCE_EPS, Threat, per_example, rowwise
 Objective = Callable[[Tensor, Tensor, int], Tensor]
 """(logits (B, K), y, step) -> (B,): what the adversary increases."""
 OnStep = Callable[[int, Tensor, Tensor, Tensor], Tensor | None]
-"""(step, x_adv, logits, gradient) -> (B,) bool, the examples that go on; None for all."""
+"""(step, x_adv, logits, gradient) -> (B,) bool, the examples to move; None for all."""
 Start = Literal["zero", "uniform", "uniform-unclipped", "gaussian"]
 Keep = Literal["last", "best", "first"]
 ModelMode = Literal["eval", "train"]
 
 NARROWS_EVERY = {"cpu": 1, "cuda": 5}
-"""Steps between two looks at how many examples are left: a GPU waits for the host at each."""
+"""Steps between two counts of the remaining examples: each makes a GPU wait for the host."""
 GAUSSIAN_STD = 0.001 / REFERENCE_EPS
 """Standard deviation of the gaussian start, in units of eps: 0.001 at 8/255 (TRADES)."""
 
 
 def check_choice(name: str, value: str, kinds: Any) -> None:
-    """Raises ConfigError unless `value` is one of the Literal `kinds`: a typo weakens no attack."""
+    """Raise ConfigError unless `value` is one of the Literal `kinds`."""
     if value not in get_args(kinds):
         raise ConfigError(f"{name} '{value}' is unknown; use {' or '.join(get_args(kinds))}")
 
 
 @contextmanager
 def attack_mode(model: nn.Module, mode: ModelMode) -> Iterator[None]:
-    """Parameters frozen and modules in `mode` inside; everything as it was afterwards.
+    """Freeze parameters and set modules to `mode`; restore every flag afterwards.
 
-    A model that is in train mode already stays as it is for `train`, so that a BatchNorm layer
-    that was frozen by hand is not thawed. Every module's own flag is restored.
+    For `train`, a model already in train mode is left unchanged, so that a BatchNorm layer frozen
+    by hand stays frozen.
     """
     flags = [(module, module.training) for module in model.modules()]
     thawed = [p for p in model.parameters() if p.requires_grad]
@@ -64,7 +64,7 @@ def start_noise(
     radius: float | Tensor,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """The noise (B, C, H, W) that a start of this kind adds to x."""
+    """Return the noise (B, C, H, W) that a start of this kind adds to x."""
     check_choice("start", kind, Start)
     if kind == "zero":
         return torch.zeros_like(x)
@@ -75,7 +75,7 @@ def start_noise(
 
 
 def start_at(kind: Start, x: Tensor, noise: Tensor) -> Tensor:
-    """Where a start of this kind begins: (B, C, H, W), (B, C, H, W) -> (B, C, H, W)."""
+    """Return the first iterate: x + noise, clipped to the pixel range for `uniform`."""
     return (x + noise).clamp(0.0, 1.0) if kind == "uniform" else x + noise
 
 
@@ -96,21 +96,21 @@ def maximise(
     model_mode: ModelMode = "eval",
     objective_of: Callable[[Tensor], Objective] | None = None,
 ) -> Tensor:
-    """Ascend `objective` within `radius` of x by signed steps; returns x_adv (B, C, H, W).
+    """Return x_adv (B, C, H, W): ascend `objective` within `radius` of x by signed steps.
 
     x: (B, C, H, W) in [0, 1]. y: whatever the objective takes. radius, step_size: pixels, a float
     or (B,); step_size may be a function of the step. start: a kind of noise, or the images to
     start from (not projected before the first gradient). keep: the last iterate; the best by the
-    objective, start and last included; or the first that is misclassified (y are indices then),
-    and the last where none is; a start outside the threat is never kept. on_step is called after
-    each gradient and before the step.
+    objective, start and last included; or the first that is misclassified (y must be indices), else
+    the last; a start outside the threat is never kept. on_step is called after each gradient and
+    before the step.
 
-    objective_of: (n,) rows of x -> the objective on those alone. With it, an example that
-    keep = first has found leaves the batch: the same result for less work. Not beside on_step,
-    which sees every example, nor in train mode, where logits depend on the whole batch.
+    objective_of: (n,) rows of x -> the objective on those rows. With it, an example found by
+    keep = first leaves the batch: the same result for less work. It has no effect with on_step,
+    which sees every example, or in train mode, where logits depend on the whole batch.
 
-    Only the gradient of the input is computed. The result is detached and within the threat; the
-    model's modes, its gradients and x are left as they were.
+    Computes only the gradient of the input. The result is detached and within the threat; the
+    model's modes, its gradients and x are unchanged.
     """
     check_choice("keep", keep, Keep)
     x = x.detach()
@@ -152,7 +152,7 @@ def maximise(
 
 
 class _Batch:
-    """The examples that are still attacked, with what belongs to each of them."""
+    """The examples that are still attacked, with their bounds and labels."""
 
     def __init__(
         self,
@@ -168,15 +168,15 @@ class _Batch:
         self.low, self.high = threat.bounds(x, radius)
         self.objective, self.objective_of = objective, objective_of
         self.narrows = objective_of is not None
-        """Whether an example leaves once it is found; until then it stays where it was found."""
+        """Whether found examples leave the batch; until they do, they do not move."""
         self.found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.rows = torch.arange(len(x), device=x.device)
-        """Their places among all examples."""
+        """Positions among all examples."""
         self._left = self.project(x_adv) if self.narrows else x_adv
-        """Of all examples, those that left, as they left."""
+        """All examples; rows that have left hold their final image."""
 
     def look(self, logits: Tensor, step: int) -> Tensor:
-        """(n,) bool: which go on, being not found by now."""
+        """(n,) bool, which examples are not found yet."""
         wrong = logits.argmax(1) != self.y
         if step == 0:  # every later iterate is a projection
             wrong &= self.inside()
@@ -184,7 +184,7 @@ class _Batch:
         return ~self.found
 
     def narrow(self) -> bool:
-        """Go on with those that are not found; False where there are none."""
+        """Drop found examples; return whether any remain."""
         stay = (~self.found).nonzero().squeeze(1)
         if len(stay) < len(self.found):
             self._leave()
@@ -197,7 +197,6 @@ class _Batch:
         return len(stay) > 0
 
     def gathered(self) -> Tensor:
-        """All examples, as they are now or as they left."""
         self._leave()
         return self._left
 
@@ -205,25 +204,20 @@ class _Batch:
         self._left[self.rows] = self.project(self.x_adv)  # moves only a start, without any step
 
     def own(self, value: float | Tensor) -> float | Tensor:
-        """Of one value for each of all examples those that belong to the examples here.
-
-        A tensor of one element stands for every example.
-        """
+        """Select this batch's values from one per example; a one-element tensor is for all."""
         if isinstance(value, Tensor) and value.numel() > 1:
             return value[self.rows]
         return value
 
     def inside(self) -> Tensor:
-        """(n,) bool: whether an iterate is within the threat."""
         return (self.x_adv == self.project(self.x_adv)).flatten(1).all(1)
 
     def project(self, x_adv: Tensor) -> Tensor:
-        """(n, C, H, W) -> within the threat."""
         return torch.clamp(x_adv, self.low, self.high)
 
 
 class _Kept:
-    """The iterate to return, per example, of a batch that stays whole."""
+    """The iterate to return per example, for a batch that stays whole."""
 
     def __init__(self, keep: Keep, batch: _Batch) -> None:
         self.keep, self.batch = keep, batch
@@ -231,7 +225,6 @@ class _Kept:
         self.value = self.x_adv.new_full((len(self.x_adv),), -torch.inf)
 
     def offer(self, logits: Tensor, value: Tensor) -> None:
-        """The present iterate, with its logits and objective."""
         batch = self.batch
         if self.keep == "last":
             return
@@ -245,7 +238,6 @@ class _Kept:
         self.x_adv = torch.where(rowwise(better, self.x_adv), batch.x_adv, self.x_adv)
 
     def outcome(self) -> Tensor:
-        """(B, C, H, W), within the threat."""
         last = self.batch.project(self.batch.x_adv)  # moves what on_step froze at a start outside
         if self.keep == "last":
             return last

@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.attack import Attack, Search, Stages
+from bench.attacks.attack import Attack, Stages
 from bench.attacks.blocks import Ensemble
 from bench.attacks.definitions import DEFINITIONS
 from bench.attacks.restarts import in_turn
@@ -35,18 +35,6 @@ class TransferPart(Attack):
     """Name of the transfer attack, for the error without a surrogate."""
     surrogate: nn.Module | None = field(default=None, repr=False, compare=False)
 
-    @property
-    def attack(self) -> Attack:
-        return DEFINITIONS[self.crafted_with][0]
-
-    @property
-    def search(self) -> Search:
-        return self.attack.search
-
-    @property
-    def passes(self) -> tuple[int, int]:
-        return self.attack.passes
-
     def __call__(
         self,
         model: nn.Module,
@@ -62,7 +50,8 @@ class TransferPart(Attack):
                 f"attack '{self.needed}' needs the network that its images are crafted on; "
                 f'use get_attack("{self.needed}", surrogate=network)'
             )
-        return self.attack(self.surrogate, x, y, threat, generator=generator, rows=rows)
+        attack, _ = DEFINITIONS[self.crafted_with]
+        return attack(self.surrogate, x, y, threat, generator=generator, rows=rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,13 +111,9 @@ class Transfer(Attack):
         )
 
     @property
-    def search(self) -> Search:
-        return DEFINITIONS[self.crafted_with[0]][0].search
-
-    @property
     def passes(self) -> tuple[int, int]:
         """Approximate passes per image, of the surrogates and the target together."""
-        each = [part.passes for _, part in self.stages]
+        each = [DEFINITIONS[name][0].passes for name in self.crafted_with]
         n = len(self.sources)
         return n * sum(g for g, _ in each), n * sum(f for _, f in each) + len(each)
 

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 as torchvision reads and downloads them, with errors of one line."""
+"""CIFAR-10 and CIFAR-100 through torchvision, with one-line errors."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ CLASSES = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 
 
 def load_cifar(name: str, root: Path, *, download: bool) -> Source:
-    """`cifar10` or `cifar100` from its folder under `root`, downloaded to there if it is missing.
+    """Return `cifar10` or `cifar100` from its folder under `root`, downloaded if missing.
 
-    A folder that exists is never repaired by a download: it may be the user's own copy.
-    Raises DataError if the folder is damaged, or missing and not to be had.
+    An existing folder is never overwritten: it may be the user's own copy. Raises DataError if the
+    folder is damaged, or missing and the download fails.
     """
     dataset = _torchvision_class(name)
     root = root.expanduser()
@@ -47,7 +47,7 @@ def load_cifar(name: str, root: Path, *, download: bool) -> Source:
 
 
 def _torchvision_class(name: str) -> Any:
-    # Not at the top of the file: it takes seconds, and nobody else needs it.
+    # Imported here: it takes seconds.
     try:
         from torchvision import datasets
     except (ImportError, RuntimeError, OSError) as error:

@@ -1,6 +1,6 @@
-"""Images that live on the device, and the batches and augmentations that are made there.
+"""Images on the device, with batches and augmentations made there.
 
-B batch, N images, C H W image. No loop over images and no wait for the device in here.
+B batch, N images, C H W image. No loop over images and no synchronisation with the device.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PADDING_MODES = ("constant", "reflect")
 
 @dataclass(frozen=True, eq=False)
 class DeviceSplit:
-    """A split on one device: a quarter of the memory of floats, and no loader processes."""
+    """A split resident on one device, as uint8 where possible."""
 
     x: Tensor
     """(N, C, H, W) uint8 or float32, contiguous."""
@@ -31,7 +31,6 @@ class DeviceSplit:
 
     @classmethod
     def of(cls, split: Split, scale: float, device: torch.device | str) -> DeviceSplit:
-        """A copy of `split` on `device`; `scale` is the data set's."""
         # Moved as it is, then transposed there: a GPU does that a hundred times faster.
         x = torch.from_numpy(split.x).to(device).permute(0, 3, 1, 2)
         y = torch.from_numpy(split.y).to(device)
@@ -42,7 +41,7 @@ class DeviceSplit:
 
     def images(self, index: Tensor) -> Tensor:
         """(B,) int64 -> (B, C, H, W) float32 in [0, 1]."""
-        # Division, because 255 * float32(1 / 255) is not what everybody's ToTensor gives.
+        # Division, like ToTensor: a product with float32(1 / 255) differs.
         return self.x[index].float().div_(1 / self.scale)
 
     def labels(self, index: Tensor) -> Tensor:
@@ -50,22 +49,22 @@ class DeviceSplit:
         return self.y[index]
 
     def views(self, index: Tensor, run_seed: int, batch_number: int) -> Tensor:
-        """The images: all that is random about resident ones is made by `augment`."""
+        """The images themselves; `augment` makes the random views of resident images."""
         return self.images(index)
 
     def expect(self, parts: Sequence[Tensor], batch_number: int) -> None:
-        """Nothing is to be prepared."""
+        """Do nothing: there is nothing to prepare."""
 
 
 def augment(
     x: Tensor, *, pad: int, flip: bool, mode: str = "constant", generator: torch.Generator
 ) -> Tensor:
-    """(B, C, H, W) -> the same shape and dtype: pad, crop at random, mirror each image with p 1/2.
+    """Return x (B, C, H, W) padded, randomly cropped, and mirrored with probability 1/2 per image.
 
-    pad: pixels on each side, zeros for mode `constant`, the image mirrored for `reflect`; row and
-    column offsets are uniform in 0..2*pad for each image. generator: on x's device. Draws the
-    offsets (2, B) if pad > 0, then the coin flips (B,) if flip; with neither, x comes back as
-    it is. Raises ConfigError for an impossible pad or an unknown mode.
+    pad: pixels on each side, zeros for mode `constant`, mirrored for `reflect`; row and column
+    offsets are uniform in 0..2*pad per image. generator: on x's device; draws the offsets (2, B) if
+    pad > 0, then the coin flips (B,) if flip. Without either, returns x itself. Raises ConfigError
+    for an impossible pad or an unknown mode.
     """
     n, channels, height, width = x.shape
     _check(pad, mode, min(height, width))
@@ -93,15 +92,12 @@ def augment(
 
 
 def epoch_order(n: int, run_seed: int, epoch: int, device: torch.device | str) -> Tensor:
-    """The order in which an epoch visits n images, (n,) int64 on `device`.
-
-    Drawn on the CPU, so that it is the same on every device.
-    """
+    """Return the order of n images in an epoch, (n,) int64, drawn on the CPU for all devices."""
     return torch.randperm(n, generator=generator_for(run_seed, "order", epoch)).to(device)
 
 
 def batches(order: Tensor, batch_size: int) -> tuple[Tensor, ...]:
-    """(n,) -> consecutive slices of `batch_size`; the last one may be shorter, even 1."""
+    """Split (n,) into consecutive slices of `batch_size`; the last may be shorter, even 1."""
     if batch_size < 1:
         raise ConfigError(f"batch_size {batch_size}: must be at least 1")
     return torch.split(order, batch_size)

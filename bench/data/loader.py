@@ -1,4 +1,4 @@
-"""What training and evaluation see of a split, wherever its images are kept.
+"""The interface through which training and evaluation read a split.
 
 B batch, N images, C H W image.
 """
@@ -26,23 +26,23 @@ class Loader(Protocol):
     def __len__(self) -> int: ...
 
     def images(self, index: Tensor) -> Tensor:
-        """(B,) int64 -> (B, C, H, W) float32 in [0, 1], as they are evaluated."""
+        """(B,) int64 -> (B, C, H, W) float32 in [0, 1], the images for evaluation."""
 
     def labels(self, index: Tensor) -> Tensor:
         """(B,) int64 -> (B,) int64."""
 
     def views(self, index: Tensor, run_seed: int, batch_number: int) -> Tensor:
-        """(B,) int64 -> (B, C, H, W) float32 in [0, 1], as they are trained on, before `augment`.
+        """(B,) int64 -> (B, C, H, W) float32 in [0, 1], the training images before `augment`.
 
-        A random view is a function of its arguments and each image's index alone.
+        A random view depends only on the arguments and each image's index.
         """
 
     def expect(self, parts: Sequence[Tensor], batch_number: int) -> None:
-        """A hint: `views` will be asked for these tensors, the first with that batch number."""
+        """Announce the next calls of `views`: these tensors, the first with `batch_number`."""
 
 
 def loader(split: StoredSplit, scale: float, device: torch.device | str) -> Loader:
-    """The split on `device`: resident, or streamed from its files; `scale` is the data set's."""
+    """Return the split on `device`: resident, or streamed from its files."""
     if isinstance(split, Split):
         return DeviceSplit.of(split, scale, device)
     return StreamedSplit(split, device)

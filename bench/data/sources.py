@@ -1,4 +1,4 @@
-"""The data sets that can be named, and how each is found. Without torch until CIFAR is asked."""
+"""Data sets by name. Without torch, except for CIFAR."""
 
 from __future__ import annotations
 
@@ -22,35 +22,34 @@ DIGITS_SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """What a loader is told."""
+class LoadOptions:
+    """Arguments of a loader."""
 
     argument: str
-    """The text after the colon of `npz:PATH`; empty for the others."""
+    """The text after the colon of `npz:PATH`, else empty."""
     image_size: int | None
-    """The number after `@`, in pixels a side; None if there is none."""
+    """The number after `@`, in pixels per side, else None."""
     data_root: Path
-    """Where downloads live, or ImageNet."""
+    """Folder of downloads, or ImageNet."""
     download: bool
     trains: bool
-    """Whether there must be training images."""
+    """Whether training images are required."""
 
 
 @dataclass(frozen=True)
 class Registered:
-    """One line of the registry."""
+    """An entry of the registry."""
 
     description: str
-    load: Callable[[Request], Source]
+    load: Callable[[LoadOptions], Source]
     sized: bool = False
     """Whether the name may end in @SIZE."""
 
 
-def load_digits(request: Request) -> Source:
-    """scikit-learn's 8x8 handwritten digits, 0..16 grey levels kept; the last 360 are test.
+def load_digits(request: LoadOptions) -> Source:
+    """Return scikit-learn's 8x8 handwritten digits with grey levels 0..16; the last 360 are test.
 
-    They come ordered by writer, so they are shuffled once, by a permutation that is the same
-    for everybody.
+    They are ordered by writer, so a fixed permutation shuffles them first.
     """
     from sklearn.datasets import load_digits as bundled
 
@@ -114,7 +113,7 @@ SOURCES: dict[str, Registered] = {
 
 
 def list_datasets() -> list[tuple[str, str]]:
-    """(name, one-line description) of everything that `load_dataset` takes."""
+    """Return (name, one-line description) of everything that `load_dataset` takes."""
     return [(name, source.description) for name, source in SOURCES.items()]
 
 
@@ -127,20 +126,20 @@ def load_dataset(
     download: bool = True,
     trains: bool = True,
 ) -> Dataset:
-    """The data set called `name`, cut into train, val and test.
+    """Return the data set called `name`, cut into train, val and test.
 
-    data_root: the folder of downloads, or ImageNet's; default `data`. train_size, test_size: take
-    the first so many; val comes out of the former. trains: False for data that are only evaluated
-    on: then train and val may be empty or lack classes, and train_size is the most that is taken.
-    Raises ConfigError for an unknown name or an
-    impossible size, DataError for data that are missing, damaged or malformed.
+    data_root: the folder of downloads, or ImageNet's; default `data`. train_size, test_size: use
+    only the first images; val is cut from the training images. trains: False for data that are only
+    evaluated on; then train and val may be empty or lack classes, and train_size is a maximum.
+    Raises ConfigError for an unknown name or an impossible size, DataError for data that are
+    missing, damaged or malformed.
     """
     key, argument, image_size = _parsed(name)
     if key not in SOURCES:
         raise unknown_name("dataset", name, SOURCES)
     if key.endswith(":PATH") and not argument:
         raise ConfigError(f"dataset '{name}' names no file; write {key}")
-    request = Request(
+    request = LoadOptions(
         argument=argument,
         image_size=image_size,
         data_root=Path(data_root or "data"),
