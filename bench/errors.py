@@ -41,7 +41,8 @@ class NonFiniteLoss(Exception):
 
 def one_line(found: object, limit: int = 300) -> str:
     """Return text, cut to `limit`, or the type and message of an exception, on one line."""
-    line = " ".join(str(found).split())[:limit]
+    line = " ".join(str(found).split())
+    line = line if len(line) <= limit else f"{line[: limit - 3]}..."
     if not isinstance(found, BaseException):
         return line
     return f"{type(found).__name__}: {line}" if line else type(found).__name__

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from bench.errors import BenchError, RecordError
+from bench.errors import BenchError, RecordError, one_line
 from bench.measured import whole
 from bench.provenance import UNKNOWN, canonical
 from bench.records import SCHEMA, Chunk, load_chunk
@@ -55,17 +55,15 @@ class RunFolder:
 
     def failure(self, error: BaseException) -> str:
         """Why something failed, in a line; the traceback of what nobody foresaw is kept."""
-        reason = " ".join(str(error).split())
         if isinstance(error, BenchError):
-            return reason
+            return one_line(str(error), 10_000)
         frames = traceback.extract_tb(error.__traceback__)
         own = [f for f in frames if "site-packages" not in f.filename] or frames
         place = f"{Path(own[-1].filename).name}:{own[-1].lineno}; " if own else ""
         before = self.traceback_file.read_bytes() if self.traceback_file.exists() else b""
         text = "".join(traceback.format_exception(error))
         write_atomic(self.traceback_file, before + text.encode())
-        head = f"{type(error).__name__}: {reason[:300]}" if reason else type(error).__name__
-        return f"{head} ({place}its traceback is in {self.traceback_file})"
+        return f"{one_line(error)} ({place}its traceback is in {self.traceback_file})"
 
     @contextmanager
     def claimed(self, *, shared: bool = False) -> Iterator[bool]:

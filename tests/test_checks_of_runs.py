@@ -7,12 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from bench import asked
-from bench.cli import main
 from bench.evaluation.checks import CHECKS
 from bench.records import RunRecord, load_records
+from tests.commands import done, files, linear_model
 
 QUICK = ("C2", "C9", "C12", "C13")
 """Two of them need the undefended network."""
@@ -32,15 +31,9 @@ def results(trained_digits: Path, tmp_path: Path) -> Path:
 
 def evaluate(results: Path, *arguments: str) -> RunRecord:
     """The record of what was evaluated."""
-    found = CliRunner().invoke(main, ["evaluate", *arguments, "--results", str(results), *ASKED])
-    assert found.exit_code == 0, found.output
+    done("evaluate", *arguments, "--results", results, *ASKED)
     kind = "model" if "--model" in arguments else "train"
     return next(r for r in load_records(results) if r.kind == kind and r.measures)
-
-
-def files(results: Path) -> dict[Path, int]:
-    found = (p for p in results.rglob("*") if p.is_file() and not p.name.endswith("lock"))
-    return {p: p.stat().st_mtime_ns for p in found}
 
 
 def test_checks_are_made_once_and_mended(results: Path) -> None:
@@ -73,28 +66,12 @@ def test_checks_are_made_once_and_mended(results: Path) -> None:
     assert {p for p in before if after[p] != before[p]} == {damaged}
 
 
-FACTORY = """
-from torch import nn
-
-def make():
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-"""
-
-
 def test_an_outside_model_is_compared_with_the_surrogate_that_is_named(
     results: Path, tmp_path: Path
 ) -> None:
-    import torch
-    from torch import nn
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    torch.save(network.state_dict(), tmp_path / "w.pt")
-    (tmp_path / "mine.py").write_text(FACTORY)
     (run_id,) = (p.name for p in results.iterdir())
-    weights = ["--weights", str(tmp_path / "w.pt"), "--dataset", "digits"]
-    model = ["--model", f"{tmp_path}/mine.py:make", *weights]
+    weights = ["--weights", str(tmp_path / "0.pt"), "--dataset", "digits"]
+    model = [*linear_model(tmp_path, 1), *weights]
     alone = evaluate(results, *model)
     assert sorted(m.spec.name for m in alone.measures) == ["C13", "C9"]
     assert not any(m.spec.surrogates for m in alone.measures)

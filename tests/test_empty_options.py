@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from bench.cli import main
+from tests.commands import bench, done
 
 GIVEN = (
     *(("run", f"--{name}") for name in ("methods", "attacks", "seeds", "against")),
@@ -23,7 +22,7 @@ def test_a_list_without_names_is_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, option: str, text: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(main, [command, option, text])
+    result = bench(command, option, text)
     assert result.exit_code == 2
     assert result.output == (
         f"error: {option} '{text}' names nothing; "
@@ -34,11 +33,9 @@ def test_a_list_without_names_is_refused_in_one_line(
 
 def test_an_option_that_is_left_out_takes_the_suite_s(tmp_path: Path) -> None:
     arguments = ["run", "--dry-run", "--quiet", "--device", "cpu", "--results", str(tmp_path)]
-    result = CliRunner().invoke(main, [*arguments, "--no-checks"])
-    assert result.exit_code == 0, result.output
+    result = done(*arguments, "--no-checks")
     for method in ("natural", "madry", "trades", "mart", "iaat", "cat-ce", "cat-mix"):
         assert method in result.output
-    one = CliRunner().invoke(main, [*arguments, "--methods", "madry,", "--seeds", " 3 ,,"])
-    assert one.exit_code == 0, one.output
+    one = done(*arguments, "--methods", "madry,", "--seeds", " 3 ,,")
     assert "madry" in one.output
     assert "trades" not in one.output

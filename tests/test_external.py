@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 from torch import Tensor, nn
 
-from bench.cli import main
 from bench.external.zoos import import_timm
 from bench.records import RunRecord, load_records
+from tests.commands import bench, done, refused
 
 N = 24
 MEAN, STD = "0.4914,0.4822,0.4465", "0.2471,0.2435,0.2616"
@@ -53,10 +53,6 @@ class Colour(nn.Module):
 GOOD = HEAD + "def make():\n    return Colour().eval()\n"
 
 
-def bench(*arguments: str) -> Result:
-    return CliRunner().invoke(main, list(arguments))
-
-
 def evaluate(folder: Path, model: str, data: str, *more: str) -> Result:
     return bench(
         "evaluate", "--model", model, "--dataset", data, "--results", str(folder / "r"),
@@ -70,13 +66,6 @@ def evaluated(folder: Path, model: str, data: str, *more: str) -> RunRecord:
     (record,) = load_records(folder / "r")
     assert {e.spec.attack for e in record.evaluations} == {"clean", "pgd-10"}
     return record
-
-
-def refused(result: Result, *words: str) -> None:
-    assert result.exit_code == 2, result.output
-    (line,) = result.stderr.strip().splitlines()
-    for word in words:
-        assert word in line, line
 
 
 def images_of(data: str) -> tuple[Tensor, np.ndarray]:
@@ -130,8 +119,7 @@ def make():
 def marked(folder: Path) -> tuple[str, list[str]]:
     """The model's row of table3.md, and the notes that it is marked with."""
     reports = folder / "reports"
-    result = bench("report", "--results", str(folder / "r"), "--reports", str(reports))
-    assert result.exit_code == 0, result.output
+    done("report", "--results", folder / "r", "--reports", reports)
     lines = (reports / "table3.md").read_text().splitlines()
     row = next(line for line in lines if line.startswith("| mine.py:make"))
     marks = row.split("|")[1].split("(outside model)")[1].split()

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from bench.attacks.pgd import PGD
-from bench.cli import main
 from bench.records import load_records
 from bench.registry import method_class
+from bench.training.engine import Trainer
+from tests.commands import bench
 
 MINE = """
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ ASKED = ["--train-size", "200", "--test-size", "40", "--epochs", "1", "--no-chec
 
 def run(results: Path, methods: str, *more: str, attacks: str = "clean,pgd-20") -> Result:
     where = ["--results", str(results), "--attacks", attacks]
-    return CliRunner().invoke(main, ["run", "--methods", methods, *ASKED, *where, *more])
+    return bench("run", "--methods", methods, *ASKED, *where, *more)
 
 
 def mine(folder: Path, fault: str) -> str:
@@ -75,10 +76,8 @@ def test_a_method_that_raises_is_one_line_and_the_others_go_on(
 def test_the_same_command_finishes_what_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    results, method = (
-        tmp_path / "r",
-        mine(tmp_path, "if fails.on:\n            raise ValueError(1)"),
-    )
+    results = tmp_path / "r"
+    method = mine(tmp_path, "if fails.on:\n            raise ValueError(1)")
     text = Path(method).read_text()
     Path(method).write_text(f"class fails:\n    on = True\n{text}")
     first = run(results, method, "--quiet")
@@ -122,8 +121,6 @@ def test_an_attack_that_raises_leaves_the_others_alone(
 def test_a_surrogate_that_fails_costs_what_needs_it_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench.training.engine import Trainer
-
     trains = Trainer.run
 
     def fails(self: Trainer, *args: object) -> object:

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from bench.cli import main
 from bench.records import RunRecord, load_records
+from tests.commands import bench, refused
 
 NETWORK = """
 import torch
@@ -47,7 +47,7 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def evaluate(model: str, *more: str, attacks: str = "clean") -> Result:
     arguments = ["--dataset", "npz:shades.npz", "--attacks", attacks, "--eps", "0.01"]
-    return CliRunner().invoke(main, ["evaluate", "--model", model, *arguments, *more])
+    return bench("evaluate", "--model", model, *arguments, *more)
 
 
 def right(run: RunRecord) -> int:
@@ -62,13 +62,6 @@ def evaluated(model: str, *more: str) -> int:
     assert result.exit_code == 0, result.output
     (new,) = (run for run in load_records("results") if run.run_id not in before)
     return right(new)
-
-
-def refused(result: Result, *words: str) -> None:
-    assert result.exit_code == 2, result.output
-    (line,) = (s for s in result.stderr.splitlines() if s.startswith("error: "))
-    for word in words:
-        assert word in line, line
 
 
 # --- files of code ---
@@ -138,7 +131,7 @@ def test_which_weights_were_taken_is_said_and_a_key_chooses() -> None:
     torch.save({"shades": good}, "plain.pt")
     refused(evaluate("mine.py:make", "--weights", "plain.pt:model"), "leave :model out")
     (first, *_) = load_records("results")
-    again = CliRunner().invoke(main, ["evaluate", first.run_id, "--attacks", "clean"])
+    again = bench("evaluate", first.run_id, "--attacks", "clean")
     refused(again, "is a record of a model from outside", "--model")
 
 

@@ -16,12 +16,11 @@ from pathlib import Path
 import pyautoattack
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 from torch import Tensor, nn
 
 from bench.attacks import AutoAttackPart
 from bench.attacks.blocks import Blocked
-from bench.cli import main
 from bench.data import load_dataset
 from bench.evaluation import store
 from bench.evaluation.chunk import Outcome, PartialOutcome, attack_chunk
@@ -32,6 +31,8 @@ from bench.seeding import seed_for
 from bench.spec import TrainSpec
 from bench.threat import Threat
 from bench.trained import load_network
+from tests import commands
+from tests.commands import done, linear_model
 from tests.short import ShortAutoAttack
 
 ROOT = Path(__file__).parent.parent
@@ -42,6 +43,8 @@ N = 280
 ASKED = ["--attacks", f"pgd-20@{EPS},autoattack@{EPS}", "--test-size", str(N), "--quiet"]
 SHORT = """
 import pyautoattack
+from tests import commands
+from tests.commands import done, linear_model
 from tests.short import ShortAutoAttack
 pyautoattack.AutoAttack = ShortAutoAttack
 """
@@ -80,8 +83,7 @@ def record(results: Path) -> RunRecord:
 
 
 def bench(command: str, results: Path, *arguments: str) -> Result:
-    run_id = record(results).run_id
-    return CliRunner().invoke(main, [command, run_id, "--results", str(results), *arguments])
+    return commands.bench(command, record(results).run_id, "--results", results, *arguments)
 
 
 def outcomes(results: Path) -> dict[str, object]:
@@ -366,27 +368,16 @@ def test_a_unit_is_waited_for_and_taken_over_when_its_process_dies(
     holder.stdout.close()
 
 
-FACTORY = """
-from torch import nn
-
-def make():
-    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    network[1].weight.data.fill_(0.1)
-    network[1].bias.data.zero_()
-    return network
-"""
-
-
 def test_an_outside_model_is_not_attacked_while_its_folder_is_mended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "mine.py").write_text(FACTORY)
     results = tmp_path / "results"
     arguments = [
-        *("evaluate", "--model", f"{tmp_path}/mine.py:make", "--dataset", "digits"),
+        *("evaluate", *linear_model(tmp_path, 1), "--dataset", "digits"),
+        *("--weights", f"{tmp_path}/0.pt"),
         *("--test-size", "16", "--attacks", "clean", "--results", str(results), "--quiet"),
     ]
-    assert CliRunner().invoke(main, arguments).exit_code == 0
+    done(*arguments)
     (folder,) = results.iterdir()
     made = sorted(p.name for p in folder.rglob("*.npz"))
     shutil.rmtree(folder / "evaluations")
@@ -395,12 +386,12 @@ def test_an_outside_model_is_not_attacked_while_its_folder_is_mended(
         mending.enter_context(RunFolder(results, folder.name).claimed())
         waits: list[bool] = []
 
-        def done(_: float) -> None:
+        def mended(_: float) -> None:
             waits.append((folder / "evaluations").exists())
             mending.close()
 
-        monkeypatch.setattr("bench.attack_given.time.sleep", done)
-        assert CliRunner().invoke(main, arguments).exit_code == 0
+        monkeypatch.setattr("bench.attack_given.time.sleep", mended)
+        done(*arguments)
     assert waits == [False]
     assert (folder / "spec.json").exists()
     assert sorted(p.name for p in folder.rglob("*.npz")) == made

@@ -8,45 +8,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from bench.cli import main
 from bench.folder import RunFolder
 from bench.records import RunRecord, load_records
 from bench.training.engine import Trainer
+from tests.commands import bench, done, files, linear_model, refused
 
 SMALL = ["--train-size", "60", "--test-size", "40", "--epochs", "1"]
 
 
-def bench(*arguments: str) -> Result:
-    return CliRunner().invoke(main, list(arguments))
-
-
-def run(results: Path, *arguments: str) -> Result:
-    found = bench("run", "--results", str(results), *SMALL, "--quiet", *arguments)
-    assert found.exit_code == 0, found.output
-    return found
+def run(results: Path, *arguments: str) -> None:
+    done("run", "--results", results, *SMALL, "--quiet", *arguments)
 
 
 def evaluate(results: Path, run_id: str, *arguments: str) -> Result:
     return bench("evaluate", run_id, "--results", str(results), "--quiet", *arguments)
 
 
-def refused(result: Result, *words: str) -> None:
-    assert result.exit_code == 2, result.output
-    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
-    for word in words:
-        assert word in result.stderr, result.stderr
-
-
 def by_method(results: Path) -> dict[tuple[str, int | None], RunRecord]:
     return {(r.method, r.seed): r for r in load_records(results)}
-
-
-def files(folder: Path) -> dict[str, int]:
-    """Everything but locks, with its time."""
-    found = (p for p in folder.rglob("*") if p.is_file() and not p.name.endswith("lock"))
-    return {str(p): p.stat().st_mtime_ns for p in found}
 
 
 @pytest.fixture
@@ -174,26 +155,16 @@ def test_a_surrogate_that_another_process_trains_again_is_waited_for(
 
 def test_a_dry_run_lists_the_surrogates_cell(tmp_path: Path) -> None:
     asked = ["--methods", "madry", "--attacks", "transfer", "--results", str(tmp_path / "r")]
-    found = bench("run", *SMALL, *asked, "--dry-run")
-    assert found.exit_code == 0, found.output
+    found = done("run", *SMALL, *asked, "--dry-run")
     cells = [line.split()[0] for line in found.stdout.splitlines() if "-cnn-digits-" in line]
     assert [cell.split("-")[0] for cell in cells] == ["natural", "madry"]
     assert not (tmp_path / "r").exists()
 
 
-FACTORY = """
-from torch import nn
-
-def make():
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-"""
-
-
 def test_a_surrogate_that_cannot_serve_is_one_line(results: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(FACTORY)
-    model = ["--model", f"{tmp_path}/mine.py:make", "--dataset", "digits"]
+    model = [*linear_model(tmp_path), "--dataset", "digits"]
     where = ["--results", str(results), "--quiet", "--test-size", "16"]
-    assert bench("evaluate", *model, *where, "--attacks", "clean").exit_code == 0
+    done("evaluate", *model, *where, "--attacks", "clean")
     source = tmp_path / "other.npz"
     g = np.random.default_rng(0)
     np.savez(
@@ -205,8 +176,7 @@ def test_a_surrogate_that_cannot_serve_is_one_line(results: Path, tmp_path: Path
     )
     other = ["--methods", "natural", "--dataset", f"npz:{source}", "--arch", "cnn"]
     asked = ["--train-size", "60", "--epochs", "1", "--attacks", "clean", "--quiet"]
-    found = bench("run", "--results", str(results), *asked, *other)
-    assert found.exit_code == 0, found.output
+    done("run", "--results", results, *asked, *other)
     runs = load_records(results)
     outside = next(r.run_id for r in runs if r.kind == "model")
     elsewhere = next(r.run_id for r in runs if r.dataset not in ("digits",))
@@ -220,7 +190,7 @@ def test_a_surrogate_that_cannot_serve_is_one_line(results: Path, tmp_path: Path
     refused(bench("evaluate", *model, *where, *transfer), "'natural'", "transfer:RUN_ID")
     refused(bench("evaluate", *model, *where, *transfer, "--surrogate", elsewhere), "(1, 6, 6)")
     (natural.path / "best.safetensors").unlink()
-    before.pop(str(natural.path / "best.safetensors"))
+    before.pop(natural.path / "best.safetensors")
     again = ["--attacks", f"transfer:{natural.run_id}", "--test-size", "16"]
     refused(evaluate(results, madry, *again), "weights", natural.run_id)
     assert files(results) == before
@@ -236,5 +206,5 @@ def test_a_surrogate_that_failed_in_training_is_one_line(
 
     monkeypatch.setattr(Trainer, "run", fail)
     madry = by_method(results)["madry", 0].run_id
-    refused(evaluate(results, madry, "--attacks", "transfer:trades"), "trades", "failed")
-    refused(evaluate(results, madry, "--attacks", "transfer:trades"), "trades", "failed")
+    for _ in range(2):
+        refused(evaluate(results, madry, "--attacks", "transfer:trades"), "trades", "failed")

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from bench.errors import CheckpointError, unknown_name
+from bench.errors import CheckpointError, one_line, unknown_name
 from bench.storage import sha256, write_atomic
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
@@ -195,7 +195,7 @@ def last(name: str) -> str:
 
 
 def first_names(names: list[str]) -> str:
-    shown = ", ".join(_one_line(name) for name in names[:_N_NAMED])
+    shown = ", ".join(one_line(name, 80) for name in names[:_N_NAMED])
     return shown + (", ..." if len(names) > _N_NAMED else "")
 
 
@@ -232,11 +232,6 @@ def _tensors(path: Path, state: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def _damaged(path: Path, reason: object = "not a file of torch.save") -> CheckpointError:
     return CheckpointError(
-        f"{path} is damaged, cut short or no file of weights ({_one_line(reason)}): "
+        f"{path} is damaged, cut short or no file of weights ({one_line(str(reason), 80)}): "
         "fetch or write it again"
     )
-
-
-def _one_line(text: object) -> str:
-    line = " ".join(str(text).split())
-    return line if len(line) <= 80 else line[:77] + "..."

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.files import FileSplit, padding, shorter_side
-from bench.errors import ConfigError, DataError
+from bench.errors import ConfigError, DataError, one_line
 
 MAX_VAL = 1000
 VAL_SEED = 0
@@ -26,7 +26,7 @@ VAL_SEED = 0
 
 def reason(error: Exception) -> str:
     """Return the message of a library's exception on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(str(error)) or type(error).__name__
 
 
 def permutation(n: int, seed: int) -> NDArray[np.int64]:

@@ -116,13 +116,13 @@ def evaluate_missing(
     A failed evaluation or measure is reported, and the others still run.
     """
     measuring = Measuring(target.model, target.batch_size, target.surrogate)
-    units: list[_ChunkUnit | _MeasureUnit] = [
-        _ChunkUnit(target, spec, number)
+    units = [
+        _chunk_unit(target, spec, number)
         for spec in specs
         for number in target.folder.evaluation(spec).missing(images=target.keep_images)
     ]
     units += [
-        _MeasureUnit(target, spec, measuring)
+        _measure_unit(target, spec, measuring)
         for spec in measures
         if not whole(target.folder.measure(spec))
     ]
@@ -143,7 +143,7 @@ def evaluate_missing(
     return held == 0
 
 
-def _make(target: Target, unit: _ChunkUnit | _MeasureUnit, reporter: Reporter) -> None:
+def _make(target: Target, unit: _Unit, reporter: Reporter) -> None:
     """Run a unit and report a failure; raises RecordError if nothing can be written."""
     try:
         with blamed(target.model, unit.title):
@@ -165,37 +165,26 @@ def _make(target: Target, unit: _ChunkUnit | _MeasureUnit, reporter: Reporter) -
     free_memory(target.images.device)
 
 
-@dataclass(frozen=True)
-class _ChunkUnit:
-    """One chunk under one attack."""
+@dataclass(frozen=True, kw_only=True)
+class _Unit:
+    """A piece of work that one process does: a chunk under an attack, or a measure."""
 
-    target: Target
-    spec: EvalSpec
-    number: int
+    spec_id: str
+    name: str
+    """Its place in the run's folder, for the claim."""
+    title: str
+    missing: Callable[[], bool]
+    make: Callable[[], None]
 
-    @property
-    def spec_id(self) -> str:
-        return self.spec.eval_id
 
-    @property
-    def name(self) -> str:
-        return f"{self.spec.eval_id}/{self.number}"
+def _chunk_unit(target: Target, spec: EvalSpec, number: int) -> _Unit:
+    folder, resumes = target.folder.evaluation(spec), not target.keep_images
+    partial = folder.partial(number)
 
-    @property
-    def title(self) -> str:
-        return f"{self.spec.attack} at {self.spec.eps:.4g}"
-
-    def missing(self) -> bool:
-        folder = self.target.folder.evaluation(self.spec)
-        return not folder.has(self.number, images=self.target.keep_images)
-
-    def make(self) -> None:
-        target, spec, resumes = self.target, self.spec, not self.target.keep_images
-        index = spec.chunks()[self.number]
+    def make() -> None:
+        index = spec.chunks()[number]
         x, y = target.images.chunk(index, spec.split)
-        notes = target.inspected((spec.split, *index), x, y, probe=self.number == 0)
-        folder = target.folder.evaluation(spec)
-        partial = folder.partial(self.number)
+        notes = target.inspected((spec.split, *index), x, y, probe=number == 0)
         outcome = attack_chunk(
             *(target.model, x, y, torch.tensor(index), Threat(spec.norm, spec.eps), spec.attack),
             seed=spec.seed,
@@ -207,41 +196,36 @@ class _ChunkUnit:
         )
         if outcome.x_adv is not None:
             facts = {"run_id": target.folder.run_id, "dataset": target.images.dataset.name}
-            path = folder.adversarials(self.number)
+            path = folder.adversarials(number)
             write_adversarials(path, outcome, index, y, facts | spec.to_dict())
-        if not folder.has(self.number):
-            folder.write_chunk(self.number, _record(index, y, outcome, notes, target.info))
+        if not folder.has(number):
+            folder.write_chunk(number, _record(index, y, outcome, notes, target.info))
+
+    return _Unit(
+        spec_id=spec.eval_id,
+        name=f"{spec.eval_id}/{number}",
+        title=f"{spec.attack} at {spec.eps:.4g}",
+        missing=lambda: not folder.has(number, images=target.keep_images),
+        make=make,
+    )
 
 
-@dataclass(frozen=True)
-class _MeasureUnit:
-    """One measure or masking check."""
+def _measure_unit(target: Target, spec: MeasureSpec, measuring: Measuring) -> _Unit:
+    path = target.folder.measure(spec)
 
-    target: Target
-    spec: MeasureSpec
-    measuring: Measuring
+    def make() -> None:
+        since = time.monotonic()
+        x, y = target.images.chunk(range(spec.n_examples), spec.split)
+        measured = measuring.measure(spec, x, y)
+        write_measure(path, spec, measured, time.monotonic() - since, target.info)
 
-    @property
-    def spec_id(self) -> str:
-        return self.spec.measure_id
-
-    @property
-    def name(self) -> str:
-        return self.spec.measure_id
-
-    @property
-    def title(self) -> str:
-        return self.spec.name
-
-    def missing(self) -> bool:
-        return not whole(self.target.folder.measure(self.spec))
-
-    def make(self) -> None:
-        spec, since = self.spec, time.monotonic()
-        x, y = self.target.images.chunk(range(spec.n_examples), spec.split)
-        measured = self.measuring.measure(spec, x, y)
-        path = self.target.folder.measure(spec)
-        write_measure(path, spec, measured, time.monotonic() - since, self.target.info)
+    return _Unit(
+        spec_id=spec.measure_id,
+        name=spec.measure_id,
+        title=spec.name,
+        missing=lambda: not whole(path),
+        make=make,
+    )
 
 
 def _record(

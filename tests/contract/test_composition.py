@@ -24,6 +24,7 @@ from bench.training import engine
 from bench.training.engine import Trainer
 from bench.training.optimiser import Optimiser
 from tests.harness import small_net
+from tests.trained import Stopped, stop_at
 
 QUIET = Reporter(quiet=True)
 
@@ -31,10 +32,6 @@ QUIET = Reporter(quiet=True)
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
     return load_dataset("digits", train_size=50, test_size=10)
-
-
-class Stopped(Exception):
-    pass
 
 
 def trainer(
@@ -64,14 +61,7 @@ def test_resumed_in_the_middle_of_an_epoch_is_bit_equal(
     expected = whole.run(QUIET)
     monkeypatch.setattr(engine, "SAVE_SECONDS", -1.0)
     cut, _ = trainer(name, dataset, tmp_path / "cut")
-    step = cut._batch
-
-    def dying(index: torch.Tensor, number: int) -> None:
-        if cut.state.batch_number == 4:
-            raise Stopped
-        step(index, number)
-
-    monkeypatch.setattr(cut, "_batch", dying)
+    stop_at(cut, 4)
     with pytest.raises(Stopped):
         cut.run(QUIET)
     resumed, folder = trainer(name, dataset, tmp_path / "cut")
@@ -87,14 +77,7 @@ def test_a_training_records_whether_it_ran_compiled(
     monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
     monkeypatch.setattr(engine, "SAVE_SECONDS", -1.0)
     cut, _ = trainer("madry", dataset, tmp_path, compiles=first)
-    step = cut._batch
-
-    def dying(index: torch.Tensor, number: int) -> None:
-        if cut.state.batch_number == 4:
-            raise Stopped
-        step(index, number)
-
-    monkeypatch.setattr(cut, "_batch", dying)
+    stop_at(cut, 4)
     with pytest.raises(Stopped):
         cut.run(QUIET)
     resumed, _ = trainer("madry", dataset, tmp_path, compiles=then)

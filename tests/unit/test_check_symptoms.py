@@ -26,7 +26,7 @@ from tests.masked import Hot, Masked, Noisy, Planted, Shattered, grey, hill
 from tests.short import ShortAutoAttack
 
 EPS = 0.1
-LOOP = {"steps": 20, "relative_step": 1 / 5}
+LOOP: dict[str, Any] = {"steps": 20, "relative_step": 1 / 5}
 
 
 @pytest.fixture(autouse=True)
@@ -226,7 +226,7 @@ def test_c12_predicts_in_eval_mode_and_leaves_the_network_unchanged() -> None:
 
 def test_c3_takes_the_worse_of_cross_entropy_and_margin() -> None:
     ctx = planted(Hot(Planted(lambda x: (x - 0.5).sum(1) - 5)), size=6)
-    params = {"steps": 200, "relative_step": 2.5 / 200}
+    params: dict[str, Any] = {"steps": 200, "relative_step": 2.5 / 200}
     # cross entropy has no gradient
     assert accuracy(ctx, "pgd-20", "unbounded 0.25", eps=0.25, **params) == 1
     assert run("C3", ctx).detail["accuracy"] == [0.0, 0.0, 0.0]
@@ -260,7 +260,7 @@ def test_c4_reads_one_run_as_separate_runs_of_so_many_steps() -> None:
         logits = ctx.model(ctx.attack(attack, "iterations"))
         losses.append(float(nn.functional.cross_entropy(logits, ctx.y).detach()))
     assert len(set(detail["accuracy"])) > 1
-    one_step = {"steps": 1, "relative_step": 1.0, "start": "zero"}
+    one_step: dict[str, Any] = {"steps": 1, "relative_step": 1.0, "start": "zero"}
     assert detail["fgsm"] == accuracy(ctx, "pgd-20", "fgsm", **one_step)
     assert detail["mean_loss"] == pytest.approx(losses)
     assert losses[0] < losses[-1]

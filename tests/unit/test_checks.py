@@ -78,21 +78,26 @@ def quick_checks() -> list[Check]:
     return [check for check in all_checks() if check.number in QUICK]
 
 
-def figure(value: float, threshold: float, what: str = "a") -> Indicator:
-    return Indicator(what=what, value=value, threshold=threshold)
+@pytest.mark.parametrize(
+    ("value", "threshold", "alarm"),
+    [
+        (0.1 + 0.2, 0.3, False),
+        (0.87 - 0.85, 2 / 100, False),
+        (-1, 0, False),
+        (0.3 + 1 / 10_000, 0.3, True),
+        (float("nan"), 0.3, True),
+        (float("inf"), 0.3, True),
+    ],
+)
+def test_an_indicator_rings_above_its_threshold_by_more_than_rounding(
+    value: float, threshold: float, alarm: bool
+) -> None:
+    assert Indicator("a", value, threshold).alarm is alarm
 
 
-def test_a_figure_rings_above_its_threshold_by_more_than_rounding() -> None:
-    assert not figure(0.1 + 0.2, 0.3).alarm
-    assert not figure(0.87 - 0.85, 2 / 100).alarm
-    assert not figure(-1, 0).alarm
-    assert figure(0.3 + 1 / 10_000, 0.3).alarm
-    assert figure(float("nan"), 0.3).alarm
-    assert figure(float("inf"), 0.3).alarm
-
-
-def test_the_worst_figure_stands_for_the_check_and_rings_if_any_does() -> None:
-    check = verdict("C0", [figure(0.5, 0.9, "a"), figure(0.02, 0.01, "b")], "ours", {"more": 1})
+def test_the_worst_indicator_names_the_check_which_rings_if_any_does() -> None:
+    found = [Indicator("a", 0.5, 0.9), Indicator("b", 0.02, 0.01)]
+    check = verdict("C0", found, "ours", {"more": 1})
     assert (check.name, check.value, check.threshold, check.alarm) == ("C0: b", 0.02, 0.01, True)
     assert check.number == "C0"
     assert [f["alarm"] for f in check.detail["figures"]] == [False, True]
@@ -108,9 +113,9 @@ def test_the_worst_figure_stands_for_the_check_and_rings_if_any_does() -> None:
 )
 def test_no_threshold_is_below_two_images(m: int, percent: float, expected: float) -> None:
     x, y = grey(m)
-    lab = CheckContext.of(Planted(lambda v: v.sum(1) * 0 - 1), x, y, THREAT)
-    assert lab.points(percent) == pytest.approx(expected)
-    assert lab.least == 2 / m
+    ctx = CheckContext.of(Planted(lambda v: v.sum(1) * 0 - 1), x, y, THREAT)
+    assert ctx.points(percent) == pytest.approx(expected)
+    assert ctx.least == 2 / m
 
 
 def test_the_context_holds_the_correct_images_and_their_positions() -> None:

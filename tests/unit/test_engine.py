@@ -28,6 +28,7 @@ from bench.training.validation import Score
 from methods.cat import CatCE
 from methods.madry import Madry
 from methods.natural import Natural
+from tests.trained import Stopped, stop_at
 
 QUIET = Reporter(quiet=True)
 
@@ -43,30 +44,20 @@ def spec_for(name: str, epochs: int = 2, **changes: Any) -> TrainSpec:
     return replace(spec, recipe=replace(spec.recipe, epochs=epochs, batch_size=20), **changes)
 
 
-class Stopped(Exception):
-    pass
-
-
 def trained(
-    spec: TrainSpec, method: Method, dataset: Dataset, results: Path, stop_at: int | None = None
+    spec: TrainSpec, method: Method, dataset: Dataset, results: Path, stopped_at: int | None = None
 ) -> dict[str, Any]:
-    """Train in `results`; with `stop_at`, die like a killed process when that batch begins."""
     folder = RunFolder(results, spec.run_id)
     trainer = Trainer(spec, method, dataset, folder, torch.device("cpu"))
-    if stop_at is not None:
-        inner = trainer._batch
-
-        def dying(index: Tensor, step: int) -> None:
-            if trainer.state.batch_number == stop_at:
-                raise Stopped
-            inner(index, step)
-
-        trainer._batch = dying  # type: ignore[method-assign]
+    if stopped_at is not None:
+        stop_at(trainer, stopped_at)
     return trainer.run(QUIET)
 
 
-@pytest.mark.parametrize("name", ["cat-mix", "trades"])
-@pytest.mark.parametrize("saves", ["every batch", "every epoch"])
+@pytest.mark.parametrize(
+    ("name", "saves"),
+    [("cat-mix", "every batch"), ("trades", "every batch"), ("cat-mix", "every epoch")],
+)
 def test_a_training_stopped_anywhere_ends_with_the_same_weights(
     name: str, saves: str, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,43 +66,50 @@ def test_a_training_stopped_anywhere_ends_with_the_same_weights(
     assert method is not None
     whole = trained(spec, method, dataset, tmp_path / "whole")
     monkeypatch.setattr(engine, "SAVE_SECONDS", -1.0 if saves == "every batch" else 1e9)
-    for stop_at in (1, 5, 7, 9):  # five batches an epoch: the middle, the border, the last
-        parts = tmp_path / f"stopped-{stop_at}"
+    for number in (1, 5, 7, 9):  # five batches per epoch: the middle, the border, the last
+        parts = tmp_path / f"stopped-{number}"
         with pytest.raises(Stopped):
-            trained(spec, method, dataset, parts, stop_at)
+            trained(spec, method, dataset, parts, number)
         summary = trained(spec, method, dataset, parts)
         for checkpoint in ("best", "last"):
             one, two = (
-                read_weights(RunFolder(folder, spec.run_id).weights(checkpoint))
+                RunFolder(folder, spec.run_id).weights(checkpoint).read_bytes()
                 for folder in (tmp_path / "whole", parts)
             )
-            assert one.keys() == two.keys()
-            assert all(torch.equal(one[key], two[key]) for key in one)
+            assert one == two
         assert summary["checkpoints"] == whole["checkpoints"]
         assert summary["cost"]["forward_per_image"] == whole["cost"]["forward_per_image"]
-        one_history, two_history = (
-            load_history(RunFolder(folder, spec.run_id).path)
-            for folder in (tmp_path / "whole", parts)
-        )
-        for a, b in zip(one_history, two_history, strict=True):
-            assert {k: v for k, v in a.items() if "second" not in k} == {
-                k: v for k, v in b.items() if "second" not in k
-            }
+        histories = [
+            [{k: v for k, v in row.items() if "second" not in k} for row in load_history(folder)]
+            for folder in (tmp_path / "whole" / spec.run_id, parts / spec.run_id)
+        ]
+        assert histories[0] == histories[1]
 
 
-def test_a_damaged_state_is_kept_aside_and_the_training_begins_again(
-    dataset: Dataset, tmp_path: Path
+@pytest.mark.parametrize(
+    ("pattern", "left", "says"),
+    [
+        ("*/state-*.pt", -100, "damaged"),
+        ("*/best-*.safetensors", -8, "begun again"),
+        ("*/best-*.safetensors", None, "begun again"),
+    ],
+)
+def test_a_training_with_a_damaged_state_or_without_its_best_weights_begins_again(
+    pattern: str, left: int | None, says: str, dataset: Dataset, tmp_path: Path
 ) -> None:
     spec, method = spec_for("natural"), Natural()
     whole = trained(spec, method, dataset, tmp_path / "whole")
     with pytest.raises(Stopped):
-        trained(spec, method, dataset, tmp_path / "cut", stop_at=7)
-    (state,) = (tmp_path / "cut").glob("*/state-*.pt")
-    state.write_bytes(state.read_bytes()[:-100])
+        trained(spec, method, dataset, tmp_path / "cut", stopped_at=7)
+    (path,) = (tmp_path / "cut").glob(pattern)
+    if left is None:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:left])
     summary = trained(spec, method, dataset, tmp_path / "cut")
     assert summary["checkpoints"] == whole["checkpoints"]
-    assert "damaged" in summary["warnings"][0]
-    assert len(list(state.parent.glob("*.damaged"))) == 1
+    assert says in summary["warnings"][0]
+    assert len(list(path.parent.glob("*.damaged"))) == ("state" in pattern)
 
 
 def test_the_global_seed_and_thread_of_draws_do_not_matter(
@@ -149,7 +147,7 @@ def test_history_has_what_a_reader_plots(dataset: Dataset, tmp_path: Path) -> No
 def test_radii_are_kept_by_dataset_index(dataset: Dataset, tmp_path: Path) -> None:
     spec = spec_for("cat-ce", epochs=3)
     with pytest.raises(Stopped):
-        trained(spec, CatCE(), dataset, tmp_path, stop_at=10)
+        trained(spec, CatCE(), dataset, tmp_path, stopped_at=10)
     saved, _ = load_state(tmp_path / spec.run_id, torch.device("cpu"))
     assert saved is not None
     radius = saved["examples"]["radius"]
@@ -210,21 +208,3 @@ def test_a_last_batch_of_one_image_joins_the_one_before(dataset: Dataset, tmp_pa
     assert trainer.n_batches == 1
     trainer.run(QUIET)
     assert trainer.cost.forward == len(dataset.train) == 90
-
-
-@pytest.mark.parametrize("how", ["damaged", "missing"])
-def test_a_training_without_its_best_weights_begins_again(
-    how: str, dataset: Dataset, tmp_path: Path
-) -> None:
-    spec, method = spec_for("natural"), Natural()
-    whole = trained(spec, method, dataset, tmp_path / "whole")
-    with pytest.raises(Stopped):
-        trained(spec, method, dataset, tmp_path / "cut", stop_at=7)
-    (best,) = (tmp_path / "cut").glob("*/best-*.safetensors")
-    if how == "damaged":
-        best.write_bytes(best.read_bytes()[:-8])
-    else:
-        best.unlink()
-    summary = trained(spec, method, dataset, tmp_path / "cut")
-    assert summary["checkpoints"] == whole["checkpoints"]
-    assert "begun again" in summary["warnings"][0]
