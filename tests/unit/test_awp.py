@@ -22,7 +22,7 @@ from methods.cat import CatCE
 from methods.madry import Madry
 from methods.natural import Natural
 from methods.trades import Trades
-from tests.harness import make_state, small_batch, small_net
+from tests.harness import PlainStepper, make_state, small_batch, small_net
 from tests.unit.test_method_losses import kl, trades
 from tests.unit.test_pgd_methods import madry_attack
 from tests.unit.written import EPS, LR, assert_same_training, attacked, descend, gaussian
@@ -139,39 +139,29 @@ def test_the_perturbed_weights_meet_the_update_and_are_restored_once() -> None:
     by = layerwise_ascent(Natural(), state, batch, batch.x, 0.05)
     seen: list[dict[str, Tensor]] = []
 
-    class Watching:
-        def backward(self, loss: Tensor) -> None:
-            seen.append({n: p.detach().clone() for n, p in model.named_parameters()})
-
+    class Failing(PlainStepper):
         def step(self) -> None:
+            seen.append({n: p.detach().clone() for n, p in model.named_parameters()})
             raise RuntimeError("the step fails")
 
-        def attack_model(self, model: nn.Module, mode: str) -> nn.Module:
-            return model
-
-    state.stepper = Watching()
+    state.stepper = Failing(model)
     with pytest.raises(RuntimeError, match="the step fails"):
         method.train_step(state, batch)
     for name, parameter in before.items():
         assert_close(seen[0][name], parameter.detach() + by.get(name, 0), rtol=0, atol=1e-14)
-    after = dict(model.named_parameters())
-    assert_close(after, before, rtol=0, atol=1e-14)
+    assert_close(dict(model.named_parameters()), before, rtol=0, atol=1e-14)
 
 
 def test_the_warm_up_is_a_share_of_the_training_and_counts_epochs_from_one() -> None:
-    method = get_method("awp-trades", steps=1)
-    moved = []
+    """10 of 200 epochs are 3 of 60: the third is the first with AWP."""
+    ends = []
     for epoch in range(4):
-        state = make_state(method, small_net(), n_epochs=60)
-        state.epoch = epoch  # 10 of 200 epochs are 3 of 60: the third is the first with AWP
-        before = copy.deepcopy(state.model)
-        batch = small_batch()
-        method.train_step(state, batch)
-        plain = get_method("trades", steps=1, step_size=2 / 255)
-        other = make_state(plain, before, n_epochs=60)
-        plain.train_step(other, batch)
-        first = state.model.state_dict()["conv.weight"]
-        moved.append(not torch.equal(first, before.state_dict()["conv.weight"]))
+        for method in (get_method("awp-trades", steps=1), Trades(steps=1, step_size=2 / 255)):
+            state = make_state(method, small_net(), n_epochs=60)
+            state.epoch = epoch
+            method.train_step(state, small_batch())
+            ends.append(state.model.get_parameter("conv.weight"))
+    moved = [not torch.equal(a, b) for a, b in zip(ends[::2], ends[1::2], strict=True)]
     assert moved == [False, False, True, True]
 
 
