@@ -1,7 +1,8 @@
-"""Write what is made from code and records: pages and tables in docs, README, precision.json.
+"""Write the files that are made from code and records: pages and tables in docs, README, and
+bench/precision.json.
 
-`make docs` runs it; `python docs/generate.py --check` writes nothing, and names what is out of
-date with exit code 1.
+`make docs` runs it; `python docs/generate.py --check` writes nothing, names the files that are out
+of date, and exits with 1.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bench.attacks import describe_attack, list_attacks
 from bench.evaluation.checks import CHECKS
@@ -46,137 +49,93 @@ ORDER = (
     *("adv-ls", "adp-adv", "natural-ls"),
 )
 """The CAT paper's methods first; methods that are not named here follow by name."""
-_VERDICTS = ("Agrees with", "Differs from")
-"""What a docstring says of the authors' code: a paragraph each."""
-INTRODUCTION = """\
-# Methods
-
-Generated from the files in [`methods/`](../methods) by `make docs`: change those, not this page.
-
-Each method is a min-max problem. Its parameters' defaults are its paper's values, or its authors'
-code's where the paper gives none; `--param METHOD.NAME=VALUE` sets another. Lengths are stated at
-eps = 8/255 and scale with the eps of a run, so that a method means the same at another eps.
-
-Z are the logits and p their softmax, x' the adversarial image, d = x' - x, K the number of classes,
-U and N uniform and normal noise, CE cross entropy, KL the Kullback-Leibler divergence, theta or w
-the weights, v a perturbation of the weights. Passes are forward + backward an image and step,
-counted in the middle of a training. What is kept for each image lasts from epoch to epoch.
-"""
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One row of a method's table."""
-
-    name: str
-    default: str
-    meaning: str
+TEMPLATES = Environment(  # of Markdown, whose text `prose` escapes
+    loader=FileSystemLoader(ROOT / "docs" / "templates"),
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    undefined=StrictUndefined,
+)
 
 
 def methods_page() -> str:
-    """docs/methods.md; raises RuntimeError where a method does not import."""
+    """Return docs/methods.md; raise RuntimeError where a method does not import."""
     names = sorted(list_methods(), key=_place)
     if broken_methods():
         raise RuntimeError(f"methods that do not import: {broken_methods()}")
-    names = [name for name in names if method_class(name).__module__.startswith("methods.")]
-    described: dict[str, str] = {}
-    sections = []
+    first: dict[str, str] = {}  # the method that describes a module
+    methods = []
     for name in names:
         module = method_class(name).__module__
-        sections.append(_section(name, described.get(module)))
-        described.setdefault(module, name)
-    return "\n\n".join([INTRODUCTION + "\n" + _overview(names), *sections]) + "\n"
+        if module.startswith("methods."):
+            methods.append(_described(name, first.setdefault(module, name)))
+    return TEMPLATES.get_template("methods.md.j2").render(methods=methods)
 
 
 def _place(name: str) -> tuple[int, str]:
     return (ORDER.index(name) if name in ORDER else len(ORDER), name)
 
 
-def _overview(names: Sequence[str]) -> str:
-    rows = [("method", "title", "kept for each image", "passes", "source")]
-    for name in names:
-        method = get_method(name)
-        link = f"[`{name}`](#{name})"
-        rows.append((link, method.title, _kept(method), _passes(name), _source(method)))
-    return _table(rows)
-
-
-def _section(name: str, described_under: str | None) -> str:
+def _described(name: str, describer: str) -> dict[str, Any]:
+    """What the template says about a method; `describer` is the first method of its module."""
     cls, method = method_class(name), get_method(name)
-    file = f"{cls.__module__.replace('.', '/')}.py"
-    facts = [
-        f"- Minimises `{method.objective}`",
-        f"- Inner maximisation: {_code(method.inner)}",
-        f"- Kept for each image: {_kept(method)}",
-        f"- Passes: {_passes(name)}",
-    ]
-    if method.selects_by == "clean":
-        facts.append("- Its best checkpoint is that of the best clean validation accuracy")
-    source = f"{_source(method)}, " if method.paper else ""
+    kind, _, number = method.paper.partition(" ")
+    link = f"[{method.paper}](https://arxiv.org/abs/{number})"
     text = prose(inspect.getdoc(sys.modules[cls.__module__]) or "")
     table = _parameters(cls)
-    if described_under:
-        link = f"[`{described_under}`](#{described_under})"
-        text = f"Described under {link}."
-        shared = _parameters(method_class(described_under))
+    if describer != name:
+        text = f"Described under [`{describer}`](#{describer})."
+        shared = _parameters(method_class(describer))
         if set(shared) <= set(table):
-            text = f"Described under {link}, with the parameters that both have."
-            table = [parameter for parameter in table if parameter not in shared]
-    head = f"{source}[`{file}`](../{file}). {prose(inspect.getdoc(cls) or '')}"
-    blocks = [f"## {name}", f"**{method.title}**, {head}", "\n".join(facts), text]
-    if table:
-        rows = [(f"`{p.name}`", p.default, p.meaning) for p in table]
-        blocks.append(_table([("parameter", "default", "meaning"), *rows]))
-    return "\n\n".join(blocks)
-
-
-def _kept(method: Method) -> str:
-    return ", ".join(method.example_state(1, Threat())) or "none"
+            text = f"{text.removesuffix('.')}, with the parameters that both have."
+            table = [row for row in table if row not in shared]
+    return {
+        "name": name,
+        "title": method.title,
+        "source": link if kind == "arXiv" else method.paper,
+        "file": f"{cls.__module__.replace('.', '/')}.py",
+        "summary": prose(inspect.getdoc(cls) or ""),
+        "objective": method.objective,
+        "inner": method.inner,
+        "selects_by": method.selects_by,
+        "kept": ", ".join(method.example_state(1, Threat())) or "none",
+        "passes": _passes(name),
+        "text": text,
+        "parameters": table,
+    }
 
 
 @cache
 def _passes(name: str) -> str:
     count = passes(get_method(name))
-    alone = count.first_layer - count.forward
-    first = f", and {alone:g} forward through the first layer alone" if alone else ""
+    more = count.first_layer - count.forward
+    first = f", and {more:g} forward through the first layer only" if more else ""
     return f"{count.forward:g} + {count.backward:g}{first}"
 
 
-def _source(method: Method) -> str:
-    kind, _, number = method.paper.partition(" ")
-    if kind != "arXiv":
-        return method.paper
-    return f"[{method.paper}](https://arxiv.org/abs/{number})"
-
-
-def _code(text: str) -> str:
-    return text if text == "none" else f"`{text}`"
-
-
 def prose(docstring: str) -> str:
-    """Markdown of a docstring: what is indented becomes a code block, the rest paragraphs."""
+    """Return the Markdown of a docstring: indented lines become code, the rest paragraphs."""
     blocks: list[list[str]] = [[]]
     for line in docstring.splitlines():
         inside = bool(blocks[-1]) and blocks[-1][0].startswith("    ")
         if not line.strip():
             # an empty line ends a paragraph, but not a block of code
             blocks[-1].append(line) if inside else blocks.append([])
-        elif line.startswith("    ") != inside or line.startswith(_VERDICTS):
+        elif line.startswith("    ") != inside or line.startswith(("Agrees with", "Differs from")):
             blocks.append([line])
         else:
             blocks[-1].append(line)
-    return "\n\n".join(_block(lines) for lines in blocks if lines)
-
-
-def _block(lines: Sequence[str]) -> str:
-    if lines[0].startswith("    "):
-        code = "\n".join(line[4:] for line in lines).rstrip()
-        return f"```text\n{code}\n```"
-    return _escaped(" ".join(line.strip() for line in lines))
+    return "\n\n".join(
+        "```text\n{}\n```".format("\n".join(line[4:] for line in lines).rstrip())
+        if lines[0].startswith("    ")
+        else _escaped(" ".join(line.strip() for line in lines))
+        for lines in blocks
+        if lines
+    )
 
 
 def _escaped(text: str) -> str:
-    """Without accidental emphasis or HTML; spans of code stay as they are."""
+    """Without accidental emphasis or HTML; spans of code are unchanged."""
     parts = re.split(r"(`[^`]*`)", text)
     return "".join(
         part if part.startswith("`") else re.sub(r"(\*(?! )|<(?=[\w/!])|(?<!\w)_)", r"\\\1", part)
@@ -184,22 +143,22 @@ def _escaped(text: str) -> str:
     )
 
 
-def _parameters(cls: type[Method]) -> list[Parameter]:
-    """Of a method; a field's meaning is the string below it, in its class or in a base."""
-    meanings: dict[str, str] = {}
+def _parameters(cls: type[Method]) -> list[tuple[str, ...]]:
+    """Rows of name, default, allowed, meaning: the string below a field, here or in a base."""
     written: dict[str, str] = {}
+    meanings: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if issubclass(base, Method):
             for name, default, meaning in _fields(base):
                 written[name] = default
-                if meaning:
-                    meanings[name] = meaning
-    hints = get_type_hints(cls)
+                meanings[name] = meaning or meanings.get(name, "")
+    kinds = get_type_hints(cls)
     return [
-        Parameter(
-            name,
-            _default(field.default, written[name]),
-            _escaped(meanings.get(name, "") + _choices(hints[name])).replace("|", "\\|"),
+        (
+            f"`{name}`",
+            f"`{_default(field.default, written[name])}`",
+            str(field.metadata.get("range") or _choices(kinds[name])),
+            _escaped(meanings[name]).replace("|", "\\|"),
         )
         for name, field in parameters(cls).items()
     ]
@@ -209,27 +168,30 @@ def _fields(cls: type) -> Iterator[tuple[str, str, str]]:
     """Name, default as written, and docstring of the fields in a class's own body."""
     tree = ast.parse(inspect.getsource(cls)).body[0]
     assert isinstance(tree, ast.ClassDef)
-    for node, below in zip(tree.body, [*tree.body[1:], None], strict=True):
+    for node, below in pairwise([*tree.body, ast.Pass()]):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            default: ast.expr | None = node.value
+            if isinstance(default, ast.Call) and default.args:  # param(2 / 255, gt=0)
+                default = default.args[0]
             text = below.value if isinstance(below, ast.Expr) else None
             meaning = text.value if isinstance(text, ast.Constant) else ""
-            written = ast.unparse(node.value) if node.value else ""
+            written = ast.unparse(default) if default else ""
             yield node.target.id, written, " ".join(str(meaning).split())
 
 
 def _default(value: Any, written: str) -> str:
     """A fraction as it is written in the code, anything else as its value."""
     if value == REFERENCE_EPS:
-        return "`8/255`"
+        return "8/255"
     if re.fullmatch(r"[\d.]+ / \d+", written):
-        return f"`{written.replace(' ', '')}`"
-    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+        return written.replace(" ", "")
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _choices(kind: Any) -> str:
-    if get_origin(kind) is not Literal:
-        return ""
-    return f" One of {', '.join(f'`{choice}`' for choice in get_args(kind))}."
+    choices = ("true", "false") if kind is bool else get_args(kind)
+    is_choice = kind is bool or get_origin(kind) is Literal
+    return ", ".join(f"`{choice}`" for choice in choices) if is_choice else ""
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
@@ -238,31 +200,31 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def with_digits_table(readme: str, results: Path) -> str:
-    """README.md with the records' table between its markers; unchanged without records."""
+    """Return README.md with the records' table between its markers; unchanged without records."""
     records = load_records(results)
     return filled(readme, "digits-table", brief(records, DIGITS)) if len(records) else readme
 
 
 def attack_table() -> str:
-    """Every attack with its exact definition."""
+    """Return the table of attacks with their exact definitions."""
     rows = [("attack", "definition"), *((f"`{n}`", describe_attack(n)) for n in list_attacks())]
     return _table(rows)
 
 
 def check_table() -> str:
-    """Every masking check: what it computes, and what raises an alarm."""
+    """Return the table of masking checks: what each computes, and when it raises an alarm."""
     head = ("check", "looks for", "computes", "alarm")
     rows = [(n, c.looks_for, c.compute, c.raises) for n, c in CHECKS.items()]
     return _table([head, *rows])
 
 
 def evidence_file(rows: Sequence[Paired]) -> str:
-    """bench/precision.json: what `--precision auto` goes by, records or none."""
+    """Return bench/precision.json, on which `--precision auto` relies also without records."""
     return json.dumps([asdict(row) for row in rows], indent=1) + "\n"
 
 
 def filled(page: str, name: str, content: str) -> str:
-    """`page` with `content` between the markers of `name`; unchanged where either is absent."""
+    """Return `page` with `content` between the markers of `name`; unchanged without both."""
     start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
     before, found, rest = page.partition(start)
     _, closed, after = rest.partition(end)
@@ -272,7 +234,7 @@ def filled(page: str, name: str, content: str) -> str:
 
 
 def generated(root: Path) -> dict[Path, str]:
-    """Each generated file and the text that it should have."""
+    """Return each generated file with the text that it should have."""
     files = {root / "docs" / "methods.md": methods_page()}
     evaluation = root / "docs" / "evaluation.md"
     if evaluation.exists():
@@ -303,7 +265,7 @@ def generated(root: Path) -> dict[Path, str]:
 
 
 def profile_of(root: Path) -> str:
-    """The section of docs/speed.md on where the time goes; empty where no profile is on record."""
+    """Return the section of docs/speed.md on where the time goes; empty without a profile."""
     record = root / SPEED / "profile.json"
     if not record.exists():
         return ""
@@ -311,7 +273,7 @@ def profile_of(root: Path) -> str:
 
 
 def main(arguments: Sequence[str], root: Path = ROOT) -> int:
-    """Write the files, or with --check compare them; the exit code."""
+    """Write the files, or compare them with --check; return the exit code."""
     stale = [
         (path, text)
         for path, text in generated(root).items()

@@ -80,11 +80,13 @@ def test_every_parameter_has_a_meaning(page: str) -> None:
 
 def test_facts_of_a_method_are_those_of_the_code(page: str) -> None:
     (cat,) = (s for s in page.split("\n## ") if s.startswith("cat-ce\n"))
-    assert "- Kept for each image: radius\n- Passes: 12 + 11\n" in cat
-    assert "| `eps_max` | `8/255` | Largest radius" in cat
-    assert "| `start` | `zero` | Start of the attack. One of `zero`, `uniform`. |" in cat
+    assert "- Kept per image: radius\n- Passes: 12 + 11\n" in cat
+    assert "| `eps_max` | `8/255` | above 0 | Largest radius" in cat
+    assert "| `start` | `zero` | `zero`, `uniform` | Start of the attack. |" in cat
     (adp,) = (s for s in page.split("\n## ") if s.startswith("adp-adv\n"))
-    assert "| `eta` | `0.005` | Growth of the radius per failed attack" in adp  # inherited
+    assert (
+        "| `eta` | `0.005` | at least 0 | Growth of the radius per failed attack" in adp
+    )  # inherited
     assert "| `c` |" not in adp  # fixed, so not a parameter
 
 

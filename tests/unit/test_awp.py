@@ -22,10 +22,18 @@ from methods.cat import CatCE
 from methods.madry import Madry
 from methods.natural import Natural
 from methods.trades import Trades
-from tests.harness import make_state, small_batch, small_net
+from tests.harness import PlainStepper, make_state, small_batch, small_net
 from tests.unit.test_method_losses import kl, trades
 from tests.unit.test_pgd_methods import madry_attack
-from tests.unit.written import EPS, LR, assert_same_training, attacked, descend, gaussian
+from tests.unit.written import (
+    EPS,
+    LR,
+    assert_same_training,
+    assert_trains_as,
+    attacked,
+    descend,
+    gaussian,
+)
 
 Loss = Callable[[nn.Module, Batch, Tensor], Tensor]
 
@@ -50,7 +58,7 @@ def kl_attack(model: nn.Module, batch: Batch, eps: float, number: int) -> Tensor
     return attacked(model, loss, batch.x, start, radius=eps, step=2 / 255, steps=10)
 
 
-def plain_awp(model: nn.Module, batch: Batch, x_adv: Tensor, loss: Loss, gamma: float) -> None:
+def plain_awp(model: nn.Module, batch: Batch, x_adv: Tensor, loss: Loss, gamma: float) -> Tensor:
     """The authors' order, with a copy of the network and one step of SGD on it."""
     proxy = copy.deepcopy(model).train()
     descend(proxy, -loss(proxy, batch, x_adv), lr=0.01)
@@ -61,10 +69,12 @@ def plain_awp(model: nn.Module, batch: Batch, x_adv: Tensor, loss: Loss, gamma: 
             change = stepped[name].detach() - weight.detach()
             by[name] = gamma * weight.detach().norm() / (change.norm() + 1e-20) * change
             weight.data += by[name]
-    descend(model, loss(model, batch, x_adv))
+    reached = loss(model, batch, x_adv)
+    descend(model, reached)
     for name, weight in model.named_parameters():
         if name in by:
             weight.data -= by[name]
+    return reached
 
 
 CASES: dict[str, tuple[Any, Loss, float]] = {
@@ -76,19 +86,11 @@ CASES: dict[str, tuple[Any, Loss, float]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_five_steps_are_those_of_the_paper_batchnorm_included(name: str) -> None:
     attack, loss, gamma = CASES[name]
-    model = small_net()
-    plain = copy.deepcopy(model)
-    method = get_method(name)
-    state = make_state(method, model, lr=LR)
-    for step in range(5):
-        batch = small_batch(seed=step)
-        logged = method.train_step(state, batch)
-        state.next_batch()
-        x_adv = attack(plain, batch, EPS, step)
-        plain_awp(plain, batch, x_adv, loss, gamma)
-        assert logged["loss"].isfinite()
-        assert not logged["loss"].requires_grad
-    assert_close(model.state_dict(), plain.state_dict(), rtol=0, atol=1e-10)
+
+    def written(model: nn.Module, batch: Batch, number: int) -> Tensor:
+        return plain_awp(model, batch, attack(model, batch, EPS, number), loss, gamma)
+
+    assert_trains_as(get_method(name), written, moves=True)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -111,24 +113,16 @@ def test_without_a_perturbation_it_is_the_method_itself() -> None:
 
 def test_a_layer_moves_by_gamma_of_its_norm_and_nothing_else_moves() -> None:
     model, batch = small_net(), small_batch()
-    state = make_state(Natural(), model)
+    model.unused = nn.Linear(3, 3).double()  # without a gradient
     before = copy.deepcopy(model.state_dict())
-    by = layerwise_ascent(Natural(), state, batch, batch.x, 0.03)
-    assert set(by) == {"conv.weight", "fc.weight"}
+    by = layerwise_ascent(Natural(), make_state(Natural(), model), batch, batch.x, 0.03)
+    assert set(by) == {"conv.weight", "fc.weight", "unused.weight"}
     for name, step in by.items():
-        assert step.norm().item() == pytest.approx(0.03 * before[name].norm().item())
+        length = 0.0 if name == "unused.weight" else 0.03 * before[name].norm().item()
+        assert step.norm().item() == pytest.approx(length)
         assert not step.requires_grad
     assert_close(model.state_dict(), before, rtol=0, atol=0)
     assert all(parameter.grad is None for parameter in model.parameters())
-
-
-def test_a_layer_without_a_gradient_stays() -> None:
-    model = small_net()
-    model.unused = nn.Linear(3, 3).double()
-    batch = small_batch()
-    by = layerwise_ascent(Natural(), make_state(Natural(), model), batch, batch.x, 0.03)
-    assert by["unused.weight"].abs().max() == 0
-    assert by["conv.weight"].abs().max() > 0
 
 
 def test_the_perturbed_weights_meet_the_update_and_are_restored_once() -> None:
@@ -139,39 +133,29 @@ def test_the_perturbed_weights_meet_the_update_and_are_restored_once() -> None:
     by = layerwise_ascent(Natural(), state, batch, batch.x, 0.05)
     seen: list[dict[str, Tensor]] = []
 
-    class Watching:
-        def backward(self, loss: Tensor) -> None:
-            seen.append({n: p.detach().clone() for n, p in model.named_parameters()})
-
+    class Failing(PlainStepper):
         def step(self) -> None:
+            seen.append({n: p.detach().clone() for n, p in model.named_parameters()})
             raise RuntimeError("the step fails")
 
-        def attack_model(self, model: nn.Module, mode: str) -> nn.Module:
-            return model
-
-    state.stepper = Watching()
+    state.stepper = Failing(model)
     with pytest.raises(RuntimeError, match="the step fails"):
         method.train_step(state, batch)
     for name, parameter in before.items():
         assert_close(seen[0][name], parameter.detach() + by.get(name, 0), rtol=0, atol=1e-14)
-    after = dict(model.named_parameters())
-    assert_close(after, before, rtol=0, atol=1e-14)
+    assert_close(dict(model.named_parameters()), before, rtol=0, atol=1e-14)
 
 
 def test_the_warm_up_is_a_share_of_the_training_and_counts_epochs_from_one() -> None:
-    method = get_method("awp-trades", steps=1)
-    moved = []
+    """10 of 200 epochs are 3 of 60: the third is the first with AWP."""
+    ends = []
     for epoch in range(4):
-        state = make_state(method, small_net(), n_epochs=60)
-        state.epoch = epoch  # 10 of 200 epochs are 3 of 60: the third is the first with AWP
-        before = copy.deepcopy(state.model)
-        batch = small_batch()
-        method.train_step(state, batch)
-        plain = get_method("trades", steps=1, step_size=2 / 255)
-        other = make_state(plain, before, n_epochs=60)
-        plain.train_step(other, batch)
-        first = state.model.state_dict()["conv.weight"]
-        moved.append(not torch.equal(first, before.state_dict()["conv.weight"]))
+        for method in (get_method("awp-trades", steps=1), Trades(steps=1, step_size=2 / 255)):
+            state = make_state(method, small_net(), n_epochs=60)
+            state.epoch = epoch
+            method.train_step(state, small_batch())
+            ends.append(state.model.get_parameter("conv.weight"))
+    moved = [not torch.equal(a, b) for a, b in zip(ends[::2], ends[1::2], strict=True)]
     assert moved == [False, False, True, True]
 
 

@@ -121,19 +121,6 @@ def test_radii_grow_by_eta_until_the_attack_succeeds(dtype: torch.dtype) -> None
     assert bool((state.examples["radius"][others] == 0).all())
 
 
-def test_seven_failed_attacks_reach_the_cap() -> None:
-    method = get_method("cat-ce")
-    state = line_state(method)
-    batch = falling_at(0.5)
-    radii = []
-    for _ in range(9):
-        method.perturb(state, batch)
-        radii.append(float(state.examples["radius"][0]))
-        state.next_batch()
-    assert radii[:6] == pytest.approx([0.005, 0.01, 0.015, 0.02, 0.025, 0.03], abs=1e-8)
-    assert radii[6:] == pytest.approx([CAP] * 3, abs=1e-8)
-
-
 @pytest.mark.parametrize(("cap_before", "reach"), [(True, CAP), (False, CAP + ETA)])
 def test_cap_before_bounds_the_radius_of_the_attack(cap_before: bool, reach: float) -> None:
     method = get_method("cat-ce", c=0, cap_before=cap_before)

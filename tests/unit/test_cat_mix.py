@@ -12,14 +12,13 @@ from torch import Tensor, nn
 from bench.method import Batch
 from bench.registry import get_method
 from bench.threat import REFERENCE_EPS
-from methods.cat import CatMix
 from tests.harness import make_state
+from tests.unit.cat_line import SHAPE, Seen, batch_of
 
 
 def grey(n: int) -> Batch:
     """Images of class 0, inside the box."""
-    x = torch.full((n, 1, 2, 2), 0.5, dtype=torch.float64)
-    return Batch(x=x, y=torch.zeros(n, dtype=torch.long), index=torch.arange(n))
+    return batch_of(torch.full((n, *SHAPE), 0.5, dtype=torch.float64))
 
 
 class Fixed(nn.Module):
@@ -123,20 +122,18 @@ def test_mix_attack_clamp(clamp: str, led: float, lost: float) -> None:
     assert ascended(0.05, kappa=0.1, mix_attack_clamp=clamp) == 1.0
 
 
-def test_the_attack_weighs_the_margin_as_the_update_does() -> None:
-    """mix_weight eps_sum: by B times the radius of the attack."""
-    logits = Fixed(LEADS).logits.requires_grad_()
-    y = torch.zeros(4, dtype=torch.long)
-    q = torch.tensor([[0.8, 0.1, 0.1]], dtype=torch.float64).expand(4, 3)
+@pytest.mark.parametrize("mix_weight", ["mean", "eps_sum"])
+@pytest.mark.parametrize("eps", [REFERENCE_EPS, 0.1])
+def test_the_attack_weighs_the_margin_as_the_update_does(mix_weight: str, eps: float) -> None:
+    """eps_sum: by B times the radius of the attack, in units of eps = 8/255."""
+    method = get_method("cat-mix", mix_weight=mix_weight, eta=0.0)
+    state = make_state(method, Fixed(LEADS), num_classes=3, eps=eps)
     radius = torch.tensor([0.0, 0.01, 0.02, 0.03], dtype=torch.float64)
-    for mix_weight, weight in (("mean", torch.ones(4).double()), ("eps_sum", 4 * radius)):
-        method = get_method("cat-mix", mix_weight=mix_weight)
-        assert isinstance(method, CatMix)
-        state = make_state(method, Fixed(LEADS), num_classes=3)
-        value = method._ascended(state, logits, q, y, radius)
-        expected = mixed_value(logits, q, y, weight, kappa=math.inf)
-        torch.testing.assert_close(value.mean(), expected, rtol=0, atol=1e-10)
-        scaled = make_state(method, Fixed(LEADS), num_classes=3, eps=0.1)
-        longer = radius * 0.1 / REFERENCE_EPS
-        again = method._ascended(scaled, logits, q, y, longer)
-        torch.testing.assert_close(again, value, rtol=0, atol=1e-10)
+    state.examples["radius"] = state.examples["radius"].double()
+    state.examples["radius"][:4] = radius * eps / REFERENCE_EPS
+    logits, batch = Fixed(LEADS).logits, grey(4)
+    seen = Seen(method, state, batch)
+    weight = torch.ones(4) if mix_weight == "mean" else 4 * radius
+    expected = mixed_value(logits, seen.label, batch.y, weight, kappa=math.inf)
+    value = seen.objective(logits, seen.label, 0)
+    torch.testing.assert_close(value.mean(), expected, rtol=0, atol=1e-10)

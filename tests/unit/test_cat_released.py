@@ -12,7 +12,6 @@ from bench.method import Batch
 from bench.recipe import load_recipe
 from bench.registry import get_method
 from bench.threat import REFERENCE_EPS
-from methods.cat import CatMix
 from tests.harness import make_state, small_batch, small_net
 from tests.unit.cat_line import Seen, assert_near, falling_at, labels, line_state
 from tests.unit.written import dirichlet, one_hot, soft_ce
@@ -228,19 +227,3 @@ def test_each_recipe_makes_the_steps_of_its_release(name: str, method_name: str)
         outcomes |= set((radii == 0).tolist())
         state.next_batch()
     assert outcomes == {True, False}
-
-
-def test_kappa_50_still_pulls_where_kappa_10_has_let_go() -> None:
-    """A lead of 20: the update's margin term has a gradient at kappa 50 only."""
-    logits = torch.tensor([[20.0, 0.0, -1.0]], dtype=torch.float64, requires_grad=True)
-    y = torch.zeros(1, dtype=torch.long)
-    for kappa, expected in ((10.0, 0.0), (50.0, -1.0)):
-        method = get_method("cat-mix", kappa=kappa)
-        assert isinstance(method, CatMix)
-
-        state = make_state(method, small_net())
-        state.model = lambda _, logits=logits: logits  # type: ignore[assignment]
-        state.scratch |= {"label": one_hot(y, 3), "radius": torch.zeros(1).double()}
-        loss = method.loss(state, Batch(x=torch.zeros(1), y=y, index=y), torch.zeros(1))
-        (gradient,) = torch.autograd.grad(loss, logits)
-        assert float(gradient[0, 0]) == pytest.approx(expected, abs=1e-6)

@@ -12,118 +12,81 @@ from bench import registry
 from bench.api import Method, param, register
 from bench.errors import ConfigError
 from bench.method import Range
-from bench.registry import get_method
+from bench.registry import get_method, method_class, parameters
 from methods import cat
 
-CAT: list[tuple[dict[str, Any], str]] = [
-    ({"c": 40}, "c * eps_max = 1.2549 is above 1: no label is left; c may be at most 31.87"),
-    ({"c": 31.88}, "c * eps_max = 1.00016 is above 1"),
-    ({"c": 128, "eps_max": "2/255"}, "c may be at most 127.50"),
-    ({"c": -1}, "c = -1.0 is out of range: at least 0"),
-    ({"eta": -0.001}, "eta = -0.001 is out of range: at least 0"),
-    ({"eps_max": 0}, "eps_max = 0.0 is out of range: above 0"),
-    ({"eps_max": "9/255"}, "above 0 and at most 8/255"),
-    ({"eps_max": 0.035}, "eps_max = 0.035 is out of range: above 0 and at most 8/255"),
-    ({"eps_max": 0.061, "radius_rule": "distance"}, "at most 15.3/255"),
-    ({"c": 17, "eps_max": 0.06, "radius_rule": "inverted"}, "c * eps_max = 1.02 is above 1"),
-    ({"dir_beta": 0}, "dir_beta = 0.0 is out of range: above 0"),
-]
-REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
-    "madry": [
-        ({"steps": 0}, "steps = 0 is out of range: at least 1"),
-        ({"steps": 2.5}, "a whole number"),
-        ({"step_size": 0}, "step_size = 0.0 is out of range: above 0"),
-        ({"step_size": "fast"}, "a number"),
-        ({"attack_bn": "both"}, "use eval or train"),
-        ({"lam": 6}, "Known: attack_bn, start, step_size, steps"),
-    ],
-    "trades": [
-        ({"beta": -0.1}, "beta = -0.1 is out of range: at least 0"),
-        ({"step_size": 0}, "step_size = 0.0 is out of range: above 0"),
-    ],
-    "mart": [
-        ({"beta": -0.1}, "beta = -0.1 is out of range: at least 0"),
-        ({"beta": math.inf}, "beta = inf: must be a number"),
-        ({"step_size": -0.1}, "step_size = -0.1 is out of range: above 0"),
-    ],
-    "iaat": [
-        ({"gamma": -1}, "gamma = -1.0 is out of range: at least 0"),
-        ({"beta": 1.1}, "beta = 1.1 is out of range: 0 to 1"),
-        ({"warmup": 10}, "warmup = 10.0 is out of range: 0 to 1"),
-        ({"eps_max": 0}, "eps_max = 0.0 is out of range: above 0, or none"),
-        ({"eps_max": "wide"}, "a number"),
-        ({"step_size": 0}, "step_size = 0.0 is out of range: above 0"),
-    ],
-    "mma": [
-        ({"d_max": 0}, "d_max = 0.0 is out of range: above 0"),
-        ({"floor": 0}, "floor = 0.0 is out of range: above 0"),
-        ({"floor": 0.1}, "floor = 0.1 is out of range: above 0 and at most d_max"),
-        ({"bisections": 0}, "bisections = 0 is out of range: at least 1"),
-        ({"clean_weight": 1.5}, "clean_weight = 1.5 is out of range: 0 to 1"),
-    ],
-    "bilateral": [
-        ({"step_size": 0}, "step_size = 0.0 is out of range: above 0"),
-        ({"ratio": -9}, "ratio = -9.0 is out of range: above 0"),
-        ({"gamma": 0}, "gamma = 0.0 is out of range: above 0"),
-        ({"gamma": math.nan}, "a number"),
-    ],
-    "dynamic": [
-        ({"c_max": -0.5}, "c_max = -0.5 is out of range: at least 0"),
-        ({"control": 0}, "control = 0.0 is out of range: above 0 and at most 1"),
-        ({"control": 100}, "control = 100.0 is out of range: above 0 and at most 1"),
-        ({"reference": "middle"}, "use centre or start"),
-        ({"weighted": "maybe"}, "true or false"),
-    ],
-    "fast": [
-        ({"step_size": -1}, "step_size = -1.0 is out of range: above 0"),
-        ({"max_drop": 20}, "max_drop = 20.0 is out of range: 0 to 1"),
-    ],
-    "free": [
-        ({"replays": 0}, "replays = 0 is out of range: at least 1"),
-        ({"step_size": 0}, "step_size = 0.0 is out of range: above 0"),
-    ],
-    "yopo": [
-        ({"passes": 0}, "passes = 0 is out of range: at least 1"),
-        ({"inner_steps": 0}, "inner_steps = 0 is out of range: at least 1"),
-        ({"step_size": -1}, "step_size = -1.0 is out of range: above 0"),
-    ],
-    "awp-madry": [
-        ({"gamma": -0.1}, "gamma = -0.1 is out of range: at least 0"),
-        ({"warmup": 1.5}, "warmup = 1.5 is out of range: 0 to 1"),
-        ({"steps": 0}, "steps = 0 is out of range: at least 1"),
-    ],
-    "awp-trades": [
-        ({"beta": -1}, "beta = -1.0 is out of range: at least 0"),
-        ({"step_size": 0}, "step_size = 0.0 is out of range: above 0"),
-    ],
-    "mlcat-wp": [
-        ({"threshold": -1}, "threshold = -1.0 is out of range: at least 0"),
-        ({"ascents": 0}, "ascents = 0 is out of range: at least 1"),
-        ({"gamma": -1}, "gamma = -1.0 is out of range: at least 0"),
-    ],
-    "ikl": [
-        ({"alpha": -1}, "alpha = -1.0 is out of range: at least 0"),
-        ({"beta": -1}, "beta = -1.0 is out of range: at least 0"),
-        ({"temperature": 0}, "temperature = 0.0 is out of range: above 0"),
-        ({"relative_step": 0}, "relative_step = 0.0 is out of range: above 0"),
-        ({"gamma": -1}, "gamma = -1.0 is out of range: at least 0"),
-        ({"warmup": 2}, "warmup = 2.0 is out of range: 0 to 1"),
-        ({"decay": 1}, "decay = 1.0 is out of range: at least 0 and below 1"),
-    ],
+AWP = "gamma at least 0; warmup 0 to 1"
+PGD = "steps at least 1; step_size above 0"
+CAT = f"c at least 0; eta at least 0; eps_max above 0; {PGD}; dir_beta above 0"
+RANGES = {
+    "natural": "",
+    "madry": PGD,
+    "trades": f"beta at least 0; {PGD}",
+    "mart": f"beta at least 0; {PGD}",
+    "iaat": f"gamma at least 0; beta 0 to 1; warmup 0 to 1; eps_max above 0, or none; {PGD}",
+    "mma": "d_max above 0; floor above 0; steps at least 1; bisections at least 1; "
+    "clean_weight 0 to 1",
+    "bilateral": "step_size above 0; ratio above 0; gamma above 0",
+    "dynamic": f"c_max at least 0; control above 0 and at most 1; {PGD}",
+    "fast": "step_size above 0; max_drop 0 to 1",
+    "free": "replays at least 1; step_size above 0",
+    "yopo": "passes at least 1; inner_steps at least 1; step_size above 0",
+    "awp-madry": f"{AWP}; {PGD}",
+    "awp-trades": f"{AWP}; beta at least 0; {PGD}",
+    "mlcat-wp": f"{AWP}; {PGD}; threshold at least 0; ascents at least 1",
+    "ikl": "alpha at least 0; beta at least 0; temperature above 0; steps at least 1; "
+    f"relative_step above 0; {AWP}; decay at least 0 and below 1",
     "cat-ce": CAT,
-    "cat-mix": [*CAT, ({"kappa": -1}, "kappa = -1.0 is out of range: at least 0")],
-    "adv-ls": [({"c": 40}, "c may be at most 31.87"), ({"eta": 0}, "unknown parameter")],
-    "adp-adv": [({"eta": -1}, "eta = -1.0 is out of range"), ({"c": 0}, "unknown parameter")],
-    "natural-ls": [
-        ({"noise": "none"}, "use dirichlet or uniform"),
-        ({"steps": 1}, "unknown parameter"),
-    ],
+    "cat-mix": f"{CAT}; kappa at least 0",
+    "adv-ls": CAT.replace("eta at least 0; ", ""),
+    "adp-adv": CAT.replace("c at least 0; ", "").replace("; dir_beta above 0", ""),
+    "natural-ls": "c at least 0; eps_max above 0; dir_beta above 0",
 }
-ROWS = [(name, bad, message) for name, rows in REFUSED.items() for bad, message in rows]
 
 
-@pytest.mark.parametrize(("name", "bad", "message"), ROWS)
-def test_bad_values_are_refused_in_one_line(name: str, bad: dict[str, Any], message: str) -> None:
+def ranges(name: str) -> dict[str, Range]:
+    declared = parameters(method_class(name)).items()
+    return {key: one.metadata["range"] for key, one in declared if "range" in one.metadata}
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_values_beyond_the_declared_ranges_are_refused(name: str) -> None:
+    found = ranges(name)
+    assert "; ".join(f"{key} {allowed}" for key, allowed in found.items()) == RANGES[name]
+    for key, allowed in found.items():
+        bounds = (allowed.gt, allowed.lt, None if allowed.ge is None else allowed.ge - 1,
+                  None if allowed.le is None else allowed.le + 1)  # fmt: skip
+        for value in bounds:
+            if value is not None:
+                with pytest.raises(ConfigError) as caught:
+                    get_method(name, **{key: value})
+                assert str(caught.value).startswith(f"{key} = {value}")
+                assert str(caught.value).endswith(f" is out of range: {allowed}")
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "message"),
+    [
+        ("madry", {"steps": 2.5}, "madry.steps = 2.5: must be a whole number"),
+        ("madry", {"step_size": "fast"}, "must be a number"),
+        ("madry", {"attack_bn": "both"}, "use eval or train"),
+        ("madry", {"lam": 6}, "Known: attack_bn, start, step_size, steps"),
+        ("mart", {"beta": math.inf}, "mart.beta = inf: must be a number"),
+        ("dynamic", {"weighted": "maybe"}, "must be true or false"),
+        ("iaat", {"eps_max": "wide"}, "must be a number"),
+        ("mma", {"floor": 0.1}, "floor = 0.1 is out of range: above 0 and at most d_max"),
+        ("natural-ls", {"noise": "none"}, "use dirichlet or uniform"),
+        ("cat-ce", {"eps_max": "9/255"}, "above 0 and at most 8/255"),
+        ("cat-ce", {"eps_max": 0.061, "radius_rule": "distance"}, "at most 15.3/255"),
+        ("cat-mix", {"eps_max": 0.035}, "eps_max = 0.035 is out of range: above 0 and at most 8"),
+        ("cat-ce", {"c": 40}, "c * eps_max = 1.2549 is above 1: no label is left; c may be at"),
+        ("cat-mix", {"c": 31.88}, "c * eps_max = 1.00016 is above 1"),
+        ("cat-ce", {"c": 128, "eps_max": "2/255"}, "c may be at most 127.50"),
+        ("adv-ls", {"c": 40}, "c may be at most 31.87"),
+        ("cat-ce", {"c": 17, "eps_max": 0.06, "radius_rule": "inverted"}, "= 1.02 is above 1"),
+    ],
+)
+def test_other_bad_values_are_refused(name: str, bad: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         get_method(name, **bad)
     assert message in str(caught.value)

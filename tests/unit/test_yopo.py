@@ -32,8 +32,8 @@ def start(batch: Batch, step: int) -> Tensor:
 
 def plain_gradients(
     model: SmallNet, batch: Batch, eta: Tensor, m: int, n: int
-) -> tuple[dict[str, Tensor], Tensor]:
-    """The sums over m passes, and x + eta in the end."""
+) -> dict[str, Tensor]:
+    """The sums over m passes."""
     total = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     rest = {name: p for name, p in model.named_parameters() if not name.startswith("conv")}
     stem = {name: p for name, p in model.named_parameters() if name.startswith("conv")}
@@ -56,7 +56,7 @@ def plain_gradients(
         gradients = list(torch.autograd.grad(-hamiltonian, list(stem.values())))
         for name, gradient in zip(stem, gradients, strict=True):
             total[name] += gradient
-    return total, x + eta
+    return total
 
 
 @pytest.mark.parametrize(("m", "n"), [(5, 3), (2, 1), (1, 4)])
@@ -67,13 +67,11 @@ def test_five_steps_are_those_of_the_paper_batchnorm_included(m: int, n: int) ->
     state = make_state(method, model, lr=LR)
     for step in range(5):
         batch = saturated(seed=step)
-        logged = method.train_step(state, batch)
+        method.train_step(state, batch)
         state.next_batch()
-        total, _ = plain_gradients(plain, batch, start(batch, step), m, n)
+        total = plain_gradients(plain, batch, start(batch, step), m, n)
         for name, parameter in plain.named_parameters():
             parameter.data -= LR * total[name]
-        assert logged["loss"].isfinite()
-        assert not logged["loss"].requires_grad
     assert_close(model.state_dict(), plain.state_dict(), rtol=0, atol=1e-10)
     assert model.state_dict()["bn.num_batches_tracked"] == 5 * m
 
@@ -84,7 +82,7 @@ def test_gradients_in_single_precision() -> None:
     method = YOPO(passes=1, inner_steps=1)
     state = make_state(method, model, lr=0.0)
     method.train_step(state, batch)
-    total, _ = plain_gradients(plain, batch, start(batch, 0), 1, 1)
+    total = plain_gradients(plain, batch, start(batch, 0), 1, 1)
     got = {name: parameter.grad for name, parameter in model.named_parameters()}
     assert_close(got, total, rtol=0, atol=1e-5)
 

@@ -94,11 +94,12 @@ def assert_trains_as(
     batches: Sequence[Batch] | None = None,
     *,
     epochs: Sequence[int] = (),
+    moves: bool = False,
     **state_of: Any,
 ) -> TrainState:
     """The method's steps are SGD on `written`: loss, weights and statistics to 1e-10.
 
-    epochs: that of each batch, 0 by default.
+    epochs: that of each batch, 0 by default. moves: `written` makes the step of SGD itself.
     """
     model = small_net()
     twin = copy.deepcopy(model)
@@ -108,7 +109,8 @@ def assert_trains_as(
     for number, batch in enumerate(batches or list(shuffled(small_batch(16), FOUR_BATCHES))):
         state.epoch = epochs[number] if epochs else 0
         loss = written(twin, batch, number)
-        descend(twin, loss)
+        if not moves:
+            descend(twin, loss)
         logged = method.train_step(state, batch)["loss"]
         assert not logged.requires_grad
         assert_close(logged, loss.detach(), rtol=0, atol=1e-10)
