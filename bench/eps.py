@@ -1,4 +1,4 @@
-"""The radius of an attack as people write it. Without torch."""
+"""Parse radii as people write them. Without torch."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import math
 from bench.errors import ConfigError
 
 REFERENCE_EPS = 8 / 255
-"""The eps at which every length among a method's parameters is stated."""
+"""The eps at which methods state their lengths, such as step sizes."""
 
 
 def parse_number(text: str) -> float:
-    """Return the value of `8/255`, `0.5 / 255`, `1e-3`: a number, or a number by a number.
+    """Return the value of `8/255`, `0.5 / 255` or `1e-3`: a number or a quotient of two.
 
     Raises ValueError for anything else, and where a number is not finite or the divisor is 0.
     """
@@ -37,12 +37,4 @@ def parse_eps(text: str) -> float:
         raise ConfigError(f"eps {text}: pixels are in [0, 1]{meant}")
     if eps < 0:
         raise ConfigError(f"eps {text}: must not be negative")
-    return eps + 0.0  # -0 becomes 0, which enters run ids alike
-
-
-def show_eps(eps: float) -> str:
-    """`8/255` where it is one, else a short decimal."""
-    levels = eps * 255
-    if eps and abs(levels - round(levels)) < 1e-6:
-        return f"{round(levels)}/255"
-    return f"{eps:.4g}"
+    return eps + 0.0  # -0 becomes 0, since run ids hash the sign too

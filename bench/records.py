@@ -1,19 +1,19 @@
-"""What a run leaves on disk, and how it is read back. Without torch.
+"""The records of a results folder: their layout on disk, and reading them. Without torch.
 
     results/<run_id>/spec.json       specification, provenance, method card
     results/<run_id>/train.json      summary, cost, status, warnings, error
-    results/<run_id>/history.jsonl   one line an epoch
-    results/<run_id>/evaluations/<eval_id>/eval.json          what is asked: attack, eps, images
-    results/<run_id>/evaluations/<eval_id>/<chunk>.npz .json  the outcome of every image
-    results/<run_id>/evaluations/<eval_id>/<chunk>.adversarials.safetensors   where they are kept
+    results/<run_id>/history.jsonl   one line per epoch
+    results/<run_id>/evaluations/<eval_id>/eval.json          the EvalSpec: attack, eps, images
+    results/<run_id>/evaluations/<eval_id>/<chunk>.npz .json  outcomes per image
+    results/<run_id>/evaluations/<eval_id>/<chunk>.adversarials.safetensors   optional
     results/<run_id>/measures/<measure_id>.json .npz          see bench/measured.py
     results/<run_id>/fingerprint.npz of a model from outside: its logits on a few images
     results/<run_id>/traceback.txt   of the last failure, ignored by git
     results/<run_id>/best.safetensors last.safetensors        weights, ignored by git
     results/suites/<suite>[@<size>].json   what belongs to a suite, see bench/manifest.py
 
-One fact, one file; written beside and renamed. So two processes may share a folder, and a kill
-leaves nothing half-written. Reading changes nothing: what is damaged is listed.
+One fact, one file, written atomically: processes may share a folder, and a kill leaves nothing
+half-written. Reading changes nothing: damaged files are listed.
 """
 
 from __future__ import annotations
@@ -37,30 +37,30 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = 1
-"""Version of the files' layout, in every spec.json."""
+"""Version of the layout, in every spec.json."""
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
-"""Levels of every NAME_quantiles in history.jsonl: per-example state NAME after an epoch."""
+"""Levels of every NAME_quantiles in history.jsonl: the per-example state NAME after an epoch."""
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One model: how it was made, how that went, and every attack on it."""
+    """One model: its specification, its training, and every attack on it."""
 
     run_id: str
     path: Path
     kind: str
-    """train, or model for one that was not trained here."""
+    """train, or model for a model from outside."""
     spec: Mapping[str, Any]
     card: Mapping[str, Any]
     """The method's title, paper, equation and parameters; empty for a model from outside."""
     provenance: Mapping[str, Any]
-    """Versions, hardware, thread count, command; nothing that the id depends on."""
+    """Versions, hardware, thread count, command; the id depends on none of them."""
     train: Mapping[str, Any] | None
-    """Content of train.json; None while the training is unfinished."""
+    """Content of train.json; None while training is unfinished."""
     history: tuple[Mapping[str, Any], ...]
     evaluations: tuple[EvaluationRecord, ...]
     measures: tuple[MeasureRecord, ...] = ()
-    """Masking checks, margins, landscapes and the like."""
+    """Masking checks, margins, landscapes, ..."""
 
     @property
     def status(self) -> str:
@@ -71,22 +71,21 @@ class RunRecord:
 
     @property
     def method(self) -> str:
-        """The method's name, or the model's reference."""
+        """Name of the method, or reference of the model from outside."""
         return str(self.spec.get("method") or self.spec["model"])
 
     @property
     def arch(self) -> str:
-        """The arch's name; empty for a model from outside."""
+        """Empty for a model from outside."""
         return str(self.spec.get("arch", ""))
 
     @property
     def dataset(self) -> str:
-        """The data variant's label."""
         return str(self.spec["dataset"])
 
     @property
     def seed(self) -> int | None:
-        """The training seed; None for a model from outside."""
+        """None for a model from outside."""
         seed = self.spec.get("seed")
         return None if seed is None else int(seed)
 
@@ -123,7 +122,7 @@ class Records(Sequence[RunRecord]):
         return len(self._runs)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row an evaluation; one row with an empty attack for a run that has none."""
+        """Return one row per evaluation, and one with an empty attack for a run without any."""
         import pandas as pd
 
         return pd.DataFrame([row for run in self for row in _rows(run)], columns=list(COLUMNS))
@@ -167,9 +166,9 @@ def _rows(run: RunRecord) -> Iterator[dict[str, Any]]:
 
 
 def load_records(results: str | Path) -> Records:
-    """Everything under `results`; an empty sequence where there is nothing.
+    """Return the records of a results folder; empty where it does not exist.
 
-    A damaged file is left out and listed in `.damaged`; the rest stays usable.
+    Damaged files are left out and listed in `.damaged`; the rest stays usable.
     """
     damaged: list[Damage] = []
     folders = (Path(results, name) for name in _names(results))
@@ -188,7 +187,7 @@ def load_records(results: str | Path) -> Records:
 
 
 def _names(folder: str | Path) -> list[str]:
-    """What is in a folder, in order; nothing where there is none. Faster than a glob."""
+    """Return the sorted names in a folder, if it exists; faster than a glob."""
     try:
         return sorted(entry.name for entry in os.scandir(folder))
     except OSError:
@@ -211,10 +210,10 @@ def _load_run(folder: Path, damaged: list[Damage]) -> RunRecord | None:
         history = load_history(folder)
     except RecordError as error:
         damaged.append(Damage(folder / "history.jsonl", _reason(error)))
-    asked = (folder / "evaluations" / name for name in _names(folder / "evaluations"))
+    paths = (folder / "evaluations" / name for name in _names(folder / "evaluations"))
     evaluations = [
         evaluation
-        for path in asked
+        for path in paths
         if (path / "eval.json").exists()
         and (evaluation := load_evaluation(path, damaged)) is not None
     ]
@@ -238,13 +237,13 @@ def _load_run(folder: Path, damaged: list[Damage]) -> RunRecord | None:
 
 
 def load_history(folder: Path) -> list[dict[str, Any]]:
-    """The epochs of a run; empty where it has none. Raises RecordError where it is damaged."""
+    """Return the epochs of a run, if it has any; raises RecordError for a damaged file."""
     path = folder / "history.jsonl"
     if not path.exists():
         return []
     try:
         lines = path.read_text().splitlines()
-        # all lines at once: a parser's start is most of the time of a line
+        # one parse of all lines: starting the parser costs more than a line
         epochs: list[dict[str, Any]] = json.loads(f"[{','.join(lines)}]")
         if len(epochs) != len(lines):
             raise ValueError(f"{len(lines)} lines hold {len(epochs)} epochs")
@@ -254,7 +253,7 @@ def load_history(folder: Path) -> list[dict[str, Any]]:
 
 
 def load_evaluation(folder: Path, damaged: list[Damage]) -> EvaluationRecord | None:
-    """One evaluation with the chunks that are there; what is unusable goes to `damaged`."""
+    """Return an evaluation with its finished chunks; unusable files are added to `damaged`."""
     try:
         spec = EvalSpec(**read_json(folder / "eval.json"))
     except (RecordError, TypeError) as error:
@@ -273,9 +272,9 @@ def load_evaluation(folder: Path, damaged: list[Damage]) -> EvaluationRecord | N
 
 
 def load_chunk(path: Path) -> Chunk:
-    """The chunk whose facts are in `path` (JSON) and whose flags are in the .npz beside it.
+    """Return the chunk in `path` (JSON) and the .npz file next to it.
 
-    Raises RecordError where either is missing, damaged, or does not match the other.
+    Raises RecordError if either is missing or damaged, or if they do not match.
     """
     facts = read_json(path)
     arrays_path = path.with_suffix(".npz")

@@ -1,1 +1,1 @@
-"""Where cells run: this process, or several on this machine."""
+"""Worker processes on this machine."""
