@@ -21,10 +21,10 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from bench.errors import RecordError
 from bench.manifest import Manifest, load_manifest, manifest_files
@@ -36,6 +36,7 @@ from bench.storage import npz_arrays, read_json, sha256
 if TYPE_CHECKING:
     import pandas as pd
 
+T = TypeVar("T")
 SCHEMA = 1
 """Version of the layout, in every spec.json."""
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
@@ -177,12 +178,11 @@ def load_records(results: str | Path) -> Records:
         for folder in folders
         if (folder / "spec.json").exists() and (run := _load_run(folder, damaged)) is not None
     ]
-    manifests = []
-    for path in manifest_files(results):
-        try:
-            manifests.append(load_manifest(path))
-        except RecordError as error:
-            damaged.append(Damage(path, str(error)))
+    manifests = [
+        found
+        for path in manifest_files(results)
+        if (found := _undamaged(load_manifest, path, damaged)) is not None
+    ]
     return Records(runs, damaged, manifests)
 
 
@@ -194,46 +194,46 @@ def _names(folder: str | Path) -> list[str]:
         return []
 
 
+def _undamaged(read: Callable[[Path], T], path: Path, damaged: list[Damage]) -> T | None:
+    """Return what `read` makes of a file; if it is damaged, list it and return None."""
+    try:
+        return read(path)
+    except RecordError as error:
+        damaged.append(Damage(path, str(error)))
+    except (KeyError, TypeError) as error:
+        damaged.append(Damage(path, f"damaged: {error!r}"))
+    return None
+
+
 def _load_run(folder: Path, damaged: list[Damage]) -> RunRecord | None:
-    try:
-        head = read_json(folder / "spec.json")
-        fields = {name: head[name] for name in ("run_id", "kind", "spec", "card", "provenance")}
-    except (RecordError, KeyError, TypeError) as error:
-        damaged.append(Damage(folder / "spec.json", _reason(error)))
+    head = _undamaged(_load_head, folder / "spec.json", damaged)
+    if head is None:
         return None
-    train = history = None
-    try:
-        train = read_json(folder / "train.json") if (folder / "train.json").exists() else None
-    except RecordError as error:
-        damaged.append(Damage(folder / "train.json", _reason(error)))
-    try:
-        history = load_history(folder)
-    except RecordError as error:
-        damaged.append(Damage(folder / "history.jsonl", _reason(error)))
-    paths = (folder / "evaluations" / name for name in _names(folder / "evaluations"))
-    evaluations = [
-        evaluation
-        for path in paths
-        if (path / "eval.json").exists()
-        and (evaluation := load_evaluation(path, damaged)) is not None
-    ]
-    measures = []
-    for name in _names(folder / "measures"):
-        if not name.endswith(".json"):
-            continue
-        path = folder / "measures" / name
-        try:
-            measures.append(load_measure(path))
-        except RecordError as error:
-            damaged.append(Damage(path, _reason(error)))
+    train, history = folder / "train.json", folder / "history.jsonl"
+    evaluations, measures = folder / "evaluations", folder / "measures"
     return RunRecord(
-        **fields,
+        **head,
         path=folder,
-        train=train,
-        history=tuple(history or ()),
-        evaluations=tuple(evaluations),
-        measures=tuple(measures),
+        train=_undamaged(read_json, train, damaged) if train.exists() else None,
+        history=tuple(_undamaged(lambda _: load_history(folder), history, damaged) or ()),
+        evaluations=tuple(
+            evaluation
+            for name in _names(evaluations)
+            if (evaluations / name / "eval.json").exists()
+            and (evaluation := load_evaluation(evaluations / name, damaged)) is not None
+        ),
+        measures=tuple(
+            measure
+            for name in _names(measures)
+            if name.endswith(".json")
+            and (measure := _undamaged(load_measure, measures / name, damaged)) is not None
+        ),
     )
+
+
+def _load_head(path: Path) -> dict[str, Any]:
+    head = read_json(path)
+    return {name: head[name] for name in ("run_id", "kind", "spec", "card", "provenance")}
 
 
 def load_history(folder: Path) -> list[dict[str, Any]]:
@@ -254,20 +254,16 @@ def load_history(folder: Path) -> list[dict[str, Any]]:
 
 def load_evaluation(folder: Path, damaged: list[Damage]) -> EvaluationRecord | None:
     """Return an evaluation with its finished chunks; unusable files are added to `damaged`."""
-    try:
-        spec = EvalSpec(**read_json(folder / "eval.json"))
-    except (RecordError, TypeError) as error:
-        damaged.append(Damage(folder / "eval.json", _reason(error)))
+    spec = _undamaged(lambda path: EvalSpec(**read_json(path)), folder / "eval.json", damaged)
+    if spec is None:
         return None
-    chunks, there = [], set(_names(folder))
-    for number in range(-(-spec.n_examples // CHUNK)):
-        path = folder / f"{number}.json"
-        if path.name not in there:
-            continue
-        try:
-            chunks.append(load_chunk(path))
-        except RecordError as error:
-            damaged.append(Damage(path, _reason(error)))
+    present = set(_names(folder))
+    chunks = [
+        chunk
+        for number in range(-(-spec.n_examples // CHUNK))
+        if f"{number}.json" in present
+        and (chunk := _undamaged(load_chunk, folder / f"{number}.json", damaged)) is not None
+    ]
     return EvaluationRecord(eval_id=folder.name, spec=spec, chunks=tuple(chunks))
 
 
@@ -298,10 +294,6 @@ def load_chunk(path: Path) -> Chunk:
         )
     except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise RecordError(f"{path} is damaged: {error!r}") from None
-
-
-def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, RecordError) else f"damaged: {error!r}"
 
 
 __all__ = [

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from bench.eps import parse_number
-from bench.errors import BenchError, ConfigError, unknown_name
+from bench.errors import BenchError, ConfigError, one_line, unknown_name
 from bench.method import Method, check_ranges
 from bench.storage import sha256_file
 
@@ -68,7 +68,7 @@ def discover() -> None:
         try:
             importlib.import_module(module)
         except (Exception, SystemExit) as error:  # shown by `bench list methods`
-            _BROKEN[module] = _one_line(error)
+            _BROKEN[module] = one_line(error)
 
 
 def list_methods() -> list[str]:
@@ -163,7 +163,7 @@ def _load_file(path: Path) -> str:
         _forget_all_but(before)
         if isinstance(error, BenchError):
             raise
-        raise ConfigError(f"method file {path} does not import: {_one_line(error)}") from error
+        raise ConfigError(f"method file {path} does not import: {one_line(error)}") from error
     new = [name for name in _METHODS if name not in before]
     if len(new) != 1:
         _forget_all_but(before)
@@ -178,10 +178,6 @@ def _load_file(path: Path) -> str:
 def _forget_all_but(names: Container[str]) -> None:
     for name in [name for name in _METHODS if name not in names]:
         del _METHODS[name]
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _typed(method: str, name: str, kind: Any, value: Any) -> Any:

@@ -19,7 +19,7 @@ def at_work(
     device: str, workers: int, quiet: bool
 ) -> Iterator[tuple[torch.device, Reporter, str, AbstractContextManager[None]]]:
     """Yield the device, the progress display, the command for the records, and the workers."""
-    from bench.cluster.local import HELPER, die_with_parent, helpers
+    from bench.workers import HELPER, die_with_parent, helpers
     from bench.machine import choose_device, tune_process
     from bench.progress import Reporter
 
