@@ -1,4 +1,4 @@
-"""Parse the radius of an attack, such as `8/255`. Without torch."""
+"""Parse radii as people write them. Without torch."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import math
 from bench.errors import ConfigError
 
 REFERENCE_EPS = 8 / 255
-"""The eps at which every length among a method's parameters is stated."""
+"""The eps at which methods state their lengths, such as step sizes."""
 
 
 def parse_number(text: str) -> float:
-    """Return the value of a number or a quotient, such as `8/255`, `0.5 / 255` or `1e-3`.
+    """Return the value of `8/255`, `0.5 / 255` or `1e-3`: a number or a quotient of two.
 
     Raises ValueError for anything else, for values that are not finite, and for a divisor of 0.
     """
@@ -37,4 +37,4 @@ def parse_eps(text: str) -> float:
         raise ConfigError(f"eps {text}: pixels are in [0, 1]{meant}")
     if eps < 0:
         raise ConfigError(f"eps {text}: must not be negative")
-    return eps + 0.0  # -0 becomes 0: run ids hash it
+    return eps + 0.0  # -0 becomes 0, since run ids hash the sign too

@@ -1,12 +1,12 @@
-"""The folder of one run, for the process that writes it."""
+"""Write the folder of one run; the layout is in bench/records.py."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,7 +19,7 @@ from bench.storage import keep_aside, npz_bytes, read_json, sha256, write_atomic
 
 
 class RunFolder:
-    """Paths and writes below results/<run_id>; the layout is in bench/records.py."""
+    """Paths, claims and writes below results/<run_id>."""
 
     def __init__(self, results: Path, run_id: str) -> None:
         self.run_id = run_id
@@ -27,34 +27,28 @@ class RunFolder:
 
     @property
     def train_file(self) -> Path:
-        """Summary of the training; it is there once the training has ended."""
+        """Summary of the training; written when it ends."""
         return self.path / "train.json"
 
     @property
     def earlier_train_file(self) -> Path:
-        """Summary of an earlier training, while one whose weights are gone is made again."""
+        """Summary of an earlier training, while its lost weights are trained again."""
         return self.path / "train.json.earlier"
 
     def earlier_weights(self) -> Any:
-        """Checkpoints of that earlier training; None where there was none."""
+        """Return the checkpoints of the earlier training, if there was one."""
         return (_content(self.earlier_train_file) or {}).get("checkpoints")
 
     def weights(self, checkpoint: str) -> Path:
-        """Weights of the best or the last checkpoint."""
         return self.path / f"{checkpoint}.safetensors"
 
     @property
-    def state(self) -> Path:
-        """The resumable state of an unfinished training."""
-        return self.path / "state.pt"
-
-    @property
     def traceback_file(self) -> Path:
-        """Where the last command's failures were, for the author of the code; ignored by git."""
+        """Tracebacks of the last command's failures; ignored by git."""
         return self.path / "traceback.txt"
 
     def failure(self, error: BaseException) -> str:
-        """Why something failed, in a line; the traceback of what nobody foresaw is kept."""
+        """Return why something failed, in one line; keep the traceback of unforeseen errors."""
         if isinstance(error, BenchError):
             return one_line(str(error), 10_000)
         frames = traceback.extract_tb(error.__traceback__)
@@ -65,58 +59,49 @@ class RunFolder:
         write_atomic(self.traceback_file, before + text.encode())
         return f"{one_line(error)} ({place}its traceback is in {self.traceback_file})"
 
-    @contextmanager
-    def claimed(self, *, shared: bool = False) -> Iterator[bool]:
-        """Whether this process may write here now; the claim ends with the process or the block.
+    def claimed(self, *, shared: bool = False) -> AbstractContextManager[bool]:
+        """Whether this process may write here; the claim ends with the block or the process.
 
-        Training and mending need the folder alone; any number of processes may share it to
-        attack the model, each unit of which has a claim of its own. The locks are the operating
-        system's, so a kill releases them.
+        Training and repair need the folder alone. Any number of processes may share it to attack
+        the model; each unit of that work has a claim of its own. The operating system holds the
+        locks, so a kill releases them.
         """
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        with self._lock_file(".lock") as file:
-            try:
-                fcntl.flock(file, kind | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            except OSError as error:
-                raise self._cannot_lock(error) from None
-            yield True
+        return self._locked(".lock", lambda file: fcntl.flock(file, kind | fcntl.LOCK_NB))
 
-    @contextmanager
-    def claimed_unit(self, name: str) -> Iterator[bool]:
+    def claimed_unit(self, name: str) -> AbstractContextManager[bool]:
         """Whether this process may make the unit `name`: one chunk of an evaluation, a measure.
 
-        A byte of one file stands for each unit, so that claims leave no litter. Such a lock is
-        the process's, not the thread's.
+        A byte of one file stands for each unit, so that claims leave no files behind. Such a lock
+        belongs to the process, not to the thread.
         """
         place = int(sha256(name.encode())[:15], 16)
-        with self._lock_file(".units.lock") as file:
+        kind = fcntl.LOCK_EX | fcntl.LOCK_NB
+        return self._locked(".units.lock", lambda file: fcntl.lockf(file, kind, 1, place))
+
+    @contextmanager
+    def _locked(self, name: str, lock: Callable[[IO[str]], None]) -> Iterator[bool]:
+        results = self.path.parent
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / name).open("a")
+        except OSError as error:
+            raise RecordError(
+                f"cannot write the results folder {results}: {error.strerror}; "
+                "name another with --results"
+            ) from None
+        with file:
             try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+                lock(file)
             except (BlockingIOError, PermissionError):
                 yield False
                 return
             except OSError as error:
-                raise self._cannot_lock(error) from None
+                raise RecordError(
+                    f"{results} cannot lock files ({error.strerror}): name a results "
+                    "folder on a local disk with --results"
+                ) from None
             yield True
-
-    def _lock_file(self, name: str) -> IO[str]:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            return (self.path / name).open("a")
-        except OSError as error:
-            raise RecordError(
-                f"cannot write the results folder {self.path.parent}: {error.strerror}; "
-                "name another with --results"
-            ) from None
-
-    def _cannot_lock(self, error: OSError) -> RecordError:
-        return RecordError(
-            f"{self.path.parent} cannot lock files ({error.strerror}): name a results "
-            "folder on a local disk with --results"
-        )
 
     def write_spec(
         self,
@@ -124,7 +109,7 @@ class RunFolder:
         card: Mapping[str, Any],
         provenance: Mapping[str, Any],
     ) -> None:
-        """What is asked and on which machine, once; a damaged file is kept aside and redone."""
+        """Write spec.json, unless it exists."""
         path = self.path / "spec.json"
         if path.exists():
             return
@@ -139,7 +124,7 @@ class RunFolder:
         write_json(path, head)
 
     def other_code(self, code: Mapping[str, Any]) -> str:
-        """The revision that spec.json says, where its code can give other weights; else empty."""
+        """Return the revision in spec.json if its code may give other weights, else empty."""
         spec = _content(self.path / "spec.json") or {}
         began = spec.get("provenance", {}).get("code", {})
         hashes = ("training_sha256", "method_sha256")
@@ -148,13 +133,13 @@ class RunFolder:
         return str(began.get("revision") or UNKNOWN)
 
     def train_summary(self) -> dict[str, Any] | None:
-        """Content of train.json; None where the training has not ended, or the file is damaged."""
+        """Return the content of train.json; None if training is unfinished or it is damaged."""
         return _content(self.train_file)
 
     def set_damage_aside(self) -> None:
-        """Put aside what is damaged, so that it is made again, and remove what a kill left.
+        """Rename damaged files, so that they are made again, and remove what a kill left.
 
-        For the process that holds the claim.
+        Call it while holding the claim.
         """
         for left in self.path.rglob(".*.partial"):
             left.unlink(missing_ok=True)
@@ -174,16 +159,13 @@ class RunFolder:
                 left.unlink(missing_ok=True)
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """All epochs so far."""
         lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
         write_atomic(self.path / "history.jsonl", lines.encode())
 
     def evaluation(self, spec: EvalSpec) -> EvaluationFolder:
-        """The folder of one evaluation."""
         return EvaluationFolder(self.path / "evaluations" / spec.eval_id, spec)
 
     def measure(self, spec: MeasureSpec) -> Path:
-        """The file of one measure."""
         return self.path / "measures" / f"{spec.measure_id}.json"
 
 
@@ -195,18 +177,18 @@ class EvaluationFolder:
         self.spec = spec
 
     def missing(self, *, images: bool = False) -> list[int]:
-        """Numbers of the chunks that have no outcome, or a damaged one; with `images`, or none."""
+        """Return the numbers of missing or damaged chunks; with `images`, also without images."""
         return [c for c in range(len(self.spec.chunks())) if not self.has(c, images=images)]
 
     def has(self, number: int, *, images: bool = False) -> bool:
-        """Whether a chunk has an outcome that is whole, and with `images` also its images."""
+        """Whether a chunk is complete, with `images` including its adversarial images."""
         if _content(self.path / "eval.json") is None:
             return False
         kept = not images or self.adversarials(number).exists()
         return kept and _chunk(self.path / f"{number}.json") is not None
 
     def write_chunk(self, number: int, chunk: Chunk) -> None:
-        """The flags first: the .json beside them says that the chunk is there."""
+        """Write the flags, then the .json file that marks the chunk as complete."""
         if _content(self.path / "eval.json") is None:
             write_json(self.path / "eval.json", self.spec.to_dict())
         arrays = {
@@ -235,18 +217,16 @@ class EvaluationFolder:
         self.partial(number).unlink(missing_ok=True)
 
     def adversarials(self, number: int) -> Path:
-        """The adversarial images of a chunk, where they are kept."""
+        """The adversarial images of a chunk, if they are saved."""
         return self.path / f"{number}.adversarials.safetensors"
 
     def partial(self, number: int) -> Path:
-        """What the first parts of a cascade did to a chunk that is not finished."""
+        """The outcome so far of a chunk under the first attacks of a cascade."""
         return self.path / f"{number}.unfinished"
 
 
 def _content(path: Path) -> dict[str, Any] | None:
-    """Of a JSON file; None where it is missing or damaged."""
-    if not path.exists():
-        return None
+    """Return the value in a JSON file; None if it is missing or damaged."""
     try:
         content: dict[str, Any] = read_json(path)
     except RecordError:
@@ -255,16 +235,14 @@ def _content(path: Path) -> dict[str, Any] | None:
 
 
 def _pair_aside(path: Path) -> None:
-    """A damaged .json and the .npz that belongs to it."""
+    """Rename a damaged .json file and its .npz file."""
     for damaged in (path, path.with_suffix(".npz")):
         if damaged.exists():
             keep_aside(damaged)
 
 
 def _chunk(path: Path) -> Chunk | None:
-    """The outcome whose facts are in `path`; None where it is missing or damaged."""
-    if not path.exists():
-        return None
+    """Return the chunk in `path`; None if it is missing or damaged."""
     try:
         return load_chunk(path)
     except RecordError:

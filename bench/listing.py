@@ -1,4 +1,4 @@
-"""What `bench list` prints: each registry as aligned lines."""
+"""The text of `bench list`: each registry as a plain table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tabulate import tabulate
 
 
 def listing(kind: str) -> str:
-    """The names of one registry, each with a line on what it is."""
+    """Return the names of one registry, each with a one-line description."""
     return {
         "methods": _methods,
         "archs": _archs,
@@ -38,8 +38,8 @@ def _methods() -> str:
         rows.append((name, method.objective, method.inner, kept, shown, method.paper))
     broken = [f"broken: {module}: {why}" for module, why in broken_methods().items()]
     legend = (
-        "per image: state that persists over epochs; passes: forward + backward an image and "
-        "step, counted in the middle of a training"
+        "per image: state that persists over epochs; passes: forward + backward per image and "
+        "step, counted in the middle of training"
     )
     return "\n".join([aligned(rows), *broken, legend])
 

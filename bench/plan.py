@@ -1,4 +1,4 @@
-"""From a study to its cells: every name and value is resolved here, before any work starts."""
+"""Resolve studies into trainings and evaluations with every name and value, before any work."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from bench.threat import Threat
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run, and what is asked of its checkpoints."""
+    """One training, and the evaluations and measures of its checkpoints."""
 
     spec: TrainSpec
     method: Method | None
-    """None for a run that is there and must not be trained again."""
+    """None for an existing run that must not be trained again."""
     evaluations: tuple[EvalSpec, ...] = ()
     measures: tuple[MeasureSpec, ...] = ()
     keep_images: bool = False
-    """Also write the adversarial images."""
+    """Whether to save the adversarial images."""
 
     @property
     def surrogates(self) -> set[str]:
-        """Run ids of the models that its attacks and checks need."""
+        """Run ids of the other models that its attacks and checks need."""
         asked: tuple[EvalSpec | MeasureSpec, ...] = (*self.evaluations, *self.measures)
         return {run for spec in asked for run in spec.surrogates}
 
     def joined(self, other: Cell) -> Cell:
-        """The same training with what either asks of it."""
+        """Return the training with the evaluations and measures of both."""
         evaluations = {e.eval_id: e for e in (*self.evaluations, *other.evaluations)}
         measures = {m.measure_id: m for m in (*self.measures, *other.measures)}
         return replace(
@@ -52,7 +52,7 @@ class Cell:
         )
 
     def status(self, folder: RunFolder) -> CellStatus:
-        """What of the cell is on disk."""
+        """Return which parts of the cell are on disk."""
         summary = folder.train_summary()
         if summary and summary["status"] == "failed":
             return CellStatus(trained=True, failed=str(summary["error"]))
@@ -68,50 +68,48 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class CellStatus:
-    """What is there of a cell, and what is not."""
+    """Which parts of a cell are on disk."""
 
     trained: bool
     failed: str | None
-    """Why the training ended early; it would again, so it is not repeated."""
+    """Why training ended early; it would again, so it is not repeated."""
     missing: tuple[EvalSpec, ...] = ()
     missing_measures: tuple[MeasureSpec, ...] = ()
 
     @property
     def surrogates(self) -> set[str]:
-        """Run ids of the models that what is missing needs."""
+        """Run ids of the models that the missing parts need."""
         asked: tuple[EvalSpec | MeasureSpec, ...] = (*self.missing, *self.missing_measures)
         return {run for spec in asked for run in spec.surrogates}
 
     @property
     def n_missing(self) -> int:
-        """Evaluations and measures that are not there, or not whole."""
+        """Evaluations and measures that are missing or incomplete."""
         return len(self.missing) + len(self.missing_measures)
 
     @property
     def finished(self) -> bool:
-        """Nothing is left to do."""
         return self.failed is not None or (self.trained and not self.n_missing)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Cells that share a data set."""
+    """Cells on one data set."""
 
     title: str
     cells: tuple[Cell, ...]
     dataset: Dataset
     source: str
-    """What --dataset calls it."""
+    """Name of the data set on the command line."""
     studies: tuple[Study, ...] = ()
-    """Those that the cells are of; none where they are of runs that exist already."""
+    """The studies of the cells; none for evaluations of existing runs."""
 
     def statuses(self, results: Path) -> list[CellStatus]:
-        """Of every cell, in order."""
         return [cell.status(RunFolder(results, cell.spec.run_id)) for cell in self.cells]
 
 
 def make_plans(title: str, studies: Sequence[Study]) -> list[Plan]:
-    """A plan for each data set; cells that several studies ask for are in it once."""
+    """Return one plan per data set; a training that several studies need is in it once."""
     together: dict[tuple[object, ...], list[Plan]] = {}
     for study in studies:
         key = (study.dataset, study.data_root, study.train_size, study.test_size)
@@ -206,9 +204,9 @@ def _facts(spec: EvalSpec | MeasureSpec) -> dict[str, Any]:
 
 
 def make_plan(study: Study, dataset: Dataset | None = None, asked: Asked | None = None) -> Plan:
-    """Raises a BenchError for the first thing that cannot work; writes nothing.
+    """Return the plan of one study; raises a BenchError for the first thing that cannot work.
 
-    dataset: what the study names, where it is loaded already; asked: of that data set.
+    dataset: the study's, if it is loaded already; asked: of that data set, with its hashes.
     """
     arch = resolve(study.arch)
     for attack in study.attacks:
@@ -256,13 +254,13 @@ def _cell(
 
 
 def surrogate(spec: TrainSpec, source: TrainSpec) -> TrainSpec:
-    """The training of `source` that serves `spec`: of the same seed, but never itself."""
+    """Return the training of `source` with the seed of `spec`, but never `spec` itself."""
     twin = replace(source, seed=spec.seed)
     return replace(twin, seed=spec.seed + 1) if twin.run_id == spec.run_id else twin
 
 
 def surrogates_first(cells: Sequence[Cell], beside: Mapping[str, Cell]) -> tuple[Cell, ...]:
-    """The cells with those that only serve others, in an order in which nothing waits."""
+    """Return the cells and the surrogates that only serve them, surrogates first."""
     own = {cell.spec.run_id for cell in cells}
     needed = {run for cell in cells for run in cell.surrogates}
     support = [cell for run, cell in beside.items() if run in needed - own]
@@ -270,7 +268,7 @@ def surrogates_first(cells: Sequence[Cell], beside: Mapping[str, Cell]) -> tuple
 
 
 def _resolve(study: Study, name: str, arch: str) -> tuple[Method, Recipe]:
-    """The method with its parameters, and its recipe with the study's changes."""
+    """Return the method with its parameters, and its recipe with the study's changes."""
     registered = method_name(name)
     recipe, params = load_recipe(study.recipe, arch=arch, dataset=study.dataset, method=registered)
     method = get_method(name, **(params | dict(study.params.get(registered, {}))))
@@ -280,7 +278,7 @@ def _resolve(study: Study, name: str, arch: str) -> tuple[Method, Recipe]:
 def _train_spec(
     study: Study, name: str, method: Method, arch: str, recipe: Recipe, dataset: Dataset
 ) -> TrainSpec:
-    """Of the first seed."""
+    """Return the specification of the first seed."""
     pad = dataset.pad if recipe.pad is None else recipe.pad
     flip = dataset.flip if recipe.flip is None else recipe.flip
     eps = study.eps if recipe.eps is None else recipe.eps * (study.eps / REFERENCE_EPS)

@@ -1,7 +1,6 @@
-"""Which precision a training gets that asks for `auto`: what our own paired runs allow.
+"""Resolve `--precision auto` from paired trainings in fp32 and bf16.
 
-`precision.json` is made from the records in results/precision by `make docs`, which also writes
-docs/precision.md.
+`make docs` makes precision.json from the records in results/precision, and docs/precision.md.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 ALLOWED = 0.02
-"""Largest difference of robust accuracy, a fraction, that the whole interval must be within."""
+"""Bound on the interval of the difference in robust accuracy, as a fraction."""
 SEEDS = 5
-"""Fewest pairs of runs, on at least one data set."""
+"""Minimum number of pairs on at least one data set."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Paired:
-    """One method trained in fp32 and in bf16, from the same seeds, and attacked in fp32."""
+    """One method trained in fp32 and in bf16 from the same seeds, and attacked in fp32."""
 
     method: str
     arch: str
@@ -39,18 +38,18 @@ class Paired:
 
     @property
     def equal(self) -> bool:
-        """Whether the whole interval is within what is allowed."""
+        """Whether the whole interval is within the bound."""
         return self.low >= -ALLOWED and self.high <= ALLOWED
 
 
 def evidence() -> list[Paired]:
-    """The comparisons that the package carries."""
+    """Return the comparisons shipped with the package."""
     text = (files("bench") / "precision.json").read_text()
     return [Paired(**row) for row in json.loads(text)]
 
 
 def automatic(fast_bf16: bool, rows: Sequence[Paired]) -> tuple[str, str]:
-    """`bf16` or `fp32`, and why. fast_bf16: whether the device multiplies bf16 in hardware."""
+    """Return `bf16` or `fp32`, and why; fast_bf16: whether the device has bf16 in hardware."""
     if not fast_bf16:
         return "fp32", "this device has no bf16 arithmetic in hardware"
     if max((row.n_seeds for row in rows), default=0) < SEEDS:

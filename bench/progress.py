@@ -1,4 +1,4 @@
-"""Progress for people: bars with an ETA on a terminal, plain lines elsewhere, nothing if quiet."""
+"""Progress: bars with an ETA on a terminal, plain lines elsewhere, nothing if quiet."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from rich.progress import (
 from bench.errors import BenchError
 
 PLAIN_SECONDS = 15.0
-"""Time between two lines of one task where there is no terminal."""
+"""Time between two lines of one task without a terminal."""
 
 
 class Task:
-    """One thing that takes a while; advance it by the units that it was started with."""
+    """A task with a known number of units."""
 
     def __init__(self, reporter: Reporter, title: str, total: int) -> None:
         self.title = title
@@ -37,12 +37,12 @@ class Task:
         self._done_at_start = 0
 
     def begin_at(self, done: int) -> None:
-        """Count from `done`, for work that an earlier process did."""
+        """Start at `done`: the units that an earlier process finished."""
         self.done = self._done_at_start = done
         self.advance(0)
 
     def advance(self, n: int = 1, detail: str | None = None) -> None:
-        """`n` more units; `detail` is a few words that stay until replaced."""
+        """Count `n` more units; `detail` is a short text, shown until replaced."""
         self.done += n
         self.detail = self.detail if detail is None else detail
         bars = self._reporter.bars
@@ -53,7 +53,6 @@ class Task:
             self._reporter.say(f"{self.title}: {self.done}/{self.total}{self._eta()} {self.detail}")
 
     def close(self) -> None:
-        """Take the bar away."""
         if self._reporter.bars is not None and self._bar is not None:
             self._reporter.bars.remove_task(self._bar)
 
@@ -66,14 +65,14 @@ class Task:
 
 
 class Reporter:
-    """Where progress goes. Use it as a context manager."""
+    """Shows progress and remembers failures; a context manager."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
         self.failures: dict[str, str] = {}
-        """What failed in this command -> why, in a line; the rest went on."""
+        """Run or evaluation -> why it failed, in one line."""
         self.exit_code = 0
-        """2 where all of it is a user's to mend, 1 where some of it is not."""
+        """2 if users can fix every failure, 1 otherwise."""
         self.console = Console(stderr=True)
         self.bars: Progress | None = None
         if not quiet and self.console.is_terminal:
@@ -98,7 +97,7 @@ class Reporter:
             self.bars.stop()
 
     def say(self, text: str) -> None:
-        """One line."""
+        """Print one line, unless quiet."""
         if self.quiet:
             return
         if self.bars is not None:
@@ -107,7 +106,7 @@ class Reporter:
             print(text.rstrip(), file=sys.stderr, flush=True)
 
     def failed(self, what: str, line: str, error: BaseException) -> None:
-        """Say and remember that `what` failed, once; it is said also where nothing else is."""
+        """Print and remember that `what` failed, once, even if quiet."""
         if what in self.failures:
             return
         self.failures[what] = line
@@ -119,7 +118,7 @@ class Reporter:
 
     @contextmanager
     def task(self, title: str, total: int) -> Iterator[Task]:
-        """A task of `total` units, shown while the block runs."""
+        """Show a task of `total` units while the block runs."""
         task = Task(self, title, total)
         try:
             yield task
@@ -128,7 +127,7 @@ class Reporter:
 
 
 def duration(seconds: float) -> str:
-    """`42 s`, `3 min`, `2.5 h`, `4.1 days`."""
+    """Return a duration like `42 s`, `3 min`, `2.5 h` or `4.1 days`."""
     if seconds < 90:
         return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.1f} s"
     if seconds < 5400:

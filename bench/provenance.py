@@ -1,8 +1,7 @@
-"""Which code made a record: version, git revision, and hashes of what can move its numbers.
+"""Which code made a record: version, git revision, and hashes of the code that sets its numbers.
 
-Without torch. A hash is of the text without comments, docstrings and blank lines. A refactor under
-which no number moves (`bench verify` holds) may declare its hash equal to the one before, in
-equal_code.toml.
+Without torch. Hashes ignore comments, docstrings and blank lines. A refactor that changes no number
+(`bench verify` holds) may declare its hash equal to the previous one in equal_code.toml.
 """
 
 from __future__ import annotations
@@ -21,20 +20,20 @@ from typing import Any
 from bench.storage import sha256
 
 UNKNOWN = "unknown"
-"""What a record from before there were hashes says."""
+"""The hash in records older than the hashes."""
 SHARED = ("archs", "attacks", "data", "losses.py", "seeding.py", "threat.py", "eps.py")
-"""Below `bench`: what trainings and evaluations have in common."""
+"""Below `bench`: the code that both training and evaluation use."""
 TRAINING = (*SHARED, "training", "method.py", "api.py")
-"""What can move a weight, with the method's file."""
+"""The code that sets the weights, with the method's file."""
 EVALUATION = (*SHARED, "evaluation")
-"""What can move an outcome of a network."""
+"""The code that sets the outcomes of a network."""
 PACKAGE = "atbench"
 METHODS = Path(__file__).parent.parent / "methods"
 _DIGITS = 16
 
 
 def training_code(method_file: Path | None) -> dict[str, Any]:
-    """What made the weights of a run: the engine and the method's file."""
+    """Return the code that made the weights of a run: the engine and the method's file."""
     return _version() | {
         "training_sha256": _hash_below(TRAINING),
         "method_sha256": method_code(method_file) if method_file else UNKNOWN,
@@ -42,20 +41,20 @@ def training_code(method_file: Path | None) -> dict[str, Any]:
 
 
 def evaluation_code() -> dict[str, Any]:
-    """What made an outcome: the attacks and the evaluator."""
+    """Return the code that made an outcome: the attacks and the evaluator."""
     return _version() | {"evaluation_sha256": _hash_below(EVALUATION)}
 
 
 @cache
 def method_code(file: Path) -> str:
-    """Hash of a method's file and of the files beside it, or method files, that it imports."""
+    """Hash a method's file with the method files and neighbouring files that it imports."""
     found = sorted(_with_imports(file, set()))
     return _hash(found) if found else UNKNOWN
 
 
 @cache
 def canonical(code_hash: str) -> str:
-    """The first of the hashes that equal_code.toml declares equal to this one; else itself."""
+    """Return the first of the hashes declared equal to this one in equal_code.toml, else itself."""
     text = (Path(__file__).parent / "equal_code.toml").read_text()
     for group in tomllib.loads(text).get("equal", ()):
         if code_hash in group["hashes"]:
@@ -64,9 +63,9 @@ def canonical(code_hash: str) -> str:
 
 
 def significant(source: str) -> str:
-    """The lines of a file without comments, docstrings and blank lines.
+    """Return source without comments, docstrings and blank lines.
 
-    Of the text, not of tokens or a syntax tree, which differ from one Python to the next.
+    It works on text, since tokens and syntax trees differ between Python versions.
     """
     lines = source.split("\n")
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -83,7 +82,7 @@ def significant(source: str) -> str:
 
 
 def _docstrings(tree: ast.AST) -> list[ast.Constant]:
-    """Every expression that is a text and nothing else, the last first."""
+    """Return every expression statement that is a string, the last first."""
     found = [
         node.value
         for node in ast.walk(tree)
@@ -111,7 +110,7 @@ def _hash(files: Iterable[Path], root: Path | None = None) -> str:
 
 
 def _with_imports(file: Path, seen: set[Path]) -> set[Path]:
-    """The file with the method files and the files beside it that it imports."""
+    """Add the file, and the method files and neighbouring files that it imports, to `seen`."""
     if file in seen or not file.is_file():
         return seen
     seen.add(file)
@@ -125,7 +124,7 @@ def _with_imports(file: Path, seen: set[Path]) -> set[Path]:
 
 
 def _imported(node: ast.AST, folder: Path) -> Iterator[tuple[str, list[Path]]]:
-    """Dotted names that may be modules, and the folders that they may lie in."""
+    """Yield dotted names that may be modules, and the folders to look in."""
     if isinstance(node, ast.Import):
         names, level = [alias.name for alias in node.names], 0
     elif isinstance(node, ast.ImportFrom):
@@ -146,7 +145,7 @@ def _imported(node: ast.AST, folder: Path) -> Iterator[tuple[str, list[Path]]]:
 
 @cache
 def _version() -> dict[str, Any]:
-    """Of the package; in a checkout also its revision, and whether files differ from it."""
+    """Return the package's version; in a checkout also its revision and whether it is clean."""
     try:
         found = version(PACKAGE)
     except PackageNotFoundError:
@@ -161,7 +160,7 @@ def _version() -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says in the checkout that this file is in; None where there is none."""
+    """Return git's output for the checkout of this file; None outside of one."""
     root = Path(__file__).parent.parent
     if not (root / ".git").exists():  # installed, perhaps below somebody else's checkout
         return None

@@ -1,19 +1,19 @@
-"""What a run leaves on disk, and how it is read back. Without torch.
+"""The records of a results folder: their layout on disk, and reading them. Without torch.
 
     results/<run_id>/spec.json       specification, provenance, method card
     results/<run_id>/train.json      summary, cost, status, warnings, error
-    results/<run_id>/history.jsonl   one line an epoch
-    results/<run_id>/evaluations/<eval_id>/eval.json          what is asked: attack, eps, images
-    results/<run_id>/evaluations/<eval_id>/<chunk>.npz .json  the outcome of every image
-    results/<run_id>/evaluations/<eval_id>/<chunk>.adversarials.safetensors   where they are kept
+    results/<run_id>/history.jsonl   one line per epoch
+    results/<run_id>/evaluations/<eval_id>/eval.json          the EvalSpec: attack, eps, images
+    results/<run_id>/evaluations/<eval_id>/<chunk>.npz .json  outcomes per image
+    results/<run_id>/evaluations/<eval_id>/<chunk>.adversarials.safetensors   optional
     results/<run_id>/measures/<measure_id>.json .npz          see bench/measured.py
     results/<run_id>/fingerprint.npz of a model from outside: its logits on a few images
     results/<run_id>/traceback.txt   of the last failure, ignored by git
     results/<run_id>/best.safetensors last.safetensors        weights, ignored by git
     results/suites/<suite>[@<size>].json   what belongs to a suite, see bench/manifest.py
 
-One fact, one file; written beside and renamed. So two processes may share a folder, and a kill
-leaves nothing half-written. Reading changes nothing: what is damaged is listed.
+One fact, one file, written atomically: processes may share a folder, and a kill leaves nothing
+half-written. Reading changes nothing: damaged files are listed.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from bench.errors import RecordError
 from bench.manifest import Manifest, load_manifest, manifest_files
@@ -36,31 +36,32 @@ from bench.storage import npz_arrays, read_json, sha256
 if TYPE_CHECKING:
     import pandas as pd
 
+T = TypeVar("T")
 SCHEMA = 1
-"""Version of the files' layout, in every spec.json."""
+"""Version of the layout, in every spec.json."""
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
-"""Levels of every NAME_quantiles in history.jsonl: per-example state NAME after an epoch."""
+"""Levels of every NAME_quantiles in history.jsonl: the per-example state NAME after an epoch."""
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One model: how it was made, how that went, and every attack on it."""
+    """One model: its specification, its training, and every attack on it."""
 
     run_id: str
     path: Path
     kind: str
-    """train, or model for one that was not trained here."""
+    """train, or model for a model from outside."""
     spec: Mapping[str, Any]
     card: Mapping[str, Any]
     """The method's title, paper, equation and parameters; empty for a model from outside."""
     provenance: Mapping[str, Any]
-    """Versions, hardware, thread count, command; nothing that the id depends on."""
+    """Versions, hardware, thread count, command; the id depends on none of them."""
     train: Mapping[str, Any] | None
-    """Content of train.json; None while the training is unfinished."""
+    """Content of train.json; None while training is unfinished."""
     history: tuple[Mapping[str, Any], ...]
     evaluations: tuple[EvaluationRecord, ...]
     measures: tuple[MeasureRecord, ...] = ()
-    """Masking checks, margins, landscapes and the like."""
+    """Masking checks, margins, landscapes, ..."""
 
     @property
     def status(self) -> str:
@@ -71,22 +72,21 @@ class RunRecord:
 
     @property
     def method(self) -> str:
-        """The method's name, or the model's reference."""
+        """Name of the method, or reference of the model from outside."""
         return str(self.spec.get("method") or self.spec["model"])
 
     @property
     def arch(self) -> str:
-        """The arch's name; empty for a model from outside."""
+        """Empty for a model from outside."""
         return str(self.spec.get("arch", ""))
 
     @property
     def dataset(self) -> str:
-        """The data variant's label."""
         return str(self.spec["dataset"])
 
     @property
     def seed(self) -> int | None:
-        """The training seed; None for a model from outside."""
+        """None for a model from outside."""
         seed = self.spec.get("seed")
         return None if seed is None else int(seed)
 
@@ -123,7 +123,7 @@ class Records(Sequence[RunRecord]):
         return len(self._runs)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row an evaluation; one row with an empty attack for a run that has none."""
+        """Return one row per evaluation, and one with an empty attack for a run without any."""
         import pandas as pd
 
         return pd.DataFrame([row for run in self for row in _rows(run)], columns=list(COLUMNS))
@@ -167,9 +167,9 @@ def _rows(run: RunRecord) -> Iterator[dict[str, Any]]:
 
 
 def load_records(results: str | Path) -> Records:
-    """Everything under `results`; an empty sequence where there is nothing.
+    """Return the records of a results folder; empty where it does not exist.
 
-    A damaged file is left out and listed in `.damaged`; the rest stays usable.
+    Damaged files are left out and listed in `.damaged`; the rest stays usable.
     """
     damaged: list[Damage] = []
     folders = (Path(results, name) for name in _names(results))
@@ -178,73 +178,72 @@ def load_records(results: str | Path) -> Records:
         for folder in folders
         if (folder / "spec.json").exists() and (run := _load_run(folder, damaged)) is not None
     ]
-    manifests = []
-    for path in manifest_files(results):
-        try:
-            manifests.append(load_manifest(path))
-        except RecordError as error:
-            damaged.append(Damage(path, str(error)))
+    manifests = [
+        found
+        for path in manifest_files(results)
+        if (found := _undamaged(load_manifest, path, damaged)) is not None
+    ]
     return Records(runs, damaged, manifests)
 
 
 def _names(folder: str | Path) -> list[str]:
-    """What is in a folder, in order; nothing where there is none. Faster than a glob."""
+    """Return the sorted names in a folder, if it exists; faster than a glob."""
     try:
         return sorted(entry.name for entry in os.scandir(folder))
     except OSError:
         return []
 
 
+def _undamaged(read: Callable[[Path], T], path: Path, damaged: list[Damage]) -> T | None:
+    """Return what `read` makes of a file; if it is damaged, list it and return None."""
+    try:
+        return read(path)
+    except RecordError as error:
+        damaged.append(Damage(path, str(error)))
+    except (KeyError, TypeError) as error:
+        damaged.append(Damage(path, f"damaged: {error!r}"))
+    return None
+
+
 def _load_run(folder: Path, damaged: list[Damage]) -> RunRecord | None:
-    try:
-        head = read_json(folder / "spec.json")
-        fields = {name: head[name] for name in ("run_id", "kind", "spec", "card", "provenance")}
-    except (RecordError, KeyError, TypeError) as error:
-        damaged.append(Damage(folder / "spec.json", _reason(error)))
+    head = _undamaged(_load_head, folder / "spec.json", damaged)
+    if head is None:
         return None
-    train = history = None
-    try:
-        train = read_json(folder / "train.json") if (folder / "train.json").exists() else None
-    except RecordError as error:
-        damaged.append(Damage(folder / "train.json", _reason(error)))
-    try:
-        history = load_history(folder)
-    except RecordError as error:
-        damaged.append(Damage(folder / "history.jsonl", _reason(error)))
-    asked = (folder / "evaluations" / name for name in _names(folder / "evaluations"))
-    evaluations = [
-        evaluation
-        for path in asked
-        if (path / "eval.json").exists()
-        and (evaluation := load_evaluation(path, damaged)) is not None
-    ]
-    measures = []
-    for name in _names(folder / "measures"):
-        if not name.endswith(".json"):
-            continue
-        path = folder / "measures" / name
-        try:
-            measures.append(load_measure(path))
-        except RecordError as error:
-            damaged.append(Damage(path, _reason(error)))
+    train, history = folder / "train.json", folder / "history.jsonl"
+    evaluations, measures = folder / "evaluations", folder / "measures"
     return RunRecord(
-        **fields,
+        **head,
         path=folder,
-        train=train,
-        history=tuple(history or ()),
-        evaluations=tuple(evaluations),
-        measures=tuple(measures),
+        train=_undamaged(read_json, train, damaged) if train.exists() else None,
+        history=tuple(_undamaged(lambda _: load_history(folder), history, damaged) or ()),
+        evaluations=tuple(
+            evaluation
+            for name in _names(evaluations)
+            if (evaluations / name / "eval.json").exists()
+            and (evaluation := load_evaluation(evaluations / name, damaged)) is not None
+        ),
+        measures=tuple(
+            measure
+            for name in _names(measures)
+            if name.endswith(".json")
+            and (measure := _undamaged(load_measure, measures / name, damaged)) is not None
+        ),
     )
 
 
+def _load_head(path: Path) -> dict[str, Any]:
+    head = read_json(path)
+    return {name: head[name] for name in ("run_id", "kind", "spec", "card", "provenance")}
+
+
 def load_history(folder: Path) -> list[dict[str, Any]]:
-    """The epochs of a run; empty where it has none. Raises RecordError where it is damaged."""
+    """Return the epochs of a run, if it has any; raises RecordError for a damaged file."""
     path = folder / "history.jsonl"
     if not path.exists():
         return []
     try:
         lines = path.read_text().splitlines()
-        # all lines at once: a parser's start is most of the time of a line
+        # one parse of all lines: starting the parser costs more than a line
         epochs: list[dict[str, Any]] = json.loads(f"[{','.join(lines)}]")
         if len(epochs) != len(lines):
             raise ValueError(f"{len(lines)} lines hold {len(epochs)} epochs")
@@ -254,28 +253,24 @@ def load_history(folder: Path) -> list[dict[str, Any]]:
 
 
 def load_evaluation(folder: Path, damaged: list[Damage]) -> EvaluationRecord | None:
-    """One evaluation with the chunks that are there; what is unusable goes to `damaged`."""
-    try:
-        spec = EvalSpec(**read_json(folder / "eval.json"))
-    except (RecordError, TypeError) as error:
-        damaged.append(Damage(folder / "eval.json", _reason(error)))
+    """Return an evaluation with its finished chunks; unusable files are added to `damaged`."""
+    spec = _undamaged(lambda path: EvalSpec(**read_json(path)), folder / "eval.json", damaged)
+    if spec is None:
         return None
-    chunks, there = [], set(_names(folder))
-    for number in range(-(-spec.n_examples // CHUNK)):
-        path = folder / f"{number}.json"
-        if path.name not in there:
-            continue
-        try:
-            chunks.append(load_chunk(path))
-        except RecordError as error:
-            damaged.append(Damage(path, _reason(error)))
+    present = set(_names(folder))
+    chunks = [
+        chunk
+        for number in range(-(-spec.n_examples // CHUNK))
+        if f"{number}.json" in present
+        and (chunk := _undamaged(load_chunk, folder / f"{number}.json", damaged)) is not None
+    ]
     return EvaluationRecord(eval_id=folder.name, spec=spec, chunks=tuple(chunks))
 
 
 def load_chunk(path: Path) -> Chunk:
-    """The chunk whose facts are in `path` (JSON) and whose flags are in the .npz beside it.
+    """Return the chunk in `path` (JSON) and the .npz file next to it.
 
-    Raises RecordError where either is missing, damaged, or does not match the other.
+    Raises RecordError if either is missing or damaged, or if they do not match.
     """
     facts = read_json(path)
     arrays_path = path.with_suffix(".npz")
@@ -299,10 +294,6 @@ def load_chunk(path: Path) -> Chunk:
         )
     except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise RecordError(f"{path} is damaged: {error!r}") from None
-
-
-def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, RecordError) else f"damaged: {error!r}"
 
 
 __all__ = [

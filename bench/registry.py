@@ -1,6 +1,6 @@
-"""Methods by name: those of the package, of other packages' entry points, and of single files.
+"""Methods by name: of the package `methods`, of other packages' entry points, and of single files.
 
-`bench` never imports `methods`: `discover` does, by name, when it is asked for.
+`bench` never imports `methods` itself: `discover` does, by name.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ M = TypeVar("M", bound=type[Method])
 
 
 def register(name: str) -> Callable[[M], M]:
-    """Class decorator: makes a method known as `name`. A second class of that name is refused."""
+    """Register the decorated method class as `name`; refuses a second class of that name."""
 
     def add(cls: M) -> M:
         known = _METHODS.get(name)
@@ -55,7 +55,7 @@ def register(name: str) -> Callable[[M], M]:
 def discover() -> None:
     """Import every module of the package `methods` and of the entry points, once.
 
-    A module that does not import is listed by `broken_methods` and harms no other.
+    A module that fails to import is listed by `broken_methods` and does not affect the others.
     """
     global _discovered
     if _discovered:
@@ -67,24 +67,23 @@ def discover() -> None:
     for module in modules:
         try:
             importlib.import_module(module)
-        except (Exception, SystemExit) as error:  # a plug-in's own fault, which is shown
+        except (Exception, SystemExit) as error:  # shown by `bench list methods`
             _BROKEN[module] = one_line(error)
 
 
 def list_methods() -> list[str]:
-    """Names of all methods, sorted."""
     discover()
     return sorted(_METHODS)
 
 
 def broken_methods() -> dict[str, str]:
-    """Modules that did not import, and why."""
+    """Return the modules that failed to import, and why."""
     discover()
     return dict(_BROKEN)
 
 
 def method_class(name: str) -> type[Method]:
-    """The class registered as `name`; `./mine.py` loads a file and takes the method in it."""
+    """Return the class registered as `name`, or the one method in a file such as `./mine.py`."""
     discover()
     if name.endswith(".py"):
         return _METHODS[_load_file(Path(name))]
@@ -94,10 +93,10 @@ def method_class(name: str) -> type[Method]:
 
 
 def get_method(name: str, /, **params: Any) -> Method:
-    """The method with these parameters, its paper's values for the rest.
+    """Return the method with these parameters; the others have their paper's values.
 
-    Raises ConfigError for an unknown name, an unknown parameter, a value of the wrong kind or
-    out of range.
+    Raises ConfigError for an unknown name or parameter, and for a value of the wrong type or out
+    of range.
     """
     cls = method_class(name)
     known = parameters(cls)
@@ -118,29 +117,28 @@ def get_method(name: str, /, **params: Any) -> Method:
 
 
 def method_name(name: str) -> str:
-    """The registered name, for a name or a file."""
+    """Return the registered name of a name or file."""
     return _load_file(Path(name)) if name.endswith(".py") else name
 
 
 def method_sha256(name: str) -> str | None:
-    """Of the file's content, for a method that comes from a file; None for a registered one."""
+    """Return the hash of a method's file; None for a method that was named."""
     return sha256_file(Path(name)) if name.endswith(".py") else None
 
 
 def source_file(method: Method) -> Path | None:
-    """The file that defines a method; None where there is none, as in a notebook."""
+    """Return the file that defines a method; None if there is none, as in a notebook."""
     path = getattr(sys.modules.get(type(method).__module__), "__file__", None)
     return Path(path) if path else None
 
 
 def parameters(cls: type[Method]) -> dict[str, Field[Any]]:
-    """The hyper-parameters of a method."""
     return {f.name: f for f in fields(cls) if f.init}  # type: ignore[arg-type]
 
 
 def _load_file(path: Path) -> str:
     """Import a file and return the name of the one method in it."""
-    discover()  # or a method that the file imports would count as one that it registers
+    discover()  # first, so that methods which the file imports do not count as its own
     path = path.resolve()
     if path in _FILES:
         return _FILES[path]
@@ -152,7 +150,7 @@ def _load_file(path: Path) -> str:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # dataclasses look their module up
+    sys.modules[module_name] = module  # dataclasses look it up
     try:
         spec.loader.exec_module(module)
     except SystemExit as error:
@@ -183,7 +181,7 @@ def _forget_all_but(names: Container[str]) -> None:
 
 
 def _typed(method: str, name: str, kind: Any, value: Any) -> Any:
-    """`value` as the field's kind; text from a command line is read, anything else checked."""
+    """Return `value` as the field's type: parse text, check anything else."""
     if get_origin(kind) is Literal:
         if value in get_args(kind):
             return value
@@ -201,7 +199,7 @@ def _typed(method: str, name: str, kind: Any, value: Any) -> Any:
 
 
 def _read(kind: Any, value: Any) -> Any:
-    """`value` as `kind`, or None where it is not one."""
+    """Return `value` as `kind`, or None if it is not one."""
     if kind is bool:
         named = {"true": True, "false": False}
         return value if isinstance(value, bool) else named.get(str(value).lower())

@@ -1,7 +1,7 @@
-"""Carry a plan out: skip what is finished, train, evaluate, record.
+"""Execute a plan: skip what is finished, train, evaluate, record.
 
-Cells and chunks are functions of a specification and of files, so that any number of processes
-may work in one results folder; a cell is claimed while a process works on it.
+Trainings and chunks depend only on a specification and on files, so any number of processes may
+work in one results folder. A process claims a training while it works on it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from bench.training.checkpoint import has_state, remove_states
 from bench.training.engine import Trainer
 
 WAIT_SECONDS = 1.0
-"""Between two looks at cells that other processes hold."""
+"""Time between two looks at trainings that other processes hold."""
 
 
 class Runner:
-    """Works through a plan in one results folder, on one device."""
+    """Executes a plan in one results folder, on one device."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Runner:
         *,
         compiles: bool = False,
     ) -> None:
-        """compiles: the copies of networks that trainings attack."""
+        """compiles: whether to compile the copies of networks that trainings attack."""
         self.plan, self.results, self.device, self.reporter = plan, results, device, reporter
         self.images = Images(plan.dataset, device)
         self.machine = describe_machine(device)
@@ -55,14 +55,14 @@ class Runner:
         self.compiles = compiles
         self.networks: dict[str, nn.Module] = {}
         self.begun: set[str] = set()
-        """Runs that this process has looked at."""
+        """Runs that this process has prepared."""
         for method in (cell.method for cell in plan.cells):
             if method is not None:
-                training_code(source_file(method))  # of the file as it is now, which is running
+                training_code(source_file(method))  # hash the file now, before it can change
         self.attacked: dict[tuple[str, str], nn.Module] = {}
 
     def run(self) -> None:
-        """Every cell; those that wait for another process last."""
+        """Work on every cell; those that wait for another process come last."""
         held = [cell for cell in self.plan.cells if not self._try(cell)]
         if held:
             names = ", ".join(cell.spec.run_id for cell in held)
@@ -76,9 +76,9 @@ class Runner:
             held = still
 
     def _awaited(self, held: Sequence[Cell]) -> list[Cell]:
-        """The cells that others wait for, though nothing was missing of them when they were tried.
+        """Return finished cells that others wait for.
 
-        A training that is made again may ask for a surrogate whose weights nobody needed before.
+        A training that is repeated may need a surrogate whose weights were not needed before.
         """
         statuses = (cell.status(RunFolder(self.results, cell.spec.run_id)) for cell in held)
         wanted = {run_id for status in statuses for run_id in status.surrogates}
@@ -86,17 +86,16 @@ class Runner:
         return [cell for cell in self.plan.cells if cell.spec.run_id in lacking]
 
     def surrogate(self, run_id: str) -> nn.Module:
-        """The network of another run, in eval mode on the device; raises CheckpointError."""
+        """Return the network of another run in eval mode; raises CheckpointError."""
         if run_id not in self.networks:
             network = surrogate_network(self.results, run_id, self.plan.dataset)
             self.networks[run_id] = network.to(self.device)
         return self.networks[run_id]
 
     def _try(self, cell: Cell) -> bool:
-        """Do what can be done of a cell; False where something is left that others do first.
+        """Do what can be done of a cell; return False if it waits for another process or cell.
 
-        A cell that fails is told to the reporter, and the others go on; it raises only where
-        nothing can be written.
+        Report a cell that fails and continue with the others; raise only if nothing can be written.
         """
         folder = RunFolder(self.results, cell.spec.run_id)
         if folder.run_id in self.reporter.failures:
@@ -119,7 +118,7 @@ class Runner:
         return True
 
     def _prepare(self, cell: Cell, folder: RunFolder) -> None:
-        """Mend what is damaged, and train where that is needed."""
+        """Set damaged files aside, and train if needed."""
         folder.set_damage_aside()
         if folder.run_id not in self.begun:
             folder.traceback_file.unlink(missing_ok=True)
@@ -143,7 +142,7 @@ class Runner:
         folder.write_spec(cell.spec, card(cell), self.provenance | self._role(cell) | code)
 
     def _serves(self, cell: Cell) -> bool:
-        """Whether something that is missing of a cell needs this one as a surrogate."""
+        """Whether missing work of another cell needs this one as a surrogate."""
         run_id = cell.spec.run_id
         return any(
             run_id in other.status(RunFolder(self.results, other.spec.run_id)).surrogates
@@ -152,13 +151,13 @@ class Runner:
         )
 
     def _role(self, cell: Cell) -> dict[str, Any]:
-        """A training that was not asked for, and only serves attacks on others."""
+        """Return the role of a training that only serves as a surrogate; else nothing."""
         alone = not cell.evaluations and not cell.measures
         others = any(cell.spec.run_id in other.surrogates for other in self.plan.cells)
         return {"role": "surrogate"} if alone and others else {}
 
     def _attack(self, cell: Cell, folder: RunFolder) -> bool:
-        """Make what is missing, as far as its surrogates are there; False if something is left."""
+        """Evaluate what is missing and has its surrogates; return whether nothing is left."""
         status = cell.status(folder)
         if status.finished:
             return True
@@ -184,13 +183,13 @@ class Runner:
         return complete
 
     def _target(self, cell: Cell, folder: RunFolder, checkpoint: str) -> Target | None:
-        """None where the weights are gone, while others attack another checkpoint of the run."""
+        """Return the checkpoint to attack; None if its weights are gone."""
         summary = folder.train_summary()
         assert summary is not None
         if cell.method is not None and not weights_whole(folder, summary, checkpoint):
             return None
         key = folder.run_id, str(summary["checkpoints"][checkpoint]["sha256"])
-        if key not in self.attacked:  # the last one is kept: a wait for others looks every second
+        if key not in self.attacked:  # keep the last one: while waiting, this runs every second
             self.attacked = {key: load_network(cell.spec, folder, checkpoint).to(self.device)}
         return Target(
             folder=folder,
@@ -203,7 +202,7 @@ class Runner:
         )
 
     def _surrogates(self, cell: Cell, wanted: set[str]) -> tuple[set[str], set[str]]:
-        """Of the surrogates that a cell needs those that are there, and those that failed."""
+        """Return which of the surrogates that a cell needs are ready, and which failed."""
         ready, lost = set(), set()
         for run_id in wanted:
             try:
@@ -217,11 +216,11 @@ class Runner:
         return ready, lost
 
     def _ready(self, run_id: str) -> bool:
-        """Whether a surrogate is there, weights and all; raises CheckpointError where it failed."""
+        """Whether a surrogate and its weights are ready; raises CheckpointError if it failed."""
         if run_id in self.networks:
             return True
         folder = RunFolder(self.results, run_id)
-        with folder.claimed(shared=True) as ours:  # or another process may be training it again
+        with folder.claimed(shared=True) as ours:  # another process may be training it again
             summary = folder.train_summary()
             if summary and summary["status"] == "failed":
                 raise CheckpointError(
@@ -236,15 +235,14 @@ class Runner:
             return True
 
     def _train(self, cell: Cell, folder: RunFolder) -> None:
-        """Train and record."""
         if cell.method is None:
             raise CheckpointError(
                 f"the weights of {folder.run_id} are not here or damaged; run the command that "
                 "trained it again to make them"
             )
-        if folder.train_file.exists():  # trained before, and its weights are gone
+        if folder.train_file.exists():  # trained before, but its weights are lost
             folder.train_file.replace(folder.earlier_train_file)
-        if not has_state(folder.path):  # from the start: whatever began it before, this code does
+        if not has_state(folder.path):  # starts over, so this code makes all of it
             (folder.path / "spec.json").unlink(missing_ok=True)
             self._write_spec(cell, folder)
         trainer = Trainer(
@@ -268,7 +266,7 @@ class Runner:
         remove_states(folder.path)
 
     def _weights_whole(self, folder: RunFolder, checkpoints: Sequence[str]) -> bool:
-        """Whether the weights of these checkpoints are those that were recorded."""
+        """Whether the weights of these checkpoints are the recorded ones."""
         summary = folder.train_summary()
         assert summary is not None
         for checkpoint in dict.fromkeys(checkpoints):
@@ -285,7 +283,7 @@ class Runner:
         return True
 
     def _set_evaluations_aside(self, folder: RunFolder) -> None:
-        """Training again gave other weights (another machine, say): outcomes are not theirs."""
+        """Rename outcomes of earlier weights, which training on another machine may change."""
         for earlier in (folder.path / "evaluations", folder.path / "measures"):
             if earlier.exists():
                 aside = keep_aside(earlier)
@@ -295,7 +293,7 @@ class Runner:
                 )
 
     def _figures(self, folder: RunFolder, cell: Cell) -> str:
-        """The new figures in a line."""
+        """Return the accuracies of a cell in one line."""
         shown = []
         for spec in cell.evaluations:
             record = load_evaluation(folder.evaluation(spec).path, [])
@@ -306,7 +304,7 @@ class Runner:
 
 
 def card(cell: Cell) -> dict[str, Any]:
-    """What a reader of the record wants to know of the method."""
+    """Return the description of the method for the record."""
     method = cell.method
     assert method is not None
     return {
@@ -320,7 +318,7 @@ def card(cell: Cell) -> dict[str, Any]:
 
 
 def failure(error: NonFiniteLoss, warnings: Sequence[str]) -> dict[str, Any]:
-    """Content of train.json for a training that ended with an error."""
+    """Return the content of train.json for a training that ended with an error."""
     return {
         "status": "failed",
         "error": str(error),

@@ -450,9 +450,7 @@ def test_threads_wait_a_moment_and_then_sleep(given: dict[str, str], found: str)
     assert done.stdout.strip() == found
 
 
-@pytest.mark.parametrize(
-    ("command", "then"), [("run", "goes on where this one was"), ("speed", "begins anew")]
-)
+@pytest.mark.parametrize(("command", "then"), [("run", "to resume."), ("speed", "to start over.")])
 def test_who_stops_a_command_hears_what_the_same_one_does(
     command: str, then: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -462,4 +460,4 @@ def test_who_stops_a_command_hears_what_the_same_one_does(
     monkeypatch.setattr(main.commands[command], "callback", stop)
     done = bench(command)
     assert done.exit_code == 130
-    assert done.output == f"stopped; the same command {then}\n"
+    assert done.output == f"Interrupted. Run the same command again {then}\n"

@@ -400,7 +400,7 @@ def test_an_outside_model_is_not_attacked_while_its_folder_is_mended(
 def test_a_mistake_is_found_before_any_helper_starts(
     results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.cluster.local._start", lambda *_: pytest.fail("a helper started"))
+    monkeypatch.setattr("bench.workers._start", lambda *_: pytest.fail("a helper started"))
     found = bench("evaluate", results, "--attacks", "pgd20", "--workers", "3")
     assert found.exit_code == 2
     assert len(found.stderr.strip().splitlines()) == 1

@@ -1,4 +1,4 @@
-"""`bench evaluate` and `bench verify-adversarials`: models that are there, and images of theirs."""
+"""`bench evaluate` and `bench verify-adversarials`: existing models and their saved images."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from bench.commands.options import (
     comma_list,
     data_root_option,
     device_option,
+    mean_option,
     quiet_option,
     results_option,
+    std_option,
     workers_option,
 )
 from bench.commands.work import at_work
@@ -22,53 +24,54 @@ from bench.commands.work import at_work
 @click.argument("runs", nargs=-1, metavar="[RUN_ID]...")
 @click.option(
     "--model",
-    help="A model that was not trained here: FILE.py:FACTORY, robustbench:NAME, torchvision:NAME, "
-    "timm:NAME.",
+    help="Model from outside: FILE.py:FACTORY, robustbench:NAME, torchvision:NAME, timm:NAME.",
 )
 @click.option(
     "--weights",
     type=click.Path(path_type=Path),
-    help="Its weights: safetensors, or a state dict that opens without running code; FILE:KEY of "
-    "a file with several.  [the factory's or the package's own]",
+    help="Weights for --model: safetensors, or a state dict that loads without running code; "
+    "FILE:KEY for a file with several.  [the factory's or package's]",
 )
-@click.option("--mean", help="With --model: normalise in front of it, by 0.49,0.48,0.45 a channel.")
-@click.option("--std", help="With --mean: by this standard deviation, 0.25,0.24,0.26.")
+@mean_option
+@std_option
 @click.option(
     "--attacks",
     callback=comma_list,
     default="clean,pgd-20,cw,autoattack",
     show_default=True,
-    help="pgd-20@4/255 for an eps of its own.",
+    help="Attacks to run; pgd-20@4/255 overrides eps for one.",
 )
 @click.option(
     "--checkpoints",
     callback=comma_list,
     default="best",
     show_default=True,
-    help="Of runs: best,last.",
+    help="Checkpoints of a run to attack: best,last.",
 )
 @click.option(
     "--dataset",
-    help="Test images; on data other than its own a run gets a separate record.  [the run's own; "
-    "needed with --model]",
+    help="Data set to test on; a run evaluated on other data gets a separate record.  [the run's; "
+    "required with --model]",
 )
 @data_root_option
-@click.option("--eps", help="Radius: 8/255 or 0.03.  [the run's own; 8/255 with --model]")
-@click.option("--test-size", type=int, help="Only the first so many test images.")
-@click.option("--checks", is_flag=True, help="Look for masked gradients: checks C1 to C14.")
+@click.option(
+    "--eps", help="Radius of the attacks: 8/255 or 0.03.  [the run's; 8/255 with --model]"
+)
+@click.option("--test-size", type=int, help="Use only the first N test images.")
+@click.option("--checks", is_flag=True, help="Test for gradient masking: checks C1 to C14.")
 @click.option(
     "--check-size",
     type=click.IntRange(min=1),
     default=1000,
     show_default=True,
-    help="The checks look at the first so many test images.",
+    help="Number of test images that the checks use.",
 )
 @click.option(
     "--surrogate",
     metavar="RUN_ID",
-    help="With --model: a naturally trained run, for transfer and checks C1, C2, C12.",
+    help="With --model: a naturally trained run, the surrogate of transfer and C1, C2, C12.",
 )
-@click.option("--save-adversarials", is_flag=True, help="Also write the adversarial images.")
+@click.option("--save-adversarials", is_flag=True, help="Also save the adversarial images.")
 @workers_option
 @device_option
 @results_option
@@ -85,14 +88,14 @@ def evaluate(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Attack runs that are there (by RUN_ID), or a model of your own (--model).
+    """Attack existing runs (by RUN_ID) or a model of your own (--model).
 
     \b
     bench evaluate cat-ce-cnn-digits-s0-0123456789 --attacks autoattack --checks
     bench evaluate --model mine.py:make --weights mine.safetensors --dataset cifar10
     bench evaluate --model robustbench:Wong2020Fast --dataset cifar10
 
-    Run the same command again and it does only what is missing.
+    Run the same command again to resume; finished evaluations are skipped.
     """
     from bench.attack_given import Workspace, evaluate_external, evaluate_runs
     from bench.errors import ConfigError
@@ -119,19 +122,19 @@ def evaluate(
 @click.argument(
     "files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path)
 )
-@click.option("--model", help="A run id, or a model as for bench evaluate.  [the file's own run]")
-@click.option("--weights", type=click.Path(path_type=Path), help="Of a model from outside.")
-@click.option("--mean", help="With --model: normalise in front of it, by 0.49,0.48,0.45 a channel.")
-@click.option("--std", help="With --mean: by this standard deviation, 0.25,0.24,0.26.")
-@click.option("--dataset", help="The images before the attack.  [the run's own]")
+@click.option("--model", help="Run id, or model as in bench evaluate.  [the run in the file]")
+@click.option("--weights", type=click.Path(path_type=Path), help="Weights for --model.")
+@mean_option
+@std_option
+@click.option("--dataset", help="Data set with the original images.  [the run's]")
 @data_root_option
 @device_option
 @results_option
 def verify_adversarials(files: tuple[Path, ...], device: str, **options: Any) -> None:
-    """Check images again that bench evaluate --save-adversarials wrote.
+    """Verify images saved by bench evaluate --save-adversarials.
 
-    Each must be within eps of its image and in [0, 1], have its label, and be predicted right or
-    wrong as the file says. Exit code 1 if anything differs, 2 if a file is of no use.
+    Each must lie within eps of its original and in [0, 1], have its label, and be classified
+    correctly or not as recorded. Exit code 1 if anything differs, 2 if a file cannot be used.
     """
     from bench.machine import choose_device, tune_process
     from bench.rechecking import VerificationTarget, verify_files

@@ -1,4 +1,4 @@
-"""`bench list`: what there is, by name."""
+"""`bench list`: the names in each registry."""
 
 from __future__ import annotations
 

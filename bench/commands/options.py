@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
+from bench.eps import parse_eps
 from bench.errors import ConfigError
 
 
 def comma_list(ctx: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...]:
-    """Return the parts of a comma-separated list, and none where the option is not given.
+    """Return the parts of a comma-separated list, and none where the option is left out.
 
-    Raises ConfigError for a list without parts: as an empty tuple it would be taken for no list.
+    Raises ConfigError for a list without parts, which would look like an option left out.
     """
     if text is None:
         return ()
@@ -23,6 +24,11 @@ def comma_list(ctx: click.Context, parameter: click.Parameter, text: str | None)
             "give one or several, separated by commas, or leave the option out"
         )
     return parts
+
+
+def radius(ctx: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
+    """Return eps as a float in [0, 1]; raises ConfigError where the text is no radius."""
+    return None if text is None else parse_eps(text)
 
 
 results_option = click.option(
@@ -40,9 +46,15 @@ workers_option = click.option(
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Processes that share the work; a GPU each, or a share of the cores.",
+    help="Number of worker processes: one per GPU, or a share of the CPU cores.",
 )
-quiet_option = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+quiet_option = click.option("--quiet", is_flag=True, help="Print errors only.")
 data_root_option = click.option(
     "--data-root", help="Folder of downloaded data sets.  [default: data]"
+)
+mean_option = click.option(
+    "--mean", help="With --model: normalise its input by this mean per channel: 0.49,0.48,0.45."
+)
+std_option = click.option(
+    "--std", help="With --mean: and by this standard deviation per channel: 0.25,0.24,0.26."
 )

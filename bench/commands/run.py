@@ -1,4 +1,4 @@
-"""`bench run`: train, attack, measure; what is there already is left alone."""
+"""`bench run`: train, attack and measure, and do only what is missing."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from bench.commands.options import (
     data_root_option,
     device_option,
     quiet_option,
+    radius,
     results_option,
     workers_option,
 )
@@ -28,70 +29,76 @@ if TYPE_CHECKING:
     from bench.suite import Suite
 
 ONE_STUDY = ("methods", "arch", "eps", "recipe", "attacks", "params")
-"""Options that change a suite of one study, and no suite of several."""
+"""Options that can change a suite of one study, but not a suite of several."""
 
 
 @click.command()
 @click.option(
     "--methods",
     callback=comma_list,
-    help="Names or files: cat-ce,trades,./mine.py.  [suite's]",
+    help="Methods to train, by name or file: cat-ce,trades,./mine.py.  [the suite's]",
 )
 @click.option(
     "--against",
     callback=comma_list,
-    help="Methods that run as well; at the end each of --methods is compared with each of them.",
+    help="Baselines: train these too, then compare each of --methods with each of them.",
 )
-@click.option("--arch", help="Network, such as wrn or vgg.  [suite's]")
-@click.option("--dataset", help="digits, cifar10, npz:PATH, ...  [suite's]")
+@click.option("--arch", help="Network, such as wrn or vgg.  [the suite's]")
+@click.option("--dataset", help="Data set: digits, cifar10, npz:PATH, ...  [the suite's]")
 @data_root_option
 @click.option(
     "--suite",
-    help="Study to start from.  [digits; cifar10 with --arch or another --dataset]",
+    help="Experiment to start from; the other options change it.  [digits; cifar10 with --arch or "
+    "another --dataset]",
 )
-@click.option("--size", help="Of a suite with several: full, small, tiny.  [full]")
-@click.option("--seeds", callback=comma_list, help="Training seeds: 0,1,2.  [suite's]")
-@click.option("--epochs", type=int, help="Passes over the training images.  [recipe's]")
-@click.option("--batch-size", type=int, help="Training images a step.  [recipe's]")
-@click.option("--eps", help="Radius in pixels of [0, 1]: 8/255 or 0.03.  [suite's]")
-@click.option("--train-size", type=int, help="Only the first so many training images.")
-@click.option("--test-size", type=int, help="Only the first so many test images.")
+@click.option("--size", help="Size of a suite that has several: full, small, tiny.  [full]")
+@click.option("--seeds", callback=comma_list, help="Training seeds: 0,1,2.  [the suite's]")
+@click.option("--epochs", type=int, help="Passes over the training images.  [the recipe's]")
+@click.option("--batch-size", type=int, help="Training images per step.  [the recipe's]")
+@click.option(
+    "--eps",
+    callback=radius,
+    help="Radius of training and attacks, in pixels of [0, 1]: 8/255 or 0.03.  [the suite's]",
+)
+@click.option("--train-size", type=int, help="Use only the first N training images.")
+@click.option("--test-size", type=int, help="Use only the first N test images.")
 @click.option(
     "--attacks",
     callback=comma_list,
-    help="pgd-20,cw,autoattack; pgd-20@4/255 for an eps.  [suite's]",
+    help="Attacks: pgd-20,cw,autoattack; pgd-20@4/255 overrides eps for one.  [the suite's]",
 )
 @click.option(
     "--checks/--no-checks",
     default=None,
-    help="Look for masked gradients.  [suite's; no with --attacks]",
+    help="Test for gradient masking.  [the suite's; no with --attacks]",
 )
-@click.option("--recipe", help="How to train: see bench list recipes.  [suite's]")
+@click.option("--recipe", help="Training recipe; see bench list recipes.  [the suite's]")
 @click.option(
     "--param",
     "params",
     multiple=True,
     metavar="METHOD.NAME=VALUE",
-    help="A method's parameter; may be repeated.",
+    help="Override a hyper-parameter of a method; repeat for several.",
 )
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "bf16", "auto"]),
     default="fp32",
     show_default=True,
-    help="Of the training: auto is bf16 where the device is fast in it and it costs no accuracy.",
+    help="Precision of training; auto takes bf16 if the device is fast in it and it costs no "
+    "accuracy.",
 )
 @click.option(
     "--compile",
     "compiles",
     is_flag=True,
-    help="Compile what a training attacks; for a GPU, where it starts a minute later. On a CPU it "
-    "costs time.",
+    help="Compile the networks attacked in training. Faster on a GPU after about a minute; slower "
+    "on a CPU.",
 )
 @workers_option
 @device_option
 @results_option
-@click.option("--dry-run", is_flag=True, help="Print the cells and an estimate; do nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the planned runs and an estimate, then stop.")
 @quiet_option
 def run(
     dry_run: bool,
@@ -103,12 +110,12 @@ def run(
     compiles: bool,
     **options: Any,
 ) -> None:
-    """Train methods and attack them; do only what is missing.
+    """Train methods and attack them, skipping what is already done.
 
-    Without --arch, --dataset or --suite this is the digits suite. The records go to --results;
-    'bench report' makes tables of them.
+    Without --arch, --dataset or --suite this runs the digits suite. Records go to --results;
+    'bench report' makes tables and figures of them.
     """
-    suite, studies = _studies(options)  # a mistake in the options needs no torch to be told
+    suite, studies = _studies(options)  # report a mistake in the options before loading torch
     from bench.against import verdicts, with_baselines
     from bench.dryrun import describe_plan
     from bench.manifest import add_to_manifests
@@ -149,7 +156,7 @@ def run(
 
 
 def _with_precision(studies: list[Study], device: torch.device, reporter: Reporter) -> list[Study]:
-    """The studies with `auto` replaced by what it means here, which is said."""
+    """Return the studies with `auto` resolved for this device, and say why."""
     from bench.machine import has_fast_bf16
     from bench.precision import automatic, evidence
 
@@ -166,26 +173,26 @@ def _with_precision(studies: list[Study], device: torch.device, reporter: Report
 def _done(
     before: Sequence[CellStatus], after: Sequence[CellStatus], results: Path, n_failures: int
 ) -> str:
-    """What the command did, and what to do next; n_failures: what failed in this command alone."""
+    """Return a summary of the command and the next step; n_failures: of this command only."""
     pairs = [pair for pair in zip(before, after, strict=True) if not pair[1].failed]
     n_trained = sum(not old.trained and new.trained for old, new in pairs)
     n_made = sum(old.n_missing - new.n_missing for old, new in pairs)
     n_failed = sum(new.failed is not None for new in after) + n_failures
     named = "" if results == Path("results") else f" --results {results}"
     return (
-        f"{len(after)} cells in {results}: {n_trained} trained, {n_made} evaluations and checks "
+        f"{len(after)} runs in {results}: {n_trained} trained, {n_made} evaluations and checks "
         f"made, {n_failed} failed. Next: bench report{named}"
     )
 
 
 def _studies(options: dict[str, Any]) -> tuple[Suite, list[Study]]:
-    """The suite that the options start from, and its studies with what they change."""
+    """Return the suite that the options start from, and its studies with the options applied."""
     from bench.study import changed
     from bench.suite import load_suite
 
     on_digits = options["arch"] is None and options["dataset"] in (None, "digits")
     name = options.pop("suite") or ("digits" if on_digits else "cifar10")
     suite = load_suite(name, options.pop("size"))
-    if any(options[name] for name in ONE_STUDY):
+    if any(options[name] not in (None, ()) for name in ONE_STUDY):
         suite.only()
     return suite, [changed(study, **options) for study in suite.studies]

@@ -1,4 +1,4 @@
-"""What every command that computes begins with: device, progress, helpers."""
+"""Set up a command that computes: device, progress, worker processes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 def at_work(
     device: str, workers: int, quiet: bool
 ) -> Iterator[tuple[torch.device, Reporter, str, AbstractContextManager[None]]]:
-    """The device, the progress display, the command for the records, and helpers to be started."""
-    from bench.cluster.local import HELPER, die_with_parent, helpers
+    """Yield the device, the progress display, the command for the records, and the workers."""
     from bench.machine import choose_device, tune_process
     from bench.progress import Reporter
+    from bench.workers import HELPER, die_with_parent, helpers
 
     tune_process()
     chosen = choose_device(device)

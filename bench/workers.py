@@ -1,7 +1,7 @@
-"""Helper processes on this machine: the same command again, in the same results folder.
+"""Worker processes: the same command again, in the same results folder.
 
-Cells are claimed through files, so that the processes need to say nothing to each other; one that
-dies leaves its cell to the others.
+Workers claim runs through file locks and never talk to each other; if one dies, the others take
+over its run.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ import torch
 from bench.progress import Reporter
 
 HELPER = "ATBENCH_HELPER"
-"""Set in the environment of a helper process, to the command that it helps."""
+"""Environment variable of a worker process: the command that started it."""
 
 
 @contextmanager
 def helpers(
     n: int, arguments: Sequence[str], device: torch.device, reporter: Reporter
 ) -> Iterator[None]:
-    """`n` more processes of `bench ARGUMENTS` while the block runs; their lines are passed on.
+    """Run `n` more processes of `bench ARGUMENTS` while the block runs, and pass on their lines.
 
-    A GPU each, from the second on; on a CPU the cores are shared out. They end with the block,
-    and with this process however it ends.
+    Each gets the next GPU, or a share of the CPU cores. They end with the block and with this
+    process, even if it is killed.
     """
     threads = max(1, torch.get_num_threads() // (n + 1))
     if device.type == "cpu":
@@ -72,7 +72,7 @@ def _pass_on(process: subprocess.Popen[str], reporter: Reporter) -> None:
 
 
 def die_with_parent() -> None:
-    """In a helper: end when the process that started it does, even if that was killed."""
+    """In a worker: exit when the parent process ends, even if that was killed."""
     if HELPER not in os.environ:
         return
 
@@ -80,6 +80,6 @@ def die_with_parent() -> None:
         # unbuffered: Python cannot shut down while a thread holds a buffered reader
         while os.read(0, 1):
             pass
-        os._exit(1)  # the other end of the pipe is gone
+        os._exit(1)  # the parent closed its end of the pipe
 
     threading.Thread(target=watch, daemon=True).start()

@@ -1,1 +1,0 @@
-"""Where cells run: this process, or several on this machine."""
