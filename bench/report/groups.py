@@ -10,8 +10,8 @@ from typing import Any
 
 from bench.records import RunRecord
 from bench.report.masking import masking
-from bench.report.style import order
-from bench.report.units import ALARM
+from bench.report.published import method_order
+from bench.report.formatting import ALARM
 from bench.spec import slug
 
 _DIGITS = 9
@@ -116,7 +116,7 @@ def _groups(runs: Sequence[RunRecord]) -> list[Group]:
         for members in by_key.values()
     ]
     groups = [replace(g, label=marked(g.label, g.runs)) for g in _told_apart(groups)]
-    return sorted(groups, key=lambda g: (g.outside, order(g.method), g.label))
+    return sorted(groups, key=lambda g: (g.outside, method_order(g.method), g.label))
 
 
 def marked(label: str, runs: Sequence[RunRecord]) -> str:

@@ -1,13 +1,112 @@
-"""What the CAT paper says in its tables, with what is known to be wrong there, and on cost.
-
-Source of every value: "CAT: Customized Adversarial Training for Improved Robustness",
-arXiv 2002.06789v1. Fractions. None: the paper gives no value.
-"""
+"""What papers print beside our numbers: read from the published.toml of each paper's folder."""
 
 from __future__ import annotations
 
+import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
 
+from bench.eps import parse_eps
+from bench.errors import ConfigError
+from bench.papers import papers
+
+REFERENCE = "madry"
+"""The method that costs are relative to: plain adversarial training by PGD."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedRow:
+    """The accuracies that a paper prints for one method; fractions, None where it prints none."""
+
+    arch: str
+    """The network of that row."""
+    clean: float | None = None
+    pgd: float | None = None
+    """PGD; with how many steps, `caveat` and the notes say."""
+    cw: float | None = None
+    notes: tuple[str, ...] = ()
+    """What a reader must know before comparing with it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedTable:
+    """One paper's published.toml."""
+
+    paper: str
+    """Name of the plug-in."""
+    source: str
+    dataset: str
+    arch: str
+    eps: float
+    origin: str
+    """Data set and network, as a heading says them: `CIFAR-10, WRN-34-10`."""
+    rows: Mapping[str, PublishedRow]
+    """Method -> row, in the paper's order."""
+    order: tuple[str, ...]
+    """Methods in the order of every table and figure."""
+    own: tuple[str, ...] = ()
+    """The paper's own methods."""
+    caveat: str = ""
+    """What to know before comparing with any row."""
+    cost_claim: str = ""
+    """A sentence on what the own methods cost relative to REFERENCE."""
+    leaderboards: str = ""
+    """A sentence on the paper's models in public leaderboards."""
+    suites: tuple[str, ...] = ()
+    """Suites that Table 3 reports."""
+    styles: Mapping[str, tuple[str, str, str]]
+    """Method -> name of a colour, marker, dash."""
+
+    def differences(self, dataset: str, arch: str, eps: float | None) -> list[str]:
+        """Return in which ways a setting is not the paper's; empty where it is the same."""
+        pairs = {
+            "another data set": dataset != self.dataset,
+            "another network": arch != self.arch,
+            "another eps": eps is None or abs(eps - self.eps) > 1e-6,
+        }
+        return [text for text, differs in pairs.items() if differs]
+
+
+def published_tables() -> tuple[PublishedTable, ...]:
+    """Return the published.toml of every paper that has one, by the paper's name."""
+    found = [(paper.name, paper.folder / "published.toml") for paper in papers()]
+    return tuple(_read(name, path) for name, path in found if path.is_file())
+
+
+def method_order(method: str) -> tuple[int, str]:
+    """Return the sort key of a method: the papers' order first, then by name."""
+    names = [name for table in published_tables() for name in table.order]
+    return (names.index(method) if method in names else len(names), method)
+
+
+@cache
+def _read(paper: str, path: Path) -> PublishedTable:
+    content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    table = content.pop("table3", {})
+    content.pop("reference", None)
+    order = tuple(content.pop("order", table))
+    rows = {name: PublishedRow(**_tuples(row)) for name, row in table.items()}
+    try:
+        return PublishedTable(
+            paper=paper,
+            rows={name: rows[name] for name in (*order, *rows) if name in rows},
+            order=order,
+            eps=parse_eps(str(content.pop("eps"))),
+            styles={name: tuple(style) for name, style in content.pop("styles", {}).items()},
+            **_tuples(content),
+        )
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: missing or unknown key: {error}") from None
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+# What follows is the old form of the CAT paper's values, for modules that are not moved yet.
 SOURCE = "arXiv 2002.06789, Table 3"
 DATASET = "cifar10"
 ARCH = "wrn-34-10"
@@ -15,8 +114,6 @@ EPS = 8 / 255
 ORIGIN = "CIFAR-10, WRN-34-10, eps 8/255"
 CAT = ("cat-ce", "cat-mix")
 """Registry names of the paper's own methods."""
-REFERENCE = "madry"
-"""The method that the paper measures their cost against."""
 COST_CLAIM = "The CAT paper (arXiv 2002.06789) claims that CAT costs what Madry AT costs."
 
 
