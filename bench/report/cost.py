@@ -14,9 +14,9 @@ from statistics import fmean
 from typing import Any
 
 from bench.records import RunRecord
-from bench.report.aggregate import Section
 from bench.report.groups import Group, training_values
 from bench.report.published import REFERENCE
+from bench.report.rows import Section
 
 _COUNTS = ("forward_per_image", "backward_per_image", "first_layer_per_image")
 

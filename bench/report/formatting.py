@@ -49,3 +49,8 @@ def superscript(numbers: Sequence[int]) -> str:
 def counted(n: int, noun: str) -> str:
     """Return `1 run` or `2 runs`."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return `pgd-20, cw and autoattack`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from bench.records import RunRecord
+from bench.records import EvaluationRecord, RunRecord
 
 COLUMNS = (
     *("run_id", "kind", "method", "arch", "dataset", "seed"),
@@ -33,6 +33,8 @@ class ResultsFrame:
     runs: tuple[RunRecord, ...]
     evaluations: pd.DataFrame
     """One row per evaluation, with the columns COLUMNS; its index counts the rows of `outcomes`."""
+    records: tuple[EvaluationRecord, ...]
+    """Of the rows, for what the columns do not hold: warnings, labels, parts of AutoAttack."""
     images: np.ndarray
     """(n,) dataset indices with an outcome in any evaluation, ascending."""
     outcomes: dict[Outcome, np.ndarray]
@@ -69,6 +71,7 @@ def results_frame(runs: Iterable[RunRecord]) -> ResultsFrame:
     return ResultsFrame(
         runs=runs,
         evaluations=pd.DataFrame(rows, columns=list(COLUMNS)),
+        records=tuple(e for _, e in found),
         images=images,
         outcomes=outcomes,
     )

@@ -8,8 +8,8 @@ from typing import Any
 
 from bench.provenance import UNKNOWN, canonical
 from bench.records import EvaluationRecord, RunRecord
-from bench.report.aggregate import Section, in_table
-from bench.report.verdict import listed
+from bench.report.formatting import listed
+from bench.report.rows import Section
 
 UNRECORDED = "The revision of the code was not recorded."
 _CAVEAT = "differences between these rows may come from the code"
@@ -49,12 +49,10 @@ class MadeBy:
 
 
 def section_code(section: Section, last: bool = True) -> list[str]:
-    """Of a table's trainings, and of the evaluations in it; `last`: has last checkpoints."""
+    """Return which code made a table's trainings and evaluations; `last`: has last checkpoints."""
+    wanted = {id(section.frame.records[position]) for position in section.positions(last=last)}
     rows = [(group.label, group.runs) for group in section.groups]
-    return code_facts(
-        rows,
-        lambda e: in_table(e, section.setting) and (last or e.spec.checkpoint != "last"),
-    )
+    return code_facts(rows, lambda evaluation: id(evaluation) in wanted)
 
 
 def code_facts(

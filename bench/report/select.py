@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -54,10 +54,18 @@ def outcomes(frame: ResultsFrame, rows: pd.DataFrame, kind: Outcome = "correct")
     Evaluations that overlap (another seed, more images) count as restarts: an image is correct
     if it is correct in all that have it.
     """
-    found = frame.outcomes[kind][rows.index.to_numpy()]
+    return outcomes_at(frame, rows.index.to_numpy(), kind)
+
+
+def outcomes_at(
+    frame: ResultsFrame, positions: Sequence[int] | np.ndarray, kind: Outcome = "correct"
+) -> ImageOutcomes:
+    """Return the same for the evaluations at some rows of the frame."""
+    found = frame.outcomes[kind][positions]
     known = (found != UNKNOWN).any(axis=0)
+    expected = (frame.records[position].spec.n_examples for position in positions)
     return ImageOutcomes(
         index=frame.images[known],
         correct=(found != 0).all(axis=0)[known],
-        n_expected=int(rows["n_expected"].max()) if len(rows) else 0,
+        n_expected=max(expected, default=0),
     )

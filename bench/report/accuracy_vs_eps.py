@@ -1,0 +1,235 @@
+"""Robust accuracy against eps: the numbers of each method's curve, its .csv and the figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from bench.report.accuracy import AccuracyEstimate, mean_accuracy
+from bench.report.columns import number
+from bench.report.export import fitted, legend_label
+from bench.report.formatting import eps_text, span
+from bench.report.groups import Group, Setting
+from bench.report.published import method_order
+from bench.report.rows import MOST, SPLIT, Section, by_robustness
+from bench.report.select import EPS_DIGITS, outcomes_at, select
+from bench.report.style import Style, styles
+from bench.report.titles import CW, PGD, TITLES
+from bench.spec import CHECKPOINTS, GIVEN
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+ATTACKS = (PGD, CW)
+"""Attacks with a panel, where any run has them."""
+_PANEL_INCHES = (3.1, 3.1)
+"""Two panels and the legend fit the width of a page, so that the print keeps its font size."""
+_LABEL_FRACTION = 0.17
+"""Least distance of two labels on the eps axis, in units of its length."""
+_LEGEND_ROWS = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One method under one attack."""
+
+    label: str
+    method: str
+    attack: str
+    checkpoint: str
+    points: Mapping[float, AccuracyEstimate]
+    """eps -> accuracy, by rising eps; at eps 0 without an attack."""
+    positions: tuple[int, ...]
+    """Of its evaluations in the frame."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the legend."""
+        return legend_label(f"{self.label} (last)" if self.checkpoint == "last" else self.label)
+
+
+def curves(section: Section) -> list[Curve]:
+    """Return the curve of every method that has the attack at any eps above 0, by attack."""
+    ids = {run.run_id for group in section.groups for run in group.runs}
+    table = select(section.frame, run_ids=ids, norm=section.setting.norm, split=SPLIT)
+    by_run = {
+        (str(run_id), str(checkpoint)): found
+        for (run_id, checkpoint), found in table.groupby(["run_id", "checkpoint"], sort=False)
+    }
+    found = [
+        _curve(group, attack, section, by_run) for attack in ATTACKS for group in section.groups
+    ]
+    return [curve for curve in found if curve is not None]
+
+
+def drawn(section: Section, found: Sequence[Curve]) -> list[Curve]:
+    """Return those of the MOST most robust methods: more lines are a tangle."""
+    labels = {curve.label for curve in found}
+    most = [label for label in by_robustness(section) if label in labels][:MOST]
+    return [curve for curve in found if curve.label in most]
+
+
+def _curve(
+    group: Group, attack: str, section: Section, by_run: Mapping[tuple[str, str], pd.DataFrame]
+) -> Curve | None:
+    """Return the best checkpoint's curve; the last one's where only that was attacked."""
+    for checkpoint in (*CHECKPOINTS, GIVEN):
+        runs = [by_run.get((run.run_id, checkpoint)) for run in group.runs]
+        # runs that were never attacked this way would move only the point at eps 0
+        attacked = [
+            (run, own[own["eps"] > 0])
+            for run in runs
+            if run is not None and len(own := run[run["attack"] == attack])
+        ]
+        if not any(len(own) for _, own in attacked):
+            continue
+        frame, seeds = section.frame, dict[float, list[list[int]]]()
+        for _, own in attacked:
+            for eps, at in own.groupby(own["eps"].round(EPS_DIGITS)):
+                seeds.setdefault(float(str(eps)), []).append(at.index.tolist())
+        clean = [outcomes_at(frame, run.index.to_numpy(), "clean") for run, _ in attacked]
+        points = {0.0: mean_accuracy(clean)} | {
+            eps: mean_accuracy([outcomes_at(frame, positions) for positions in seeds[eps]])
+            for eps in sorted(seeds)
+        }
+        return Curve(
+            label=group.label,
+            method=group.method,
+            attack=attack,
+            checkpoint=checkpoint,
+            points={eps: cell for eps, cell in points.items() if cell.value is not None},
+            positions=tuple(p for _, own in attacked for p in own.index.tolist()),
+        )
+    return None
+
+
+def curve_csv(found: Sequence[Curve]) -> pd.DataFrame:
+    """Return a row per point; fractions."""
+    return pd.DataFrame(
+        {
+            "method": curve.label,
+            "checkpoint": curve.checkpoint,
+            "attack": curve.attack,
+            "eps": number(eps, "%.9g"),
+            "accuracy": number(cell.value, "%.6f"),
+            "low": number(cell.low, "%.6f"),
+            "high": number(cell.high, "%.6f"),
+            "std": number(cell.std, "%.6f"),
+            "n": min(cell.n),
+            "n_seeds": len(cell.n),
+        }
+        for curve in found
+        for eps, cell in curve.points.items()
+    )
+
+
+def draw_curves(found: Sequence[Curve], setting: Setting) -> Figure:
+    """Draw one panel per attack, with one legend to the right of them."""
+    from matplotlib.figure import Figure
+
+    attacks = [attack for attack in ATTACKS if any(c.attack == attack for c in found)]
+    width, height = _PANEL_INCHES
+    order = {curve.name: (method_order(curve.method), curve.label) for curve in found}
+    n_columns = 1 + (len(order) - 1) // _LEGEND_ROWS
+    legend_width = n_columns * (0.7 + 0.075 * max(map(len, order)))
+    total = width * len(attacks) + legend_width
+    size = (total, max(height, 1.2 + 0.21 * min(len(order), _LEGEND_ROWS)))
+    figure = Figure(figsize=size, layout="constrained")
+    look = styles(curve.label for curve in found)
+    panels = figure.subplots(1, len(attacks), sharey=True, squeeze=False)[0]
+    radii = sorted({eps for curve in found for eps in curve.points})
+    handles = {}
+    for axes, attack in zip(panels, attacks, strict=True):
+        for curve in (c for c in found if c.attack == attack):
+            handles[curve.name] = _line(axes, curve, look[curve.label])
+        _axis(axes, radii, setting)
+        axes.set_title(TITLES[attack])
+    panels[0].set_ylabel("accuracy on test images (%)")
+    figure.suptitle(fitted(_title(found, setting), total), fontsize=9.0)
+    names = sorted(handles, key=order.__getitem__)
+    figure.legend(
+        [handles[name] for name in names],
+        names,
+        loc="outside right center",
+        frameon=False,
+        ncols=n_columns,
+        handlelength=2.8,
+    )
+    return figure
+
+
+def _line(axes: Axes, curve: Curve, style: Style) -> object:
+    cells = list(curve.points.values())
+    values = [cell.value or 0.0 for cell in cells]
+    limits = [error_limits(cell) for cell in cells]
+    container = axes.errorbar(
+        list(curve.points),
+        [100 * value for value in values],
+        yerr=[
+            [100 * (v - low) for v, (low, _) in zip(values, limits, strict=True)],
+            [100 * (high - v) for v, (_, high) in zip(values, limits, strict=True)],
+        ],
+        label=curve.name,
+        color=style.colour,
+        marker=style.marker,
+        linestyle=style.dash,
+        linewidth=1.4,
+        markersize=5.0,
+        markeredgecolor="white",
+        markeredgewidth=0.5,
+        elinewidth=0.9,
+        capsize=1.8,
+    )
+    return container[0]  # the line without its error bars
+
+
+def error_limits(cell: AccuracyEstimate) -> tuple[float, float]:
+    """Return the ends of an error bar: Wilson's interval, or one standard deviation over seeds."""
+    value = cell.value or 0.0
+    if cell.std is not None:
+        return value - cell.std, value + cell.std
+    return value if cell.low is None else cell.low, value if cell.high is None else cell.high
+
+
+def _axis(axes: Axes, radii: Sequence[float], setting: Setting) -> None:
+    """Set the same scale in every panel, so that attacks can be compared by eye."""
+    margin = 0.04 * radii[-1]
+    axes.set_xlim(-margin, radii[-1] + margin)
+    axes.set_ylim(-3, 103)
+    axes.set_yticks(range(0, 101, 20))
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    ticks = _spaced(radii, _LABEL_FRACTION * radii[-1])
+    axes.set_xticks(radii, minor=True)
+    axes.set_xticks(ticks, [_tick(eps) for eps in ticks])
+    axes.set_xlabel(r"$L_\infty$ radius $\epsilon$ (pixel range [0, 1])", parse_math=True)
+    if 0 < setting.eps <= radii[-1]:
+        axes.axvline(setting.eps, color="#999999", linewidth=0.8, linestyle=":", zorder=0)
+
+
+def _spaced(radii: Sequence[float], distance: float) -> list[float]:
+    """Return as many radii as have room for a label, always with the largest and smallest."""
+    kept = [radii[-1]]
+    for eps in reversed(radii[:-1]):
+        if kept[-1] - eps >= distance and (eps == radii[0] or eps - radii[0] >= distance):
+            kept.append(eps)
+    return sorted({*kept, radii[0]})
+
+
+def _tick(eps: float) -> str:
+    text = eps_text(eps)
+    return f"{text}\n{eps:.3f}" if "/" in text else text
+
+
+def _title(found: Sequence[Curve], setting: Setting) -> list[str]:
+    cells = [cell for curve in found for cell in curve.points.values()]
+    several = any(cell.std is not None for cell in cells)
+    bars = "95% interval (Wilson)" + (", or standard deviation over seeds" if several else "")
+    parts = [setting.dataset, setting.arch, setting.recipe and f"recipe {setting.recipe}"]
+    dotted = f"dotted: training radius {eps_text(setting.eps)}" if setting.arch else ""
+    details = (f"n = {span([n for cell in cells for n in cell.n])} images", f"bars: {bars}", dotted)
+    return [", ".join(part for part in parts if part), "; ".join(part for part in details if part)]

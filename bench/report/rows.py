@@ -1,0 +1,452 @@
+"""The rows of Table 3: one per method and checkpoint, every number of a row on the same images.
+
+Legend: n images. Numbers are fractions; percent is made when a table is written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from bench.errors import RecordError
+from bench.records import EvaluationRecord, RunRecord
+from bench.report.accuracy import (
+    AccuracyEstimate,
+    ImageOutcomes,
+    common,
+    difference,
+    lowest_seen,
+    mean_accuracy,
+    of_images,
+    over_seeds,
+    restricted,
+    shared,
+    worst_case,
+)
+from bench.report.frame import ResultsFrame, results_frame
+from bench.report.groups import Group, Setting, group_runs, shown
+from bench.report.masking import Masking, masking
+from bench.report.select import outcomes_at, select
+from bench.report.titles import AUTOATTACK, CLEAN, CORE, PGD
+from bench.spec import CHECKPOINTS, GIVEN
+
+SPLIT = "test"
+MASKING_GAP = 0.05
+"""PGD-20 minus AutoAttack above this marks a row. AutoAttack's authors found 1 to 6 points for
+most adversarially trained models, and 24 to 32 for models whose gradients mislead PGD."""
+MOST = 30
+"""Methods of a setting that are drawn and compared in pairs: of more, the most robust."""
+AttackId = tuple[str, str]
+"""An attack's name and its parameters as JSON."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointOutcomes:
+    """The seeds that have every one of some attacks, on the images that all of these share."""
+
+    runs: tuple[RunRecord, ...]
+    index: np.ndarray
+    """(n,) dataset indices, ascending."""
+    n_correct: np.ndarray
+    """(n,) in how many of the seeds the image is correct under all of the attacks."""
+
+    def at(self, index: np.ndarray) -> np.ndarray:
+        """Return (m,) `n_correct` of the images `index`, all of which must be here."""
+        return of_images(self.n_correct, self.index, index)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedOutcomes:
+    """One training's checkpoint, image by image."""
+
+    run: RunRecord
+    positions: tuple[int, ...]
+    """Of its evaluations in the frame."""
+    clean: ImageOutcomes
+    attacks: Mapping[str, ImageOutcomes]
+    """By label."""
+    after: Mapping[str, ImageOutcomes]
+    """By label: correct under the attack, whether or not without it; transferred attacks only."""
+
+    def has(self, labels: Iterable[str]) -> bool:
+        """Whether every attack has the outcome of any image."""
+        return all(label in self.attacks and len(self.attacks[label].index) for label in labels)
+
+    def at(self, index: np.ndarray) -> SeedOutcomes:
+        """Return the outcomes of only the images of `index`, except `after`."""
+        attacks = {label: restricted(found, index) for label, found in self.attacks.items()}
+        return replace(self, clean=restricted(self.clean, index), attacks=attacks)
+
+    def by_label(self, labels: Iterable[str]) -> list[ImageOutcomes]:
+        return [self.clean if label == CLEAN else self.attacks[label] for label in labels]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointOutcomes:
+    """What is on record of one checkpoint of one method, an entry per seed."""
+
+    group: Group
+    checkpoint: str
+    """best, last or given; empty where nothing was evaluated."""
+    frame: ResultsFrame
+    seeds: tuple[SeedOutcomes, ...] = ()
+
+    @cached_property
+    def evaluations(self) -> list[EvaluationRecord]:
+        return [self.frame.records[position] for seed in self.seeds for position in seed.positions]
+
+    @cached_property
+    def attacks(self) -> tuple[str, ...]:
+        """Labels of the attacks with an outcome of any image in any seed."""
+        found = {label for seed in self.seeds for label in seed.attacks if seed.has([label])}
+        return tuple(sorted(found, key=core_first))
+
+    def index(self, joins: Sequence[str]) -> np.ndarray:
+        """Return (n,) the images that all of its evaluations under the attacks `joins` share."""
+        parts = [
+            *(seed.clean for seed in self.seeds if len(seed.clean.index)),
+            *(seed.attacks[name] for seed in self.seeds for name in joins if seed.has([name])),
+        ]
+        return shared(parts) if parts else _no_images()
+
+    @cached_property
+    def _joint(self) -> dict[tuple[str, ...], JointOutcomes]:
+        """By attacks: one method is compared with many others under the same ones."""
+        return {}
+
+    def joint(self, attacks: tuple[str, ...]) -> JointOutcomes:
+        """Return the seeds that have every attack: others would meet a weaker adversary.
+
+        Raises RecordError where no seed has them all.
+        """
+        if attacks not in self._joint:
+            whole = [s for s in self.seeds if all(a in (CLEAN, *s.attacks) for a in attacks)]
+            if not whole:
+                raise RecordError(f"no seed of {self.group.label} has all of {', '.join(attacks)}")
+            found = [worst_case(seed.by_label(attacks)) for seed in whole]
+            index = shared(found)
+            self._joint[attacks] = JointOutcomes(
+                runs=tuple(seed.run for seed in whole),
+                index=index,
+                n_correct=np.sum([one.at(index) for one in found], axis=0),
+            )
+        return self._joint[attacks]
+
+
+def _no_images() -> np.ndarray:
+    return np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRow:
+    """One checkpoint of one method. An estimate is None where no run has the evaluation.
+
+    All estimates but those of `whole` and `after` are on the images of `index`.
+    """
+
+    found: CheckpointOutcomes
+    index: np.ndarray = field(default_factory=_no_images, compare=False)
+    """(n,) dataset indices of the row's images, ascending."""
+    clean: AccuracyEstimate | None = None
+    attacks: Mapping[str, AccuracyEstimate] = field(default_factory=dict)
+    """By the attack's label, at the setting's eps."""
+    whole: Mapping[str, AccuracyEstimate] = field(default_factory=dict)
+    """By label, with `clean`: on every evaluated image."""
+    after: Mapping[str, AccuracyEstimate] = field(default_factory=dict)
+    """Transferred attacks by label: accuracy that counts images misclassified without an attack."""
+    worst: AccuracyEstimate | None = None
+    """None where the row lacks one of the attacks that the table's worst case joins."""
+    worst_over: tuple[str, ...] = ()
+    """Labels of the attacks that `worst` joins: the table's, or none."""
+    lowest: AccuracyEstimate | None = None
+    """Images that survive every attack that was run on them; never above `worst`."""
+    lowest_over: tuple[str, ...] = ()
+    """Labels of the attacks that `lowest` joins, with those that only some seeds have."""
+    gap: AccuracyEstimate | None = None
+    """PGD-20 minus AutoAttack."""
+    warnings: tuple[str, ...] = ()
+    """What the evaluator noticed about the model or the attacks, each once."""
+    masking: Masking = field(default_factory=lambda: Masking(findings=()))
+    """The checks for masked gradients, at the setting's eps."""
+
+    @property
+    def group(self) -> Group:
+        return self.found.group
+
+    @property
+    def checkpoint(self) -> str:
+        return self.found.checkpoint
+
+    @property
+    def n_seeds(self) -> int:
+        """Runs with an evaluation of this checkpoint."""
+        return len(self.found.seeds)
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether the gap is so large that PGD-20 must not be believed."""
+        return self.gap is not None and (self.gap.value or 0.0) > MASKING_GAP
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether the row has any number."""
+        return bool(self.checkpoint)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Section:
+    """One table: the methods of one setting. Compared by identity."""
+
+    setting: Setting
+    groups: tuple[Group, ...]
+    rows: tuple[TableRow, ...]
+    attacks: tuple[str, ...]
+    """Labels of the attacks without a column of their own."""
+    worst_over: tuple[str, ...]
+    """Labels of the attacks that the worst case of every row joins."""
+    index: np.ndarray
+    """(n,) the images of most rows; empty where nothing was evaluated."""
+    frame: ResultsFrame
+    """Of all settings."""
+
+    @property
+    def main_rows(self) -> list[TableRow]:
+        """Evaluated rows of best checkpoints and outside models."""
+        return [row for row in self.rows if row.evaluated and row.checkpoint != "last"]
+
+    def positions(self, *, last: bool = True) -> list[int]:
+        """Return the rows of the frame that the table is made of; `last`: last checkpoints too."""
+        return [
+            position
+            for row in self.rows
+            if last or row.checkpoint != "last"
+            for seed in row.found.seeds
+            for position in seed.positions
+        ]
+
+
+def sections(runs: Iterable[RunRecord], worst_over: tuple[str, ...] | None = None) -> list[Section]:
+    """Return a section per setting: data set, network, recipe, norm and training eps.
+
+    `worst_over`: labels of the attacks that the worst case joins, in place of each table's own.
+    """
+    runs = list(runs)
+    frame = results_frame(runs)
+    return [_section(frame, setting, groups, worst_over) for setting, groups in group_runs(runs)]
+
+
+def by_robustness(section: Section) -> list[str]:
+    """Return the labels of the groups by their main rows' worst case, the most robust first."""
+    worst = {
+        row.group.label: row.worst.value or 0.0
+        for row in section.rows
+        if row.worst is not None and row.checkpoint != "last"
+    }
+    labels = [group.label for group in section.groups]
+    return sorted(labels, key=lambda label: -worst.get(label, -1.0))
+
+
+def status(run: RunRecord) -> str:
+    """Return what kept a run from its end, in words; empty where nothing did."""
+    if run.status == "failed":
+        error = str((run.train or {}).get("error") or "no reason recorded")
+        return f"failed: {' '.join(error.split())}"
+    if run.status == "unfinished":
+        n_epochs = run.spec.get("recipe", {}).get("epochs", "?")
+        return f"unfinished: {len(run.history)} of {n_epochs} epochs"
+    if run.status != "done":
+        return run.status
+    return "" if run.evaluations else "not evaluated"
+
+
+def core_first(label: str) -> tuple[int, str]:
+    """Return the sort key of attack labels: those with a column of their own, others by name."""
+    return (CORE.index(label) if label in CORE else len(CORE), label)
+
+
+def attack_labels(specs: Iterable[AttackId]) -> dict[AttackId, str]:
+    """Return a label for each attack: its name; with other parameters, also those that differ."""
+    counts = Counter(specs)
+    labels: dict[AttackId, str] = {}
+    first: dict[str, dict[str, Any]] = {}
+    for attack in sorted(counts, key=lambda attack: (attack[0], -counts[attack], attack[1])):
+        name, params = attack[0], json.loads(attack[1])
+        base = first.setdefault(name, params)
+        changed = [k for k in sorted({*params, *base}) if params.get(k) != base.get(k)]
+        suffix = ", ".join(f"{k}={shown(params.get(k))}" for k in changed)
+        labels[attack] = f"{name} ({suffix})" if suffix else name
+    return labels
+
+
+def checkpoints(
+    frame: ResultsFrame, setting: Setting, groups: Sequence[Group]
+) -> dict[str, list[CheckpointOutcomes]]:
+    """Return what is on record of each group at the setting's eps: label -> its checkpoints.
+
+    A group with any evaluation has an entry for best and last, one without has a single empty one.
+    """
+    ids = {run.run_id for group in groups for run in group.runs}
+    table = select(frame, run_ids=ids, eps=setting.eps, norm=setting.norm, split=SPLIT)
+    keys = list(zip(table["attack"], table["params"], strict=True))
+    labels = attack_labels(key for key in keys if key[0] != CLEAN) | {
+        key: CLEAN for key in keys if key[0] == CLEAN
+    }
+    where: dict[str, dict[str, dict[str, list[int]]]] = {}
+    for position, run_id, checkpoint, key in zip(
+        table.index.tolist(), table["run_id"], table["checkpoint"], keys, strict=True
+    ):
+        by_label = where.setdefault(run_id, {}).setdefault(checkpoint, {})
+        by_label.setdefault(labels[key], []).append(position)
+    result = {}
+    for group in groups:
+        present = {name for run in group.runs for name in where.get(run.run_id, ())}
+        usual = () if group.outside or not present else CHECKPOINTS
+        wanted = [c for c in (*CHECKPOINTS, GIVEN) if c in present or c in usual]
+        result[group.label] = [
+            CheckpointOutcomes(
+                group=group,
+                checkpoint=checkpoint,
+                frame=frame,
+                seeds=tuple(
+                    _seed(frame, run, found)
+                    for run in group.runs
+                    if (found := where.get(run.run_id, {}).get(checkpoint))
+                ),
+            )
+            for checkpoint in wanted or [""]
+        ]
+    return result
+
+
+def _seed(frame: ResultsFrame, run: RunRecord, found: Mapping[str, list[int]]) -> SeedOutcomes:
+    every = sorted(position for positions in found.values() for position in positions)
+    attacks = {label: positions for label, positions in found.items() if label != CLEAN}
+    after = {
+        label: outcomes_at(frame, recorded, "after")
+        for label, positions in attacks.items()
+        if (recorded := [p for p in positions if frame.records[p].after is not None])
+    }
+    return SeedOutcomes(
+        run=run,
+        positions=tuple(every),
+        clean=outcomes_at(frame, every, "clean"),
+        attacks={label: outcomes_at(frame, positions) for label, positions in attacks.items()},
+        after={label: one for label, one in after.items() if len(one.index)},
+    )
+
+
+def _section(
+    frame: ResultsFrame,
+    setting: Setting,
+    groups: Sequence[Group],
+    worst_over: tuple[str, ...] | None,
+) -> Section:
+    by_group = checkpoints(frame, setting, groups)
+    found = [one for group in groups for one in by_group[group.label]]
+    joins = _joins(found) if worst_over is None else worst_over
+    index = _common_index(found, joins)
+    labels = {label for one in found for seed in one.seeds for label in seed.attacks}
+    return Section(
+        setting=setting,
+        groups=tuple(groups),
+        rows=tuple(_row(one, setting, joins, index) for one in found),
+        attacks=tuple(sorted(labels - set(CORE))),
+        worst_over=joins,
+        index=index,
+        frame=frame,
+    )
+
+
+def _joins(found: Sequence[CheckpointOutcomes]) -> tuple[str, ...]:
+    """Return the attacks of the worst case: those of CORE that half of the attacked rows have.
+
+    Of best checkpoints and outside models. Where these have none of CORE, what most rows have.
+    """
+    attacked = [one for one in found if one.attacks]
+    main = [one for one in attacked if one.checkpoint != "last"] or attacked
+    joins = tuple(
+        name for name in CORE if 2 * sum(name in one.attacks for one in main) >= len(main) > 0
+    )
+    return joins or _usual([one.attacks for one in main])
+
+
+def _usual(names: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the most frequent set of attacks; of ties the largest."""
+    counts = Counter(names)
+    return max(counts, key=lambda one: (counts[one], len(one), one), default=())
+
+
+def usual_lowest(section: Section) -> tuple[str, ...]:
+    """Return the attacks that "Lowest seen" joins in most rows, last checkpoints aside."""
+    found = [row for row in section.rows if row.lowest_over]
+    main = [row for row in found if row.checkpoint != "last"] or found
+    return _usual([row.lowest_over for row in main])
+
+
+def _common_index(found: Sequence[CheckpointOutcomes], joins: Sequence[str]) -> np.ndarray:
+    """Return (n,) the images of most rows that have all of `joins`; of ties the larger set.
+
+    So an evaluation that is not finished leaves the other rows as they are.
+    """
+    whole = [one for one in found if set(joins) <= set(one.attacks)] or found
+    sets = [index for one in whole if len(index := one.index(joins))]
+    counts = Counter(index.tobytes() for index in sets)
+    most = max(sets, key=lambda index: (counts[index.tobytes()], len(index)), default=None)
+    return _no_images() if most is None else most
+
+
+def _row(
+    one: CheckpointOutcomes, setting: Setting, joins: tuple[str, ...], common_index: np.ndarray
+) -> TableRow:
+    if not one.checkpoint:
+        return TableRow(found=one)
+    index = one.index(joins)
+    if len(common(common_index, index)) == len(common_index) > 0:
+        index = common_index
+    seeds = [seed.at(index) for seed in one.seeds]
+    # a seed that lacks an attack would be judged by a weaker adversary than the others
+    own = [label for label in joins if label in one.attacks]
+    even = [seed for seed in seeds if seed.has(own)]
+    lowest_over = tuple(name for name in one.attacks if any(seed.has([name]) for seed in even))
+    worst = [worst_case([seed.attacks[name] for name in own]) for seed in even if own]
+    judged = bool(worst) and len(own) == len(joins)
+    lowest = [lowest_seen(list(seed.attacks.values()), index) for seed in even]
+    return TableRow(
+        found=one,
+        index=index,
+        clean=mean_accuracy([seed.clean for seed in seeds]) if seeds else None,
+        attacks=_estimates([seed.attacks for seed in seeds]),
+        whole=_estimates([{CLEAN: seed.clean, **seed.attacks} for seed in one.seeds]),
+        after=_estimates([seed.after for seed in seeds]),
+        worst=mean_accuracy(worst) if judged else None,
+        worst_over=joins if judged else (),
+        lowest=mean_accuracy(lowest) if lowest_over else None,
+        lowest_over=lowest_over,
+        gap=_gap(seeds),
+        warnings=tuple(dict.fromkeys(text for e in one.evaluations for text in e.warnings)),
+        masking=masking(one.group.runs, one.checkpoint, setting.eps),
+    )
+
+
+def _estimates(seeds: Sequence[Mapping[str, ImageOutcomes]]) -> dict[str, AccuracyEstimate]:
+    """Return the accuracies by label, over the seeds that have it."""
+    names = sorted({label for seed in seeds for label in seed}, key=core_first)
+    return {name: mean_accuracy([seed[name] for seed in seeds if name in seed]) for name in names}
+
+
+def _gap(seeds: Sequence[SeedOutcomes]) -> AccuracyEstimate | None:
+    pairs = [
+        (seed.attacks[PGD], seed.attacks[AUTOATTACK])
+        for seed in seeds
+        if PGD in seed.attacks and AUTOATTACK in seed.attacks
+    ]
+    if not pairs:
+        return None
+    n_expected = max(min(a.n_expected, b.n_expected) for a, b in pairs)
+    return over_seeds([difference(a, b) for a, b in pairs], n_expected)

@@ -1,0 +1,397 @@
+"""Table 3: clean and robust accuracy of every method of a setting, its notes and its .csv."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import pandas as pd
+
+from bench.errors import RecordError
+from bench.records import EvaluationRecord, Records, RunRecord
+from bench.report import columns
+from bench.report.accuracy_vs_eps import Curve
+from bench.report.columns import (
+    FULL,
+    LOWEST,
+    ROBUST,
+    Column,
+    accuracy_text,
+    counted_attacks,
+    full_labels,
+    group_status,
+    setting_cells,
+)
+from bench.report.cost import costs
+from bench.report.export import Bold, Notes, Table, markdown, plain
+from bench.report.formatting import MISSING, counted, eps_both, eps_text, listed, percent, span
+from bench.report.groups import Group, Setting, short, shown, training_values, varying
+from bench.report.published import REFERENCE, published_tables
+from bench.report.revisions import section_code
+from bench.report.rows import SPLIT, Section, TableRow, sections, status, usual_lowest
+from bench.report.select import same_eps
+from bench.report.titles import CLEAN, CORE
+from bench.spec import PRECISIONS
+
+FP32 = PRECISIONS[0]
+SHOWN_WARNINGS = 3
+"""Warnings that a row's note quotes."""
+UNEQUAL = 1.5
+"""Images of the largest class to those of the smallest above which balanced means are shown."""
+_ABSOLUTE = r"(?:^|(?<=[\s:=,]))/(?:[^\s,]*/)?"
+"""The folders before the name at the end of an absolute path."""
+
+
+def require(records: Records, results: str | Path) -> None:
+    """Raise RecordError where `results` holds no record."""
+    if len(records):
+        return
+    found = f" but {len(records.damaged)} damaged files" if records.damaged else ""
+    raise RecordError(
+        f"no records in {results}{found}: make some with `bench run`, or name another folder "
+        "with --results"
+    )
+
+
+def title(setting: Setting) -> str:
+    """Return `digits, cnn, recipe common, eps 8/255 (0.0314)`."""
+    parts = [setting.dataset, setting.arch or "models from outside"]
+    parts += [f"recipe {setting.recipe}"] if setting.recipe else []
+    parts += [f"eps {eps_both(setting.eps)}"] if setting.eps >= 0 else []
+    return ", ".join(parts)
+
+
+def main_table(section: Section) -> Table:
+    """Return Table 3: a row per method and checkpoint."""
+    own = [*columns.COLUMNS, *columns.paper_columns(section.setting)]
+    notes, previous, lines = Notes(), None, []
+    for row in section.rows:
+        first = row.group is not previous
+        previous = row.group
+        name = row.group.label if first else ""
+        head = [f"{name}{notes.mark(*_states(row.group))}" if first else ""]
+        head.append(MISSING if row.group.outside or not row.evaluated else row.checkpoint)
+        head[0 if row.group.outside else 1] += notes.mark(*_doubts(row))
+        lines.append([*head, *(_cell(c, row, section, notes, first) for c in own if c.title)])
+    heads = ["Method", "Checkpoint", *(column.title for column in own if column.title)]
+    return _table(heads, lines, notes, n_left=2)
+
+
+def brief_table(section: Section) -> Table:
+    """Return the main rows of Table 3 in its `brief` columns."""
+    main = [row for row in section.rows if row.checkpoint != "last"]
+    counts = {len(row.index) for row in main if row.clean}
+    # one number of images is said below the table
+    own = [c for c in columns.COLUMNS if c.brief or (c.key == "n" and len(counts) > 1)]
+    shown_, hidden = {c.key for c in own}, [c for c in columns.COLUMNS if c.title]
+    notes, lines = Notes(), []
+    for row in main:
+        cells = [f"{row.group.label}{notes.mark(*_states(row.group), *_doubts(row))}"]
+        for column in own:
+            # what is said of the gap, which has no column here, is said of its PGD-20
+            more = [c for c in hidden if c.key not in shown_] if column.key == "pgd20" else []
+            cells.append(_cell(column, row, section, notes, True, more))
+        lines.append(cells)
+    return _table(["Method", *(column.title for column in own)], lines, notes, n_left=1)
+
+
+def other_table(section: Section) -> Table | None:
+    """Return the attacks without a column in Table 3, and what has more images than its rows.
+
+    All on every evaluated image. None where there is nothing of either kind.
+    """
+    own = [column for column in columns.attack_columns(section) if column.title]
+    if not own:
+        return None
+    own += columns.transferred_columns(section)
+    lines = [
+        [
+            row.group.label,
+            MISSING if row.group.outside else row.checkpoint,
+            *(accuracy_text(column.value(row, section), row.n_seeds) for column in own),
+        ]
+        for row in section.rows
+        if row.evaluated
+    ]
+    heads = ["Method", "Checkpoint", *(column.title for column in own)]
+    return _table(heads, lines, Notes(), n_left=2)
+
+
+def table3_csv(parts: Sequence[Section]) -> pd.DataFrame:
+    """Return a row for each row of every table; fractions, limits and counts."""
+    rows = [_csv_row(row, section) for section in parts for row in section.rows]
+    last = ("worst_case_over", "run_ids")
+    frame = pd.DataFrame(rows).fillna("")
+    # attacks that only some tables have belong with the other accuracies
+    attacks = [c for c in frame.columns if c not in rows[0]] if rows else []
+    at = list(frame.columns).index(last[0]) if rows else 0
+    rest = [c for c in frame.columns if c not in attacks]
+    return frame[[*rest[:at], *attacks, *rest[at:]]]
+
+
+def _csv_row(row: TableRow, section: Section) -> dict[str, str]:
+    own = [*columns.COLUMNS, *columns.paper_columns(section.setting)]
+    accuracies = [c for c in own if c.unit == "accuracy"] + columns.attack_columns(section)
+    found: dict[str, str] = {
+        **setting_cells(section.setting),
+        "method": "" if row.group.outside else row.group.method,
+        "label": row.group.label,
+        "checkpoint": row.checkpoint,
+        "status": group_status(row) or "done",
+    }
+    heads = [c for c in own if c.key in ("n_runs", "n_seeds")]
+    for column in dict.fromkeys([*heads, *accuracies, *own]):
+        found |= column.csv_cells(row, section) if column.csv else {}
+    return found | {"run_ids": " ".join(run.run_id for run in row.group.runs)}
+
+
+def _cell(
+    column: Column,
+    row: TableRow,
+    section: Section,
+    notes: Notes,
+    first: bool,
+    noted: Sequence[Column] = (),
+) -> str:
+    if column.once and not first:
+        return ""
+    if not row.evaluated and not column.once:
+        return MISSING
+    cell = column.cell(row, section)
+    marks = notes.mark(*(text for c in (column, *noted) for text in c.notes(row, section)))
+    return Bold(f"{cell}{marks}") if isinstance(cell, Bold) else f"{cell}{marks}"
+
+
+def _table(heads: list[str], lines: list[list[str]], notes: Notes, n_left: int) -> Table:
+    return Table(
+        text=pd.DataFrame(lines, columns=heads, dtype=object),
+        notes=tuple(notes.texts),
+        n_left=n_left,
+    )
+
+
+def _states(group: Group) -> list[str]:
+    """Return a note on each run that did not end or was not evaluated."""
+    several = len(group.runs) > 1
+    return [
+        f"{group.label}{f', seed {run.seed}' * several}: {text}."
+        for run in group.runs
+        if (text := status(run))
+    ]
+
+
+def _doubts(row: TableRow) -> list[str]:
+    """Return the note of a row that the evaluator warns of; the list below has all warnings."""
+    if not row.warnings:
+        return []
+    more = len(row.warnings) - SHOWN_WARNINGS
+    rest = f"; and {more} more, listed below" if more > 0 else ""
+    return [f"The evaluator warns: {'; '.join(row.warnings[:SHOWN_WARNINGS])}{rest}."]
+
+
+def facts(section: Section) -> list[str]:
+    """Return sentences that hold for the whole table."""
+    lines = [*_images(section), *joined_attacks(section)]
+    methods = {group.method for group in section.groups}
+    for table in published_tables():
+        absent = [name for name in table.rows if name not in methods]
+        if absent:
+            lines.append(f"In the paper's table, without a run here: {', '.join(absent)}.")
+        if methods & set(table.rows):
+            lines.append(f"Paper: {table.source}. {table.caveat}")
+    lines += [*_precision(section), *_unequal(section), *_mixed_data(section)]
+    return lines + section_code(section)
+
+
+def _images(section: Section) -> list[str]:
+    if not section.worst_over:
+        return []
+    other = any(row.clean and not np.array_equal(row.index, section.index) for row in section.rows)
+    n = len(section.index)
+    text = (
+        "Images: all numbers of a row are on the same images, those evaluated under "
+        f"{listed(section.worst_over)}: {n} images, the same in every row"
+        f"{f' whose n is {n}' if other else ''}."
+    )
+    if full_labels(section):
+        text += f" Columns marked {FULL}, below, are on every evaluated image."
+    return [text]
+
+
+def joined_attacks(section: Section, last: bool = True) -> list[str]:
+    """Return which attacks the worst case and the lowest seen join; `last`: has last rows."""
+    lines = []
+    if section.worst_over:
+        lines.append(
+            f"{ROBUST}: images that survive {listed(section.worst_over)}, the same attacks in "
+            f"every row; {MISSING} where a row lacks one of them."
+        )
+    if usual := usual_lowest(section):
+        rows = [row for row in section.rows if last or row.checkpoint != "last"]
+        noted = any(row.lowest and row.lowest_over != usual for row in rows)
+        lines.append(
+            f"{LOWEST}: images that survive every attack that was run on them at this eps: "
+            f"{counted_attacks(usual)}{' unless a note says otherwise' * noted}."
+        )
+    return lines
+
+
+def _precision(section: Section) -> list[str]:
+    """Return what precision all trainings of the table share, unless it is the default."""
+    trained = [group for group in section.groups if not group.outside]
+    found = {str(training_values(group).get("precision", FP32)) for group in trained}
+    if len(found) != 1 or found == {FP32}:
+        return []
+    return [f"Trained in {found.pop()}; attacks are judged in {FP32}."]
+
+
+def _unequal(section: Section) -> Iterator[str]:
+    """Yield in what the trainings of one table differ besides their method."""
+    trained = [group for group in section.groups if not group.outside]
+    for name in varying(trained):
+        if name.startswith("params.") or name == "method_sha256":
+            continue
+        holders: dict[str, list[str]] = {}
+        for group in trained:
+            value = shown(training_values(group).get(name))
+            holders.setdefault(value, []).append(group.label)
+        parts = [f"{value} ({', '.join(labels)})" for value, labels in holders.items()]
+        yield f"Trained differently: {short(name)} = {'; '.join(parts)}."
+
+
+def _mixed_data(section: Section) -> Iterator[str]:
+    """Yield runs whose evaluations of equally many images of a split are not on the same ones."""
+    for group in section.groups:
+        for run in group.runs:
+            data = {(e.spec.split, e.spec.n_examples, e.spec.data_sha256) for e in run.evaluations}
+            if len({(split, n) for split, n, _ in data}) < len(data):
+                yield (
+                    f"Do not trust {group.label} (run {run.run_id}): its evaluations are on "
+                    "different data, so images were joined that are not the same."
+                )
+
+
+def balanced(section: Section) -> list[str]:
+    """Return a line per row of class-balanced accuracies, if the classes have unequal sizes."""
+    lines = []
+    for row in section.rows:
+        found = {
+            attack: [e for e in row.found.evaluations if e.spec.attack == attack and _skewed(e)]
+            for attack in (CLEAN, *CORE)
+        }
+        texts = [f"{attack} {percent(_balanced(own))}" for attack, own in found.items() if own]
+        if texts:
+            lines.append(f"{row.group.label} ({row.checkpoint}): {', '.join(texts)}")
+    return lines
+
+
+def _skewed(evaluation: EvaluationRecord) -> bool:
+    label = evaluation.label
+    if label is None or not len(label):
+        return False
+    counts = np.unique(label, return_counts=True)[1]
+    return bool(counts.max() > UNEQUAL * counts.min())
+
+
+def _balanced(found: Sequence[EvaluationRecord]) -> float:
+    values = [e.balanced_accuracy(clean=e.spec.attack == CLEAN) for e in found]
+    return fmean(value for value in values if value is not None)
+
+
+def provenance(group: Group) -> str:
+    """Return the paper of a method, the parameters of its training, and its run ids."""
+    run = group.runs[0]
+    name = str(run.card.get("title") or "")
+    own = name if name.lower() != group.method.lower() else ""
+    source = ", ".join(part for part in (own, str(run.card.get("paper") or "")) if part)
+    params = ", ".join(f"{k} = {shown(v)}" for k, v in run.spec.get("params", {}).items())
+    ids = ", ".join(f"`{run.run_id}`" for run in group.runs)
+    return f"{group.label}: {'; '.join(part for part in (source, params, ids) if part)}"
+
+
+def warnings(section: Section) -> list[str]:
+    """Return every warning of a training or an evaluation, with its place."""
+    lines = []
+    for group in section.groups:
+        for run in group.runs:
+            who = f"{group.label}{'' if group.outside else f', seed {run.seed}'}"
+            texts = (run.train or {}).get("warnings") or ()
+            lines += [f"{who}, training: {text}" for text in texts]
+            for e in run.evaluations:
+                eps = e.spec.eps
+                at = "" if same_eps(eps, section.setting.eps) else f" at eps {eps_text(eps)}"
+                at += "" if e.spec.split == SPLIT else f" on {e.spec.split}"
+                where = f"{e.spec.checkpoint}, {e.spec.attack}{at}"
+                lines += [f"{who}, {where}: {text}" for text in e.warnings]
+    return list(dict.fromkeys(lines))
+
+
+def left_out(parts: Sequence[Section], figures: Sequence[Sequence[Curve]]) -> list[str]:
+    """Return the evaluations that no table and no figure uses, counted by kind.
+
+    figures: the curves of each section.
+    """
+    counts: Counter[str] = Counter()
+    for section, curves in zip(parts, figures, strict=True):
+        used = set(section.positions()) | {p for curve in curves for p in curve.positions}
+        ids = [run.run_id for group in section.groups for run in group.runs]
+        table = section.frame.evaluations
+        for position in table.index[table["run_id"].isin(ids)].difference(list(used)):
+            spec = section.frame.records[position].spec
+            where = f"{spec.checkpoint}, {spec.split} split, {spec.norm}"
+            counts[f"{spec.attack} at eps {eps_text(spec.eps)} ({where})"] += 1
+    return [f"{kind}: {counted(n, 'evaluation')}" for kind, n in sorted(counts.items())]
+
+
+def damage(records: Records) -> list[str]:
+    """Return the damaged files and what is wrong with them; paths within the results folder."""
+    lines = []
+    for item in records.damaged:
+        parts = item.path.parts
+        depth = 4 if parts[-3:-2] == ("evaluations",) else 2
+        root = str(item.path.parents[depth - 1])
+        path, reason = (text.replace(f"{root}/", "") for text in (str(item.path), item.reason))
+        lines.append(reason if reason.startswith(path) else f"{path}: {reason}")
+    return sorted(lines)
+
+
+def brief(records: Records, results: str) -> str:
+    """Return Table 3 in short for README: a table and a paragraph per setting.
+
+    results: the folder that the paragraph names.
+    """
+    return "\n\n".join(
+        f"{markdown(brief_table(section))}\n\n{plain(_origin(section, results))}"
+        for section in sections(records)
+    )
+
+
+def _origin(section: Section, results: str) -> str:
+    rows = [row for row in section.main_rows if row.clean]
+    runs = [run for group in section.groups for run in group.runs]
+    seeds = sorted({run.seed for run in runs if run.seed is not None})
+    machines = {str(run.machine) for cost in costs(section) for run in cost.runs if run.machine}
+    spread = any(row.clean and row.clean.std is not None for row in rows)
+    interval = "[a, b]: 95% interval over the images"
+    interval += "; \u00b1: standard deviation over seeds" if spread else ""
+    n = span([len(row.index) for row in rows]) if rows else "0"
+    return (
+        f"Percent of the first {n} test images, the same in all columns; {interval}. "
+        f"{''.join(f'{text} ' for text in joined_attacks(section, last=False))}"
+        f"Cost: forward and backward passes of the training, relative to {REFERENCE}'s. "
+        f"Setting: {title(section.setting)}; best checkpoints; "
+        f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}. "
+        f"Trained on: {'; '.join(sorted(machines)) or 'not on record'}. "
+        f"From the records in `{results}`, made by {_commands(runs)}. "
+        f"{' '.join(section_code(section, last=False))}"
+    ).rstrip()
+
+
+def _commands(runs: Iterable[RunRecord]) -> str:
+    """Return each recorded command once, without the folders of the machine that ran it."""
+    commands = dict.fromkeys(str(run.provenance.get("command") or "bench run") for run in runs)
+    return ", ".join(f"`{re.sub(_ABSOLUTE, '', command)}`" for command in commands)

@@ -1,0 +1,85 @@
+"""What each masking check found on each model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from bench.report.columns import number, setting_cells
+from bench.report.export import Bold, Table
+from bench.report.formatting import MISSING
+from bench.report.masking import N_CHECKS, Finding
+from bench.report.rows import Section, TableRow
+
+
+def checked_rows(section: Section) -> list[TableRow]:
+    return [row for row in section.rows if row.masking.findings]
+
+
+def masking_table(rows: Sequence[TableRow]) -> Table:
+    """Return a row per checkpoint, a column per check, and AutoAttack's own checks."""
+    numbers = range(1, N_CHECKS + 1)
+    heads = ["Method", "Checkpoint", *(f"C{n}" for n in numbers), "AA", "n"]
+    lines = []
+    for row in rows:
+        found = row.masking.findings
+        package = [f for f in found if not f.number]
+        alarms = sum(f.alarm for f in package)
+        own = f"{alarms} of {len(package)}" if package else MISSING
+        images = sorted({f.n for f in found if f.number})
+        lines.append(
+            [
+                row.group.label,
+                row.checkpoint or MISSING,
+                *(_worst([f for f in found if f.number == n]) for n in numbers),
+                Bold(own) if alarms else own,
+                ", ".join(map(str, images)) or MISSING,
+            ]
+        )
+    return Table(text=pd.DataFrame(lines, columns=heads, dtype=object), n_left=2)
+
+
+def _worst(found: Sequence[Finding]) -> str:
+    """Return the value that is farthest above its threshold, in bold for an alarm."""
+    if not found:
+        return MISSING
+    worst = max(found, key=lambda f: float("inf") if f.value is None else f.value - f.threshold)
+    return Bold(_value(worst)) if any(f.alarm for f in found) else _value(worst)
+
+
+def _value(finding: Finding) -> str:
+    return "not a number" if finding.value is None else f"{finding.value:.3g}"
+
+
+def alarm_lines(rows: Sequence[TableRow]) -> list[str]:
+    """Return a line per alarm: the model, the check, its value and threshold."""
+    return [
+        f"{row.group.label}, {row.checkpoint}"
+        f"{f', seed {f.seed}' if len(row.group.runs) > 1 else ''}: {f.name} {_value(f)}, "
+        f"threshold {f.threshold:.3g} (n = {f.n}; {f.source})"
+        for row in rows
+        for f in row.masking.alarms
+    ]
+
+
+def masking_csv(parts: Sequence[Section]) -> pd.DataFrame:
+    """Return a row per check of each run."""
+    return pd.DataFrame(
+        {
+            **setting_cells(section.setting),
+            "label": row.group.label,
+            "checkpoint": row.checkpoint,
+            "seed": number(f.seed, "%d"),
+            "check": f.code,
+            "figure": f.name,
+            "value": number(f.value),
+            "threshold": number(f.threshold),
+            "alarm": int(f.alarm),
+            "n": f.n,
+            "source": f.source,
+        }
+        for section in parts
+        for row in checked_rows(section)
+        for f in row.masking.findings
+    )

@@ -1,0 +1,168 @@
+"""Every pair of the methods of one setting, compared on the images that the two share.
+
+Of a setting with very many methods only the pairs of the most robust ones: the number of pairs
+grows with the square of the methods. `bench compare` makes any one of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from math import comb
+
+import pandas as pd
+
+from bench.errors import RecordError
+from bench.report.columns import number, setting_cells
+from bench.report.compare import PairComparison, corrected, paired
+from bench.report.export import Bold, Notes, Table
+from bench.report.formatting import MISSING, listed, percent
+from bench.report.groups import Setting
+from bench.report.rows import MOST, CheckpointOutcomes, Section, by_robustness
+
+_MANY_SEEDS = " (for several seeds its extension, the sign-flip test of each image's sum)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairMatrix:
+    """Every pair of the methods of one setting that were attacked."""
+
+    setting: Setting
+    labels: tuple[str, ...]
+    """The most robust one first."""
+    pairs: Mapping[tuple[str, str], PairComparison | None]
+    """By the labels in that order; None where the two share no attack or no image."""
+    n_methods: int
+    """Attacked methods; more than the labels where only the most robust are compared."""
+
+    @cached_property
+    def compared(self) -> list[PairComparison]:
+        return [comparison for comparison in self.pairs.values() if comparison is not None]
+
+    @cached_property
+    def usual(self) -> tuple[tuple[str, ...], int]:
+        """Attacks and number of images of most pairs."""
+        counts = Counter((c.attacks, c.n) for c in self.compared)
+        return max(counts, key=lambda key: (counts[key], len(key[0]), key[1], key[0]))
+
+
+def pair_matrix(section: Section, most: int = MOST) -> PairMatrix | None:
+    """Return each pair of main rows, corrected over all pairs; None below two methods.
+
+    The pairs of the `most` most robust methods count as all pairs in the correction: which ones
+    those are is read off the same images.
+    """
+    place = {label: i for i, label in enumerate(by_robustness(section))}
+    attacked = [row.found for row in section.main_rows if any(s.attacks for s in row.found.seeds)]
+    methods = sorted(attacked, key=lambda found: place[found.group.label])
+    shown = methods[:most]
+    labels = tuple(method.group.label for method in shown)
+    pairs = {
+        (a.group.label, b.group.label): _paired(section.setting, a, b)
+        for a, b in combinations(shown, 2)
+    }
+    found = {names: pair for names, pair in pairs.items() if pair is not None}
+    if not found:
+        return None
+    left_out = comb(len(methods), 2) - comb(len(shown), 2)
+    tested = dict(zip(found, corrected(list(found.values()), left_out), strict=True))
+    return PairMatrix(
+        setting=section.setting,
+        labels=labels,
+        pairs={names: tested.get(names) for names in pairs},
+        n_methods=len(methods),
+    )
+
+
+def _paired(
+    setting: Setting, first: CheckpointOutcomes, second: CheckpointOutcomes
+) -> PairComparison | None:
+    try:
+        return paired(setting, first, second)
+    except RecordError:
+        return None
+
+
+def pairwise_table(found: PairMatrix) -> Table:
+    """Return row minus column, in points; only above the diagonal, since the rest mirrors it."""
+    notes, columns = Notes(), found.labels[1:]
+    lines = [
+        [row, *(_cell(found, row, c, notes) if i <= j else "" for j, c in enumerate(columns))]
+        for i, row in enumerate(found.labels[:-1])
+    ]
+    heads = ["More robust, in points, than", *columns]
+    return Table(
+        text=pd.DataFrame(lines, columns=heads, dtype=object), notes=tuple(notes.texts)
+    )
+
+
+def _cell(found: PairMatrix, row: str, column: str, notes: Notes) -> str:
+    c = found.pairs[row, column]
+    if c is None:
+        return MISSING
+    marks = ""
+    if (c.attacks, c.n) != found.usual:
+        other = c.attacks != found.usual[0]
+        where = f"Under {listed(c.attacks)}, on" if other else "On"
+        marks = notes.mark(f"{where} {c.n} images.")
+    text = f"{percent(c.difference)}{marks}"
+    return Bold(text) if c.significant else text
+
+
+def pairwise_legend(found: PairMatrix) -> str:
+    """Return what the table's numbers are, on which images, and by which test."""
+    attacks, n = found.usual
+    compared, shown = found.compared, len(found.labels)
+    many = "" if all(c.one_seed for c in compared) else _MANY_SEEDS
+    n_significant = sum(comparison.significant for comparison in compared)
+    verdict = f"after Holm's correction over {compared[0].n_pairs} pairs, as {n_significant} are"
+    if len(compared) == 1:
+        verdict = "as it is" if n_significant else "as it is not"
+    few = "" if shown == found.n_methods else f"The {shown} most robust of {found.n_methods}. "
+    return (
+        f"{few}"
+        f"Row minus column: points of robust accuracy, the worst case over {listed(attacks)}, on "
+        f"the same {n} images unless a note says otherwise; best checkpoints. Bold: significant at "
+        f"5% by McNemar's exact test{many}, {verdict}. The images are the sample: a training from "
+        f"another seed may differ by more. {MISSING}: no attack or no image in common. Intervals "
+        "and p-values: comparisons.csv, or bench compare."
+    )
+
+
+def pairwise_csv(matrices: Sequence[PairMatrix]) -> pd.DataFrame:
+    """Return a row per pair; fractions."""
+    return pd.DataFrame(
+        {**setting_cells(found.setting), "first": names[0], "second": names[1], **_csv_cells(c)}
+        for found in matrices
+        for names, c in found.pairs.items()
+    ).fillna("")
+
+
+def _csv_cells(c: PairComparison | None) -> dict[str, object]:
+    if c is None:
+        return {}
+    sides = (c.first, c.second)
+    return {
+        "checkpoints": " ".join(dict.fromkeys(side.checkpoint for side in sides)),
+        "attacks": " ".join(c.attacks),
+        "n": str(c.n),
+        "robust_first": number(c.first.accuracy, "%.6f"),
+        "robust_second": number(c.second.accuracy, "%.6f"),
+        "difference": number(c.difference, "%.6f"),
+        "difference_low": number(c.low, "%.6f"),
+        "difference_high": number(c.high, "%.6f"),
+        "first_only": number(c.first_only, "%d"),
+        "second_only": number(c.second_only, "%d"),
+        "seeds_first": c.first.seeds.replace(",", ""),
+        "seeds_second": c.second.seeds.replace(",", ""),
+        "test": "mcnemar" if c.one_seed else "sign-flip",
+        "p": number(c.p),
+        "p_holm": number(c.p_holm),
+        "n_pairs": str(c.n_pairs),
+        "significant": str(int(c.significant)),
+        "run_ids_first": " ".join(run.run_id for run in c.first.runs),
+        "run_ids_second": " ".join(run.run_id for run in c.second.runs),
+    }

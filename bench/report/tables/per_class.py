@@ -1,0 +1,170 @@
+"""Accuracy of each class: a mean over images can hide a class that an attack breaks completely."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from bench.records import RunRecord
+from bench.report.accuracy import (
+    AccuracyEstimate,
+    ImageOutcomes,
+    accuracy,
+    over_seeds,
+    restricted,
+    worst_case,
+)
+from bench.report.columns import accuracy_cells, percent_or_missing, setting_cells
+from bench.report.export import Table
+from bench.report.formatting import MISSING, span
+from bench.report.groups import Setting
+from bench.report.rows import SPLIT, Section, TableRow
+
+_PARTS = ("", "_low", "_high", "_std", "_n", "_n_seeds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassAccuracies:
+    """One method's best checkpoint, class by class."""
+
+    row: TableRow
+    clean: Mapping[int, AccuracyEstimate]
+    robust: Mapping[int, AccuracyEstimate]
+    """The worst case of the method's row in Table 3: over its attacks, on its images."""
+
+    @property
+    def label(self) -> str:
+        return self.row.group.label
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerClass:
+    """The methods of one setting, class by class."""
+
+    setting: Setting
+    methods: tuple[ClassAccuracies, ...]
+    unlabelled: tuple[str, ...]
+    """Methods that were attacked by a version that recorded no labels."""
+
+
+def per_class(section: Section) -> PerClass:
+    """Return the accuracies of every evaluated method whose records have labels."""
+    rows = [row for row in section.main_rows if row.found.seeds]
+    found = [(row, _of_row(row)) for row in rows]
+    return PerClass(
+        setting=section.setting,
+        methods=tuple(made for _, made in found if made),
+        unlabelled=tuple(row.group.label for row, made in found if not made),
+    )
+
+
+def _of_row(row: TableRow) -> ClassAccuracies | None:
+    """Return None where an image has no label."""
+    clean, robust = [], []
+    for seed in row.found.seeds:
+        known = _labels(seed.run)
+        if not np.isin(seed.clean.index, known[0]).all():
+            return None
+        clean.append(_by_class(seed.clean, known))
+        if row.worst_over and all(name in seed.attacks for name in row.worst_over):
+            joint = worst_case([seed.attacks[name] for name in row.worst_over])
+            robust.append(_by_class(restricted(joint, row.index), known))
+    return ClassAccuracies(row=row, clean=_estimates(clean), robust=_estimates(robust))
+
+
+def _labels(run: RunRecord) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of the test images whose class is on record, ascending, and the class."""
+    parts = [
+        (e.index, e.label)
+        for e in run.evaluations
+        if e.spec.split == SPLIT and e.label is not None and len(e.label)
+    ]
+    if not parts:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    index, first = np.unique(np.concatenate([index for index, _ in parts]), return_index=True)
+    return index, np.concatenate([label for _, label in parts])[first]
+
+
+def _by_class(
+    found: ImageOutcomes, known: tuple[np.ndarray, np.ndarray]
+) -> dict[int, ImageOutcomes]:
+    label = known[1][np.searchsorted(known[0], found.index)]
+    return {
+        int(k): ImageOutcomes(
+            index=found.index[label == k],
+            correct=found.correct[label == k],
+            n_expected=int((label == k).sum()),
+        )
+        for k in np.unique(label)
+    }
+
+
+def _estimates(seeds: Sequence[Mapping[int, ImageOutcomes]]) -> dict[int, AccuracyEstimate]:
+    classes = sorted({k for seed in seeds for k in seed})
+    return {k: over_seeds([accuracy(seed[k]) for seed in seeds if k in seed], 0) for k in classes}
+
+
+def class_table(found: PerClass) -> Table:
+    """Return a row per class, a column per method: `clean / robust`."""
+    classes = sorted({k for method in found.methods for k in method.clean})
+    lines = [
+        [str(k), _n(found, k), *(_pair(m.clean.get(k), m.robust.get(k)) for m in found.methods)]
+        for k in classes
+    ]
+    lines.append(["lowest", "", *(_pair(_lowest(m.clean), _lowest(m.robust)) for m in found.methods)])
+    heads = ["Class", "n (robust)", *(method.label for method in found.methods)]
+    return Table(text=pd.DataFrame(lines, columns=heads, dtype=object))
+
+
+def class_facts(found: PerClass) -> list[str]:
+    """Return what the robust accuracies join, and which methods are left out."""
+    usual: dict[tuple[str, ...], list[str]] = {}
+    for method in found.methods:
+        usual.setdefault(method.row.worst_over, []).append(method.label)
+    lines = []
+    for attacks, labels in usual.items():
+        whose = f" ({', '.join(labels)})" if len(usual) > 1 else ""
+        if attacks:
+            lines.append(f"Robust: images that survive all of {', '.join(attacks)}{whose}.")
+    if found.unlabelled:
+        names = ", ".join(found.unlabelled)
+        lines.append(f"Left out, since their records hold no labels: {names}.")
+    return lines
+
+
+def class_csv(parts: Sequence[PerClass]) -> pd.DataFrame:
+    """Return a row per method and class; fractions."""
+    return pd.DataFrame(
+        {
+            **setting_cells(found.setting),
+            "label": method.label,
+            "checkpoint": method.row.checkpoint,
+            "class": k,
+            **accuracy_cells("clean", method.clean.get(k), _PARTS),
+            **accuracy_cells("robust", method.robust.get(k), _PARTS),
+            "attacks": " ".join(method.row.worst_over),
+            "run_ids": " ".join(seed.run.run_id for seed in method.row.found.seeds),
+        }
+        for found in parts
+        for method in found.methods
+        for k in sorted(method.clean)
+    )
+
+
+def _pair(clean: AccuracyEstimate | None, robust: AccuracyEstimate | None) -> str:
+    return " / ".join(percent_or_missing(cell.value if cell else None) for cell in (clean, robust))
+
+
+def _lowest(cells: Mapping[int, AccuracyEstimate]) -> AccuracyEstimate | None:
+    return min(cells.values(), key=lambda cell: cell.value or 0.0, default=None)
+
+
+def _n(found: PerClass, k: int) -> str:
+    """Return `36`, followed by the images of the robust accuracies where these are fewer."""
+    clean = [n for method in found.methods if k in method.clean for n in method.clean[k].n]
+    robust = [n for method in found.methods if k in method.robust for n in method.robust[k].n]
+    counts, joint = span(clean), span(robust) if robust else MISSING
+    return counts if counts == joint else f"{counts} ({joint})"
