@@ -15,7 +15,7 @@ from bench.report.cost import costs
 from bench.report.export import Bold
 from bench.report.formatting import MINUS, MISSING, percent, span
 from bench.report.groups import Setting
-from bench.report.published import REFERENCE, PublishedTable, published_tables
+from bench.report.published import REFERENCE, PublishedPaper, published_papers
 from bench.report.rows import MASKING_GAP, Section, TableRow, status, usual_lowest
 from bench.report.titles import AUTOATTACK, CLEAN, CORE, CW, PGD, TITLES, attack_title
 
@@ -157,7 +157,7 @@ COLUMNS: list[Column] = [
 
 def paper_columns(setting: Setting) -> list[Column]:
     """Return the columns of the papers' own values beside those of one setting."""
-    tables = [table for table in published_tables() if table.rows]
+    tables = [table for table in published_papers() if table.table3]
     prefixes = ["paper"] if len(tables) == 1 else [f"paper_{table.paper}" for table in tables]
     return [
         column
@@ -166,21 +166,21 @@ def paper_columns(setting: Setting) -> list[Column]:
     ]
 
 
-def _paper(table: PublishedTable, prefix: str, setting: Setting) -> list[Column]:
+def _paper(table: PublishedPaper, prefix: str, setting: Setting) -> list[Column]:
     unlike = table.differences(setting.dataset, setting.arch, setting.eps)
     where = ": ".join(
         [table.origin, *([f"{' and '.join(unlike)}, not comparable"] if unlike else [])]
     )
 
     def values(row: TableRow) -> list[float | None]:
-        found = None if row.group.outside else table.rows.get(row.group.method)
+        found = None if row.group.outside else table.table3.get(row.group.method)
         return [found.clean, found.pgd, found.cw] if found else []
 
     shown = Column(
         key=prefix,
         title=f"Paper: clean / PGD-20 / C&W ({where})",
         value=lambda row, _: " / ".join(percent_or_missing(v, 2) for v in values(row)),
-        notes=lambda row, _: table.rows[row.group.method].notes if values(row) else (),
+        notes=lambda row, _: table.table3[row.group.method].notes if values(row) else (),
         once=True,
         csv=False,
     )

@@ -121,7 +121,9 @@ def paired(
     """Compare two checkpoints; raises RecordError where they share no attack or no image."""
     attacks = _attacks(first, second, attack)
     names = f"{first.group.label} and {second.group.label}"
-    images = {(e.spec.n_examples, e.spec.data_sha256) for s in (first, second) for e in s.evaluations}
+    images = {
+        (e.spec.n_examples, e.spec.data_sha256) for s in (first, second) for e in s.evaluations
+    }
     if len({n for n, _ in images}) < len(images):
         raise RecordError(f"{names} were attacked on different images")
     one, other = first.joint(attacks), second.joint(attacks)

@@ -8,8 +8,8 @@ from difflib import get_close_matches
 
 from bench.errors import ConfigError
 from bench.records import RunRecord
-from bench.report.groups import Group, Setting, group_runs
 from bench.report.formatting import ALARM, eps_text
+from bench.report.groups import Group, Setting, group_runs
 from bench.report.select import same_eps
 
 Training = tuple[Setting, Group]

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.records import RunRecord
+from bench.report.formatting import ALARM
 from bench.report.masking import masking
 from bench.report.published import method_order
-from bench.report.formatting import ALARM
 from bench.spec import slug
 
 _DIGITS = 9

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bench.report.formatting import ALARM
-from bench.report.published import method_order, published_tables
+from bench.report.published import method_order, published_papers
 
 BLACK, GREY, ORANGE, SKY = "#000000", "#7f7f7f", "#e69f00", "#56b4e9"
 GREEN, BLUE, VERMILLION, PURPLE = "#009e73", "#0072b2", "#d55e00", "#cc79a7"
@@ -51,7 +51,7 @@ def styles(labels: Iterable[str]) -> dict[str, Style]:
     """
     known = {
         method: Style(COLOURS[colour], marker, dash)
-        for table in published_tables()
+        for table in published_papers()
         for method, (colour, marker, dash) in table.styles.items()
     }
     taken = {(style.colour, style.marker) for style in known.values()}

@@ -30,7 +30,7 @@ from bench.report.cost import costs
 from bench.report.export import Bold, Notes, Table, markdown, plain
 from bench.report.formatting import MISSING, counted, eps_both, eps_text, listed, percent, span
 from bench.report.groups import Group, Setting, short, shown, training_values, varying
-from bench.report.published import REFERENCE, published_tables
+from bench.report.published import REFERENCE, published_papers
 from bench.report.revisions import section_code
 from bench.report.rows import SPLIT, Section, TableRow, sections, status, usual_lowest
 from bench.report.select import same_eps
@@ -197,11 +197,11 @@ def facts(section: Section) -> list[str]:
     """Return sentences that hold for the whole table."""
     lines = [*_images(section), *joined_attacks(section)]
     methods = {group.method for group in section.groups}
-    for table in published_tables():
-        absent = [name for name in table.rows if name not in methods]
+    for table in published_papers():
+        absent = [name for name in table.table3 if name not in methods]
         if absent:
             lines.append(f"In the paper's table, without a run here: {', '.join(absent)}.")
-        if methods & set(table.rows):
+        if methods & set(table.table3):
             lines.append(f"Paper: {table.source}. {table.caveat}")
     lines += [*_precision(section), *_unequal(section), *_mixed_data(section)]
     return lines + section_code(section)

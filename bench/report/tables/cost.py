@@ -14,7 +14,7 @@ from bench.report.cost import GroupCost, Machine, RunCost, costs, mean
 from bench.report.export import Notes, Table
 from bench.report.formatting import MISSING, eps_text
 from bench.report.groups import Setting
-from bench.report.published import REFERENCE, published_tables
+from bench.report.published import REFERENCE, published_papers
 from bench.report.revisions import code_facts
 from bench.report.rows import Section, status
 
@@ -108,7 +108,7 @@ def cost_facts(section: Section, results: str | Path) -> list[str]:
     found = costs(section)
     trained = [run for group in section.groups if not group.outside for run in group.runs]
     lines = []
-    for table in published_tables():
+    for table in published_papers():
         own = [cost for cost in found if cost.group.method in table.own and cost.reference]
         if own and table.cost_claim:
             lines += [f"{table.cost_claim} {' '.join(map(_verdict, own))}", _RULE]

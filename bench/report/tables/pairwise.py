@@ -94,9 +94,7 @@ def pairwise_table(found: PairMatrix) -> Table:
         for i, row in enumerate(found.labels[:-1])
     ]
     heads = ["More robust, in points, than", *columns]
-    return Table(
-        text=pd.DataFrame(lines, columns=heads, dtype=object), notes=tuple(notes.texts)
-    )
+    return Table(text=pd.DataFrame(lines, columns=heads, dtype=object), notes=tuple(notes.texts))
 
 
 def _cell(found: PairMatrix, row: str, column: str, notes: Notes) -> str:

@@ -114,7 +114,9 @@ def class_table(found: PerClass) -> Table:
         [str(k), _n(found, k), *(_pair(m.clean.get(k), m.robust.get(k)) for m in found.methods)]
         for k in classes
     ]
-    lines.append(["lowest", "", *(_pair(_lowest(m.clean), _lowest(m.robust)) for m in found.methods)])
+    lines.append(
+        ["lowest", "", *(_pair(_lowest(m.clean), _lowest(m.robust)) for m in found.methods)]
+    )
     heads = ["Class", "n (robust)", *(method.label for method in found.methods)]
     return Table(text=pd.DataFrame(lines, columns=heads, dtype=object))
 

@@ -15,7 +15,7 @@ from bench.eps import parse_eps
 from bench.report.columns import number, percent_or_missing
 from bench.report.export import Table
 from bench.report.formatting import eps_text, percent, span
-from bench.report.published import published_tables
+from bench.report.published import published_papers
 from bench.report.rows import Section, TableRow
 from bench.report.select import same_eps
 from bench.report.titles import AUTOATTACK, CLEAN
@@ -122,7 +122,7 @@ def results_facts() -> list[str]:
         f"Percent. Published: from {' and '.join(sources)}, on all {known['n_images']:,} test "
         "images. The trainings behind the rows differ (recipe, epochs, selection), which this "
         "table cannot show: read it as context, not as a ranking.",
-        *(table.leaderboards for table in published_tables() if table.leaderboards),
+        *(table.leaderboards for table in published_papers() if table.leaderboards),
     ]
 
 
