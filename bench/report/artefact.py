@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bench.records import RunRecord
+from bench.records import Records
 from bench.report.export import Table
 from bench.report.suite_runs import SuiteRuns
 
@@ -30,8 +30,12 @@ class Output:
     """File name without suffix -> what draws it, written as .png, .pdf and .svg."""
     pages: Mapping[str, str] = field(default_factory=dict)
     """File name without suffix -> markdown, written as .md."""
+    latex: Mapping[str, str] = field(default_factory=dict)
+    """File name without suffix -> LaTeX, written as .tex."""
     below: Sequence[str] = ()
     """Sentences under the tables."""
+    note: str = ""
+    """Sentences that every file carries after its origin and size."""
     lacks: tuple[str, ...] = ()
     """What has no record, in words."""
     remark: str = ""
@@ -47,5 +51,7 @@ class Artefact:
     suite: str = ""
     """The suite whose records it is made of; empty for all records."""
     make: Callable[[SuiteRuns], Output] | None = None
-    make_of_all: Callable[[Sequence[RunRecord]], Output] | None = None
+    make_of_all: Callable[[Records], Output] | None = None
     """In place of `make`, where it is made of all records."""
+    whole: Callable[[SuiteRuns], Output] | None = None
+    """In place of `make` if `bench report --suite` names the artefact; None where equal."""

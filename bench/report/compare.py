@@ -1,7 +1,4 @@
-"""Two methods on the same images: the difference, its interval, and an exact test.
-
-Legend: n images, s1 and s2 seeds of the two methods.
-"""
+"""Two methods on the same images: the difference, its interval, and an exact test, in words."""
 
 from __future__ import annotations
 
@@ -11,13 +8,13 @@ from dataclasses import dataclass, replace
 from bench.errors import RecordError, unknown_name
 from bench.listing import aligned
 from bench.records import RunRecord
-from bench.report.accuracy import common
+from bench.report.accuracy import PairedComparison, paired_comparison
 from bench.report.find_pair import Choice, find_pair
 from bench.report.formatting import listed, percent
 from bench.report.frame import results_frame
 from bench.report.groups import Setting
 from bench.report.rows import CheckpointOutcomes, checkpoints, core_first, status
-from bench.report.statistics import LEVEL, holm, mean_difference, paired_difference, sign_flip
+from bench.report.statistics import LEVEL, holm
 from bench.report.table3 import title
 from bench.report.titles import CLEAN
 from bench.spec import CHECKPOINTS, GIVEN
@@ -31,8 +28,6 @@ class ComparedMethod:
     checkpoint: str
     runs: tuple[RunRecord, ...]
     """Those that have every attack of the comparison, by seed."""
-    accuracy: float
-    """Mean over the seeds, on the images of the comparison."""
 
     @property
     def seeds(self) -> str:
@@ -41,8 +36,8 @@ class ComparedMethod:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairComparison:
-    """The first method's accuracy minus the second's on images that all their seeds share."""
+class MethodComparison:
+    """Two methods on the images that all their seeds share."""
 
     setting: Setting
     """The first's."""
@@ -50,30 +45,16 @@ class PairComparison:
     second: ComparedMethod
     attacks: tuple[str, ...]
     """An image counts if it survives all of these; only `clean`: clean accuracy."""
-    n: int
-    low: float
-    high: float
-    """95% interval over the images: Newcombe's for one seed each, else `mean_difference`'s."""
-    first_only: int | None
-    second_only: int | None
-    """Images that only one of them gets right; None for several seeds."""
-    p: float
-    """Of McNemar's exact test for one seed each, else of the sign-flip test of the images' sum of
-    s2 * (seeds of the first that are correct) - s1 * (seeds of the second that are correct)."""
+    numbers: PairedComparison
     p_holm: float | None = None
     """Corrected for the other comparisons of its family; None where it stands alone."""
     n_pairs: int = 1
     """Comparisons of the family."""
 
     @property
-    def difference(self) -> float:
-        """First minus second, a fraction."""
-        return self.first.accuracy - self.second.accuracy
-
-    @property
     def significant(self) -> bool:
         """At 5%, after the correction if one was made."""
-        return (self.p if self.p_holm is None else self.p_holm) < LEVEL
+        return (self.numbers.p if self.p_holm is None else self.p_holm) < LEVEL
 
     @property
     def one_seed(self) -> bool:
@@ -89,7 +70,7 @@ def compare(
     attack: str | None = None,
     checkpoint: str = "best",
     choice: Choice | None = None,
-) -> PairComparison:
+) -> MethodComparison:
     """Compare two methods, runs (by id) or outside models on the images that they share.
 
     Robust accuracy: the worst case over the attacks that both have; with `attack` under only that
@@ -117,7 +98,7 @@ def paired(
     first: CheckpointOutcomes,
     second: CheckpointOutcomes,
     attack: str | None = None,
-) -> PairComparison:
+) -> MethodComparison:
     """Compare two checkpoints; raises RecordError where they share no attack or no image."""
     attacks = _attacks(first, second, attack)
     names = f"{first.group.label} and {second.group.label}"
@@ -126,49 +107,29 @@ def paired(
     }
     if len({n for n, _ in images}) < len(images):
         raise RecordError(f"{names} were attacked on different images")
-    one, other = first.joint(attacks), second.joint(attacks)
-    index = common(one.index, other.index)
-    if not len(index):
+    sides = [side.joint(attacks) for side in (first, second)]
+    numbers = paired_comparison(*([one for _, one in side] for side in sides))
+    if numbers is None:
         raise RecordError(f"{names} share no image under {', '.join(attacks)}")
-    correct = one.at(index), other.at(index)
-    s1, s2, n = len(one.runs), len(other.runs), len(index)
-    signed = s2 * correct[0] - s1 * correct[1]
-    only: tuple[int, int] | tuple[None, None] = (None, None)
-    if s1 == s2 == 1:
-        only = (int((signed > 0).sum()), int((signed < 0).sum()))
-        both = int((correct[0] & correct[1]).sum())
-        low, high = paired_difference(both, *only, n - both - sum(only))
-    else:
-        low, high = mean_difference(signed / (s1 * s2))
-    sides = [
+    methods = [
         ComparedMethod(
-            label=side.group.label,
-            checkpoint=side.checkpoint,
-            runs=joint.runs,
-            accuracy=float(right.mean()) / len(joint.runs),
+            label=found.group.label,
+            checkpoint=found.checkpoint,
+            runs=tuple(run for run, _ in side),
         )
-        for side, joint, right in zip((first, second), (one, other), correct, strict=True)
+        for found, side in zip((first, second), sides, strict=True)
     ]
-    return PairComparison(
-        setting=setting,
-        first=sides[0],
-        second=sides[1],
-        attacks=attacks,
-        n=n,
-        low=low,
-        high=high,
-        first_only=only[0],
-        second_only=only[1],
-        p=sign_flip(signed),
+    return MethodComparison(
+        setting=setting, first=methods[0], second=methods[1], attacks=attacks, numbers=numbers
     )
 
 
-def corrected(comparisons: Sequence[PairComparison], left_out: int = 0) -> list[PairComparison]:
+def corrected(comparisons: Sequence[MethodComparison], left_out: int = 0) -> list[MethodComparison]:
     """Return one family of comparisons, each with its p-value after Holm's correction.
 
     left_out: further comparisons of the family, which nobody made.
     """
-    adjusted = holm([comparison.p for comparison in comparisons], left_out)
+    adjusted = holm([comparison.numbers.p for comparison in comparisons], left_out)
     return [
         replace(comparison, p_holm=p, n_pairs=len(comparisons) + left_out)
         for comparison, p in zip(comparisons, adjusted, strict=True)
@@ -200,24 +161,24 @@ def _attacks(
     return tuple(shared)
 
 
-def sentence(comparison: PairComparison) -> str:
+def sentence(comparison: MethodComparison) -> str:
     """Return which is better on the same images, by how much, and by which test."""
-    c = comparison
+    c, n = comparison, comparison.numbers
     first, second = c.first.label, c.second.label
     test = "exact McNemar" if c.one_seed else "exact sign-flip test of the images,"
-    by = f"{test} {p_text(c.p)}"
+    by = f"{test} {p_text(n.p)}"
     if c.p_holm is not None and c.n_pairs > 1:
         by += f", after Holm's correction over {c.n_pairs} pairs {p_text(c.p_holm)}"
     if not c.significant:
-        points = f"{percent(c.difference)} points [{percent(c.low)}, {percent(c.high)}]"
+        points = f"{percent(n.difference)} points [{percent(n.low)}, {percent(n.high)}]"
         return (
             f"{first} and {second} are not distinguishable {_where(c)}: a difference of {points}; "
             f"{by}: not significant at {percent(LEVEL, 0)}%."
         )
-    better, low, high = "more", c.low, c.high
-    if c.difference < 0:
-        better, low, high = "less", -c.high, -c.low
-    points = f"{percent(abs(c.difference))} points [{percent(low)}, {percent(high)}]"
+    better, low, high = "more", n.low, n.high
+    if n.difference < 0:
+        better, low, high = "less", -n.high, -n.low
+    points = f"{percent(abs(n.difference))} points [{percent(low)}, {percent(high)}]"
     good = "accurate" if c.attacks == (CLEAN,) else "robust"
     return (
         f"{first} is {points} {better} {good} than {second} {_where(c)}; "
@@ -225,7 +186,7 @@ def sentence(comparison: PairComparison) -> str:
     )
 
 
-def block(comparison: PairComparison) -> str:
+def block(comparison: MethodComparison) -> str:
     """Return the setting, a line for each of the two, and the sentence."""
     c = comparison
     figure = "clean accuracy" if c.attacks == (CLEAN,) else "robust accuracy"
@@ -233,8 +194,12 @@ def block(comparison: PairComparison) -> str:
     if c.one_seed:
         head = (*head, "images that only it gets right")
     rows = [head]
-    for side, only in ((c.first, c.first_only), (c.second, c.second_only)):
-        cells = (side.label, side.checkpoint, side.seeds, percent(side.accuracy))
+    n = c.numbers
+    for side, accuracy, only in (
+        (c.first, n.first, n.first_only),
+        (c.second, n.second, n.second_only),
+    ):
+        cells = (side.label, side.checkpoint, side.seeds, percent(accuracy))
         rows.append(cells if only is None else (*cells, str(only)))
     return f"{title(c.setting)}\n\n{aligned(rows)}\n\n{sentence(c)}"
 
@@ -247,9 +212,9 @@ def p_text(p: float) -> str:
     return f"p = {next(text for text in texts if (float(text) < LEVEL) == (p < LEVEL))}"
 
 
-def _where(c: PairComparison) -> str:
+def _where(c: MethodComparison) -> str:
     under = "without an attack" if c.attacks == (CLEAN,) else f"under {listed(c.attacks)}"
-    images = f"{c.n} images" if c.n > 1 else "image"
+    images = f"{c.numbers.n} images" if c.numbers.n > 1 else "image"
     n_seeds = len(c.first.runs), len(c.second.runs)
     means = "" if c.one_seed else f" (means of {n_seeds[0]} and {n_seeds[1]} seeds)"
     return f"on the same {images} {under}{means}"

@@ -2,64 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import importlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from bench.errors import unknown_name
+from bench.papers import papers
 from bench.records import Records
-from bench.report.aggregate import Section, sections
-from bench.report.artefacts import ARTEFACTS, Artefact
-from bench.report.balanced import BALANCED, balanced
-from bench.report.class_table import class_csv, class_link, class_markdown
-from bench.report.classes import classes
-from bench.report.comparison_table import (
-    COMPARISONS,
-    comparison_csv,
-    comparison_latex,
-    comparison_legend,
-    comparison_table,
+from bench.report.accuracy_vs_eps import Curve, curve_csv, curves, draw_curves, drawn
+from bench.report.artefact import Artefact, Output
+from bench.report.artefact_files import output_files
+from bench.report.export import (
+    Markup,
+    Table,
+    alternative,
+    bullets,
+    csv_text,
+    figure_files,
+    latex,
+    latex_document,
+    markdown,
+    plain,
+    render,
 )
-from bench.report.context import CONTEXT, context_csv, context_facts, context_table
-from bench.report.cost_table import COST_LEGEND, cost_csv, cost_facts, cost_table
-from bench.report.curves import Curve, curves, drawn
-from bench.report.export import csv_text
-from bench.report.facts import damage, facts, left_out, provenance, require, warnings
-from bench.report.figure import figure_files
-from bench.report.flat import flat
-from bench.report.index import Entry, entries, index_markdown
-from bench.report.latex import latex
-from bench.report.layout import main_table, other_table, title
-from bench.report.markdown import alternative, bullets, markdown, plain
-from bench.report.masking_table import MASKING_LINK, masking_csv, masking_markdown
-from bench.report.matrix import Matrix, matrix
-from bench.report.units import MISSING
+from bench.report.formatting import ALARM, MISSING, counted
+from bench.report.missing import duration_text, missing_trainings, recorded_speeds
+from bench.report.published import published_papers
+from bench.report.rows import Section, sections
+from bench.report.suite_runs import SuiteRuns, choose
+from bench.report.table3 import (
+    LEGEND,
+    UNEQUAL,
+    balanced,
+    damage,
+    facts,
+    left_out,
+    main_table,
+    other_table,
+    provenance,
+    require,
+    table3_csv,
+    title,
+    warnings,
+)
+from bench.report.tables.cost import COST_LEGEND, cost_csv, cost_facts, cost_table
+from bench.report.tables.masking import alarm_lines, checked_rows, masking_csv, masking_table
+from bench.report.tables.pairwise import (
+    PairMatrix,
+    pair_matrix,
+    pairwise_csv,
+    pairwise_legend,
+    pairwise_table,
+)
+from bench.report.tables.per_class import PerClass, class_csv, class_facts, class_table, per_class
+from bench.report.tables.published_results import (
+    autoattack_results,
+    results_csv,
+    results_facts,
+    results_table,
+)
 from bench.storage import write_atomic
+from bench.suite import list_suites, load_suite
 
-_LEGEND = (
-    "Percent of the first n test images. [a, b]: 95% interval over the images (Wilson's; for the "
-    "difference Newcombe's for paired images). \u00b1: standard deviation over seeds, beside "
-    "their mean. All numbers of a row are of the same images. (full n): of every image that was "
-    "evaluated. best: the "
-    "epoch with the highest robust accuracy on the validation split (clean accuracy, for a method "
-    "without an adversary); last: the final epoch. "
-    "A transferred attack is also scored on all images, with those that are wrong without an "
-    "attack and may be right under it. "
-    f"Cost: forward and backward passes of the training. {MISSING}: not on record."
-)
-
-
-TABLE_SUITES = ("table3", "digits", "cifar10")
-"""Suites that Table 3 is the report of."""
-OTHERS = (
-    ("Table 3, every setting on record", ("table3.md", "table3.csv", "table3.tex")),
-    ("Claims of the paper, with verdicts", ("claims.md", "claims.csv")),
-    ("Checks for masked gradients", ("masking.md", "masking.csv")),
-    ("Differences between methods", ("comparisons.csv", "comparisons.tex")),
-    ("Accuracy of each class", ("classes.md", "classes.csv")),
-    ("Cost of training", ("cost.md", "cost.csv", "cost.tex")),
-    ("Published AutoAttack results beside ours", ("context.csv",)),
-)
+MAX_LACKS = 6
+"""Lines on what one artefact lacks; more are counted."""
+TABLES = {
+    "Table 3, every setting on record": ("table3.md", "table3.csv", "table3.tex"),
+    "Checks for masked gradients": ("masking.md", "masking.csv"),
+    "Differences between methods": ("comparisons.csv", "comparisons.tex"),
+    "Accuracy of each class": ("classes.md", "classes.csv"),
+    "Cost of training": ("cost.md", "cost.csv", "cost.tex"),
+    "Published AutoAttack results next to ours": ("context.csv",),
+}
+"""Title in index.md -> files of all settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +90,20 @@ class ReportResult:
     text: str
     """For the terminal: the content of table3.md and the tables of cost.md, where they were made,
     else the names of the files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeArtefact:
+    """One artefact of a paper with its files: all, some, or none for lack of records."""
+
+    paper: str
+    """Title of the paper."""
+    artefact: Artefact
+    chosen: SuiteRuns | None = None
+    output: Output = field(default_factory=Output)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    error: str = ""
+    """Why it could not be made; empty where it could."""
 
 
 def write_report(
@@ -85,184 +118,303 @@ def write_report(
     """Write the tables and figures of all records; the same records give the same bytes.
 
     `command` is named in every file as its origin; `results` where a record is missing. `suite`:
-    only what a suite or artefact of that name is for; `size`: of the paper's artefacts, in place
-    of the one of which most is there. Raises RecordError without records, or where a file cannot
-    be written, and ConfigError for an unknown suite.
+    only what is for a suite or artefact of that name; `size`: of the papers' artefacts, in place
+    of the one with most records. Raises RecordError without records, or where a file cannot be
+    written, and ConfigError for an unknown suite.
     """
     require(records, results)
-    note = origin(records, command)
-    wanted = _wanted(suite)
-    found = entries(wanted, records, note, size, suite)
-    files, text = dict[str, bytes](), "\n".join(_told(entry) for entry in found)
-    if suite is None or suite in TABLE_SUITES:
+    n_evaluations = sum(len(run.evaluations) for run in records)
+    counts = f"{counted(len(records), 'run')} and {counted(n_evaluations, 'evaluation')}"
+    note = f"Made by `{' '.join(command.split())}` from {counts}."
+    wanted, with_tables = _wanted(suite)
+    made = _made(wanted, records, note, size, suite)
+    files, text = dict[str, bytes](), "\n".join(map(_told, made))
+    if with_tables:
         files, text = _tables(records, note, results)
-    files |= {name: content for entry in found for name, content in entry.made.files.items()}
+    tables = set(files)
+    for one in made:
+        files |= one.files
     if suite is None:
-        from bench.papers.cat.claim_page import make_claims  # it imports this package
-
-        claims = make_claims(records)
-        files["claims.md"] = f"{note}\n\n{claims.pages['claims']}".encode()
-        files["claims.csv"] = csv_text(claims.numbers["claims"], note).encode()
-        own = {name for entry in found for name in entry.made.files}
-        others = [(title, [n for n in names if n in files]) for title, names in OTHERS]
-        curves_ = [n for n in files if n.startswith("robust-accuracy-") and n not in own]
-        others.append(("Robust accuracy against eps, every setting on record", sorted(curves_)))
-        files["index.md"] = index_markdown(found, others, records, note).encode()
+        files["index.md"] = _index(made, tables, records, note).encode()
     for file, content in files.items():
         write_atomic(reports / file, content)
     return ReportResult(paths=tuple(reports / file for file in files), text=text)
 
 
-def _wanted(suite: str | None) -> list[Artefact]:
-    """The artefacts that are named, or all."""
-    if suite is None or suite == "paper":
-        return list(ARTEFACTS)
-    chosen = [artefact for artefact in ARTEFACTS if suite in (artefact.suite, artefact.name)]
-    if not chosen and suite not in TABLE_SUITES:
-        known = {name for artefact in ARTEFACTS for name in (artefact.suite, artefact.name)}
-        raise unknown_name("suite", suite, {*known, *TABLE_SUITES, "paper"})
-    return chosen
+def _wanted(suite: str | None) -> tuple[list[tuple[str, Artefact]], bool]:
+    """Return the artefacts that are named, each with its paper's title; and whether tables are."""
+    everything = [
+        (paper.title, artefact)
+        for paper in papers()
+        if paper.artefacts
+        for artefact in importlib.import_module(paper.artefacts).ARTEFACTS
+    ]
+    if suite is None:
+        return everything, True
+    known = [name for name, _ in list_suites()]
+    parts = {study.suite for study in load_suite(suite).studies} if suite in known else set()
+    chosen = [(p, a) for p, a in everything if a.name == suite or a.suite in {suite, *parts} - {""}]
+    tables = {name for paper in published_papers() for name in paper.suites}
+    tables |= {name for name in known if not chosen and name == suite}
+    if not chosen and suite not in tables:
+        raise unknown_name("suite", suite, {*known, *(a.name for _, a in everything)})
+    return chosen, suite in tables
 
 
-def _told(entry: Entry) -> str:
-    """What the terminal shows of an artefact."""
-    names = ", ".join(sorted(entry.made.files)) or f"no records; make them: {entry.missing.command}"
-    return f"{entry.artefact.name}: {names}"
+def _made(
+    wanted: Iterable[tuple[str, Artefact]],
+    records: Records,
+    note: str,
+    size: str | None,
+    named: str | None,
+) -> list[MadeArtefact]:
+    """Make each artefact from the records of its suite; one that fails does not stop the others."""
+    by_suite: dict[str, SuiteRuns | None] = {}
+    found = []
+    for paper, artefact in wanted:
+        chosen = None
+        if artefact.suite:
+            if artefact.suite not in by_suite:
+                by_suite[artefact.suite] = choose(records, artefact.suite, size)
+            chosen = by_suite[artefact.suite]
+        make = artefact.whole if artefact.name == named and artefact.whole else artefact.make
+        output, files, error = Output(), dict[str, bytes](), ""
+        try:
+            if artefact.make_of_all is not None:
+                output = artefact.make_of_all(records)
+            elif chosen is not None and make is not None:
+                output = make(chosen)
+            files = output_files(artefact, output, chosen, note)
+        except Exception as problem:  # the report of everything else must not be lost
+            error = f"{type(problem).__name__}: {problem}"
+        found.append(
+            MadeArtefact(
+                paper=paper,
+                artefact=artefact,
+                chosen=chosen,
+                output=output,
+                files=files,
+                error=error,
+            )
+        )
+    return found
+
+
+def _told(made: MadeArtefact) -> str:
+    """Return what the terminal shows of an artefact."""
+    name, suite = made.artefact.name, made.artefact.suite
+    if made.error:
+        return f"{name}: could not be made: {made.error}"
+    if made.files or not suite:
+        return f"{name}: {', '.join(sorted(made.files))}"
+    return f"{name}: no records; make them: {missing_trainings(suite, made.chosen).command}"
+
+
+def _index(made: Sequence[MadeArtefact], tables: Iterable[str], records: Records, note: str) -> str:
+    tables = sorted(tables)
+    links = [(heading, [f for f in files if f in tables]) for heading, files in TABLES.items()]
+    figures = [name for name in tables if name.startswith("robust-accuracy-")]
+    links.append(("Robust accuracy against eps, every setting on record", figures))
+    done = [one for one in made if one.files]
+    known = recorded_speeds(records)
+    return render(
+        "index.md.j2",
+        origin=note,
+        tables=_bullets([Markup(f"{heading}: {_links(f)}") for heading, f in links if f]),
+        papers=[
+            {
+                "title": paper,
+                "entries": _bullets([_line(one) for one in done if one.paper == paper]),
+            }
+            for paper in dict.fromkeys(one.paper for one in done)
+        ],
+        missing=_bullets([line for one in made for line in _lacking(one, known)]),
+    )
+
+
+def _line(made: MadeArtefact) -> str:
+    said = [made.chosen.caption if made.chosen else "", made.output.remark]
+    links = f"{made.artefact.title}: {_links(sorted(made.files))}."
+    return Markup(" ".join([links, *(plain(text) for text in said if text)]))
+
+
+def _links(files: Iterable[str]) -> str:
+    return ", ".join(f"[{plain(name)}]({name})" for name in files)
+
+
+def _lacking(made: MadeArtefact, known: Any) -> list[str]:
+    name, suite, output = made.artefact.name, made.artefact.suite, made.output
+    if made.error:
+        return [f"{name} ({made.artefact.title}) could not be made: {made.error}"]
+    if not suite:
+        return []
+    missing = missing_trainings(suite, made.chosen)
+    if not made.files:
+        took = duration_text(missing, known)
+        return [f"{name} ({made.artefact.title}): `{missing.command}`, {took}"]
+    if not output.lacks:
+        return []
+    more = len(output.lacks) - MAX_LACKS
+    shown = "; ".join(output.lacks[:MAX_LACKS]) + (f"; and {more} more" if more > 0 else "")
+    took = f", {duration_text(missing, known)}" if missing.trainings else ""
+    return [f"{name} lacks {shown}: `{missing.command}`{took}"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingReport:
+    """What the report says of one setting."""
+
+    section: Section
+    curves: list[Curve]
+    matrix: PairMatrix | None
+    classes: PerClass
+    cost: tuple[Table, Sequence[str]] | None
+    """The table and what is said below it; None without a training."""
+
+    @property
+    def title(self) -> str:
+        return title(self.section.setting)
+
+    @property
+    def slug(self) -> str:
+        return self.section.setting.slug
+
+    @property
+    def image(self) -> str:
+        """Its figure's file name without suffix; empty without a figure."""
+        return f"robust-accuracy-{self.slug}" if self.curves else ""
+
+
+def _setting_report(section: Section, results: str | Path) -> SettingReport:
+    trained = any(not group.outside for group in section.groups)
+    return SettingReport(
+        section=section,
+        curves=curves(section),
+        matrix=pair_matrix(section),
+        classes=per_class(section),
+        cost=(cost_table(section), cost_facts(section, results)) if trained else None,
+    )
 
 
 def _tables(records: Records, note: str, results: str | Path) -> tuple[dict[str, bytes], str]:
-    """What is made of every setting on record, and the tables for the terminal."""
+    """Return the files made of every setting on record, and the text for the terminal."""
     parts = sections(records)
-    figures = [curves(section) for section in parts]
-    matrices, by_class = [matrix(section) for section in parts], [classes(s) for s in parts]
-    checked = any(row.masking.findings for part in parts for row in part.rows)
-    alarmed = any(row.masking.alarms for part in parts for row in part.rows)
-    links = [*([MASKING_LINK] if alarmed else []), class_link(by_class)]
-    text = _markdown(records, parts, figures, matrices, links, note)
-    cost = _cost_markdown(parts, results)
-    files = {
-        "table3.md": text.encode(),
-        "table3.csv": flat(parts, note).encode(),
-        "table3.tex": _latex(parts, note).encode(),
-        "cost.md": f"{note}\n\n{cost}".encode(),
-        "cost.csv": cost_csv(parts, note).encode(),
-        "cost.tex": _cost_latex(parts, note, results).encode(),
+    reports = [_setting_report(section, results) for section in parts]
+    matrices = [one.matrix for one in reports if one.matrix]
+    by_class = [one.classes for one in reports]
+    blocks = [_blocks(one) for one in reports]
+    labelled = any(found.methods for found in by_class)
+    unlabelled = any(found.unlabelled for found in by_class)
+    text = render(
+        "table3.md.j2",
+        origin=note,
+        legend=LEGEND,
+        link=lambda name: Markup(f"[{name}]({name})"),
+        alarm=ALARM.strip(),
+        alarmed=any(row.masking.alarms for part in parts for row in part.rows),
+        classes="labelled" if labelled else "unlabelled" if unlabelled else "",
+        unequal=f"{UNEQUAL:g}",
+        parts=blocks,
+        left_out=_bullets(left_out(parts, [one.curves for one in reports])),
+        damage=_bullets(damage(records)),
+    )
+    costs = {"legend": COST_LEGEND, "parts": [part for part in blocks if part["cost"]]}
+    found: dict[str, str | bytes] = {
+        "table3.md": text,
+        "table3.csv": csv_text(table3_csv(parts), note),
+        "table3.tex": latex_document(note, [t for one in reports for t in _latex_tables(one)]),
+        "cost.md": render("cost.md.j2", origin=note, **costs),
+        "cost.csv": csv_text(cost_csv(parts), note),
+        "cost.tex": latex_document(note, [_latex_cost(one) for one in reports if one.cost]),
     }
-    if compared := [found for found in matrices if found]:
-        files["comparisons.csv"] = comparison_csv(compared, note).encode()
-        files["comparisons.tex"] = _document(note, map(comparison_latex, compared)).encode()
-    if any(found.rows for found in by_class):
-        files["classes.md"] = class_markdown(by_class, note).encode()
-        files["classes.csv"] = class_csv(by_class, note).encode()
-    if checked:
-        files["masking.md"] = masking_markdown(parts, note).encode()
-        files["masking.csv"] = masking_csv(parts, note).encode()
-    if any(context_table(part) for part in parts):
-        files["context.csv"] = context_csv(parts, note).encode()
-    for section, figure in zip(parts, figures, strict=True):
-        if figure:
-            contents = figure_files(figure, section.setting, note, drawn(section, figure))
-            files |= {f"{_image(section)}{suffix}": c for suffix, c in contents.items()}
-    return files, f"{text}\n{cost}"
+    if matrices:
+        found["comparisons.csv"] = csv_text(pairwise_csv(matrices), note)
+        found["comparisons.tex"] = latex_document(note, map(_latex_pairs, matrices))
+    if labelled:
+        found["classes.md"] = render("classes.md.j2", origin=note, parts=blocks)
+        found["classes.csv"] = csv_text(class_csv(by_class), note)
+    if any(checked_rows(part) for part in parts):
+        found["masking.md"] = render("masking.md.j2", origin=note, parts=blocks, missing=MISSING)
+        found["masking.csv"] = csv_text(masking_csv(parts), note)
+    if any(autoattack_results(part) for part in parts):
+        found["context.csv"] = csv_text(results_csv(parts), note)
+    for one in reports:
+        found |= _curve_files(one, note)
+    files = {n: body.encode() if isinstance(body, str) else body for n, body in found.items()}
+    return files, f"{text}\n{render('cost.md.j2', origin='', **costs)}"
 
 
-def _image(section: Section) -> str:
-    return f"robust-accuracy-{section.setting.slug}"
+def _blocks(one: SettingReport) -> dict[str, Any]:
+    """Return what the pages' templates show of a setting."""
+    section, published = one.section, autoattack_results(one.section)
+    other, rows = other_table(section), checked_rows(section)
+    shown, attacked = drawn(section, one.curves), {curve.label for curve in one.curves}
+    absent = [group.label for group in section.groups if group.label not in attacked]
+    classes = one.classes
+    return {
+        "title": one.title,
+        "table": _table(main_table(section), facts(section)),
+        "other": _table(other) if other else "",
+        "published": _table(results_table(published), results_facts()) if published else "",
+        "pairwise": (
+            _table(pairwise_table(one.matrix), [pairwise_legend(one.matrix)]) if one.matrix else ""
+        ),
+        "balanced": _bullets(balanced(section)),
+        "image": one.image,
+        "alternative": Markup(alternative(f"Robust accuracy against eps: {one.title}")),
+        "absent": ", ".join(absent),
+        "n_drawn": len({curve.label for curve in shown}),
+        "n_curves": len(attacked),
+        "provenance": _bullets([provenance(group) for group in section.groups]),
+        "warnings": _bullets(warnings(section)),
+        "cost": _table(*one.cost) if one.cost else "",
+        "classes": (
+            _table(class_table(classes), class_facts(classes))
+            if classes.methods
+            else _bullets(class_facts(classes))
+        ),
+        "masking": _table(masking_table(rows)) if rows else "",
+        "alarms": _bullets(alarm_lines(rows)),
+    }
 
 
-def origin(records: Records, command: str) -> str:
-    """The sentence that says where a file comes from."""
-    n_evaluations = sum(len(run.evaluations) for run in records)
-    counts = f"{_count(len(records), 'run')} and {_count(n_evaluations, 'evaluation')}"
-    return f"Made by `{' '.join(command.split())}` from {counts}."
+def _table(table: Table, below: Sequence[str] = ()) -> Markup:
+    return Markup(markdown(table, below))
 
 
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+def _bullets(lines: Sequence[str]) -> Markup:
+    return Markup(bullets(lines))
 
 
-def _markdown(
-    records: Records,
-    parts: Sequence[Section],
-    figures: Sequence[Sequence[Curve]],
-    matrices: Sequence[Matrix | None],
-    links: Sequence[str],
-    note: str,
-) -> str:
-    blocks = [note, "# Table 3: clean and robust accuracy", _LEGEND, *filter(None, links)]
-    for section, figure, compared in zip(parts, figures, matrices, strict=True):
-        blocks += _section(section, figure, compared)
-    blocks += _list("## Not in the tables and figures", left_out(parts, figures))
-    blocks += _list("## Damaged files", damage(records))
-    return "\n\n".join(blocks) + "\n"
+def _latex_tables(one: SettingReport) -> list[str]:
+    section, slug = one.section, one.slug
+    below = (LEGEND, *facts(section))
+    tables = [latex(main_table(section), f"Clean and robust accuracy: {one.title}.", slug, below)]
+    if other := other_table(section):
+        tables.append(latex(other, f"Other attacks: {one.title}.", f"{slug}-other", (LEGEND,)))
+    return tables
 
 
-def _section(section: Section, figure: Sequence[Curve], compared: Matrix | None) -> list[str]:
-    heading = title(section.setting)
-    blocks = [f"## {plain(heading)}", markdown(main_table(section), facts(section))]
-    if table := other_table(section):
-        blocks += ["Other attacks:", markdown(table)]
-    if known := context_table(section):
-        blocks += [CONTEXT, markdown(known, context_facts())]
-    if compared:
-        below = (comparison_legend(compared),)
-        blocks += [COMPARISONS, markdown(comparison_table(compared), below)]
-    blocks += _list(BALANCED, balanced(section))
-    if figure:
-        seen = alternative(f"Robust accuracy against eps: {heading}")
-        blocks.append(f"![{seen}]({_image(section)}.png)")
-        attacked = {curve.label for curve in figure}
-        absent = [group.label for group in section.groups if group.label not in attacked]
-        if absent:
-            why = "since none of its attacks was run on them"
-            blocks.append(plain(f"Not in the figure, {why}: {', '.join(absent)}."))
-        shown = {curve.label for curve in drawn(section, figure)}
-        if len(shown) < len(attacked):
-            many = f"The {len(shown)} most robust of {len(attacked)} are drawn"
-            blocks.append(f"{many}; [the numbers of all]({_image(section)}.csv).")
-    blocks += _list("Methods, parameters, runs:", provenance(section))
-    return blocks + _list("Warnings:", warnings(section))
+def _latex_cost(one: SettingReport) -> str:
+    assert one.cost is not None
+    table, below = one.cost
+    caption = f"Cost of training: {one.title}."
+    return latex(table, caption, f"{one.slug}-cost", (COST_LEGEND, *below))
 
 
-def _list(heading: str, lines: Sequence[str]) -> list[str]:
-    return [heading, bullets(lines)] if lines else []
+def _latex_pairs(found: PairMatrix) -> str:
+    caption = f"Differences in robust accuracy: {title(found.setting)}."
+    label = f"{found.setting.slug}-comparisons"
+    return latex(pairwise_table(found), caption, label, (pairwise_legend(found),))
 
 
-def trained(parts: Sequence[Section]) -> list[Section]:
-    """The sections that hold more than models from outside, whose training nobody saw."""
-    return [part for part in parts if any(not group.outside for group in part.groups)]
-
-
-def _cost_markdown(parts: Sequence[Section], results: str | Path) -> str:
-    blocks = ["# Cost of training", COST_LEGEND]
-    for section in trained(parts):
-        table = markdown(cost_table(section), cost_facts(section, results))
-        blocks += [f"## {plain(title(section.setting))}", table]
-    return "\n\n".join(blocks) + "\n"
-
-
-def _cost_latex(parts: Sequence[Section], note: str, results: str | Path) -> str:
-    blocks = []
-    for section in trained(parts):
-        caption, label = title(section.setting), section.setting.slug
-        below = (COST_LEGEND, *cost_facts(section, results))
-        table = cost_table(section)
-        blocks.append(latex(table, f"Cost of training: {caption}.", f"{label}-cost", below))
-    return _document(note, blocks)
-
-
-def _document(note: str, tables: Iterable[str]) -> str:
-    """A file of LaTeX tables."""
-    preamble = f"% {note}\n% Needs the packages booktabs and graphicx."
-    return "\n\n".join([preamble, *tables]) + "\n"
-
-
-def _latex(parts: Sequence[Section], note: str) -> str:
-    blocks = []
-    for section in parts:
-        heading, label = title(section.setting), section.setting.slug
-        caption, below = f"Clean and robust accuracy: {heading}.", (_LEGEND, *facts(section))
-        blocks.append(latex(main_table(section), caption, label, below))
-        if table := other_table(section):
-            blocks.append(latex(table, f"Other attacks: {heading}.", f"{label}-other", (_LEGEND,)))
-    return _document(note, blocks)
+def _curve_files(one: SettingReport, note: str) -> dict[str, str | bytes]:
+    if not one.curves:
+        return {}
+    shown, setting = drawn(one.section, one.curves), one.section.setting
+    pictures = figure_files(lambda: draw_curves(shown, setting), note, "robust accuracy")
+    numbers: pd.DataFrame = curve_csv(one.curves)
+    return {
+        **{f"{one.image}{suffix}": content for suffix, content in pictures.items()},
+        f"{one.image}.csv": csv_text(numbers, note),
+    }

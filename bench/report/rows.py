@@ -23,7 +23,6 @@ from bench.report.accuracy import (
     difference,
     lowest_seen,
     mean_accuracy,
-    of_images,
     over_seeds,
     restricted,
     shared,
@@ -47,22 +46,7 @@ AttackId = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class JointOutcomes:
-    """The seeds that have every one of some attacks, on the images that all of these share."""
-
-    runs: tuple[RunRecord, ...]
-    index: np.ndarray
-    """(n,) dataset indices, ascending."""
-    n_correct: np.ndarray
-    """(n,) in how many of the seeds the image is correct under all of the attacks."""
-
-    def at(self, index: np.ndarray) -> np.ndarray:
-        """Return (m,) `n_correct` of the images `index`, all of which must be here."""
-        return of_images(self.n_correct, self.index, index)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeedOutcomes:
+class TrainingOutcomes:
     """One training's checkpoint, image by image."""
 
     run: RunRecord
@@ -78,13 +62,10 @@ class SeedOutcomes:
         """Whether every attack has the outcome of any image."""
         return all(label in self.attacks and len(self.attacks[label].index) for label in labels)
 
-    def at(self, index: np.ndarray) -> SeedOutcomes:
+    def at(self, index: np.ndarray) -> TrainingOutcomes:
         """Return the outcomes of only the images of `index`, except `after`."""
         attacks = {label: restricted(found, index) for label, found in self.attacks.items()}
         return replace(self, clean=restricted(self.clean, index), attacks=attacks)
-
-    def by_label(self, labels: Iterable[str]) -> list[ImageOutcomes]:
-        return [self.clean if label == CLEAN else self.attacks[label] for label in labels]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +76,7 @@ class CheckpointOutcomes:
     checkpoint: str
     """best, last or given; empty where nothing was evaluated."""
     frame: ResultsFrame
-    seeds: tuple[SeedOutcomes, ...] = ()
+    seeds: tuple[TrainingOutcomes, ...] = ()
 
     @cached_property
     def evaluations(self) -> list[EvaluationRecord]:
@@ -116,26 +97,23 @@ class CheckpointOutcomes:
         return shared(parts) if parts else _no_images()
 
     @cached_property
-    def _joint(self) -> dict[tuple[str, ...], JointOutcomes]:
+    def _joint(self) -> dict[tuple[str, ...], list[tuple[RunRecord, ImageOutcomes]]]:
         """By attacks: one method is compared with many others under the same ones."""
         return {}
 
-    def joint(self, attacks: tuple[str, ...]) -> JointOutcomes:
-        """Return the seeds that have every attack: others would meet a weaker adversary.
+    def joint(self, attacks: tuple[str, ...]) -> list[tuple[RunRecord, ImageOutcomes]]:
+        """Return what survives all of some attacks, for each seed that has every one of them.
 
-        Raises RecordError where no seed has them all.
+        Other seeds would meet a weaker adversary. Raises RecordError where none has them all.
         """
         if attacks not in self._joint:
             whole = [s for s in self.seeds if all(a in (CLEAN, *s.attacks) for a in attacks)]
             if not whole:
                 raise RecordError(f"no seed of {self.group.label} has all of {', '.join(attacks)}")
-            found = [worst_case(seed.by_label(attacks)) for seed in whole]
-            index = shared(found)
-            self._joint[attacks] = JointOutcomes(
-                runs=tuple(seed.run for seed in whole),
-                index=index,
-                n_correct=np.sum([one.at(index) for one in found], axis=0),
-            )
+            self._joint[attacks] = [
+                (s.run, worst_case([s.clean if a == CLEAN else s.attacks[a] for a in attacks]))
+                for s in whole
+            ]
         return self._joint[attacks]
 
 
@@ -208,11 +186,11 @@ class Section:
     rows: tuple[TableRow, ...]
     attacks: tuple[str, ...]
     """Labels of the attacks without a column of their own."""
-    worst_over: tuple[str, ...]
+    worst_over: tuple[str, ...] = ()
     """Labels of the attacks that the worst case of every row joins."""
-    index: np.ndarray
+    index: np.ndarray = field(default_factory=_no_images)
     """(n,) the images of most rows; empty where nothing was evaluated."""
-    frame: ResultsFrame
+    frame: ResultsFrame = field(default_factory=lambda: results_frame(()))
     """Of all settings."""
 
     @property
@@ -324,7 +302,7 @@ def checkpoints(
     return result
 
 
-def _seed(frame: ResultsFrame, run: RunRecord, found: Mapping[str, list[int]]) -> SeedOutcomes:
+def _seed(frame: ResultsFrame, run: RunRecord, found: Mapping[str, list[int]]) -> TrainingOutcomes:
     every = sorted(position for positions in found.values() for position in positions)
     attacks = {label: positions for label, positions in found.items() if label != CLEAN}
     after = {
@@ -332,7 +310,7 @@ def _seed(frame: ResultsFrame, run: RunRecord, found: Mapping[str, list[int]]) -
         for label, positions in attacks.items()
         if (recorded := [p for p in positions if frame.records[p].after is not None])
     }
-    return SeedOutcomes(
+    return TrainingOutcomes(
         run=run,
         positions=tuple(every),
         clean=outcomes_at(frame, every, "clean"),
@@ -440,7 +418,7 @@ def _estimates(seeds: Sequence[Mapping[str, ImageOutcomes]]) -> dict[str, Accura
     return {name: mean_accuracy([seed[name] for seed in seeds if name in seed]) for name in names}
 
 
-def _gap(seeds: Sequence[SeedOutcomes]) -> AccuracyEstimate | None:
+def _gap(seeds: Sequence[TrainingOutcomes]) -> AccuracyEstimate | None:
     pairs = [
         (seed.attacks[PGD], seed.attacks[AUTOATTACK])
         for seed in seeds

@@ -37,6 +37,15 @@ from bench.report.select import same_eps
 from bench.report.titles import CLEAN, CORE
 from bench.spec import PRECISIONS
 
+LEGEND = (
+    "Percent of the first n test images. [a, b]: 95% interval over the images (Wilson's; for the "
+    "difference Newcombe's for paired images). \u00b1: standard deviation over seeds, next to "
+    "their mean. All numbers of a row are on the same images. (full n): on every evaluated image. "
+    "best: the epoch with the highest robust accuracy on the validation split (clean accuracy, for "
+    "a method without an adversary); last: the final epoch. A transferred attack is also scored on "
+    "all images, with those that are misclassified without an attack and may be correct under it. "
+    f"Cost: forward and backward passes of the training. {MISSING}: not on record."
+)
 FP32 = PRECISIONS[0]
 SHOWN_WARNINGS = 3
 """Warnings that a row's note quotes."""

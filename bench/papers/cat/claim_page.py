@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.papers.cat.claim_rules import VERSUS, CheckedModel, ClaimResult, Evidence, tally
 from bench.papers.cat.claims import AssessedClaim, assess_claims
-from bench.records import RunRecord
+from bench.records import Records
 from bench.report.artefact import Output
 from bench.report.export import Markup, Table, bullets, markdown, plain, render
 from bench.report.formatting import ALARM, MINUS, MISSING, percent
@@ -24,7 +24,7 @@ _COLUMNS = (
 )
 
 
-def make_claims(records: Sequence[RunRecord]) -> Output:
+def make_claims(records: Records) -> Output:
     """Return the page of claims and the numbers behind it."""
     found = assess_claims(records)
     return Output(pages={"claims": claims_page(found)}, numbers={"claims": claims_frame(found)})

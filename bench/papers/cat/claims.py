@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -21,12 +21,12 @@ from bench.papers.cat.claim_rules import (
     Evidence,
 )
 from bench.papers.cat.claim_tests import accuracy, decision_boundary, per_image, training
-from bench.records import RunRecord
-from bench.report.aggregate import MASKING_GAP
-from bench.report.cost_table import SAME
+from bench.records import Records
 from bench.report.formatting import percent
 from bench.report.published import CAT, TABLE_1, TABLE_3, TABLE_4
+from bench.report.rows import MASKING_GAP
 from bench.report.suite_runs import SuiteRuns, choose, command
+from bench.report.tables.cost import SAME
 from bench.report.titles import AUTOATTACK, CW, PGD
 from bench.suite import FULL
 
@@ -164,10 +164,11 @@ _VALUES = {
 CLAIMS = load_claims()
 
 
-def assess_claims(records: Iterable[RunRecord]) -> list[AssessedClaim]:
+def assess_claims(records: Records) -> list[AssessedClaim]:
     """Assess every claim, each on its suite in the size with the most records."""
-    runs = list(records)
-    suites = {name: choose(runs, name) for name in dict.fromkeys(c.suite for c in CLAIMS) if name}
+    suites = {
+        name: choose(records, name) for name in dict.fromkeys(c.suite for c in CLAIMS) if name
+    }
     return [assess_claim(claim, suites.get(claim.suite)) for claim in CLAIMS]
 
 

@@ -20,6 +20,13 @@ from bench.report.rows import Section, status
 
 SAME = 1.25
 """Costs that differ by no larger factor count as about the same."""
+COST_LEGEND = (
+    "Forward, backward: passes through the network per image and epoch, counted while training; "
+    "mean over the seeds. Relative passes: both kinds together, each counted as one. Seconds: of "
+    "the training steps, per image, without validation; relative only to runs on an equal machine "
+    "(device, processor, threads) at equal batch size and precision. \u00b1: standard deviation "
+    f"over seeds. {MISSING}: not on record, or nothing to compare with."
+)
 _RULE = (
     f"About the same: between {1 / SAME:.2f} and {SAME:.2f} times. Passes are counted, so they do "
     "not depend on the machine; seconds are from a machine that other work may have shared, so a "

@@ -17,7 +17,7 @@ import pandas as pd
 
 from bench.errors import RecordError
 from bench.report.columns import number, setting_cells
-from bench.report.compare import PairComparison, corrected, paired
+from bench.report.compare import MethodComparison, corrected, paired
 from bench.report.export import Bold, Notes, Table
 from bench.report.formatting import MISSING, listed, percent
 from bench.report.groups import Setting
@@ -33,19 +33,19 @@ class PairMatrix:
     setting: Setting
     labels: tuple[str, ...]
     """The most robust one first."""
-    pairs: Mapping[tuple[str, str], PairComparison | None]
+    pairs: Mapping[tuple[str, str], MethodComparison | None]
     """By the labels in that order; None where the two share no attack or no image."""
     n_methods: int
     """Attacked methods; more than the labels where only the most robust are compared."""
 
     @cached_property
-    def compared(self) -> list[PairComparison]:
+    def compared(self) -> list[MethodComparison]:
         return [comparison for comparison in self.pairs.values() if comparison is not None]
 
     @cached_property
     def usual(self) -> tuple[tuple[str, ...], int]:
         """Attacks and number of images of most pairs."""
-        counts = Counter((c.attacks, c.n) for c in self.compared)
+        counts = Counter((c.attacks, c.numbers.n) for c in self.compared)
         return max(counts, key=lambda key: (counts[key], len(key[0]), key[1], key[0]))
 
 
@@ -79,7 +79,7 @@ def pair_matrix(section: Section, most: int = MOST) -> PairMatrix | None:
 
 def _paired(
     setting: Setting, first: CheckpointOutcomes, second: CheckpointOutcomes
-) -> PairComparison | None:
+) -> MethodComparison | None:
     try:
         return paired(setting, first, second)
     except RecordError:
@@ -102,11 +102,11 @@ def _cell(found: PairMatrix, row: str, column: str, notes: Notes) -> str:
     if c is None:
         return MISSING
     marks = ""
-    if (c.attacks, c.n) != found.usual:
+    if (c.attacks, c.numbers.n) != found.usual:
         other = c.attacks != found.usual[0]
         where = f"Under {listed(c.attacks)}, on" if other else "On"
-        marks = notes.mark(f"{where} {c.n} images.")
-    text = f"{percent(c.difference)}{marks}"
+        marks = notes.mark(f"{where} {c.numbers.n} images.")
+    text = f"{percent(c.numbers.difference)}{marks}"
     return Bold(text) if c.significant else text
 
 
@@ -139,25 +139,25 @@ def pairwise_csv(matrices: Sequence[PairMatrix]) -> pd.DataFrame:
     ).fillna("")
 
 
-def _csv_cells(c: PairComparison | None) -> dict[str, object]:
+def _csv_cells(c: MethodComparison | None) -> dict[str, object]:
     if c is None:
         return {}
-    sides = (c.first, c.second)
+    sides, n = (c.first, c.second), c.numbers
     return {
         "checkpoints": " ".join(dict.fromkeys(side.checkpoint for side in sides)),
         "attacks": " ".join(c.attacks),
-        "n": str(c.n),
-        "robust_first": number(c.first.accuracy, "%.6f"),
-        "robust_second": number(c.second.accuracy, "%.6f"),
-        "difference": number(c.difference, "%.6f"),
-        "difference_low": number(c.low, "%.6f"),
-        "difference_high": number(c.high, "%.6f"),
-        "first_only": number(c.first_only, "%d"),
-        "second_only": number(c.second_only, "%d"),
+        "n": str(n.n),
+        "robust_first": number(n.first, "%.6f"),
+        "robust_second": number(n.second, "%.6f"),
+        "difference": number(n.difference, "%.6f"),
+        "difference_low": number(n.low, "%.6f"),
+        "difference_high": number(n.high, "%.6f"),
+        "first_only": number(n.first_only, "%d"),
+        "second_only": number(n.second_only, "%d"),
         "seeds_first": c.first.seeds.replace(",", ""),
         "seeds_second": c.second.seeds.replace(",", ""),
         "test": "mcnemar" if c.one_seed else "sign-flip",
-        "p": number(c.p),
+        "p": number(n.p),
         "p_holm": number(c.p_holm),
         "n_pairs": str(c.n_pairs),
         "significant": str(int(c.significant)),

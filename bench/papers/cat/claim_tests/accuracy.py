@@ -36,10 +36,10 @@ from bench.papers.cat.claim_rules import (
     lower_bound,
     tally,
 )
-from bench.report.aggregate import MASKING_GAP
 from bench.report.formatting import MINUS, eps_text
 from bench.report.masking import masking
 from bench.report.published import CAT
+from bench.report.rows import MASKING_GAP
 from bench.report.suite_runs import SuiteRuns
 from bench.report.titles import AUTOATTACK, CW, PGD
 

@@ -32,15 +32,15 @@ from bench.papers.cat.claim_rules import (
     together,
 )
 from bench.records import RunRecord
-from bench.report.aggregate import Section
 from bench.report.complexity_table import COLUMNS, PAPER_RATIOS
 from bench.report.cost import GroupCost, costs
-from bench.report.cost_table import SAME
 from bench.report.formatting import percent
 from bench.report.groups import group_runs
 from bench.report.published import CAT, REFERENCE
+from bench.report.rows import Section
 from bench.report.statistics import wilson
 from bench.report.suite_runs import SuiteRuns
+from bench.report.tables.cost import SAME
 
 _LARGEST = 300.0
 """Largest decimal exponent of a ratio: a float holds little more."""
