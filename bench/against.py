@@ -11,8 +11,7 @@ from bench.errors import BenchError, ConfigError
 from bench.plan import Plan
 from bench.records import load_records
 from bench.registry import method_name
-from bench.report.comparison import compare, corrected
-from bench.report.verdict import sentence
+from bench.report.compare import compare, corrected, sentence
 from bench.study import Study
 
 

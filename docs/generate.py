@@ -28,8 +28,8 @@ from bench.method import Method
 from bench.precision import Paired, automatic
 from bench.records import load_records
 from bench.registry import broken_methods, get_method, list_methods, method_class, parameters
-from bench.report.brief import brief
 from bench.report.precision import paired_precisions, precision_page
+from bench.report.table3 import brief
 from bench.speed.page import speed_page
 from bench.speed.profile_figure import profile_section
 from bench.speed.profiling import Profiles

@@ -11,7 +11,7 @@ from bench.attacks import list_attacks
 from bench.evaluation.checks import CHECKS
 from bench.records import load_records
 from bench.registry import get_method, list_methods, method_class, parameters
-from bench.report.brief import brief
+from bench.report.table3 import brief
 from docs.generate import (
     DIGITS,
     END,

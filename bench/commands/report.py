@@ -70,10 +70,10 @@ def compare(
     bench compare cat-ce trades --attack pgd-20 --checkpoint last
     """
     from bench.records import load_records
-    from bench.report.choice import Choice
-    from bench.report.comparison import compare as compared
-    from bench.report.facts import require
-    from bench.report.verdict import block
+    from bench.report.compare import block
+    from bench.report.compare import compare as compared
+    from bench.report.find_pair import Choice
+    from bench.report.table3 import require
 
     records = load_records(results)
     require(records, results)

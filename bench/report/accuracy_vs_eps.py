@@ -21,6 +21,7 @@ from bench.report.titles import CW, PGD, TITLES
 from bench.spec import CHECKPOINTS, GIVEN
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -162,7 +163,7 @@ def draw_curves(found: Sequence[Curve], setting: Setting) -> Figure:
     return figure
 
 
-def _line(axes: Axes, curve: Curve, style: Style) -> object:
+def _line(axes: Axes, curve: Curve, style: Style) -> Artist:
     cells = list(curve.points.values())
     values = [cell.value or 0.0 for cell in cells]
     limits = [error_limits(cell) for cell in cells]
@@ -184,7 +185,8 @@ def _line(axes: Axes, curve: Curve, style: Style) -> object:
         elinewidth=0.9,
         capsize=1.8,
     )
-    return container[0]  # the line without its error bars
+    line: Artist = container[0]  # without its error bars
+    return line
 
 
 def error_limits(cell: AccuracyEstimate) -> tuple[float, float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from bench.report.accuracy import AccuracyEstimate
@@ -187,7 +188,7 @@ def _paper(table: PublishedPaper, prefix: str, setting: Setting) -> list[Column]
     numbers = [
         Column(
             key=f"{prefix}_{name}",
-            value=lambda row, _, i=i: number((values(row) or [None] * 3)[i], "%.4f"),
+            value=partial(_paper_number, values=values, i=i),
         )
         for i, name in enumerate(("clean", "pgd", "cw"))
     ]
@@ -195,6 +196,17 @@ def _paper(table: PublishedPaper, prefix: str, setting: Setting) -> list[Column]
         key=f"{prefix}_differs", value=lambda row, _: ", ".join(unlike) if values(row) else ""
     )
     return [shown, *numbers, differs]
+
+
+def _paper_number(
+    row: TableRow, _: Section, values: Callable[[TableRow], list[float | None]], i: int
+) -> str:
+    return number((values(row) or [None] * 3)[i], "%.4f")
+
+
+def _by_label(row: TableRow, _: Section, name: str, label: str) -> AccuracyEstimate | None:
+    found: dict[str, AccuracyEstimate] = getattr(row, name)
+    return found.get(label)
 
 
 def attack_columns(section: Section) -> list[Column]:
@@ -205,7 +217,7 @@ def attack_columns(section: Section) -> list[Column]:
         Column(
             key=key,
             title=title,
-            value=lambda row, _, label=label: row.whole.get(label),
+            value=partial(_by_label, name="whole", label=label),
             unit="accuracy",
         )
         for label, key, title in [
@@ -224,7 +236,7 @@ def transferred_columns(section: Section) -> list[Column]:
         Column(
             key=label,
             title=f"{label} {ALL_IMAGES}",
-            value=lambda row, _, label=label: row.after.get(label),
+            value=partial(_by_label, name="after", label=label),
             unit="accuracy",
             csv=False,
         )

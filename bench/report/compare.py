@@ -90,7 +90,7 @@ def compare(
         own = [c for c in found[group.label] if c.checkpoint == name]
         empty = CheckpointOutcomes(group=group, checkpoint=name, frame=frame)
         sides.append(own[0] if own else empty)
-    return paired(setting, *sides, attack)
+    return paired(setting, sides[0], sides[1], attack)
 
 
 def paired(

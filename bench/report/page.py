@@ -318,7 +318,10 @@ def _tables(records: Records, note: str, results: str | Path) -> tuple[dict[str,
         left_out=_bullets(left_out(parts, [one.curves for one in reports])),
         damage=_bullets(damage(records)),
     )
-    costs = {"legend": COST_LEGEND, "parts": [part for part in blocks if part["cost"]]}
+    costs: dict[str, Any] = {
+        "legend": COST_LEGEND,
+        "parts": [part for part in blocks if part["cost"]],
+    }
     found: dict[str, str | bytes] = {
         "table3.md": text,
         "table3.csv": csv_text(table3_csv(parts), note),

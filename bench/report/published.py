@@ -103,17 +103,21 @@ def _read(paper: Paper) -> PublishedPaper:
         for method, row in table.pop("table3", {}).items()
     }
     order = tuple(table.pop("order", rows))
-    texts = ("source", "dataset", "arch", "origin", "cost_claim", "caveat", "leaderboards")
-    found = {key: str(table.pop(key)) for key in texts if key in table}
-    lists = {key: tuple(table.pop(key)) for key in ("own", "suites") if key in table}
     return PublishedPaper(
         paper=paper.name,
         eps=parse_eps(str(table.pop("eps"))) if "eps" in table else 0.0,
         order=order,
         table3={name: rows[name] for name in (*order, *rows) if name in rows},
         styles={method: tuple(style) for method, style in table.pop("styles", {}).items()},
-        **found,
-        **lists,
+        source=table.pop("source", ""),
+        dataset=table.pop("dataset", ""),
+        arch=table.pop("arch", ""),
+        origin=table.pop("origin", ""),
+        cost_claim=table.pop("cost_claim", ""),
+        caveat=table.pop("caveat", ""),
+        leaderboards=table.pop("leaderboards", ""),
+        own=tuple(table.pop("own", ())),
+        suites=tuple(table.pop("suites", ())),
         more=table,
     )
 

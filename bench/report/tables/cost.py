@@ -27,6 +27,12 @@ COST_LEGEND = (
     "(device, processor, threads) at equal batch size and precision. \u00b1: standard deviation "
     f"over seeds. {MISSING}: not on record, or nothing to compare with."
 )
+_COLUMNS = (
+    *("dataset", "arch", "recipe", "norm", "eps", "method", "label", "seed", "status"),
+    *("forward_per_image", "backward_per_image", "first_layer_per_image", "seconds_per_epoch"),
+    *("images_per_second", "passes_relative", "seconds_relative"),
+    *("reference", "device", "processor", "threads", "run_id"),
+)
 _RULE = (
     f"About the same: between {1 / SAME:.2f} and {SAME:.2f} times. Passes are counted, so they do "
     "not depend on the machine; seconds are from a machine that other work may have shared, so a "
@@ -176,7 +182,7 @@ def _no_reference(setting: Setting, runs: Sequence[RunRecord], results: str | Pa
 
 def cost_csv(parts: Sequence[Section]) -> pd.DataFrame:
     """Return a row per training run."""
-    return pd.DataFrame(
+    rows = [
         {
             **setting_cells(section.setting),
             "method": cost.group.method,
@@ -190,23 +196,27 @@ def cost_csv(parts: Sequence[Section]) -> pd.DataFrame:
         for cost in costs(section)
         if not cost.group.outside
         for run in cost.group.runs
-    )
+    ]
+    return pd.DataFrame(rows, columns=_COLUMNS).fillna("")
 
 
 def _numbers(cost: RunCost | None, reference: str) -> dict[str, str]:
+    """Return the cells of a training's numbers; none where it left no cost."""
+    if cost is None:
+        return {}
+    machine = cost.machine
     values = {
-        "forward_per_image": cost and cost.forward,
-        "backward_per_image": cost and cost.backward,
-        "first_layer_per_image": cost and cost.first_layer,
-        "seconds_per_epoch": cost and cost.seconds_per_epoch,
-        "images_per_second": cost and cost.images_per_second,
-        "passes_relative": cost and cost.passes_relative,
-        "seconds_relative": cost and cost.seconds_relative,
+        "forward_per_image": cost.forward,
+        "backward_per_image": cost.backward,
+        "first_layer_per_image": cost.first_layer,
+        "seconds_per_epoch": cost.seconds_per_epoch,
+        "images_per_second": cost.images_per_second,
+        "passes_relative": cost.passes_relative,
+        "seconds_relative": cost.seconds_relative,
     }
-    machine = cost and cost.machine
     return {
         **{name: number(value) for name, value in values.items()},
-        "reference": reference if cost else "",
+        "reference": reference,
         "device": machine.device if machine else "",
         "processor": machine.processor if machine else "",
         "threads": str(machine.threads) if machine else "",
