@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -9,9 +9,9 @@ from click.testing import CliRunner
 from bench.cli import main
 from bench.commands.run import run
 from bench.records import load_records
-from bench.report.aggregate import Section, sections
 from bench.report.cost import GroupCost, costs
-from bench.report.cost_table import cost_csv, cost_facts, cost_table
+from bench.report.rows import Section, sections
+from bench.report.tables.cost import cost_csv, cost_facts, cost_table
 from tests.report.made import MACHINE, model_run, train_run
 
 GPU = {"device": "H100", "processor": "Host", "threads": 16}
@@ -27,9 +27,13 @@ def by_label(results: Path) -> dict[str, GroupCost]:
 
 
 def cells(results: Path) -> dict[str, list[str]]:
-    """Label -> the words of each cell, without notes."""
-    lines = cost_table(section(results)).lines
-    return {line.head[0].main: [cell.main for cell in line.cells] for line in lines}
+    """Label -> each cell without the numbers of notes and the deviation over seeds."""
+    rows = cost_table(section(results)).text.to_numpy().tolist()
+    bare = [
+        [re.sub(r" \u00b1.*| [\u00b9\u00b2\u00b3\u2074-\u2079]+", "", c) for c in row]
+        for row in rows
+    ]
+    return {row[0]: row[1:] for row in bare}
 
 
 def test_costs_are_relative_to_the_mean_of_the_reference(tmp_path: Path) -> None:
@@ -135,10 +139,10 @@ def test_a_failed_reference_is_not_asked_for_again(tmp_path: Path) -> None:
         (
             (12, 11),
             3.0,
-            "about the same by passes, dearer by seconds; the claim holds for the work",
+            "about the same by passes, more expensive by seconds; the claim holds only for the",
         ),
-        ((12, 11), None, "to madry's 22.0 (1.05 times): about the same, as claimed."),
-        ((34, 31), 6.0, "and 3.00 times its seconds: dearer, against the claim."),
+        ((12, 11), None, "madry 22.0 (1.05 times): about the same, as claimed."),
+        ((34, 31), 6.0, "and 3.00 times its seconds: more expensive, against the claim."),
         ((5, 5), 2.0, "cheaper by passes, about the same by seconds, against the claim."),
         ((13.75, 13.75), 1.6, "(1.25 times) and 0.80 times its seconds: about the same, as"),
     ],
@@ -176,17 +180,17 @@ def test_a_model_from_outside_has_no_cost(tmp_path: Path) -> None:
     found = section(tmp_path)
     assert set(cells(tmp_path)["mine.py:make (outside model)"]) == {"\u2013"}
     assert cost_facts(found, "results") == []
-    assert len(cost_csv([found], "note").splitlines()) == 2
+    assert cost_csv([found]).empty
 
 
 def test_the_csv_has_a_line_for_each_run(tmp_path: Path) -> None:
     train_run(tmp_path, "madry", epoch_seconds=2.0)
     train_run(tmp_path, "cat-ce", seed=0, passes=(12, 11), epoch_seconds=3.0)
     train_run(tmp_path, "cat-ce", seed=1, error="it broke")
-    text = cost_csv([section(tmp_path)], "note")
-    rows = {(r["method"], r["seed"]): r for r in csv.DictReader(text.splitlines()[1:])}
+    frame = cost_csv([section(tmp_path)])
+    rows = {(r["method"], r["seed"]): r for r in frame.to_dict("records")}
     assert len(rows) == 3
-    done, failed = rows["cat-ce", "0"], rows["cat-ce", "1"]
+    done, failed = rows["cat-ce", 0], rows["cat-ce", 1]
     assert float(done["passes_relative"]) == pytest.approx(23 / 22, abs=1e-5)
     assert (done["seconds_relative"], done["reference"], done["threads"]) == ("1.5", "madry", "2")
     assert (failed["status"], failed["forward_per_image"]) == ("failed: it broke", "")

@@ -13,24 +13,15 @@ from typing import Any
 import pytest
 
 from bench.records import load_records
-from bench.report import matrix as pairs
 from bench.report import write_report
-from bench.report.aggregate import MOST, sections
-from bench.report.curves import curves, drawn
-from bench.report.matrix import matrix
-from bench.report.scored import Scored
+from bench.report.accuracy_vs_eps import curves, drawn
+from bench.report.rows import MOST, sections
+from bench.report.tables.pairwise import pair_matrix
 from tests.report import many
 from tests.report.made import evaluate, train_run
 from tests.report.many import METHODS, SETTINGS, make_many
 
 N = len(SETTINGS) * len(METHODS)
-
-
-@pytest.fixture
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    for key, module in list(sys.modules.items()):
-        if key.startswith("bench.report") and hasattr(module, "picture_files"):
-            monkeypatch.setattr(module, "picture_files", lambda *_: {".png": b"", ".svg": b""})
 
 
 def calls(results: Path, reports: Path) -> int:
@@ -49,7 +40,6 @@ def calls(results: Path, reports: Path) -> int:
     return n
 
 
-@pytest.mark.usefixtures("_no_pictures")
 def test_the_work_grows_with_the_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(many, "SETTINGS", SETTINGS[:1])
     counts = []
@@ -79,23 +69,6 @@ def test_every_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert set(reads.values()) == {1}
 
 
-def test_a_method_s_survivors_are_joined_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_many(tmp_path, N)
-    joined: list[str] = []
-    join = Scored._joint
-
-    def count(self: Scored, attacks: tuple[str, ...]) -> Any:
-        joined.append(self.label)
-        return join(self, attacks)
-
-    monkeypatch.setattr(Scored, "_joint", count)
-    section = sections(load_records(tmp_path))[0]
-    assert matrix(section) is not None
-    assert sorted(joined) == sorted(METHODS)
-
-
 @pytest.fixture(scope="module")
 def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three methods more than are compared; the last of them is the most robust."""
@@ -108,28 +81,24 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return results
 
 
-def test_of_very_many_methods_the_most_robust_are_compared(
-    crowd: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_very_many_methods_the_most_robust_are_compared(crowd: Path) -> None:
     (section,) = sections(load_records(crowd))
-    found = matrix(section)
+    found = pair_matrix(section)
     assert found is not None
     assert found.labels == tuple(f"own-{number:02}" for number in range(MOST + 2, 2, -1))
     assert len(found.pairs) == comb(MOST, 2)
     assert found.n_methods == MOST + 3
-    monkeypatch.setattr(pairs, "MOST", MOST + 3)
-    everyone = matrix(section)
+    everyone = pair_matrix(section, most=MOST + 3)
     assert everyone is not None
     for names, pair in found.pairs.items():
         other = everyone.pairs[names]
         assert pair is not None
         assert other is not None
-        assert (pair.p, pair.n_pairs) == (other.p, comb(MOST + 3, 2))
+        assert (pair.numbers.p, pair.n_pairs) == (other.numbers.p, comb(MOST + 3, 2))
         # nothing becomes significant by leaving others out
-        assert (pair.p_holm or 0.0) >= (other.p_holm or 1.0) >= pair.p
+        assert (pair.p_holm or 0.0) >= (other.p_holm or 1.0) >= pair.numbers.p
 
 
-@pytest.mark.usefixtures("_no_pictures")
 def test_a_report_says_who_is_left_out(crowd: Path, tmp_path: Path) -> None:
     records = load_records(crowd)
     write_report(records, tmp_path, command="bench report")

@@ -8,14 +8,22 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
 from bench.records import load_records
 from bench.report import write_report
-from bench.report.latex import escaped, latex
-from bench.report.layout import Line, Table, Text
-from bench.report.markdown import Markup, alternative, bullets, markdown, plain
+from bench.report.export import (
+    Markup,
+    Table,
+    alternative,
+    bullets,
+    latex,
+    latex_escaped,
+    markdown,
+    plain,
+)
 from tests.report.made import evaluate_all, model_run, train_run
 
 HOSTILE = (
@@ -51,9 +59,7 @@ def kinds(text: str) -> set[str]:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_cell_and_a_heading_show_the_name(name: str) -> None:
-    line = Line(head=(Text(main=name),), cells=(Text(main="1.0"),))
-    table = Table(headings=("Method", name), lines=(line,), notes=())
-    text = markdown(table)
+    text = markdown(Table(text=pd.DataFrame([[name, "1.0"]], columns=["Method", name])))
     assert words(text) == ["Method", name, name, "1.0"]
     assert kinds(text) == {"table", "thead", "tbody", "tr", "th", "td", "inline"}
 
@@ -76,26 +82,22 @@ def test_an_image_has_the_name_for_its_text(name: str) -> None:
 
 def test_names_with_line_breaks_stay_on_their_line() -> None:
     assert plain("a\n\n# b\tc") == "a # b c"
-    assert escaped("a\n\n% b") == r"a \% b"
+    assert latex_escaped("a\n\n% b") == r"a \% b"
 
 
 def test_what_is_ours_stays_markup() -> None:
     command = "`bench run --methods ./_a_b*.py --param x=<y>`"
     assert plain(f"Made by {command}.") == f"Made by {command}."
     assert plain(Markup("at size tiny: **holds**")) == "at size tiny: **holds**"
-    cell = Table(
-        headings=("a",), lines=(Line(head=(Text(main=Markup("**x**")),), cells=()),), notes=()
-    )
+    cell = Table(text=pd.DataFrame({"a": [Markup("**x**")]}, dtype=object))
     assert "| **x** |" in markdown(cell)
     assert plain("step_size = 2, [21.0, 38.5], 5 of 6") == "step_size = 2, [21.0, 38.5], 5 of 6"
 
 
 @pytest.mark.parametrize("name", ["[2em]", "*", "[bold]x[/bold]"])
 def test_a_row_of_latex_does_not_begin_with_what_its_neighbour_takes(name: str) -> None:
-    lines = tuple(
-        Line(head=(Text(main=text),), cells=(Text(main="1"),)) for text in (name, "madry", name)
-    )
-    text = latex(Table(headings=("M", "n"), lines=lines, notes=()), "c", "l", ())
+    lines = [[label, "1"] for label in (name, "madry", name)]
+    text = latex(Table(text=pd.DataFrame(lines, columns=["M", "n"])), "c", "l", ())
     rows = [row for row in text.splitlines() if row.endswith(r"\\")]
     assert rows[1] == rows[3] == rf"{{}}{name} & 1 \\"
     assert rows[2] == r"madry & 1 \\"
@@ -103,7 +105,7 @@ def test_a_row_of_latex_does_not_begin_with_what_its_neighbour_takes(name: str) 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_latex_has_no_special_character_of_a_name(name: str) -> None:
-    text = escaped(name)
+    text = latex_escaped(name)
     for command in ("textbackslash", "textasciitilde", "textasciicircum", "textless",
                     "textgreater", "textbar"):  # fmt: skip
         text = text.replace(rf"\{command}{{}}", "")

@@ -1,20 +1,23 @@
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from bench.records import load_records
-from bench.report.aggregate import Section, sections
-from bench.report.curves import curves
-from bench.report.figure import draw, figure_files
-from bench.report.style import KNOWN, order, styles
-from bench.report.units import eps_both, eps_text, percent
+from bench.report.accuracy_vs_eps import curve_csv, curves, draw_curves
+from bench.report.export import figure_files, legend_label
+from bench.report.formatting import eps_both, eps_text, percent
+from bench.report.published import published
+from bench.report.rows import Section, sections
+from bench.report.style import COLOURS, styles
 from tests.report.made import evaluate, train_run
 
 
@@ -34,13 +37,12 @@ def section(tmp_path: Path) -> Section:
 
 
 def files(section: Section) -> dict[str, bytes]:
-    return figure_files(curves(section), section.setting, "note")
+    found = curves(section)
+    return figure_files(lambda: draw_curves(found, section.setting), "note", "test")
 
 
 def test_csv_holds_the_plotted_numbers(section: Section) -> None:
-    text = files(section)[".csv"].decode()
-    assert text.startswith("# note\n")
-    rows = [tuple(row.values()) for row in csv.DictReader(io.StringIO(text.split("\n", 1)[1]))]
+    rows = curve_csv(curves(section)).to_numpy().tolist()
     # Where clean images were evaluated with the attack alone, its own clean flags are used.
     assert [(r[0], r[1], r[2], float(r[3]), float(r[4])) for r in rows] == [
         ("madry", "best", "pgd-20", 0.0, 1.0),
@@ -52,7 +54,7 @@ def test_csv_holds_the_plotted_numbers(section: Section) -> None:
         ("madry", "best", "cw", 0.0, 1.0),
         ("madry", "best", "cw", pytest.approx(8 / 255), 0.45),
     ]
-    assert {(r[8], r[9]) for r in rows} == {("100", "1")}
+    assert {(r[8], r[9]) for r in rows} == {(100, 1)}
 
 
 def test_the_picture_opens_and_is_not_blank(section: Section, tmp_path: Path) -> None:
@@ -62,7 +64,7 @@ def test_the_picture_opens_and_is_not_blank(section: Section, tmp_path: Path) ->
     assert pixels.shape[0] >= 500
     assert pixels.shape[1] >= 1200
     for name in ("madry", "trades"):
-        colour = [int(KNOWN[name].colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        colour = [int(styles([name])[name].colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         near = np.abs(pixels[..., :3] - np.array(colour)).max(axis=-1) < 0.02
         assert near.sum() > 500, name
 
@@ -85,7 +87,7 @@ def test_the_user_s_style_does_not_come_in(
 
 
 def test_labels_and_scales(section: Section) -> None:
-    figure = draw(curves(section), section.setting)
+    figure = draw_curves(curves(section), section.setting)
     left, right = figure.axes
     assert (left.get_title(), right.get_title()) == ("PGD-20", "C&W")
     assert left.get_ylabel() == "accuracy on test images (%)"
@@ -102,7 +104,7 @@ def test_labels_and_scales(section: Section) -> None:
 
 
 def test_the_legend_covers_no_panel(section: Section) -> None:
-    figure = draw(curves(section), section.setting)
+    figure = draw_curves(curves(section), section.setting)
     figure.draw_without_rendering()
     legend = figure.legends[0].get_window_extent()
     for axes in figure.axes:
@@ -114,7 +116,7 @@ def test_bars_are_the_interval_or_the_deviation(tmp_path: Path) -> None:
         evaluate(train_run(tmp_path, "madry", seed=seed), "pgd-20", range(n_correct), 100)
     evaluate(train_run(tmp_path, "trades"), "pgd-20", range(50), 100)
     (section,) = sections(load_records(tmp_path))
-    axes = draw(curves(section), section.setting).axes[0]
+    axes = draw_curves(curves(section), section.setting).axes[0]
     heights = []
     for container in axes.containers:
         segments = container[2][0].get_segments()
@@ -124,6 +126,9 @@ def test_bars_are_the_interval_or_the_deviation(tmp_path: Path) -> None:
     assert heights[1] == pytest.approx([40.383, 59.617], abs=1e-3)
 
 
+KNOWN = published("cat").styles
+
+
 def test_styles_are_the_same_in_every_figure_and_distinct_in_each() -> None:
     names = [*KNOWN, *(f"mine-{i}" for i in range(40))]
     together = styles(names)
@@ -131,8 +136,8 @@ def test_styles_are_the_same_in_every_figure_and_distinct_in_each() -> None:
     assert all(styles([name])[name] == together[name] for name in KNOWN)
     moved = [n for n in names if styles([n])[n] != together[n]]
     assert len(moved) < 20  # two labels on one style: one of them steps aside
-    assert len({(style.colour, style.marker) for style in KNOWN.values()}) == len(KNOWN)
-    assert sorted(["zeta", "cat-ce", "natural"], key=order) == ["natural", "cat-ce", "zeta"]
+    assert {colour for colour, _, _ in KNOWN.values()} <= set(COLOURS)
+    assert len({style[:2] for style in KNOWN.values()}) == len(KNOWN)
 
 
 @pytest.mark.parametrize(
@@ -155,3 +160,65 @@ def test_percent() -> None:
     assert percent(-0.012) == "\u22121.2"
     assert percent(1.0) == "100.0"
     assert percent(0.9348, 2) == "93.48"
+
+
+HOSTILE = (
+    *("$x$", "a$b$c", r"$\frac$", r"\frac", r"a\$b", "$"),
+    *("_hidden", "__init__", "x^2_i", "100%"),
+)
+
+
+def texts(figure: Figure) -> list[Text]:
+    return [text for text in figure.findobj(Text) if isinstance(text, Text) and text.get_text()]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_title_a_tick_and_a_legend_show_the_name(name: str) -> None:
+    drawn: list[Figure] = []
+
+    def draw() -> Figure:
+        figure = Figure(layout="constrained")
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], label=legend_label(name))
+        axes.set_title(name)
+        axes.set_yticks([0, 1], [name, "other"])
+        axes.legend()
+        drawn.append(figure)
+        return figure
+
+    files = figure_files(draw, f"note on {name}", "test")
+    assert files[".png"].startswith(b"\x89PNG")
+    shown = [text for text in texts(drawn[0]) if name in text.get_text()]
+    assert len(shown) >= 3
+    legend = drawn[0].axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text().strip("\u200b") for text in legend.get_texts()] == [name]
+    assert not any(text.get_parse_math() for text in shown)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_the_curves_of_such_a_method_are_in_the_legend(tmp_path: Path, name: str) -> None:
+    run = train_run(tmp_path, name)
+    evaluate(run, "clean", range(90), 100)
+    evaluate(run, "pgd-20", range(50), 100)
+    (section,) = sections(load_records(tmp_path))
+    (legend,) = draw_curves(curves(section), section.setting).legends
+    (text,) = legend.get_texts()
+    assert text.get_text().strip("\u200b") == name
+
+
+def test_our_own_formulas_are_still_formulas(tmp_path: Path) -> None:
+    run = train_run(tmp_path, "madry")
+    evaluate(run, "pgd-20", range(50), 100)
+    (section,) = sections(load_records(tmp_path))
+    with rc_context({"text.parse_math": False}):
+        figure = draw_curves(curves(section), section.setting)
+    formulas = [text for text in texts(figure) if "$" in text.get_text()]
+    assert [text.get_text() for text in formulas] == [
+        r"$L_\infty$ radius $\epsilon$ (pixel range [0, 1])"
+    ]
+    assert all(text.get_parse_math() for text in formulas)
+
+
+def test_only_a_leading_underscore_needs_the_mark() -> None:
+    assert [legend_label(name) for name in ("madry", "a_b", "_a")] == ["madry", "a_b", "\u200b_a"]

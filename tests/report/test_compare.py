@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,11 +11,25 @@ import pytest
 from bench.errors import ConfigError, RecordError
 from bench.folder import RunFolder
 from bench.records import load_records
-from bench.report.choice import Choice
-from bench.report.comparison import Comparison, compare, corrected
-from bench.report.interval import mean_difference, paired_difference
-from bench.report.significance import mcnemar, sign_flip
-from bench.report.verdict import block, p_text, sentence
+from bench.report.compare import (
+    MethodComparison,
+    block,
+    compare,
+    corrected,
+    p_text,
+    sentence,
+)
+from bench.report.export import latex, markdown
+from bench.report.find_pair import Choice
+from bench.report.rows import sections
+from bench.report.statistics import holm, mcnemar, mean_difference, paired_difference, sign_flip
+from bench.report.tables.pairwise import (
+    PairMatrix,
+    pair_matrix,
+    pairwise_csv,
+    pairwise_legend,
+    pairwise_table,
+)
 from bench.spec import GIVEN
 from tests.report.made import evaluate, model_run, train_run
 
@@ -41,12 +56,12 @@ def test_robust_is_the_worst_case_over_what_both_have_on_the_images_of_both(two:
     found = compare(load_records(two), "mine", "madry")
     assert found.attacks == ("pgd-20", "cw")
     # mine: images 1 to 15 of 16; madry: image 0 alone
-    assert found.n == 16
-    assert (found.first.accuracy, found.second.accuracy) == (15 / 16, 1 / 16)
-    assert found.difference == 14 / 16
-    assert (found.first_only, found.second_only) == (15, 1)
-    assert found.p == mcnemar(15, 1)
-    assert (found.low, found.high) == paired_difference(0, 15, 1, 0)
+    assert found.numbers.n == 16
+    assert (found.numbers.first, found.numbers.second) == (15 / 16, 1 / 16)
+    assert found.numbers.difference == 14 / 16
+    assert (found.numbers.first_only, found.numbers.second_only) == (15, 1)
+    assert found.numbers.p == mcnemar(15, 1)
+    assert (found.numbers.low, found.numbers.high) == paired_difference(0, 15, 1, 0)
     assert found.significant
     assert found.p_holm is None
 
@@ -54,20 +69,26 @@ def test_robust_is_the_worst_case_over_what_both_have_on_the_images_of_both(two:
 def test_the_other_way_round_is_the_mirror(two: Path) -> None:
     one = compare(load_records(two), "mine", "madry")
     other = compare(load_records(two), "madry", "mine")
-    assert other.difference == -one.difference
-    assert (other.low, other.high) == pytest.approx((-one.high, -one.low))
-    assert (other.first_only, other.second_only, other.p) == (1, 15, one.p)
+    assert other.numbers.difference == -one.numbers.difference
+    assert (other.numbers.low, other.numbers.high) == pytest.approx(
+        (-one.numbers.high, -one.numbers.low)
+    )
+    assert (other.numbers.first_only, other.numbers.second_only, other.numbers.p) == (
+        1,
+        15,
+        one.numbers.p,
+    )
 
 
 def test_one_attack_alone_and_clean_and_the_last_checkpoint(two: Path) -> None:
     records = load_records(two)
     pgd = compare(records, "mine", "madry", attack="pgd-20")
-    assert (pgd.n, pgd.first_only, pgd.second_only) == (20, 11, 2)
+    assert (pgd.numbers.n, pgd.numbers.first_only, pgd.numbers.second_only) == (20, 11, 2)
     clean = compare(records, "mine", "madry", attack="clean")
-    assert (clean.n, clean.difference, clean.p) == (20, 0.0, 1.0)
+    assert (clean.numbers.n, clean.numbers.difference, clean.numbers.p) == (20, 0.0, 1.0)
     last = compare(records, "mine", "madry", checkpoint="last")
     assert last.first.checkpoint == "last"
-    assert (last.first.accuracy, last.second.accuracy) == (0.0, 1 / 16)
+    assert (last.numbers.first, last.numbers.second) == (0.0, 1 / 16)
     with pytest.raises(ConfigError, match=r"'autoattack'.* Known: clean, cw, pgd-20"):
         compare(records, "mine", "madry", attack="autoattack")
     with pytest.raises(ConfigError, match=r"unknown checkpoint 'bset'\. Did you mean 'best'"):
@@ -85,10 +106,20 @@ def test_several_seeds_are_joined_image_by_image(tmp_path: Path) -> None:
     found = compare(load_records(tmp_path), "mine", "madry")
     # 3 * (0..2 seeds of mine) - 2 * (0..3 seeds of madry)
     signed = [3 * 2 - 2 * 3, 3 * 2 - 2 * 1, 3 * 2, 3, 3, 0, 0, 0, 0, -2]
-    assert found.p == sign_flip(signed)
-    assert found.difference == pytest.approx(sum(signed) / 6 / 10) == pytest.approx(0.4 - 5 / 30)
-    assert (found.low, found.high) == pytest.approx(mean_difference(np.array(signed) / 6))
-    assert (found.first_only, found.second_only, found.one_seed) == (None, None, False)
+    assert found.numbers.p == sign_flip(signed)
+    assert (
+        found.numbers.difference
+        == pytest.approx(sum(signed) / 6 / 10)
+        == pytest.approx(0.4 - 5 / 30)
+    )
+    assert (found.numbers.low, found.numbers.high) == pytest.approx(
+        mean_difference(np.array(signed) / 6)
+    )
+    assert (found.numbers.first_only, found.numbers.second_only, found.one_seed) == (
+        None,
+        None,
+        False,
+    )
     assert [run.seed for run in found.second.runs] == [0, 1, 2]
     text = sentence(found)
     assert "on the same 10 images under pgd-20 (means of 2 and 3 seeds)" in text
@@ -104,7 +135,7 @@ def test_a_seed_without_an_attack_of_the_others_is_not_counted(tmp_path: Path) -
     found = compare(load_records(tmp_path), "mine", "madry")
     assert found.attacks == ("pgd-20", "cw")
     assert [run.seed for run in found.first.runs] == [0]
-    assert found.first.accuracy == 0.4
+    assert found.numbers.first == 0.4
     alone = compare(load_records(tmp_path), "mine", "madry", attack="pgd-20")
     assert [run.seed for run in alone.first.runs] == [0, 1]
 
@@ -114,7 +145,7 @@ def test_a_run_by_its_id_is_that_run_alone(tmp_path: Path) -> None:
     first, second = (run.run_id for run in load_records(tmp_path))
     found = compare(load_records(tmp_path), first, second)
     assert {found.first.label, found.second.label} == {"mine, seed 0", "mine, seed 1"}
-    assert abs(found.difference) == 0.8
+    assert abs(found.numbers.difference) == 0.8
     with pytest.raises(ConfigError, match=f"{first} and {first} are the same: name two"):
         compare(load_records(tmp_path), first, first)
 
@@ -123,7 +154,7 @@ def test_a_model_from_outside_is_compared_at_its_only_checkpoint(two: Path) -> N
     evaluate(model_run(two, "zoo/mine.py:make"), "pgd-20", range(4), 20, checkpoint=GIVEN)
     found = compare(load_records(two), "mine.py:make", "madry", checkpoint="last")
     assert (found.first.checkpoint, found.second.checkpoint) == (GIVEN, "last")
-    assert (found.first.accuracy, found.second.accuracy) == (4 / 20, 1 / 20)
+    assert (found.numbers.first, found.numbers.second) == (4 / 20, 1 / 20)
     assert block(found).splitlines()[3].split() == [
         *("mine.py:make", "(outside", "model)", "given", "-", "20.0", "3"),
     ]
@@ -176,7 +207,7 @@ def test_several_settings_are_listed_with_the_options_that_pick_one(several: Pat
     found = compare(records, "mine", "madry", choice=Choice(dataset="digits"))
     assert found.setting.arch == "cnn"
     found = compare(records, "mine", "madry", choice=Choice(arch="wrn"))
-    assert found.first.accuracy == len("wrn-34-10") / 20
+    assert found.numbers.first == len("wrn-34-10") / 20
     with pytest.raises(ConfigError, match=r"no records with --arch wrm; there are vgg-16, wrn"):
         compare(records, "mine", "madry", choice=Choice(dataset="cifar10", arch="wrm"))
 
@@ -185,13 +216,13 @@ def test_twins_and_strangers_are_told(several: Path) -> None:
     records = load_records(several)
     with pytest.raises(ConfigError, match=r"several trainings: name two of .*'trades \(beta=1\)'"):
         compare(records, "trades", "mine", choice=Choice(dataset="digits"))
-    assert compare(records, "trades (beta=1)", "trades (beta=6)").difference == 0
+    assert compare(records, "trades (beta=1)", "trades (beta=6)").numbers.difference == 0
     assert compare(records, "alone", "trades (beta=6)").first.label == "alone"  # another network
     with pytest.raises(ConfigError, match=r"no data set and eps in common .*far: digits, cnn"):
         compare(records, "mine", "far")
 
 
-def compared(first: int, second: int, both: int = 40) -> Comparison:
+def compared(first: int, second: int, both: int = 40) -> MethodComparison:
     """100 images, of which either method alone gets some."""
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -218,10 +249,10 @@ def test_the_sentence_says_which_by_how_much_and_how_sure() -> None:
 
 def test_a_family_is_judged_by_corrected_p_values() -> None:
     family = corrected([compared(10, 1), compared(12, 4), compared(5, 5)])
-    assert [pair.p < 0.05 for pair in family] == [True, False, False]
+    assert [pair.numbers.p < 0.05 for pair in family] == [True, False, False]
     assert family[0].p_holm == 3 * mcnemar(10, 1)
     borderline = corrected([compared(12, 3)] * 2)[0]
-    assert borderline.p < 0.05 < (borderline.p_holm or 0)
+    assert borderline.numbers.p < 0.05 < (borderline.p_holm or 0)
     assert not borderline.significant
     assert "after Holm's correction over 2 pairs p = 0.07: not significant" in sentence(borderline)
     assert "Holm" not in sentence(corrected([compared(12, 3)])[0])
@@ -234,3 +265,99 @@ def test_a_family_is_judged_by_corrected_p_values() -> None:
 )  # fmt: skip
 def test_a_p_value_never_rounds_across_the_level(p: float, text: str) -> None:
     assert p_text(p) == text
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> PairMatrix:
+    """Four methods: one with a further attack, one on fewer images, one under another attack."""
+    for method, survived in (("natural", 0), ("madry", 60), ("mine", 75)):
+        evaluate(train_run(tmp_path, method), "pgd-20", range(survived), 100)
+        evaluate(train_run(tmp_path, method), "cw", range(survived), 100)
+    evaluate(train_run(tmp_path, "mine"), "square", range(70), 100)
+    evaluate(train_run(tmp_path, "trades"), "pgd-20", range(40), 50)
+    evaluate(train_run(tmp_path, "other"), "fgsm", range(99), 100)
+    train_run(tmp_path, "mart", error="the loss is not finite")
+    (section,) = sections(load_records(tmp_path))
+    made = pair_matrix(section)
+    assert made is not None
+    return made
+
+
+def test_methods_are_in_the_order_of_their_robust_accuracy(found: PairMatrix) -> None:
+    # those that lack an attack of the worst case come last
+    assert found.labels == ("mine", "madry", "natural", "trades", "other")
+    assert found.usual == (("pgd-20", "cw"), 100)
+    assert list(found.pairs) == [
+        (a, b) for i, a in enumerate(found.labels) for b in found.labels[i + 1 :]
+    ]
+
+
+def test_each_pair_is_on_what_both_have(found: PairMatrix) -> None:
+    mine, trades = found.pairs["mine", "madry"], found.pairs["mine", "trades"]
+    assert mine is not None
+    assert trades is not None
+    assert (mine.attacks, mine.numbers.n, mine.numbers.first_only) == (("pgd-20", "cw"), 100, 15)
+    assert (trades.attacks, trades.numbers.n) == (("pgd-20",), 50)
+    assert (trades.numbers.first_only, trades.numbers.second_only) == (10, 0)
+    assert [found.pairs[name, "other"] for name in ("mine", "madry")] == [None, None]
+
+
+def test_p_values_are_corrected_over_the_pairs_that_have_one(found: PairMatrix) -> None:
+    p_values = [c.numbers.p for c in found.compared]
+    assert len(p_values) == 6
+    assert [c.p_holm for c in found.compared] == holm(p_values)
+    assert {c.n_pairs for c in found.compared} == {6}
+    assert mcnemar(15, 0) in p_values
+
+
+def test_what_is_significant_stands_out_and_what_is_unlike_is_noted(found: PairMatrix) -> None:
+    table = pairwise_table(found)
+    text = markdown(table, (pairwise_legend(found),))
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:6]
+    ]
+    assert rows == [
+        ["mine", "**15.0**", "**75.0**", "**20.0 \u00b9**", "\u2013"],
+        ["madry", "", "**60.0**", "**20.0 \u00b9**", "\u2013"],
+        ["natural", "", "", "**\u221280.0 \u00b9**", "\u2013"],
+        ["trades", "", "", "", "\u2013"],
+    ]
+    assert "- \u00b9 Under pgd-20, on 50 images." in text
+    assert "the worst case over pgd-20 and cw, on the same 100 images" in text
+    assert "McNemar's exact test, after Holm's correction over 6 pairs, as 6 are." in text
+    assert r"& \textbf{15.0} & \textbf{75.0} & \textbf{20.0 $^{1}$} & -- \\" in latex(
+        table, "c", "l", ()
+    )
+
+
+def test_chance_does_not_stand_out(tmp_path: Path) -> None:
+    evaluate(train_run(tmp_path, "mine"), "pgd-20", range(12), 100)
+    evaluate(train_run(tmp_path, "madry"), "pgd-20", range(9), 100)
+    evaluate(train_run(tmp_path, "madry", seed=1), "pgd-20", range(8, 16), 100)
+    (section,) = sections(load_records(tmp_path))
+    found = pair_matrix(section)
+    assert found is not None
+    text = markdown(pairwise_table(found), (pairwise_legend(found),))
+    assert re.search(r"\| mine +\| 3\.5 +\|", text)
+    assert "the sign-flip test of each image's sum), as it is not." in text
+
+
+def test_one_method_is_not_compared(tmp_path: Path) -> None:
+    evaluate(train_run(tmp_path, "mine"), "pgd-20", range(12), 100)
+    evaluate(train_run(tmp_path, "madry"), "clean", range(100), 100)
+    (section,) = sections(load_records(tmp_path))
+    assert pair_matrix(section) is None
+
+
+def test_csv_has_every_pair(found: PairMatrix) -> None:
+    frame = pairwise_csv([found])
+    rows = {(r["first"], r["second"]): r for r in frame.to_dict("records")}
+    assert set(rows) == set(found.pairs)
+    mine = rows["mine", "madry"]
+    assert (mine["first_only"], mine["second_only"], mine["n"]) == ("15", "0", "100")
+    assert float(mine["difference_low"]) < 0.15 < float(mine["difference_high"])
+    assert float(mine["p"]) == pytest.approx(2 / 2**15, rel=1e-5)
+    assert float(mine["p"]) < float(mine["p_holm"])
+    assert (mine["test"], mine["significant"], mine["attacks"]) == ("mcnemar", "1", "pgd-20 cw")
+    none = rows["mine", "other"]
+    assert {none[name] for name in ("n", "p", "significant", "run_ids_second")} == {""}

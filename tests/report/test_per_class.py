@@ -1,15 +1,21 @@
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import pytest
 
 from bench.records import load_records
-from bench.report.aggregate import sections
-from bench.report.class_table import class_csv, class_facts, class_link, class_markdown
-from bench.report.classes import Classes, classes
-from bench.report.interval import wilson
+from bench.report import write_report
+from bench.report.export import markdown
+from bench.report.rows import sections
+from bench.report.statistics import wilson
+from bench.report.tables.per_class import (
+    PerClass,
+    class_csv,
+    class_facts,
+    class_table,
+    per_class,
+)
 from tests.report.made import evaluate, train_run
 
 LABELS = [0] * 6 + [3] * 4
@@ -17,7 +23,7 @@ LABELS = [0] * 6 + [3] * 4
 
 
 @pytest.fixture
-def found(tmp_path: Path) -> Classes:
+def found(tmp_path: Path) -> PerClass:
     madry = train_run(tmp_path, "madry")
     evaluate(madry, "clean", range(10), 10, labels=LABELS)
     evaluate(madry, "pgd-20", [0, 1, 2, 6, 7], 10, labels=LABELS)
@@ -30,13 +36,13 @@ def found(tmp_path: Path) -> Classes:
     evaluate(train_run(tmp_path, "natural"), "pgd-20", range(3), 10)
     train_run(tmp_path, "mart", error="the loss is not finite")
     (section,) = sections(load_records(tmp_path))
-    return classes(section)
+    return per_class(section)
 
 
-def test_each_class_has_its_clean_and_its_worst_case_accuracy(found: Classes) -> None:
-    assert [row.label for row in found.rows] == ["madry", "trades"]
-    madry, trades = found.rows
-    assert (madry.checkpoint, madry.attacks) == ("best", ("pgd-20", "cw"))
+def test_each_class_has_its_clean_and_its_worst_case_accuracy(found: PerClass) -> None:
+    assert [row.label for row in found.methods] == ["madry", "trades"]
+    madry, trades = found.methods
+    assert (madry.row.checkpoint, madry.row.worst_over) == ("best", ("pgd-20", "cw"))
     assert {k: cell.value for k, cell in madry.clean.items()} == {0: 1.0, 3: 1.0}
     # survivors of both: 1 and 2 of class 0, 7 of class 3, of the 8 images that both attacks saw
     assert {k: (cell.value, cell.n) for k, cell in madry.robust.items()} == {
@@ -49,18 +55,16 @@ def test_each_class_has_its_clean_and_its_worst_case_accuracy(found: Classes) ->
     assert trades.robust[3].value == 0
 
 
-def test_records_without_labels_are_left_out_and_said_so(found: Classes) -> None:
+def test_records_without_labels_are_left_out_and_said_so(found: PerClass) -> None:
     assert found.unlabelled == ("natural",)
     assert class_facts(found) == [
         "Robust: images that survive all of pgd-20, cw.",
         "Left out, since their records hold no labels: natural.",
     ]
-    assert class_link([found]) == "Accuracy of each class: [classes.md](classes.md)."
 
 
-def test_the_table_has_a_line_a_class(found: Classes) -> None:
-    text = class_markdown([found], "where from")
-    assert text.startswith("where from\n")
+def test_the_table_has_a_line_a_class(found: PerClass) -> None:
+    text = markdown(class_table(found))
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in text.splitlines()
@@ -74,10 +78,10 @@ def test_the_table_has_a_line_a_class(found: Classes) -> None:
     ]
 
 
-def test_csv_has_wilsons_limits(found: Classes) -> None:
-    rows = list(csv.DictReader(class_csv([found], "note").splitlines()[1:]))
+def test_csv_has_wilsons_limits(found: PerClass) -> None:
+    rows = class_csv([found]).to_dict("records")
     assert [(row["label"], row["class"]) for row in rows] == [
-        *(("madry", "0"), ("madry", "3"), ("trades", "0"), ("trades", "3")),
+        *(("madry", 0), ("madry", 3), ("trades", 0), ("trades", 3)),
     ]
     limits = float(rows[1]["robust_low"]), float(rows[1]["robust_high"])
     assert limits == pytest.approx(wilson(1, 2), abs=1e-6)
@@ -87,11 +91,11 @@ def test_csv_has_wilsons_limits(found: Classes) -> None:
 
 def test_no_labels_at_all(tmp_path: Path) -> None:
     evaluate(train_run(tmp_path, "madry"), "pgd-20", range(3), 10)
-    (section,) = sections(load_records(tmp_path))
-    found = classes(section)
-    assert found.rows == ()
-    assert "unknown, since the records hold no labels" in class_link([found])
-    assert class_link([]) == ""
+    records = load_records(tmp_path)
+    (section,) = sections(records)
+    assert per_class(section).methods == ()
+    text = write_report(records, tmp_path / "reports", command="x").text
+    assert "Accuracy of each class: unknown, since the records hold no labels." in text
 
 
 def test_labels_of_some_images_are_not_enough(tmp_path: Path) -> None:
@@ -99,4 +103,4 @@ def test_labels_of_some_images_are_not_enough(tmp_path: Path) -> None:
     evaluate(madry, "clean", range(10), 10)
     evaluate(madry, "pgd-20", range(3), 5, labels=LABELS[:5])
     (section,) = sections(load_records(tmp_path))
-    assert classes(section).unlabelled == ("madry",)
+    assert per_class(section).unlabelled == ("madry",)

@@ -5,19 +5,23 @@ from pathlib import Path
 import pytest
 
 from bench.records import load_records
-from bench.report.aggregate import (
+from bench.report.export import Table
+from bench.report.formatting import superscript
+from bench.report.rows import (
     MASKING_GAP,
-    Row,
     Section,
+    TableRow,
     attack_labels,
     by_robustness,
     sections,
     status,
 )
+from bench.report.table3 import balanced, brief_table, main_table
+from bench.spec import GIVEN
 from tests.report.made import evaluate, evaluate_all, model_run, train_run
 
 
-def rows(section: Section) -> dict[tuple[str, str], Row]:
+def rows(section: Section) -> dict[tuple[str, str], TableRow]:
     return {(row.group.label, row.checkpoint): row for row in section.rows}
 
 
@@ -308,3 +312,56 @@ def test_attacks_of_one_name_are_told_apart() -> None:
         other: "transfer",
         plain: "transfer (surrogate=a)",
     }
+
+
+def test_each_class_counts_the_same_where_classes_are_unequal(tmp_path: Path) -> None:
+    folder = train_run(tmp_path, "madry")
+    labels = [0] * 8 + [1] * 2
+    # all of class 0 and none of class 1 survive: 80% of images, half of the balanced accuracy
+    evaluate(folder, "pgd-20", range(8), 10, labels=labels)
+    evaluate(folder, "clean", range(10), 10, labels=labels)
+    (section,) = sections(load_records(tmp_path))
+    assert balanced(section) == ["madry (best): clean 100.0, pgd-20 50.0"]
+
+
+def test_nothing_is_said_of_equal_classes_or_without_labels(tmp_path: Path) -> None:
+    folder = train_run(tmp_path, "madry")
+    evaluate(folder, "pgd-20", range(4), 10, labels=[0, 1] * 5)
+    evaluate(train_run(tmp_path, "trades"), "pgd-20", range(4), 10)
+    (section,) = sections(load_records(tmp_path))
+    assert balanced(section) == []
+
+
+def notes_of(table: Table) -> list[list[str]]:
+    """The notes of the first cells of each row, where a run's state and warnings are marked."""
+    heads = table.text.iloc[:, : table.n_left].agg(" ".join, axis=1)
+    return [
+        [note for n, note in enumerate(table.notes, 1) if superscript([n]) in head]
+        for head in heads
+    ]
+
+
+def test_a_row_that_the_evaluator_warns_of_is_marked_and_no_other(tmp_path: Path) -> None:
+    madry, trades = train_run(tmp_path, "madry"), train_run(tmp_path, "trades")
+    evaluate(madry, "pgd-20", 0.5, 100)
+    evaluate(madry, "pgd-20", 0.5, 100, checkpoint="last", warnings=["logits are random"])
+    evaluate(madry, "pgd-20", 0.7, 100, eps=4 / 255, warnings=["left the ball"])  # in no table
+    evaluate(trades, "pgd-20", 0.5, 100)
+    (section,) = sections(load_records(tmp_path))
+    warned = ["The evaluator warns: logits are random."]
+    assert notes_of(main_table(section)) == [[], warned, [], []]
+    assert notes_of(brief_table(section)) == [[], []]
+    evaluate(trades, "cw", 0.5, 100, warnings=["logits are random"])
+    (section,) = sections(load_records(tmp_path))
+    assert notes_of(brief_table(section)) == [[], warned]
+
+
+def test_many_warnings_are_one_note(tmp_path: Path) -> None:
+    outside = model_run(tmp_path)
+    for attack, texts in (("pgd-20", "abc"), ("cw", "cde")):
+        evaluate(outside, attack, 0.5, 100, checkpoint=GIVEN, warnings=list(texts))
+    (section,) = sections(load_records(tmp_path))
+    ((note,),) = notes_of(main_table(section))
+    shown, more = note.removeprefix("The evaluator warns: ").split("; and ")
+    assert more == "2 more, listed below."
+    assert len(set(shown.split("; ")) & set("abcde")) == 3
