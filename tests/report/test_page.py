@@ -1,27 +1,194 @@
+"""The whole report of the made records: its files, its teeth, and its plug-ins.
+
+After a deliberate change of text: `REGENERATE_GOLDEN=1 pytest tests/report/test_page.py`, then
+read the difference in git line by line.
+"""
+
 from __future__ import annotations
 
-import csv
 import os
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from click.testing import CliRunner
 
-from bench.errors import RecordError
+from bench.cli import main
+from bench.errors import ConfigError, RecordError
+from bench.papers import papers
 from bench.records import Records, load_records
-from bench.report import ReportResult, write_report
+from bench.report import ReportResult, columns, write_report
 from tests.report.made import evaluate, evaluate_all, train_run
+
+GOLDEN = Path(__file__).parent / "golden"
+PAGES = ("table3.md", "cost.md", "classes.md")
+NUMBERS = (
+    *("table3.csv", "cost.csv", "comparisons.csv", "classes.csv", "context.csv"),
+    "robust-accuracy-digits-cnn-common-eps0.0314.csv",
+)
+
+
+@pytest.fixture
+def folder(report: ReportResult) -> Path:
+    return report.paths[0].parent
+
+
+@pytest.fixture
+def digits(folder: Path) -> str:
+    """Table 3 on digits."""
+    text = (folder / "table3.md").read_text()
+    (section,) = (s for s in text.split("\n## ") if s.startswith("digits"))
+    return section
+
+
+def without_hashes(text: str) -> str:
+    """An id's hash changes with every field that a specification gains."""
+    return re.sub(r"-(s\d+|make|eps[\d.]+)-[0-9a-f]{8,10}\b", r"-\1-HASH", text)
+
+
+def numbers(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, comment="#")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pages_equal_the_golden_text(folder: Path, name: str) -> None:
+    text = without_hashes((folder / name).read_text())
+    # the widths of columns are tabulate's
+    text = re.sub(r" +\|", " |", re.sub(r"\|[:-]+(?=\|)", "|---", text))
+    if os.environ.get("REGENERATE_GOLDEN"):
+        (GOLDEN / name).write_text(text)
+    assert text == (GOLDEN / name).read_text()
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_equal_the_golden_ones(folder: Path, name: str) -> None:
+    text = without_hashes((folder / name).read_text())
+    if os.environ.get("REGENERATE_GOLDEN"):
+        (GOLDEN / name).write_text(text)
+    found, golden = numbers(folder / name), numbers(GOLDEN / name)
+    found = found.map(lambda cell: without_hashes(cell) if isinstance(cell, str) else cell)
+    pd.testing.assert_frame_equal(found, golden, rtol=1e-6)
+
+
+def lines(text: str) -> Iterator[list[str]]:
+    for line in text.splitlines():
+        if line.startswith("| "):
+            yield [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+def test_what_is_missing_is_shown(report: ReportResult, digits: str) -> None:
+    rows = {cells[0]: cells for cells in lines(digits) if len(cells) == 14}
+    for method, state in (
+        ("mart", "failed: the loss is not finite at epoch 3, step 12"),
+        ("mma", "unfinished: 7 of 20 epochs"),
+        ("bilateral", "not evaluated"),
+    ):
+        (name,) = (name for name in rows if name.startswith(method))
+        assert set(rows[name][1:12]) == {"\u2013"}
+        mark = name.removeprefix(f"{method} ")
+        assert f"- {mark} {method}: {state}." in digits
+    (full,) = (
+        cells for cells in lines(digits) if cells[:2] == ["trades", "best"] and len(cells) == 7
+    )
+    assert full[5].endswith("(256 of 300 images)")
+    (madry,) = (cells for name, cells in rows.items() if name.startswith("madry "))
+    assert madry[11] == "2 of 3"
+    assert "madry, seed 2: failed: the loss is not finite at epoch 1, step 9." in report.text
+    assert "cat-ce, seed 0, best, square: Square broke images" in report.text
+    assert "pgd-20 at eps 8/255 (best, train split, linf): 1 evaluation" in report.text
+    assert "does not match its checksum" in report.text.split("## Damaged files")[1]
+
+
+def test_the_papers_values_are_next_to_ours_and_marked_where_they_differ(
+    report: ReportResult,
+) -> None:
+    headings = [cells[-1] for cells in lines(report.text) if cells[-1].startswith("Paper")]
+    where = "Paper: clean / PGD-20 / C&W (CIFAR-10, WRN-34-10, eps 8/255"
+    other = ": another data set and another network, not comparable"
+    assert headings == [f"{where})", f"{where}{other})", f"{where}{other})"]
+    values = {cells[0]: cells[-1] for cells in lines(report.text) if len(cells) == 14}
+    assert values["cat-ce"].startswith("93.48 / 73.38 / 61.88")
+    assert values["mine.py:make (outside model)"] == ""
+
+
+def test_only_the_masked_row_carries_the_hint(digits: str) -> None:
+    (note,) = (line for line in digits.splitlines() if "PGD-20 is more than 5 points" in line)
+    mark = note.split()[1]
+    marked = [cells[0] for cells in lines(digits) if cells[8:9] and cells[8].endswith(f" {mark}")]
+    assert marked == ["cat-ce"]
+
+
+def test_csv_holds_fractions_that_agree_with_the_table(folder: Path) -> None:
+    rows = numbers(folder / "table3.csv").fillna("").query("checkpoint == 'best'")
+    cat = rows[rows["method"] == "cat-ce"].iloc[0]
+    assert cat["pgd20"] == 0.78
+    assert cat["pgd20_low"] < cat["pgd20"] < cat["pgd20_high"]
+    assert cat["pgd20_full"] == pytest.approx(281 / 360, abs=1e-6)
+    assert (cat["pgd20_n"], cat["autoattack_n"], cat["suspicious"]) == ("100", "100", 1)
+    assert (cat["worst_case"], cat["lowest_seen"]) == (0.34, 0.32)
+    assert cat["lowest_seen_over"] == "pgd-20; cw; autoattack; square"
+    assert cat["paper_differs"] == "another data set, another network"
+    trades = rows[rows["label"] == "trades"].iloc[0]
+    assert (trades["autoattack_full_n"], trades["autoattack_full_n_expected"]) == ("256", "300")
+    madry = rows[rows["label"] == "madry"].iloc[0]
+    assert (madry["n_runs"], madry["n_seeds"], madry["clean_low"]) == (3, 2, "")
+
+
+@pytest.mark.parametrize("name", ["table3.tex", "cost.tex", "comparisons.tex"])
+def test_latex_is_balanced_and_aligned(folder: Path, name: str) -> None:
+    text = (folder / name).read_text()
+    depth = 0
+    for character in text.replace("\\{", "").replace("\\}", ""):
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        assert depth >= 0
+    assert depth == 0
+    assert text.count("\\begin{") == text.count("\\end{") > 0
+    body = [line for line in text.splitlines() if not line.startswith("%")]
+    assert not [line for line in body if "%" in line.replace("\\%", "").removesuffix("{%")]
+    assert not [line for line in body if "_" in line.replace("\\_", "")]
+    assert text.isascii()
+    for table in text.split("\\begin{tabular}")[1:]:
+        n_columns = len(re.match(r"\{([lr]+)\}", table)[1])  # type: ignore[index]
+        rows = [line for line in table.split("\\end{tabular}")[0].splitlines() if "&" in line]
+        assert {row.replace("\\&", "").count("&") + 1 for row in rows} == {n_columns}
+
+
+def test_origin_is_in_every_file_and_nothing_depends_on_the_place(
+    report: ReportResult, folder: Path
+) -> None:
+    origin = "Made by `bench report` from 14 runs and 45 evaluations."
+    cost = (folder / "cost.md").read_text().removeprefix(f"{origin}\n")
+    assert report.text == (folder / "table3.md").read_text() + cost
+    assert sorted(report.paths) == sorted(p for p in folder.rglob("*") if p.is_file())
+    for path in report.paths:
+        content = path.read_bytes()
+        assert str(folder.parent).encode() not in content, path.name
+        if path.suffix != ".pdf":  # compressed
+            assert origin.encode() in content, path.name
+        if path.suffix in (".md", ".csv", ".tex"):
+            assert origin in path.read_text().splitlines()[0]
+
+
+def test_the_same_records_give_the_same_bytes(
+    results: Path, report: ReportResult, tmp_path: Path
+) -> None:
+    records = load_records(results)
+    shuffled = Records(list(records)[::-1], records.damaged, records.manifests)
+    again = write_report(shuffled, tmp_path, command="bench report")
+    for one, other in zip(report.paths, again.paths, strict=True):
+        assert one.name == other.name
+        assert one.read_bytes() == other.read_bytes(), one.name
 
 
 def test_no_records_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match=r"no records in mine: make some with `bench run`"):
         write_report(load_records(tmp_path), tmp_path, command="bench report", results="mine")
-
-
-def test_damage_alone_is_said(tmp_path: Path) -> None:
     (tmp_path / "results" / "a").mkdir(parents=True)
     (tmp_path / "results" / "a" / "spec.json").write_text("{")
     records = load_records(tmp_path / "results")
@@ -30,22 +197,10 @@ def test_damage_alone_is_said(tmp_path: Path) -> None:
     assert not (tmp_path / "reports").exists()
 
 
-def test_the_same_records_give_the_same_bytes(
-    results: Path, report: ReportResult, tmp_path: Path
-) -> None:
-    records = load_records(results)
-    shuffled = Records(list(records)[::-1], records.damaged)
-    again = write_report(shuffled, tmp_path, command="bench report")
-    for one, other in zip(report.paths, again.paths, strict=True):
-        assert one.name == other.name
-        assert one.read_bytes() == other.read_bytes(), one.name
-
-
 def test_a_run_without_any_attack_needs_no_figure(tmp_path: Path) -> None:
     evaluate(train_run(tmp_path / "results", "natural"), "clean", range(9), 10)
     report = write_report(load_records(tmp_path / "results"), tmp_path / "r", command="x")
-    names = [f"{table}.{kind}" for table in ("table3", "cost") for kind in ("md", "csv", "tex")]
-    assert [path.name for path in report.paths] == [*names, "claims.md", "claims.csv", "index.md"]
+    assert not list((tmp_path / "r").glob("robust-accuracy-*"))
     assert "Not in the figure" not in report.text
 
 
@@ -62,22 +217,21 @@ def test_evaluations_of_different_data_are_not_trusted(tmp_path: Path) -> None:
 def test_free_text_does_not_break_the_table(tmp_path: Path) -> None:
     train_run(tmp_path / "results", "mine_50%", error="a | b\n<c> 5% & {d_e} \\f $g$ #h ~i ^j")
     report = write_report(load_records(tmp_path / "results"), tmp_path / "r", command="x")
-    assert "failed: a \\| b \\<c> 5% & {d_e}" in report.text
-    tex = report.paths[2].read_text()
-    assert r"mine\_50\% & --" in tex
+    assert "failed: a | b \\<c> 5% & {d_e}" in report.text
+    tex = (tmp_path / "r" / "table3.tex").read_text()
+    assert r"mine\_50\% $^{1}$ & --" in tex
     assert r"a \textbar{} b \textless{}c\textgreater{} 5\% \& \{d\_e\} \textbackslash{}f" in tex
     assert r"\$g\$ \#h \textasciitilde{}i \textasciicircum{}j" in tex
 
 
-def test_the_report_needs_no_torch_and_help_no_matplotlib(tmp_path: Path) -> None:
+def test_the_report_needs_no_torch_and_its_import_no_matplotlib(tmp_path: Path) -> None:
     evaluate(train_run(tmp_path / "results", "madry"), "pgd-20", range(5), 10)
     script = (
         "import sys; from pathlib import Path\n"
         "from bench.report import write_report; from bench.records import load_records\n"
         "assert 'matplotlib' not in sys.modules\n"
         "here = Path(sys.argv[1])\n"
-        "report = write_report(load_records(here / 'results'), here / 'r', command='x')\n"
-        "assert len(report.paths) == 12, report.paths\n"
+        "write_report(load_records(here / 'results'), here / 'r', command='x')\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
         "assert 'torch' not in sys.modules\n"
     )
@@ -91,6 +245,7 @@ def test_the_report_needs_no_torch_and_help_no_matplotlib(tmp_path: Path) -> Non
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_300_runs_take_seconds(tmp_path: Path) -> None:
     for arch in ("cnn", "vgg-16"):
         for method in ("natural", "madry", "trades", "mart", "cat-ce", "cat-mix"):
@@ -102,19 +257,15 @@ def test_300_runs_take_seconds(tmp_path: Path) -> None:
         for run in few
         for seed in range(25)
     ]
-    assert len(many) == 300
     started = time.process_time()
-    report = write_report(Records(many), tmp_path / "r", command="x")
-    elapsed = time.process_time() - started
-    assert elapsed < 5
-    table = csv.DictReader(report.paths[1].read_text().splitlines()[1:])
-    assert [row["n_seeds"] for row in table] == ["25", "0"] * 12
+    write_report(Records(many), tmp_path / "r", command="x")
+    assert time.process_time() - started < 6
+    n_seeds = numbers(tmp_path / "r" / "table3.csv")["n_seeds"].tolist()
+    assert n_seeds == [25, 0] * 12
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    evaluate_all(
-        train_run(tmp_path / "results", "madry"), clean=0.9, pgd=0.5, cw=0.5, autoattack=0.4
-    )
+    evaluate(train_run(tmp_path / "results", "madry"), "pgd-20", range(5), 10)
     (tmp_path / "r").write_text("a file")
     with pytest.raises(RecordError, match="cannot write"):
         write_report(load_records(tmp_path / "results"), tmp_path / "r", command="x")
@@ -129,3 +280,107 @@ def test_a_table_of_bf16_trainings_says_so(tmp_path: Path) -> None:
         text = write_report(load_records(tmp_path / "results"), tmp_path / "r", command="x").text
         assert (said in text) is (precision == "bf16")
     assert "Trained differently: precision = " in text
+
+
+def test_the_command_names_itself_and_what_is_missing(tmp_path: Path) -> None:
+    results, reports = tmp_path / "records", tmp_path / "out"
+    evaluate(train_run(results, "madry"), "pgd-20", range(5), 10)
+    folders = ["--results", str(results), "--reports", str(reports)]
+    done = CliRunner().invoke(main, ["report", *folders, "--suite", "figure3"])
+    assert done.exit_code == 0, done.output
+    assert "bench run --suite figure3 --size tiny" in done.output
+    assert not (reports / "table3.md").exists()
+    for more in ([], ["--suite", "table3", "--size", "tiny"], ["--suite", "digits"]):
+        done = CliRunner().invoke(main, ["report", *folders, *more])
+        assert done.exit_code == 0, done.output
+        command = " ".join(["bench report", *folders, *more])
+        text = (reports / "table3.md").read_text()
+        assert text.startswith(f"Made by `{command}` from 1 run and 1 evaluation.")
+    wrong = CliRunner().invoke(main, ["report", *folders, "--suite", "figur3"])
+    assert wrong.exit_code == 2
+    assert "Did you mean 'figure3'?" in wrong.output
+
+
+def test_a_new_column_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate(train_run(tmp_path / "results", "madry"), "pgd-20", range(8), 10)
+    column = columns.Column(
+        key="pgd20_again",
+        title="PGD & again",
+        value=lambda row, _: row.attacks.get("pgd-20"),
+        unit="accuracy",
+        notes=lambda _row, _section: ["A note on it."],
+        brief=True,
+    )
+    monkeypatch.setattr(columns, "COLUMNS", [*columns.COLUMNS, column])
+    write_report(load_records(tmp_path / "results"), tmp_path / "r", command="x")
+    page, tex = ((tmp_path / "r" / f"table3.{kind}").read_text() for kind in ("md", "tex"))
+    head, row = (cells for cells in lines(page) if cells[0] in ("Method", "madry"))
+    assert row[head.index("PGD & again")].startswith("80.0 [49.0, 94.3] \u00b9")
+    assert "- \u00b9 A note on it." in page
+    assert r"PGD \& again" in tex
+    found = numbers(tmp_path / "r" / "table3.csv").iloc[0]
+    assert (found["pgd20_again"], found["pgd20_again_n"]) == (0.8, 10)
+
+
+PLUGIN = '''
+from pathlib import Path
+import pandas as pd
+from bench.papers import Paper
+from bench.report.artefact import Artefact, Output
+from bench.report.export import Table
+
+def make(records):
+    frame = pd.DataFrame({"method": [run.method for run in records]})
+    return Output(tables={"rivals": Table(text=frame)}, numbers={"rivals": frame})
+
+def broken(records):
+    raise KeyError("nothing")
+
+PAPER = Paper(name="rival", title="The rival paper", folder=Path(__file__).parent,
+              artefacts=__name__)
+ARTEFACTS = (
+    Artefact(name="rivals", title="All rivals", make_of_all=make),
+    Artefact(name="broken", title="A broken one", make_of_all=broken),
+)
+'''
+
+
+def test_a_second_paper_is_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = tmp_path / "site"
+    (site / "rival-1.0.dist-info").mkdir(parents=True)
+    (site / "rival-1.0.dist-info" / "METADATA").write_text("Name: rival\nVersion: 1.0\n")
+    (site / "rival-1.0.dist-info" / "entry_points.txt").write_text(
+        "[atbench.papers]\nrival = rival_paper\n"
+    )
+    (site / "rival_paper").mkdir()
+    (site / "rival_paper" / "__init__.py").write_text(PLUGIN)
+    (site / "rival_paper" / "published.toml").write_text(
+        'origin = "Rival data"\n[table3.madry]\narch = "x"\nclean = 0.5\n'
+    )
+    monkeypatch.syspath_prepend(str(site))
+    evaluate(train_run(tmp_path / "results", "madry"), "pgd-20", range(8), 10)
+    papers.cache_clear()
+    try:
+        records = load_records(tmp_path / "results")
+        write_report(records, tmp_path / "r", command="x")
+        told = write_report(records, tmp_path / "named", command="x", suite="broken").text
+    finally:
+        papers.cache_clear()
+    index = (tmp_path / "r" / "index.md").read_text()
+    assert "## The rival paper" in index
+    assert "All rivals: [rivals.csv](rivals.csv), [rivals.md](rivals.md)" in index
+    assert "broken (A broken one) could not be made: KeyError: 'nothing'" in index
+    assert told == "broken: could not be made: KeyError: 'nothing'"
+    assert "| madry" in (tmp_path / "r" / "rivals.md").read_text()
+    head = next(lines((tmp_path / "r" / "table3.md").read_text()))
+    assert len([name for name in head if name.startswith("Paper")]) == 2
+    found = numbers(tmp_path / "r" / "table3.csv").iloc[0]
+    assert (found["paper_rival_clean"], found["paper_cat_clean"]) == (0.5, 0.873)
+
+
+def test_a_suite_that_nobody_knows(tmp_path: Path) -> None:
+    evaluate(train_run(tmp_path / "results", "madry"), "pgd-20", range(8), 10)
+    with pytest.raises(ConfigError, match="unknown suite 'nobody'"):
+        write_report(
+            load_records(tmp_path / "results"), tmp_path / "r", command="x", suite="nobody"
+        )

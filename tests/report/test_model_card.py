@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from bench.records import load_records
 from bench.report import write_report
-from bench.report.artefacts import Made
-from bench.report.artefacts.cards import FIRST_SEEDS, make_cards
-from bench.report.card import Card, make_card
-from bench.report.card_figure import draw_card
+from bench.papers.cat.cards import FIRST_SEEDS, make_cards
+from bench.report.artefact import Output
+from bench.report.model_card import ModelCard, draw_card, model_card
 from bench.report.suite_runs import choose
 from tests.report.made import evaluate
 from tests.report.made_measures import autoattacked, checked, study_of, trained
@@ -20,7 +18,6 @@ from tests.report.made_measures import autoattacked, checked, study_of, trained
 STUDY = study_of("table3")
 ATTACKS = ("pgd-20", "cw", "autoattack")
 SIZE = "Size tiny (digits): not the paper's."
-GOLDEN = Path(__file__).parent / "golden"
 
 
 def model(results: Path, *, n_autoattack: int = 20) -> None:
@@ -33,22 +30,22 @@ def model(results: Path, *, n_autoattack: int = 20) -> None:
     checked(run, STUDY, alarm=True)
 
 
-def card_of(results: Path, worst_over: tuple[str, ...] | None = None) -> Card:
+def card_of(results: Path, worst_over: tuple[str, ...] | None = None) -> ModelCard:
     (run,) = (run for run in load_records(results) if run.method == "cat-ce")
-    card = make_card(run, ATTACKS, SIZE, worst_over)
+    card = model_card(run, ATTACKS, SIZE, worst_over)
     assert card is not None
     return card
 
 
-def counts(card: Card) -> list[tuple[str, str, int, int, int | None]]:
+def counts(card: ModelCard) -> list[tuple[str, str, int, int, int | None]]:
     """Of each stage the images that are left, and of how many."""
-    return [(s.block, s.name, round(s.value * s.n), s.n, s.n_broken) for s in card.stages]
+    return [(s.block, s.name, round(s.value * s.n), s.n, s.n_broken) for s in card.accuracies]
 
 
-def made(results: Path) -> Made:
+def made(results: Path) -> Output:
     chosen = choose(load_records(results), "table3", "tiny")
     assert chosen is not None
-    return make_cards(chosen, "Made by a test.")
+    return make_cards(chosen)
 
 
 PARTS_LEFT = [
@@ -98,14 +95,14 @@ def test_without_an_attack_of_the_table_s_worst_case_there_is_none(tmp_path: Pat
     evaluate(run, "pgd-20", range(15), 20, eps=STUDY.eps)
     for method in ("madry", "trades"):
         autoattacked(trained(tmp_path, STUDY, method), STUDY, 20, (5, 3, 0, 1))
-    text = made(tmp_path).files[f"cards/card-{card_of(tmp_path).run.run_id}.tex"].decode()
+    text = made(tmp_path).latex[f"cards/card-{card_of(tmp_path).run.run_id}"]
     assert "worst case" not in text
     assert r"lowest seen over pgd-20 75.0\%" in text
 
 
 def test_the_lowest_seen_is_over_attacks_without_a_stage_too(tmp_path: Path) -> None:
     model(tmp_path, n_autoattack=100)
-    stages = card_of(tmp_path).stages
+    stages = card_of(tmp_path).accuracies
     assert "pgd-500" not in [stage.name for stage in stages]
     worst, lowest = stages[-2:]
     assert (worst.name, worst.n, lowest.name, lowest.n) == ("worst case", 100, "lowest seen", 100)
@@ -125,7 +122,7 @@ def test_the_picture_has_every_stage_and_every_doubt(tmp_path: Path) -> None:
         *("\u2026 fab-t", "\u2026 square", "worst of 3 attacks", "lowest of 4 attacks"),
     ]
     widths = [patch.get_width() for patch in axes.patches]  # type: ignore[attr-defined]
-    assert widths == pytest.approx([100 * stage.value for stage in card.stages])
+    assert widths == pytest.approx([100 * stage.value for stage in card.accuracies])
     numbers = [text.get_text() for text in axes.texts]
     assert numbers[1] == "100.0 [83.9, 100.0], n = 20"
     assert numbers[3] == "75.0 [53.1, 88.8], n = 20 (\u22125)"
@@ -141,7 +138,7 @@ def test_a_model_without_checks_or_attacks_says_so(tmp_path: Path) -> None:
     evaluate(run, "pgd-20", 0.5, 100, eps=STUDY.eps, checkpoint="last")
     trained(tmp_path, STUDY, "madry")
     found = made(tmp_path)
-    assert not found.files
+    assert not found.latex
     asked = "clean, pgd-20, cw, transfer, multitargeted, md, autoattack"
     assert f"cat-ce: no {asked}" in found.lacks
     assert "madry: no masking checks" in found.lacks
@@ -150,12 +147,7 @@ def test_a_model_without_checks_or_attacks_says_so(tmp_path: Path) -> None:
     assert card_of(tmp_path).masking == "Masking checks: none made"
 
 
-def test_a_whole_report_draws_each_method_s_first_seed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        "bench.report.artefacts.cards.card_pictures", lambda *_: {".png": b"", ".svg": b""}
-    )
+def test_a_whole_report_draws_each_method_s_first_seed(tmp_path: Path) -> None:
     ids: dict[str, list[str]] = {"madry": [], "cat-ce": []}
     for method, own in ids.items():
         for seed in (0, 1, 2):
@@ -166,10 +158,8 @@ def test_a_whole_report_draws_each_method_s_first_seed(
     found = made(tmp_path)
     cards = [*ids["madry"], *ids["cat-ce"][1:]]
     pictured = [ids["madry"][0], ids["cat-ce"][1]]
-    assert {n for n in found.files if n.endswith(".tex")} == {f"cards/card-{i}.tex" for i in cards}
-    for kind in ("png", "svg"):
-        there = {name for name in found.files if name.endswith(kind)}
-        assert there == {f"cards/card-{i}.{kind}" for i in pictured}
+    assert set(found.latex) == {f"cards/card-{i}" for i in cards}
+    assert set(found.figures) == {f"cards/card-{i}" for i in pictured}
     for suite, n_pictures, said in ((None, 2, True), ("cards", 5, False)):
         reports = tmp_path / f"reports-{suite}"
         write_report(load_records(tmp_path), reports, command="bench report", suite=suite)
@@ -178,18 +168,17 @@ def test_a_whole_report_draws_each_method_s_first_seed(
         assert (index.exists() and FIRST_SEEDS in index.read_text()) == said
 
 
-def test_files_of_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.report.picture.DPI", 40)
+def test_the_sentence_of_a_card(tmp_path: Path) -> None:
     model(tmp_path)
-    found = made(tmp_path)
-    assert found == made(tmp_path)
-    run_id = card_of(tmp_path).run.run_id
-    assert set(found.files) == {f"cards/card-{run_id}.{kind}" for kind in ("png", "svg", "tex")}
-    for content in found.files.values():
-        assert b"Made by a test. Size tiny (digits, cnn, 4 epochs): not the paper's." in content
-    text = found.files[f"cards/card-{run_id}.tex"].decode()
+    card = card_of(tmp_path)
+    text = card.sentence()
     assert text.isascii()
-    text = text.replace(run_id.rpartition("-")[2], "HASH")
-    if os.environ.get("REGENERATE_GOLDEN"):
-        (GOLDEN / "card.tex").write_text(text)
-    assert text == (GOLDEN / "card.tex").read_text()
+    assert text.startswith(
+        r"cat-ce $^\dagger$ (CAT-CE, arXiv 2002.06789) on digits, cnn, eps 51/255 (0.2), recipe "
+        "common, 4 epochs, seed 0; best checkpoint: clean accuracy "
+        r"100.0\% [83.9, 100.0] on 20 images; PGD-20 100.0\%"
+    )
+    parts = "apgd-ce 75.0, apgd-t 60.0, fab-t 60.0, square 55.0"
+    assert rf"AutoAttack 55.0\% [34.2, 74.2] on 20 images (after {parts});" in text
+    assert r"lowest seen over pgd-20, cw, autoattack, pgd-500 55.0\%" in text
+    assert text.endswith(rf"Run \texttt{{{card.run.run_id}}}.")
