@@ -1,6 +1,6 @@
 """Figure 1 of the CAT paper: the points of two classes and the line of each trained network.
 
-The points are the data set's own, drawn anew from bench.data.gaussians; the lines come from
+The points are the data set's own, drawn anew from bench.papers.cat.gaussians; the lines come from
 records. Lengths are in the points' units, in which a line x_0 = 0 separates the classes.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.dataset import Split
-from bench.data.gaussians import MARGIN, load_two_gaussians, to_points
+from bench.papers.cat.gaussians import MARGIN, load_two_gaussians, to_points
 from bench.report.picture import fitted, picture_files
 from bench.report.style import order, styles
 from bench.report.units import MINUS

@@ -1,23 +1,16 @@
-"""What the CAT paper says in its tables, with what is known to be wrong there, and on cost.
-
-Source of every value: "CAT: Customized Adversarial Training for Improved Robustness",
-arXiv 2002.06789v1. Fractions. None: the paper gives no value.
-"""
+"""What papers state in their tables, read from bench/papers/*/published.toml. Fractions."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
 
-SOURCE = "arXiv 2002.06789, Table 3"
-DATASET = "cifar10"
-ARCH = "wrn-34-10"
-EPS = 8 / 255
-ORIGIN = "CIFAR-10, WRN-34-10, eps 8/255"
-CAT = ("cat-ce", "cat-mix")
-"""Registry names of the paper's own methods."""
-REFERENCE = "madry"
-"""The method that the paper measures their cost against."""
-COST_CLAIM = "The CAT paper (arXiv 2002.06789) claims that CAT costs what Madry AT costs."
+from bench.eps import parse_eps
+from bench.errors import ConfigError
+from bench.papers import papers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +21,7 @@ class Published:
     """The network of that row."""
     clean: float | None = None
     pgd: float | None = None
-    """PGD; with how many steps, CAVEAT and the notes say."""
+    """PGD; with how many steps, the caveat and the notes say."""
     cw: float | None = None
     notes: tuple[str, ...] = ()
     """What a reader must know before comparing with it."""
@@ -39,110 +32,76 @@ class Published:
         return self.clean, self.pgd, self.cw
 
 
-_QUOTED_OTHERWISE = (
-    "The README of Friendly Adversarial Training, citing the paper on Dynamic AT, has other "
-    "values for this row, {values}: not a target."
+@dataclass(frozen=True, kw_only=True)
+class PublishedPaper:
+    """The keys of a published.toml; what only the paper's own artefacts read is in `more`."""
+
+    source: str
+    dataset: str
+    arch: str
+    eps: float
+    origin: str
+    reference: str
+    """The method that costs are relative to."""
+    own: tuple[str, ...]
+    """Registry names of the paper's own methods."""
+    order: tuple[str, ...]
+    """Methods in the paper's order."""
+    cost_claim: str
+    caveat: str
+    table3: Mapping[str, Published]
+    """By registry name."""
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    def differences(self, dataset: str, arch: str, eps: float | None) -> list[str]:
+        """Return in which ways a setting of ours is not the paper's; empty if it is the same."""
+        parts = []
+        if dataset != self.dataset:
+            parts.append("another data set")
+        if arch != self.arch:
+            parts.append("another network")
+        if eps is None or abs(eps - self.eps) > 1e-6:
+            parts.append("another eps")
+        return parts
+
+
+@cache
+def published(paper: str = "cat") -> PublishedPaper:
+    """Return what a paper states; raises ConfigError for an unknown paper."""
+    folders = {known.name: known.folder for known in papers()}
+    if paper not in folders:
+        raise ConfigError(f"unknown paper '{paper}'. Known: {', '.join(folders)}")
+    table = tomllib.loads((folders[paper] / "published.toml").read_text())
+    rows = table.pop("table3")
+    return PublishedPaper(
+        source=table.pop("source"),
+        dataset=table.pop("dataset"),
+        arch=table.pop("arch"),
+        eps=parse_eps(table.pop("eps")),
+        origin=table.pop("origin"),
+        reference=table.pop("reference"),
+        own=tuple(table.pop("own")),
+        order=tuple(table.pop("order")),
+        cost_claim=table.pop("cost_claim"),
+        caveat=table.pop("caveat"),
+        table3={
+            method: Published(**{**row, "notes": tuple(row.get("notes", ()))})
+            for method, row in rows.items()
+        },
+        more=table,
+    )
+
+
+# Names of before, for modules that are being rewritten.
+_CAT = published()
+SOURCE, CAT, REFERENCE, COST_CLAIM = _CAT.source, _CAT.own, _CAT.reference, _CAT.cost_claim
+DATASET, ARCH, EPS, CAVEAT = _CAT.dataset, _CAT.arch, _CAT.eps, _CAT.caveat
+TABLE_3 = dict(_CAT.table3)
+TABLE_1 = tuple((row["eps"], row["test"], row["train"]) for row in _CAT.more["table1"]["rows"])
+TABLE_2_NOTES = _CAT.more["table2"]
+TABLE_4 = tuple(
+    (arch, {"CAT" if name == "cat" else name: value for name, value in row.items()})
+    for arch, row in _CAT.more["table4"].items()
+    if arch != "note"
 )
-_RESTARTS = (
-    "The paper took the worst of several random restarts, their number unstated; "
-    "no version of the authors' released code follows the paper's own rule."
-)
-_STEPS = "The paper's table does not state the number of PGD steps of this row."
-
-TABLE_3 = {
-    "natural": Published(arch="WRN", clean=0.9593, pgd=0.0, cw=0.0),
-    "madry": Published(
-        arch="WRN",
-        clean=0.8730,
-        pgd=0.5268,
-        cw=0.5073,
-        notes=(_QUOTED_OTHERWISE.format(values="87.30 / 45.80 / 46.80"), _STEPS),
-    ),
-    "dynamic": Published(
-        arch="WRN",
-        clean=0.8451,
-        pgd=0.5503,
-        cw=0.5198,
-        notes=(_QUOTED_OTHERWISE.format(values="85.03 / 48.70 / 47.27"), _STEPS),
-    ),
-    "trades": Published(
-        arch="WRN",
-        clean=0.8422,
-        pgd=0.5640,
-        cw=0.5198,
-        notes=(
-            "The paper's C&W value for TRADES equals its value for Dynamic: probably a slip in "
-            "copying (the README of Friendly Adversarial Training lists 54.47). The authors of "
-            "TRADES report 84.92 clean and 56.61 under PGD-20, at eps 0.031.",
-        ),
-    ),
-    "bilateral": Published(
-        arch="WRN-28-10",
-        clean=0.9100,
-        pgd=0.575,
-        cw=0.562,
-        notes=(
-            "The paper's values for this row are under 20 steps of both attacks with random "
-            "restarts, their number unstated.",
-        ),
-    ),
-    "mma": Published(
-        arch="WRN-28-4",
-        clean=0.8436,
-        pgd=0.4718,
-        notes=("The paper's table has no C&W value for this row.", _STEPS),
-    ),
-    "mart": Published(arch="WRN", clean=0.8417, pgd=0.5856, cw=0.5458),
-    "iaat": Published(
-        arch="modified WRN-32-10",
-        clean=0.9134,
-        pgd=0.4853,
-        cw=0.5680,
-        notes=(
-            "The paper's values for IAAT are on a modified WRN-32-10 and under PGD-10 with "
-            "restarts, not PGD-20. C&W above PGD there points to a weak C&W optimiser.",
-        ),
-    ),
-    "cat-ce": Published(arch=ARCH, clean=0.9348, pgd=0.7338, cw=0.6188, notes=(_RESTARTS,)),
-    "cat-mix": Published(arch=ARCH, clean=0.8961, pgd=0.7316, cw=0.7167, notes=(_RESTARTS,)),
-}
-"""By registry name, in the paper's order."""
-
-TABLE_1 = ((0.01, 0.6979, 0.9996), (0.02, 0.6906, 0.9999), (0.03, 0.6604, 0.9916))
-"""Training radius, test and train accuracy under attack at 0.01, of VGG-16. The paper heads these
-columns "error"."""
-TABLE_2_NOTES = {
-    "trades": "The paper's Table 2 has no beta and swaps the arguments of the divergence.",
-    "bilateral": "The paper's Table 2 is schematic here: no maximum over labels is solved, neither "
-    "by the method's own code nor here.",
-    "mart": "The paper's Table 2 has no beta, swaps the arguments of the divergence, and has the "
-    "BCE inside the maximum; the attack here maximises cross entropy, as the method's authors do.",
-    "mma": "The paper's Table 2 has no weights of the terms, and its maximum is over the ball of "
-    "the fixed eps; here an image that is right is trained on at its own margin.",
-    "cat-mix": "The paper's Table 2 has no bound on the margin; its equation 6 has, as here.",
-}
-"""Where its table of losses differs from what is trained here."""
-TABLE_4 = (
-    ("vgg-16", {"madry": 0.7913, "trades": 0.8353, "CAT": 0.8658}),
-    ("wrn-34-10", {"madry": 0.8584, "trades": 0.8390, "CAT": 0.8866}),
-)
-"""Accuracy under transferred attacks at 0.03; the paper does not say which CAT."""
-
-CAVEAT = (
-    "The paper quotes the best values of each method's own paper, so that its rows differ in "
-    "network and in attack. It states 20 steps of PGD for TRADES, Bilateral, MART and CAT, 10 for "
-    "IAAT, and no number for the others; random restarts for Bilateral, IAAT and CAT; and eps "
-    "8/255 for all. It has no AutoAttack column."
-)
-
-
-def differences(dataset: str, arch: str, eps: float | None) -> list[str]:
-    """In which ways a setting of ours is not the paper's; empty where it is the same."""
-    parts = []
-    if dataset != DATASET:
-        parts.append("another data set")
-    if arch != ARCH:
-        parts.append("another network")
-    if eps is None or abs(eps - EPS) > 1e-6:
-        parts.append("another eps")
-    return parts
+differences = _CAT.differences

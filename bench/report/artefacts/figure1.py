@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.data.gaussians import UNIT
+from bench.papers.cat.gaussians import UNIT
 from bench.report.artefacts.artefact import Made
 from bench.report.artefacts.measures import Found, found_measures
 from bench.report.figure1 import Boundary, figure1_files

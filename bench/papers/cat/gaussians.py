@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.dataset import Source, Split
+from bench.data.sources import Registered
 
 SHIFT, UNIT = 32.0, 64.0
 MARGIN = 1.75
@@ -33,7 +34,7 @@ GRID = 1024.0
 
 
 def load_two_gaussians() -> Source:
-    """The points, the same for everybody; the labels alternate."""
+    """Return the points, which are the same on every machine; the labels alternate."""
     train, test = (_split(n, SEEDS[part]) for part, n in (("train", N_TRAIN), ("test", N_TEST)))
     return Source(
         name="two-gaussians",
@@ -50,7 +51,7 @@ def load_two_gaussians() -> Source:
 
 
 def to_points(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Pixels in [0, 1] in the points' own units, any shape; a length is eps * UNIT."""
+    """Convert pixels in [0, 1] to the points' own units, any shape; a length is eps * UNIT."""
     return pixels * np.float32(UNIT) - np.float32(SHIFT)
 
 
@@ -65,7 +66,7 @@ def _split(n: int, seed: int) -> Split:
 
 
 def _points(label: int, n: int, stream: np.random.PCG64) -> NDArray[np.float64]:
-    """(n, 2): those of a Gaussian that lie at the margin or beyond, on their side of the line."""
+    """Return (n, 2) points of a Gaussian at the margin or beyond it."""
     side = -1 if label == 0 else 1
     drawn = _normal(2 * n, stream) * SPREADS[label] + [MEANS[label], 0.0]
     kept = drawn[side * drawn[:, 0] >= MARGIN]
@@ -74,10 +75,18 @@ def _points(label: int, n: int, stream: np.random.PCG64) -> NDArray[np.float64]:
 
 
 def _normal(n: int, stream: np.random.PCG64) -> NDArray[np.float64]:
-    """(n, 2) standard normal, by Box and Muller.
+    """Return (n, 2) standard normal numbers, by Box and Muller.
 
-    numpy keeps the raw stream for ever, but not what `Generator.normal` makes of it (NEP 19).
+    numpy guarantees the raw stream between versions, but not `Generator.normal` (NEP 19).
     """
     u = (stream.random_raw(2 * n).reshape(2, n) >> np.uint64(11)) / 2.0**53
     length, angle = np.sqrt(-2 * np.log1p(-u[0])), 2 * np.pi * u[1]
     return np.stack([length * np.cos(angle), length * np.sin(angle)], axis=1)
+
+
+DATASETS = {
+    "two-gaussians": Registered(
+        "Figure 1 of the CAT paper: 500 + 1,000 points in the plane, two classes, for linear",
+        lambda request: load_two_gaussians(),
+    )
+}

@@ -21,22 +21,23 @@ from torch import Tensor, nn
 from bench.attacks.blocks import Blocked
 from bench.attacks.maximise import attack_mode
 from bench.errors import ConfigError
-from bench.evaluation.measures.subject import Measured, Subject, plain
+from bench.evaluation.measured_model import MeasuredModel, finite_or_none
 from bench.evaluation.prediction import exact_arithmetic
 from bench.losses import cross_entropy, margin
+from bench.measured import Measured
 from bench.seeding import generator_for
 from bench.threat import rowwise
 
 
 def measure_landscape(
-    subject: Subject, *, n_images: int = 8, n_points: int = 41, reach: float = 2.0
+    measured: MeasuredModel, *, n_images: int = 8, n_points: int = 41, reach: float = 2.0
 ) -> Measured:
     """Cross entropy and the margin max_{j != y} Z_j - Z_y over (a, b), of the first images.
 
     n_points: of the grid, a side, odd so that x itself is one. reach: largest |a| and |b|, in
     units of eps. A pixel whose gradient is zero is not moved by a.
     arrays: a, b (G,) in pixels of [0, 1]; ce, margin (n, G, G), [i, k, l] at a[k] and b[l]; index
-    (n,), places among the subject's images.
+    (n,), places among the measured images.
     values: means over the images of both surfaces at x and at their highest point; None where
     logits are not finite.
     Raises ConfigError for an impossible grid.
@@ -46,15 +47,15 @@ def measure_landscape(
             f"landscape of {n_images} images, {n_points} points, reach {reach:g}: needs 1 image, "
             "an odd number of points from 3 on, and a reach above 0"
         )
-    x, y = subject.x[:n_images], subject.y[:n_images]
-    model = Blocked(subject.model, subject.batch_size)
-    grid = torch.linspace(-1, 1, n_points, dtype=torch.float64) * (reach * subject.threat.eps)
+    x, y = measured.x[:n_images], measured.y[:n_images]
+    model = Blocked(measured.model, measured.batch_size)
+    grid = torch.linspace(-1, 1, n_points, dtype=torch.float64) * (reach * measured.threat.eps)
     with attack_mode(model, "eval"), exact_arithmetic():
         ascent = _gradient_sign(model, x, y)
-        noise = _signs(x, subject.seed)
+        noise = _signs(x, measured.seed)
         blocks = [
             (cross_entropy(logits, labels), margin(logits, labels))
-            for logits, labels in _logits(model, x, y, ascent, noise, grid, subject.batch_size)
+            for logits, labels in _logits(model, x, y, ascent, noise, grid, measured.batch_size)
         ]
     ce, lead = (
         torch.cat(parts).view(len(x), n_points, n_points).cpu().numpy()
@@ -103,6 +104,6 @@ def _logits(
 def _heights(name: str, surface: NDArray[np.float32]) -> dict[str, float | None]:
     centre = surface.shape[1] // 2
     return {
-        f"{name}_at_x": plain(surface[:, centre, centre].mean()),
-        f"{name}_highest": plain(surface.max((1, 2)).mean()),
+        f"{name}_at_x": finite_or_none(surface[:, centre, centre].mean()),
+        f"{name}_highest": finite_or_none(surface.max((1, 2)).mean()),
     }

@@ -16,7 +16,7 @@ and d = 0 where the prediction is wrong already. Three such margins, since the w
 
 Uncertain: whether the paper perturbs both input and layers or each layer on both its sides, its
 norm (Euclidean here), and whether a layer ends before or after its activation (before, here).
-The minimum is not convex, so every figure is an upper bound: see `minimal.py`.
+The minimum is not convex, so every figure is an upper bound: see `ddn.py`.
 
 Shapes: n images, C H W image, K classes, T targets an image, B = images * T rows.
 """
@@ -33,16 +33,17 @@ from torch import Tensor
 from bench.attacks.blocks import Blocked
 from bench.attacks.maximise import attack_mode
 from bench.errors import ConfigError
-from bench.evaluation.measures.minimal import first_order, smallest
-from bench.evaluation.measures.perturbed import Where, perturbed
-from bench.evaluation.measures.subject import Measured, Subject, plain
+from bench.evaluation.measured_model import MeasuredModel, finite_or_none
 from bench.evaluation.prediction import exact_arithmetic, predictions
+from bench.measured import Measured
+from bench.papers.cat.measures.ddn import first_order, smallest
+from bench.papers.cat.measures.perturbed import Where, perturbed
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def measure_margins(
-    subject: Subject, *, n_images: int = 100, n_targets: int = 3, steps: int = 20
+    measured: MeasuredModel, *, n_images: int = 100, n_targets: int = 3, steps: int = 20
 ) -> Measured:
     """The margins input, layers and both of the first images.
 
@@ -52,18 +53,18 @@ def measure_margins(
     mean_inverse_KIND over those above 0, since 1 / 0 is none, quantiles_KIND over all images at
     `quantiles`, and n_not_found_KIND, correct images that no perturbation broke: their margin is
     infinite, 1 / margin is 0, and a mean or quantile that it enters is None.
-    arrays: for each kind margin_KIND (n,), index (n,), places among the subject's images.
+    arrays: for each kind margin_KIND (n,), index (n,), places among the measured images.
     Raises ConfigError for an impossible number.
     """
     if min(n_images, n_targets, steps) < 1:
         raise ConfigError(
             f"margins of {n_images} images, {n_targets} targets, {steps} steps: at least 1 each"
         )
-    x, y = subject.x[:n_images], subject.y[:n_images]
-    with attack_mode(subject.model, "eval"), exact_arithmetic():
-        right, _ = predictions(Blocked(subject.model, subject.batch_size), x, y)
+    x, y = measured.x[:n_images], measured.y[:n_images]
+    with attack_mode(measured.model, "eval"), exact_arithmetic():
+        right, _ = predictions(Blocked(measured.model, measured.batch_size), x, y)
         found = {
-            where: _margins(subject, where, x, y, right, n_targets, steps)
+            where: _margins(measured, where, x, y, right, n_targets, steps)
             for where in get_args(Where)
         }
     # What one kind found is a perturbation of the wider kind too.
@@ -80,13 +81,19 @@ def measure_margins(
 
 
 def _margins(
-    subject: Subject, where: Where, x: Tensor, y: Tensor, right: Tensor, n_targets: int, steps: int
+    measured: MeasuredModel,
+    where: Where,
+    x: Tensor,
+    y: Tensor,
+    right: Tensor,
+    n_targets: int,
+    steps: int,
 ) -> NDArray[np.float64]:
     """(n,): in float64; 0 where the prediction is wrong."""
     margins = torch.zeros(len(x), dtype=torch.float64)
     places = right.nonzero().squeeze(1)
-    with perturbed(subject.model, x[:1], where) as network:
-        for block in torch.split(places, max(1, subject.batch_size // n_targets)):
+    with perturbed(measured.model, x[:1], where) as network:
+        for block in torch.split(places, max(1, measured.batch_size // n_targets)):
             images, labels = x[block], y[block]
             with torch.no_grad():
                 n_classes = network(images, network.zeros(images)).shape[1]
@@ -112,8 +119,8 @@ def _summary(where: str, margin: NDArray[np.float64]) -> dict[str, Any]:
     inverse = 1 / margin[margin > 0]
     quantiles = np.quantile(margin, QUANTILES, method="inverted_cdf")
     return {
-        f"mean_{where}": plain(margin.mean()),
-        f"mean_inverse_{where}": plain(inverse.mean()) if len(inverse) else None,
-        f"quantiles_{where}": [plain(q) for q in quantiles],
+        f"mean_{where}": finite_or_none(margin.mean()),
+        f"mean_inverse_{where}": finite_or_none(inverse.mean()) if len(inverse) else None,
+        f"quantiles_{where}": [finite_or_none(q) for q in quantiles],
         f"n_not_found_{where}": int(np.isinf(margin).sum()),
     }

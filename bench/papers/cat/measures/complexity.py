@@ -35,16 +35,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.attacks.maximise import attack_mode
 from bench.errors import ConfigError
-from bench.evaluation.measures.calls import LAYERS, Call, trace
-from bench.evaluation.measures.subject import Measured, Subject, plain
+from bench.evaluation.measured_model import MeasuredModel, finite_or_none
+from bench.measured import Measured
+from bench.papers.cat.measures.layer_trace import LAYERS, Call, trace
 
 NORMS = ("frobenius", "spectral", "max_row_sum")
-VARIANTS = ("weights", "folded")
 
 Norms = dict[str, float]
 
 
-def measure_complexity(subject: Subject) -> Measured:
+def measure_complexity(measured: MeasuredModel) -> Measured:
     """Norms of every layer that a forward pass of one image calls, and log10 of their products.
 
     values: n_layers; n_folded and n_own, how many BatchNorms went which way; and
@@ -53,8 +53,8 @@ def measure_complexity(subject: Subject) -> Measured:
     (n_layers + n_own,) for `folded`; weights_names and folded_names, alike.
     Raises ConfigError for a model without a convolution or Linear.
     """
-    with attack_mode(subject.model, "eval"):
-        calls = trace(subject.model, subject.x[:1])
+    with attack_mode(measured.model, "eval"):
+        calls = trace(measured.model, measured.x[:1])
     layers = [call for call in calls if call.is_layer]
     if not layers:
         raise ConfigError("the model calls no convolution and no Linear: it has no weights to norm")
@@ -74,7 +74,7 @@ def measure_complexity(subject: Subject) -> Measured:
             column = np.array([norms[norm] for _, norms in named])
             arrays[f"{variant}_{norm}"] = column
             with np.errstate(divide="ignore"):
-                values[f"log10_product_{variant}_{norm}"] = plain(np.log10(column).sum())
+                values[f"log10_product_{variant}_{norm}"] = finite_or_none(np.log10(column).sum())
     return Measured(values=values, arrays=arrays)
 
 

@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bench.evaluation.measures.calls import trace, watched
+from bench.papers.cat.measures.layer_trace import trace, watched
 from bench.threat import rowwise
 
 Where = Literal["input", "layers", "both"]

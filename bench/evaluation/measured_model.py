@@ -1,4 +1,4 @@
-"""What a measure is given, and what it returns."""
+"""What a measure receives."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from bench.measured import Measured
 from bench.threat import Threat
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
-    """What a measure looks at: a network in eval mode, and the images of one data set."""
+class MeasuredModel:
+    """A network in eval mode, and images of one data set to measure it on."""
 
     model: nn.Module
-    """Logits, on the images' device."""
+    """Returns logits, on the images' device."""
     x: Tensor
     """(n, C, H, W) in [0, 1]."""
     y: Tensor
@@ -27,9 +26,6 @@ class Subject:
     """Rows of one call."""
 
 
-def plain(number: float) -> float | None:
-    """A number that JSON can hold; None for NaN and the infinities."""
+def finite_or_none(number: float) -> float | None:
+    """Return a number that JSON can hold; None for NaN and the infinities."""
     return float(number) if math.isfinite(number) else None
-
-
-__all__ = ["Measured", "Subject", "plain"]

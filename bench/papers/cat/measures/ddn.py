@@ -16,7 +16,7 @@ import math
 import torch
 from torch import Tensor
 
-from bench.evaluation.measures.perturbed import Deltas, Perturbed, chosen, scaled, size
+from bench.papers.cat.measures.perturbed import Deltas, Perturbed, chosen, scaled, size
 
 SHRINK, GROW, SEARCH = 0.95, 1.05, 1.2
 """Of the norm: after a success, after a failure, and after a failure before any success."""

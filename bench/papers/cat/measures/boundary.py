@@ -2,7 +2,7 @@
 
 The figure (arXiv 2002.06789) shows that adversarial training at a radius beyond the classes' margin
 turns or shifts the line. Both are measured here in the points' own units, in which the true line
-is x_0 = 0 (see bench.data.gaussians); and the robust accuracy has a closed form: with
+is x_0 = 0 (see bench.papers.cat.gaussians); and the robust accuracy has a closed form: with
 d(p) = w . p + b, an L-infinity adversary of radius r takes r * ||w||_1 from |d|.
 
 Shapes: n points.
@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.attacks.maximise import attack_mode
-from bench.data.gaussians import SHIFT, UNIT, to_points
 from bench.errors import ConfigError
-from bench.evaluation.measures.subject import Measured, Subject, plain
+from bench.evaluation.measured_model import MeasuredModel, finite_or_none
 from bench.evaluation.prediction import exact_arithmetic
+from bench.measured import Measured
+from bench.papers.cat.gaussians import SHIFT, UNIT, to_points
 
 HALF_LENGTH = 64.0
 """Of the drawn piece of the line, to either side, in the points' units: beyond every point."""
@@ -30,7 +31,7 @@ SAME = 1e-3
 """Largest difference of logits from an affine map's, relative to their size: rounding alone."""
 
 
-def measure_boundary(subject: Subject, *, eps: Sequence[float] | None = None) -> Measured:
+def measure_boundary(measured: MeasuredModel, *, eps: Sequence[float] | None = None) -> Measured:
     """The line of a two-class linear model on points of two channels and one pixel.
 
     eps: radii in pixels of [0, 1] (1/64 is one unit), the threat's where none is given.
@@ -41,20 +42,20 @@ def measure_boundary(subject: Subject, *, eps: Sequence[float] | None = None) ->
     line on either side of what is drawn, NaN where weight is zero.
     Raises ConfigError for other images, and for a model that is not linear with two classes.
     """
-    shape = tuple(subject.x.shape[1:])
+    shape = tuple(measured.x.shape[1:])
     if shape != (2, 1, 1):
         raise ConfigError(
             f"the boundary of a model of images {shape} cannot be drawn: it must take points, "
             "images (2, 1, 1), as of the dataset 'two-gaussians'"
         )
-    weight, bias = _in_units(*_affine(subject.model, subject.x))
-    points = to_points(subject.x.flatten(1).cpu().numpy()).astype(np.float64)
-    side = np.where(subject.y.cpu().numpy() == 1, 1.0, -1.0)
+    weight, bias = _in_units(*_affine(measured.model, measured.x))
+    points = to_points(measured.x.flatten(1).cpu().numpy()).astype(np.float64)
+    side = np.where(measured.y.cpu().numpy() == 1, 1.0, -1.0)
     lead = side * (points @ weight + bias)
-    radii = [UNIT * e for e in (eps if eps is not None else (subject.threat.eps,))]
+    radii = [UNIT * e for e in (eps if eps is not None else (measured.threat.eps,))]
     robust = [float((lead > r * np.abs(weight).sum()).mean()) for r in radii]
     with np.errstate(divide="ignore", invalid="ignore"):
-        offset = plain(-bias / weight[0])
+        offset = finite_or_none(-bias / weight[0])
     return Measured(
         values={
             "angle": math.degrees(math.atan2(abs(weight[1]), abs(weight[0]))),
