@@ -84,7 +84,7 @@ def describe(name: str) -> str:
     """Return one line; parameters are counted for 10 classes and 32x32 colour images."""
     canonical = resolve(name)
     aliases = [alias for alias, target in ALIASES.items() if target == canonical]
-    about = _ABOUT | {arch: text for arch, (_, text) in plugins("archs").items()}
+    about: dict[str, str] = _ABOUT | {arch: text for arch, (_, text) in plugins("archs").items()}
     return about[canonical] + "".join(f"; alias {alias}" for alias in aliases)
 
 

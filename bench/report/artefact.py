@@ -32,6 +32,8 @@ class Output:
     """File name without suffix -> markdown, written as .md."""
     below: Sequence[str] = ()
     """Sentences under the tables."""
+    note: str = ""
+    """Sentences that every file carries after its origin and size."""
     lacks: tuple[str, ...] = ()
     """What has no record, in words."""
     remark: str = ""

@@ -18,7 +18,7 @@ from bench.report.claims.paper import RIVALS
 from bench.folder import RunFolder
 from bench.records import load_records
 from bench.report.aggregate import AUTOATTACK, CW, PGD
-from bench.report.complexity_table import COLUMNS
+from bench.papers.cat.complexity import COLUMNS
 from bench.report.published import CAT, REFERENCE
 from bench.report.suite_runs import choose
 from bench.study import Study

@@ -33,7 +33,7 @@ from bench.papers.cat.claim_rules import (
 )
 from bench.records import RunRecord
 from bench.report.aggregate import Section
-from bench.report.complexity_table import COLUMNS, PAPER_RATIOS
+from bench.papers.cat.complexity import COLUMNS, PAPER_RATIOS
 from bench.report.cost import GroupCost, costs
 from bench.report.cost_table import SAME
 from bench.report.formatting import percent

@@ -1,35 +1,35 @@
-"""Figure 2: robust accuracy against the radius under PGD-20 and C&W, and AutoAttack beside them."""
+"""Figure 2: robust accuracy against the radius under PGD-20 and C&W, and AutoAttack next to it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from bench.report.aggregate import AUTOATTACK, CW, PGD
-from bench.report.artefacts.artefact import Made
-from bench.report.artefacts.parts import Part, lacks, parts
-from bench.report.artefacts.series import (
+import pandas as pd
+
+from bench.papers.cat.parts import Part, lacks, parts
+from bench.papers.cat.series import (
     EPS_LABEL,
-    TITLES,
     WIDTH,
     Series,
     against_eps,
-    csv_head,
-    csv_rows,
     draw_dots,
     draw_line,
     eps_axis,
     legend_entries,
     percent_axis,
     reading,
+    series_rows,
 )
-from bench.report.artefacts.trained import captioned
-from bench.report.artefacts.written import csv_bytes, remark
-from bench.report.picture import fitted, picture_files
+from bench.papers.cat.trainings import alarm_note, captioned
+from bench.report.artefact import Output
+from bench.report.export import fitted
+from bench.report.formatting import eps_text
 from bench.report.style import Style, styles
 from bench.report.suite_runs import SuiteRuns
-from bench.report.units import eps_text
+from bench.report.titles import AUTOATTACK, CW, PGD, TITLES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,28 +41,29 @@ _ROW_INCHES = 2.7
 _LEGEND_COLUMNS = 5
 
 
-def make_figure2(chosen: SuiteRuns, note: str) -> Made:
-    """figure2.png, .svg and .csv; no files where nothing was attacked."""
-    found = [(part, own) for part in parts(chosen) if (own := drawn(part))]
-    rows = [one for _, own in found for one in own]
-    if not rows:
-        return Made(files={}, lacks=lacks(chosen))
-    origin = remark(chosen, note)
-    caption = captioned(chosen, (one.label for one in rows))
-    pictures = picture_files(lambda: draw_figure2(found, caption), origin, "figure 2")
-    files = {f"figure2{suffix}": content for suffix, content in pictures.items()}
-    files["figure2.csv"] = csv_bytes(csv_head("eps"), csv_rows(rows), origin)
-    return Made(files=files, lacks=lacks(chosen))
+def make_figure2(chosen: SuiteRuns) -> Output:
+    """Return the curves of every network; nothing if nothing was attacked."""
+    found = parts(chosen)
+    drawn = [(part, own) for part in found if (own := _series(part))]
+    everything = [one for _, own in drawn for one in own]
+    if not everything:
+        return Output(lacks=lacks(found))
+    labels = [one.label for one in everything]
+    return Output(
+        numbers={"figure2": pd.DataFrame(series_rows(everything, "eps"))},
+        figures={"figure2": partial(_draw, drawn, captioned(chosen, labels))},
+        note=alarm_note(labels),
+        lacks=lacks(found),
+    )
 
 
-def drawn(part: Part) -> list[Series]:
-    """The curves, then AutoAttack at its radii."""
+def _series(part: Part) -> list[Series]:
     curves = [one for attack in _CURVES for one in against_eps(part, attack)]
     return [*curves, *against_eps(part, AUTOATTACK, clean=False)]
 
 
-def draw_figure2(found: Sequence[tuple[Part, Sequence[Series]]], caption: str) -> Figure:
-    """A row of panels for each network, on one scale of accuracy; the legend below them."""
+def _draw(found: Sequence[tuple[Part, Sequence[Series]]], caption: str) -> Figure:
+    """Draw a row of panels per network, on one scale of accuracy; the legend below them."""
     from matplotlib.figure import Figure
 
     everything = [one for _, own in found for one in own]
@@ -89,24 +90,22 @@ def draw_figure2(found: Sequence[tuple[Part, Sequence[Series]]], caption: str) -
 
 
 def _row(panels: Sequence[Axes], part: Part, own: Sequence[Series], look: dict[str, Style]) -> None:
+    radii = [x for one in own for x, _ in one.points]
     for axes, attack in zip(panels, _CURVES, strict=False):
-        curves = [one for one in own if one.attack == attack]
-        for one in curves:
-            draw_line(axes, one, look[one.label])
-        radii = [point.x for one in own for point in one.points]
+        for one in own:
+            if one.attack == attack:
+                draw_line(axes, one, look[one.label])
         eps_axis(axes, radii, part.study.eps)
         axes.set_title(f"{part.study.arch}, {TITLES[attack]}", fontsize=9.5)
+    groups: dict[str, list[Series]] = {}
     marked = [one for one in own if one.attack == AUTOATTACK]
-    radii = sorted({point.x for one in marked for point in one.points})
-    groups = {
-        eps_text(eps): [
+    for eps in sorted({x for one in marked for x, _ in one.points}):
+        groups[eps_text(eps)] = [
             replace(one, points=(point,))
             for one in marked
             for point in one.points
-            if point.x == eps
+            if point[0] == eps
         ]
-        for eps in radii
-    }
     draw_dots(panels[-1], groups, look)
     panels[-1].set_title(f"{part.study.arch}, {TITLES[AUTOATTACK]}", fontsize=9.5)
     panels[-1].set_xlabel(EPS_LABEL, parse_math=True)

@@ -1,22 +1,24 @@
-"""How per-image radii, which adaptive methods keep, are spread over the training set by epoch."""
+"""How the radii of adaptive methods, one per image, are spread over the training set by epoch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from bench.papers.cat.parts import digits
+from bench.papers.cat.trainings import alarm_note, captioned, label, untrained
 from bench.records import QUANTILES, RunRecord
-from bench.report.artefacts.artefact import Made
-from bench.report.artefacts.trained import captioned, label, untrained
-from bench.report.artefacts.written import csv_bytes
-from bench.report.picture import fitted, picture_files
+from bench.report.artefact import Output
+from bench.report.export import fitted
+from bench.report.formatting import eps_both
 from bench.report.style import styles
 from bench.report.suite_runs import SuiteRuns
-from bench.report.units import eps_both
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +34,7 @@ _SHADES = (0.12, 0.25, 0.4)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Radii:
+class RadiusHistory:
     """One quantity that one training kept for each image."""
 
     label: str
@@ -46,30 +48,31 @@ class Radii:
     """(E,)"""
 
 
-def make_radii(chosen: SuiteRuns, note: str) -> Made:
-    """radii.png, .svg and .csv; nothing where no method keeps a length for each image."""
+def make_radii(chosen: SuiteRuns) -> Output:
+    """Return a panel per method that keeps a length for each image; nothing without any."""
     found = [
         radii
         for study in chosen.studies
         for method, runs in study.runs.items()
         for run in runs
-        for radii in _kept(run, label(study, method, chosen.studies), study.study.eps)
+        for radii in _histories(run, label(study, method, chosen.studies), study.study.eps)
     ]
-    lacks = untrained(chosen.studies)
+    lacks = tuple(untrained(chosen.studies))
     if not found:
-        return Made(files={}, lacks=tuple(lacks))
-    caption = captioned(chosen, (radii.label for radii in found))
-    origin = f"{note} {caption}"
-    files = picture_files(lambda: draw_radii(found, caption), origin, "radii")
-    files[".csv"] = _csv(found, origin)
-    return Made(files={f"radii{suffix}": c for suffix, c in files.items()}, lacks=tuple(lacks))
+        return Output(lacks=lacks)
+    labels = [radii.label for radii in found]
+    return Output(
+        numbers={"radii": pd.DataFrame(row for radii in found for row in _rows(radii))},
+        figures={"radii": partial(_draw, found, captioned(chosen, labels))},
+        note=alarm_note(labels),
+        lacks=lacks,
+    )
 
 
-def _kept(run: RunRecord, called: str, eps: float) -> list[Radii]:
-    """What the history has at every epoch."""
+def _histories(run: RunRecord, called: str, eps: float) -> list[RadiusHistory]:
     names = [name for name in (run.history[0] if run.history else ()) if name.endswith(_SUFFIX)]
     return [
-        Radii(
+        RadiusHistory(
             label=called,
             quantity=name.removesuffix(_SUFFIX),
             seed=run.seed or 0,
@@ -81,11 +84,24 @@ def _kept(run: RunRecord, called: str, eps: float) -> list[Radii]:
     ]
 
 
-def draw_radii(found: Sequence[Radii], caption: str) -> Figure:
-    """A panel for each method's quantity: the first seed's quantiles, the others' medians faint."""
+def _rows(radii: RadiusHistory) -> Iterator[dict[str, Any]]:
+    for epoch, (mean, row) in enumerate(zip(radii.mean, radii.quantiles, strict=True), 1):
+        yield {
+            "method": radii.label,
+            "quantity": radii.quantity,
+            "seed": radii.seed,
+            "eps": digits(radii.eps),
+            "epoch": epoch,
+            "mean": digits(mean, 6),
+            **{f"q{level:g}": digits(v, 6) for level, v in zip(QUANTILES, row, strict=True)},
+        }
+
+
+def _draw(found: Sequence[RadiusHistory], caption: str) -> Figure:
+    """Draw a panel per quantity: quantiles of the first seed, faint medians of the others."""
     from matplotlib.figure import Figure
 
-    panels: dict[tuple[str, str], list[Radii]] = {}
+    panels: dict[tuple[str, str], list[RadiusHistory]] = {}
     for radii in found:
         panels.setdefault((radii.label, radii.quantity), []).append(radii)
     n_columns = min(_COLUMNS, len(panels))
@@ -107,35 +123,21 @@ def draw_radii(found: Sequence[Radii], caption: str) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, seeds: Sequence[Radii], colour: str) -> None:
+def _panel(axes: Axes, seeds: Sequence[RadiusHistory], colour: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
     for number, radii in enumerate(seeds):
         relative = radii.quantiles / radii.eps
         epochs = np.arange(1, len(relative) + 1)
-        if number == 0:
-            for width, opacity in enumerate(_SHADES):
-                low, high = relative[:, width], relative[:, -1 - width]
-                axes.fill_between(epochs, low, high, color=colour, alpha=opacity, linewidth=0)
         line: dict[str, Any] = {"linewidth": 0.9, "alpha": 0.5}
         if number == 0:
             line = {"linewidth": 1.6, "marker": "o" if len(epochs) == 1 else ""}
+            for width, opacity in enumerate(_SHADES):
+                low, high = relative[:, width], relative[:, -1 - width]
+                axes.fill_between(epochs, low, high, color=colour, alpha=opacity, linewidth=0)
         axes.plot(epochs, relative[:, _MIDDLE], color=colour, **line)
     axes.axhline(1, color="#555555", linewidth=0.9, linestyle=":")
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color="#e4e4e4", linewidth=0.6)
     axes.set_axisbelow(True)
-
-
-def _csv(found: Sequence[Radii], note: str) -> bytes:
-    levels = (f"q{level:g}" for level in QUANTILES)
-    rows = [
-        [
-            *(radii.label, radii.quantity, radii.seed, f"{radii.eps:.9g}", epoch),
-            *(f"{value:.6g}" for value in (mean, *row)),
-        ]
-        for radii in found
-        for epoch, (mean, row) in enumerate(zip(radii.mean, radii.quantiles, strict=True), 1)
-    ]
-    return csv_bytes(("method", "quantity", "seed", "eps", "epoch", "mean", *levels), rows, note)

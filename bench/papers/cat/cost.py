@@ -1,44 +1,50 @@
-"""What each training cost, relative to the reference's, drawn. The numbers are in cost.csv."""
+"""The cost of each training relative to the reference's, drawn. The numbers are in cost.csv."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from bench.papers.cat.ratio_axis import ratio_axis
+from bench.papers.cat.trainings import alarm_note, captioned, untrained
 from bench.report.aggregate import sections
-from bench.report.artefacts.artefact import Made
-from bench.report.artefacts.trained import captioned, untrained
+from bench.report.artefact import Output
 from bench.report.cost import GroupCost, costs
-from bench.report.picture import fitted, picture_files
-from bench.report.published import REFERENCE
+from bench.report.export import fitted
+from bench.report.formatting import MISSING
+from bench.report.published import published
 from bench.report.style import Style, styles
 from bench.report.suite_runs import SuiteRuns
-from bench.report.units import MISSING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+REFERENCE = published("cat").reference
 TITLE = f"Cost of training relative to {REFERENCE}: passes through the network, and seconds"
 _WIDTH = 6.4
 """Inches."""
 _PANELS = {
     "passes_relative": "forward and backward passes\n(counted)",
-    "seconds_relative": "seconds an image\n(equal machines alone)",
+    "seconds_relative": "seconds per image\n(only equal machines)",
 }
 
 
-def make_cost(chosen: SuiteRuns, note: str) -> Made:
-    """cost.png and cost.svg."""
+def make_cost(chosen: SuiteRuns) -> Output:
+    """Return a row per method; nothing without a training of the reference."""
     runs = [run for study in chosen.studies for own in study.runs.values() for run in own]
     found = [cost for section in sections(runs) for cost in costs(section)]
     lacks = (*untrained(chosen.studies), *_lacks(found))
     shown = [cost for cost in found if cost.passes_relative is not None]
     if not shown:
-        return Made(files={}, lacks=lacks)
-    caption = captioned(chosen, (cost.group.label for cost in shown))
-    pictures = picture_files(lambda: draw_cost(shown, caption), f"{note} {caption}", "cost")
-    return Made(files={f"cost{suffix}": c for suffix, c in pictures.items()}, lacks=lacks)
+        return Output(lacks=lacks)
+    labels = [cost.group.label for cost in shown]
+    return Output(
+        figures={"cost": partial(_draw, shown, captioned(chosen, labels))},
+        note=alarm_note(labels),
+        lacks=lacks,
+    )
 
 
 def _lacks(found: Sequence[GroupCost]) -> Iterator[str]:
@@ -52,8 +58,8 @@ def _lacks(found: Sequence[GroupCost]) -> Iterator[str]:
             yield f"{cost.group.label}: no training of {REFERENCE} on an equal machine"
 
 
-def draw_cost(found: Sequence[GroupCost], caption: str) -> Figure:
-    """A row for each method; the mean with its number, of several seeds each one faint."""
+def _draw(found: Sequence[GroupCost], caption: str) -> Figure:
+    """Draw the mean of each method with its number, and each of several seeds faintly."""
     from matplotlib.figure import Figure
 
     labels = [cost.group.label for cost in found]
@@ -64,14 +70,9 @@ def draw_cost(found: Sequence[GroupCost], caption: str) -> Figure:
         for row, cost in enumerate(found):
             _dots(axes, cost, name, row, look[cost.group.label])
         axes.set_title(heading, fontsize=9.0)
-        axes.axvline(1, color="#999999", linewidth=0.8, linestyle=":", zorder=0)
-        axes.grid(axis="x", color="#e4e4e4", linewidth=0.6)
-        axes.set_axisbelow(True)
-    _scale(panels[0])
-    panels[0].set_yticks(range(len(labels)), labels)
-    panels[0].set_ylim(len(labels) - 0.5, -0.5)
+    ratio_axis(panels, labels, steps=(1.0, 2.0, 5.0), room=0.2)  # room for the numbers
     for axes in panels:
-        axes.tick_params(axis="y", length=0)
+        axes.grid(visible=False, axis="y")
     figure.supxlabel(f"relative to {REFERENCE} (log scale)", fontsize=9.0)
     title = f"Cost of training, relative to {REFERENCE}"
     figure.suptitle(fitted((title, caption), _WIDTH), fontsize=9.0)
@@ -95,15 +96,3 @@ def _dots(axes: Axes, cost: GroupCost, name: str, row: int, style: Style) -> Non
         va="center",
         fontsize=8.0,
     )
-
-
-def _scale(axes: Axes) -> None:
-    """One for both panels, with room for the numbers."""
-    from matplotlib.ticker import LogLocator, NullLocator
-
-    axes.set_xscale("log")
-    low, high = axes.get_xlim()
-    axes.set_xlim(low, high * (high / low) ** 0.2)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(lambda ratio, _: f"{ratio:g}")
-    axes.xaxis.set_minor_locator(NullLocator())

@@ -1,43 +1,47 @@
-"""Figure 1 of the CAT paper: the points of two classes and the line of each trained network.
+"""Figure 1: the lines of linear networks between two classes, trained at several radii.
 
-The points are the data set's own, drawn anew from bench.papers.cat.gaussians; the lines come from
-records. Lengths are in the points' units, in which a line x_0 = 0 separates the classes.
+Lengths are in the points' units, in which the line x_0 = 0 separates the classes.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from bench.data.dataset import Split
-from bench.papers.cat.gaussians import MARGIN, load_two_gaussians, to_points
-from bench.report.picture import fitted, picture_files
+from bench.papers.cat.gaussians import MARGIN, UNIT, load_two_gaussians, to_points
+from bench.papers.cat.parts import digits
+from bench.papers.cat.trainings import SuiteMeasure, suite_measures
+from bench.report.artefact import Output
+from bench.report.export import fitted
+from bench.report.formatting import MINUS
 from bench.report.style import order, styles
-from bench.report.units import MINUS
+from bench.report.suite_runs import SuiteRuns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+TITLE = "Figure 1: the lines of linear networks between two classes in the plane"
 _DASHES = ("-", "--", "-.", ":")
 _CLASSES = (("x", "#a8a8a8", "class 0"), ("+", "#787878", "class 1"))
 """Greys and strokes: colours and filled markers belong to the methods."""
 _ROOM = 0.6
 """Around the points, in their units."""
 _MARKS = 5
-"""Markers on a line, so that it is told apart in grey."""
+"""Markers on a line, which distinguish it in grey."""
 _WIDTH = 6.9
 """Inches."""
 _FAINT = 0.3
-"""Of the lines of all seeds but the first."""
+"""Opacity of the lines of all seeds but the first."""
 _THICKNESS = (4.5, 2.2, 1.8, 1.4)
-"""Lines that fall together are seen: each is drawn on a thicker one."""
+"""Each line is drawn on a thicker one, so that coinciding lines are visible."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,35 +58,71 @@ class Boundary:
     angle: float
     """Degrees between this line and the true one."""
     offset: float | None
-    """x_0 at which it crosses x_1 = 0; None where it does not."""
+    """x_0 at which it crosses x_1 = 0; None if it does not."""
     clean_accuracy: float
     robust_accuracy: float | None = None
     """At eps."""
 
     @property
     def label(self) -> str:
-        """`madry, eps 4`."""
         return self.method if self.eps is None else f"{self.method}, eps {self.eps:g}"
 
 
-def figure1_files(boundaries: Sequence[Boundary], note: str, caption: str = "") -> dict[str, bytes]:
-    """The .png, .svg and .csv, by suffix. `note` says where the lines are from."""
-    pictures = picture_files(lambda: draw_figure1(boundaries, caption), note, "figure 1")
-    return {**pictures, ".csv": _csv(boundaries, note).encode()}
+def make_figure1(chosen: SuiteRuns) -> Output:
+    """Return a line per training."""
+    found, lacks = suite_measures(chosen, "boundary")
+    if not found:
+        return Output(lacks=lacks)
+    lines = sorted(map(_boundary, found), key=lambda b: (order(b.method), b.eps or 0.0, b.seed))
+    return Output(
+        numbers={"figure1": pd.DataFrame(map(_row, lines))},
+        figures={"figure1": partial(draw_boundaries, lines, chosen.caption)},
+        lacks=lacks,
+    )
 
 
-def draw_figure1(boundaries: Sequence[Boundary], caption: str = "") -> Figure:
-    """One panel with the training points; methods in the paper's order, radii rising.
+def _boundary(found: SuiteMeasure) -> Boundary:
+    values = found.record.values
+    undefended = found.run.card.get("inner") == "none"
+    return Boundary(
+        method=found.method,
+        eps=None if undefended else found.eps * UNIT,
+        seed=found.run.seed or 0,
+        weight=found.arrays["weight"],
+        bias=float(found.arrays["bias"]),
+        angle=float(values["angle"]),
+        offset=values["offset"],
+        clean_accuracy=float(values["clean_accuracy"]),
+        robust_accuracy=None if undefended else float(values["robust_accuracy"][0]),
+    )
 
-    The first seed's lines are full, those of the others faint. `caption` ends the title.
-    """
+
+def _row(boundary: Boundary) -> dict[str, Any]:
+    return {
+        "method": boundary.method,
+        "eps": digits(boundary.eps, 6),
+        "seed": boundary.seed,
+        "angle_degrees": digits(boundary.angle, 6),
+        "offset": digits(boundary.offset, 6),
+        "weight_0": digits(boundary.weight[0], 6),
+        "weight_1": digits(boundary.weight[1], 6),
+        "bias": digits(boundary.bias, 6),
+        "clean_accuracy": digits(boundary.clean_accuracy, 6),
+        "robust_accuracy": digits(boundary.robust_accuracy, 6),
+    }
+
+
+def draw_boundaries(boundaries: Sequence[Boundary], caption: str = "") -> Figure:
+    """Draw the training points and the lines; those of further seeds are faint."""
     from matplotlib.figure import Figure
 
-    points, labels = training_points()
+    train = load_two_gaussians().train
+    assert isinstance(train, Split)
+    points = to_points(train.x).reshape(-1, 2)
     figure = Figure(figsize=(_WIDTH, 5.2), layout="constrained")
     axes = figure.subplots()
     for label, (marker, colour, name) in enumerate(_CLASSES):
-        x, y = points[labels == label].T
+        x, y = points[train.y == label].T
         axes.scatter(x, y, s=14, marker=marker, color=colour, linewidths=0.8, label=name)
     axes.axvspan(-MARGIN, MARGIN, color="#f3f3f3", zorder=0, label=f"true margin, {MARGIN:g}")
     axes.axvline(0, color="#444444", linewidth=0.8, linestyle=(0, (1, 2)), label="true boundary")
@@ -101,29 +141,22 @@ def draw_figure1(boundaries: Sequence[Boundary], caption: str = "") -> Figure:
     return figure
 
 
-def training_points() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """(n, 2) in their own units, (n,)."""
-    train = load_two_gaussians().train
-    assert isinstance(train, Split)
-    return to_points(train.x).reshape(-1, 2), train.y
-
-
 def _lines(
     axes: Axes,
     boundaries: Sequence[Boundary],
     low: NDArray[np.float64],
     high: NDArray[np.float64],
 ) -> None:
-    """A method keeps its colour and marker; its radii differ by their dash."""
+    """Draw the lines: a method keeps its colour and marker, its radii differ by their dash."""
     look = styles(boundary.method for boundary in boundaries)
     dashes: dict[str, dict[str, str]] = {}
-    for number, boundary in enumerate(sorted(boundaries, key=_key)):
+    for number, boundary in enumerate(boundaries):
         own = dashes.setdefault(boundary.method, {})
         repeated = boundary.label in own
         dash = own.setdefault(boundary.label, _DASHES[len(own) % len(_DASHES)])
         piece = _inside(boundary, low, high)
         if piece is None:
-            x, y = np.full((2, _MARKS), np.nan)  # in the legend alone
+            x, y = np.full((2, _MARKS), np.nan)  # only in the legend
         else:
             part = np.linspace(0.05, 0.85, _MARKS)[:, None] + 0.03 * (number % 5)
             x, y = np.vstack([piece[:1], piece[0] + part * (piece[1] - piece[0]), piece[1:]]).T
@@ -144,14 +177,10 @@ def _lines(
         )
 
 
-def _key(boundary: Boundary) -> tuple[tuple[int, str], float, int]:
-    return order(boundary.method), boundary.eps or 0.0, boundary.seed
-
-
 def _inside(
     boundary: Boundary, low: NDArray[np.float64], high: NDArray[np.float64]
 ) -> NDArray[np.float64] | None:
-    """(2, 2): the ends of the line's part in the picture; None where it has none."""
+    """Return (2, 2) the ends of the line's visible piece; None if it has none."""
     w, b = boundary.weight, boundary.bias
     ends = []
     for axis in (0, 1):
@@ -168,25 +197,8 @@ def _inside(
 def _legend_text(boundary: Boundary, drawn: bool) -> str:
     crosses = ""
     if boundary.offset is not None:
-        # Adding 0.0 makes -0.0 an ordinary zero.
+        # adding 0.0 makes -0.0 an ordinary zero
         place = f"{round(boundary.offset, 2) + 0.0:.2f}".replace("-", MINUS)
         crosses = f", at $x_0$ = {place}"
     outside = "" if drawn else " (outside)"
     return f"{boundary.label}: {boundary.angle:.1f}\u00b0{crosses}{outside}"
-
-
-def _csv(boundaries: Sequence[Boundary], note: str) -> str:
-    buffer = io.StringIO()
-    buffer.write(f"# {note}\n")
-    rows = csv.writer(buffer, lineterminator="\n")
-    head = ("method", "eps", "seed", "angle_degrees", "offset", "weight_0", "weight_1", "bias")
-    rows.writerow([*head, "clean_accuracy", "robust_accuracy"])
-    for boundary in sorted(boundaries, key=_key):
-        numbers = [
-            *(boundary.angle, boundary.offset, *boundary.weight, boundary.bias),
-            *(boundary.clean_accuracy, boundary.robust_accuracy),
-        ]
-        eps = "" if boundary.eps is None else f"{boundary.eps:g}"
-        cells = ("" if number is None else f"{number:.6g}" for number in numbers)
-        rows.writerow([boundary.method, eps, boundary.seed, *cells])
-    return buffer.getvalue()

@@ -1,6 +1,6 @@
-"""The colours and contour lines of landscapes: the same heights have the same ones in every panel.
+"""The colours and contour lines of landscapes, which all panels share.
 
-By the square root of the height, so that a low surface is not all of one colour beside a high one.
+They follow the square root of the height, so that low surfaces keep their shades next to high ones.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ SCALE = "colours: square-root scale"
 _LEVELS = 12
 
 
-class Colours:
-    """One scale of heights for all panels."""
+class HeightScale:
+    """Colours, contour levels and limits of the heights of all panels."""
 
     def __init__(self, heights: Sequence[NDArray[np.float64]], *, boundary: bool) -> None:
         """`boundary`: 0 is the decision boundary, and the middle of the colours."""
@@ -29,7 +29,6 @@ class Colours:
 
     @property
     def norm(self) -> Any:
-        """Heights to [0, 1]."""
         from matplotlib.colors import FuncNorm, PowerNorm
 
         if not self.boundary:
@@ -39,13 +38,13 @@ class Colours:
 
     @property
     def map(self) -> str:
-        """Both are safe for colour-blind readers; PuOr is white at its middle."""
+        # both are safe for colour-blind readers; PuOr is white at its middle
         return "PuOr_r" if self.boundary else "viridis"
 
     def levels(self) -> NDArray[np.float64]:
-        """Evenly spaced in colour; the ends a little outside, so that no point is left out.
+        """Return levels evenly spaced in colour, 0 among them for the margin.
 
-        Of the margin 0 is one.
+        The ends lie slightly outside, so that every point is inside.
         """
         if self.boundary:
             low, high = _root(np.array([self.low, self.high]))
@@ -57,17 +56,14 @@ class Colours:
         return found
 
     def mappable(self) -> Any:
-        """For a colour bar."""
         from matplotlib.cm import ScalarMappable
 
         return ScalarMappable(self.norm, self.map)
 
 
 def _root(z: NDArray[np.float64]) -> NDArray[np.float64]:
-    """With the sign kept."""
     return np.sign(z) * np.sqrt(np.abs(z))
 
 
 def _square(z: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The inverse of `_root`."""
     return np.sign(z) * z**2
