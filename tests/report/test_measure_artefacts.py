@@ -84,7 +84,12 @@ def test_a_network_without_an_adversary_has_no_radius(tmp_path: Path) -> None:
     assert made.lacks == ("cat-ce: no training",)
     rows = numbers_of(made, "figure1")
     found = rows[["method", "eps", "seed", "weight_1"]].fillna(-1).to_numpy().tolist()
-    assert found == [["natural", -1, 0, 0], ["madry", 1, 0, 0], ["madry", 4, 0, 1], ["madry", 4, 1, 2]]
+    assert found == [
+        ["natural", -1, 0, 0],
+        ["madry", 1, 0, 0],
+        ["madry", 4, 0, 1],
+        ["madry", 4, 1, 2],
+    ]
     figure = drawn(made, "figure1")
     texts = [text.get_text().split(":")[0] for text in figure.legends[0].get_texts()]
     assert texts[4:] == ["natural", "madry, eps 1", "madry, eps 4"]
@@ -149,7 +154,14 @@ def surface(method: str, slope: float) -> Surface:
     grid = np.linspace(-2, 2, 5) * EPS
     plane = slope * grid[:, None] / EPS + 0 * grid[None, :]
     return Surface(
-        label=method, method=method, eps=EPS, a=grid, b=grid, ce=plane + 10, margin=plane, n_images=2
+        label=method,
+        method=method,
+        eps=EPS,
+        a=grid,
+        b=grid,
+        ce=plane + 10,
+        margin=plane,
+        n_images=2,
     )
 
 
