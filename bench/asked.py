@@ -12,7 +12,7 @@ from bench.data import Dataset
 from bench.data.dataset import first_images
 from bench.errors import ConfigError, refuse_unknown
 from bench.evaluation.checks import CHECKS, CheckBudget, check_params, left_out
-from bench.evaluation.measures import MEASURES
+from bench.papers import plugins
 from bench.spec import EvalSpec, MeasureSpec
 from bench.study import AskedAttack, AskedMeasures
 
@@ -77,7 +77,7 @@ class Asked:
 
         Raises ConfigError for an unknown one, and for a parameter that it does not have.
         """
-        refuse_unknown("measure", asked.names, MEASURES)
+        refuse_unknown("measure", asked.names, plugins("measures"))
         for name in asked.names:
             refuse_unknown(f"key ([[measures]], {name})", asked.params, _keys(name))
         n, sha256 = self._first("test", asked.first)
@@ -131,9 +131,9 @@ def all_sources(attacks: Sequence[AskedAttack], checks: AskedMeasures | None) ->
 def _keys(measure: str) -> list[str]:
     """Keys of a suite's `[[measures]]` that asks for it: the parameters of its function, and ours.
 
-    The function's first parameter is the subject.
+    The function's first parameter is the model.
     """
-    parameters = list(signature(MEASURES[measure][0]).parameters)[1:]
+    parameters = list(signature(plugins("measures")[measure][0]).parameters)[1:]
     return [*(f.name for f in fields(AskedMeasures) if f.name != "params"), *parameters]
 
 

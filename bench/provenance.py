@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from bench.papers import PluginKind, plugin_files
 from bench.storage import sha256
 
 UNKNOWN = "unknown"
@@ -35,14 +36,16 @@ _DIGITS = 16
 def training_code(method_file: Path | None) -> dict[str, Any]:
     """Return the code that made the weights of a run: the engine and the method's file."""
     return _version() | {
-        "training_sha256": _hash_below(TRAINING),
+        "training_sha256": _hash_below(TRAINING, ("datasets", "archs")),
         "method_sha256": method_code(method_file) if method_file else UNKNOWN,
     }
 
 
 def evaluation_code() -> dict[str, Any]:
     """Return the code that made an outcome: the attacks and the evaluator."""
-    return _version() | {"evaluation_sha256": _hash_below(EVALUATION)}
+    return _version() | {
+        "evaluation_sha256": _hash_below(EVALUATION, ("datasets", "archs", "measures"))
+    }
 
 
 @cache
@@ -94,16 +97,19 @@ def _docstrings(tree: ast.AST) -> list[ast.Constant]:
 
 
 @cache
-def _hash_below(names: tuple[str, ...]) -> str:
+def _hash_below(names: tuple[str, ...], kinds: tuple[PluginKind, ...]) -> str:
+    """Return the hash of some files and folders of `bench`, and of the papers' plug-ins."""
     root = Path(__file__).parent
-    found = (root / name for name in names)
-    files = [f for path in found for f in (path.rglob("*.py") if path.is_dir() else [path])]
+    paths = [root / name for name in names]
+    paths += [file for kind in kinds for file in plugin_files(kind)]
+    files = {f for path in paths for f in (path.rglob("*.py") if path.is_dir() else [path])}
     return _hash(sorted(files), root)
 
 
 def _hash(files: Iterable[Path], root: Path | None = None) -> str:
     parts = [
-        f"{file.relative_to(root) if root else file.name}\n{significant(file.read_text())}"
+        f"{file.relative_to(root) if root and root in file.parents else file.name}\n"
+        f"{significant(file.read_text())}"
         for file in files
     ]
     return sha256("\n".join(parts).encode())[:_DIGITS]

@@ -7,11 +7,11 @@ from functools import partial
 
 from bench.archs.arch import Arch, ArchSpec
 from bench.archs.cnn import Cnn
-from bench.archs.linear import Linear
 from bench.archs.resnet import PreActResNet18, ResNet18, ResNet50
 from bench.archs.vgg import Vgg16
 from bench.archs.wrn import WideResNet
 from bench.errors import unknown_name
+from bench.papers import plugins
 
 __all__ = ["ALIASES", "ARCHS", "Arch", "ArchSpec", "build", "describe", "list_archs", "resolve"]
 
@@ -24,7 +24,6 @@ ARCHS: dict[str, Callable[[ArchSpec], Arch]] = {
     "preact-resnet-18": partial(PreActResNet18, raw_shortcut=False),
     "preact-resnet-18-raw": partial(PreActResNet18, raw_shortcut=True),
     "resnet-50": ResNet50,
-    "linear": Linear,
 }
 
 ALIASES = {"wrn": "wrn-34-10", "vgg": "vgg-16"}
@@ -40,7 +39,6 @@ _ABOUT = {
     "preact-resnet-18-raw": "PreActResNet-18 of fast adversarial training, whose shortcut reads "
     "the raw input; 11,172,170 parameters",
     "resnet-50": "torchvision's ResNet-50 for large images; 23,528,522 parameters",
-    "linear": "one linear layer on the pixels; 30,730 parameters",
 }
 
 
@@ -59,8 +57,7 @@ def build(
     value per channel, normalise inside the network and are saved with its weights. Only `linear`
     needs `image_size`. Raises ConfigError for an unknown name or an impossible value.
     """
-    factory = ARCHS[resolve(name)]
-    return factory(
+    return _known()[resolve(name)](
         ArchSpec(
             num_classes=num_classes,
             in_channels=in_channels,
@@ -74,17 +71,23 @@ def build(
 def resolve(name: str) -> str:
     """Return the canonical name, which records use; raises ConfigError for an unknown one."""
     canonical = ALIASES.get(name, name)
-    if canonical not in ARCHS:
-        raise unknown_name("arch", name, [*ARCHS, *ALIASES])
+    if canonical not in _known():
+        raise unknown_name("arch", name, [*_known(), *ALIASES])
     return canonical
 
 
 def list_archs() -> list[str]:
-    return sorted(ARCHS)
+    return sorted(_known())
 
 
 def describe(name: str) -> str:
     """Return one line; parameters are counted for 10 classes and 32x32 colour images."""
     canonical = resolve(name)
     aliases = [alias for alias, target in ALIASES.items() if target == canonical]
-    return _ABOUT[canonical] + "".join(f"; alias {alias}" for alias in aliases)
+    about: dict[str, str] = _ABOUT | {arch: text for arch, (_, text) in plugins("archs").items()}
+    return about[canonical] + "".join(f"; alias {alias}" for alias in aliases)
+
+
+def _known() -> dict[str, Callable[[ArchSpec], Arch]]:
+    """Return our own networks and the papers'."""
+    return ARCHS | {arch: factory for arch, (factory, _) in plugins("archs").items()}

@@ -12,9 +12,9 @@ import numpy as np
 from bench.data.cifar import load_cifar
 from bench.data.dataset import Dataset, Source, Split, cut, permutation
 from bench.data.folder import load_folder, load_restricted_imagenet
-from bench.data.gaussians import load_two_gaussians
 from bench.data.npz import load_npz
 from bench.errors import ConfigError, unknown_name
+from bench.papers import plugins
 
 N_DIGITS_TEST = 360
 """A fifth of the 1,797 digits."""
@@ -84,7 +84,9 @@ SOURCES: dict[str, Registered] = {
     "npz:PATH": Registered(
         "your own .npz with x_train y_train x_test y_test, uint8 NHWC or NHW; the last two will do "
         "for bench evaluate",
-        lambda request: load_npz(request.argument, reserved=tuple(SOURCES), trains=request.trains),
+        lambda request: load_npz(
+            request.argument, reserved=tuple(sources()), trains=request.trains
+        ),
     ),
     "folder:PATH": Registered(
         "your own image files in train/CLASS/ and test/CLASS/ or val/CLASS/ (without train/ for "
@@ -92,7 +94,7 @@ SOURCES: dict[str, Registered] = {
         lambda request: load_folder(
             request.argument,
             request.image_size,
-            reserved=tuple(SOURCES),
+            reserved=tuple(sources()),
             trains=request.trains,
         ),
         sized=True,
@@ -105,16 +107,17 @@ SOURCES: dict[str, Registered] = {
         ),
         sized=True,
     ),
-    "two-gaussians": Registered(
-        "Figure 1 of the CAT paper: 500 + 1,000 points in the plane, two classes, for linear",
-        lambda request: load_two_gaussians(),
-    ),
 }
+
+
+def sources() -> dict[str, Registered]:
+    """Return our own data sources and the papers', by name."""
+    return SOURCES | plugins("datasets")
 
 
 def list_datasets() -> list[tuple[str, str]]:
     """Return (name, one-line description) of everything that `load_dataset` takes."""
-    return [(name, source.description) for name, source in SOURCES.items()]
+    return [(name, source.description) for name, source in sources().items()]
 
 
 def load_dataset(
@@ -135,8 +138,8 @@ def load_dataset(
     missing, damaged or malformed.
     """
     key, argument, image_size = _parsed(name)
-    if key not in SOURCES:
-        raise unknown_name("dataset", name, SOURCES)
+    if key not in sources():
+        raise unknown_name("dataset", name, sources())
     if key.endswith(":PATH") and not argument:
         raise ConfigError(f"dataset '{name}' names no file; write {key}")
     request = LoadOptions(
@@ -146,7 +149,7 @@ def load_dataset(
         download=download,
         trains=trains,
     )
-    source = SOURCES[key].load(request)
+    source = sources()[key].load(request)
     return cut(source, train_size=train_size, test_size=test_size, trains=trains)
 
 
@@ -158,7 +161,7 @@ def _parsed(name: str) -> tuple[str, str, int | None]:
     whole, at, size = name.rpartition("@")
     if at and re.fullmatch("[0-9]+", size):
         key, argument = _key(whole)
-        if key in SOURCES and SOURCES[key].sized:
+        if key in sources() and sources()[key].sized:
             return key, argument, int(size)
     return *_key(name), None
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from bench.errors import ConfigError
 from bench.evaluation.checks import CHECKS, CheckBudget, CheckContext, left_out
-from bench.evaluation.measures import MEASURES, Subject
+from bench.evaluation.measured_model import MeasuredModel
 from bench.evaluation.prediction import evaluating
 from bench.measured import Measured
+from bench.papers import plugins
 from bench.spec import MeasureSpec
 from bench.threat import Threat
 
@@ -33,7 +34,7 @@ class Measuring:
         with evaluating(self.model):
             if spec.name in CHECKS:
                 return self._check(spec, x, y, threat)
-            subject = Subject(
+            measured = MeasuredModel(
                 model=self.model,
                 x=x,
                 y=y,
@@ -41,7 +42,8 @@ class Measuring:
                 seed=spec.seed,
                 batch_size=self.batch_size,
             )
-            return MEASURES[spec.name][0](subject, **spec.params)
+            function, _ = plugins("measures")[spec.name]
+            return cast(Measured, function(measured, **spec.params))
 
     def _check(self, spec: MeasureSpec, x: Tensor, y: Tensor, threat: Threat) -> Measured:
         key = (spec.eps, spec.split, spec.n_examples, spec.seed)

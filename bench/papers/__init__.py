@@ -9,15 +9,18 @@ measures, data sets and networks are imported when an evaluation needs them.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any, Literal
 
 from bench.errors import ConfigError
 
 ENTRY_POINTS = "atbench.papers"
+PluginKind = Literal["datasets", "archs", "measures"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +34,12 @@ class Paper:
     """Holds suites/*.toml and published.toml, where the paper has them."""
     artefacts: str = ""
     """Module with the paper's ARTEFACTS (bench/report/artefact.py), imported by the report."""
-    plugins: tuple[str, ...] = ()
-    """Modules whose import registers measures, data sets and networks; they may need torch."""
+    datasets: str = ""
+    """Module with DATASETS: name -> `bench.data.sources.Registered`."""
+    archs: str = ""
+    """Module with ARCHS: name -> (factory, description). May need torch."""
+    measures: str = ""
+    """Module with MEASURES: name -> (function, description). May need torch."""
 
 
 @cache
@@ -42,6 +49,30 @@ def papers() -> tuple[Paper, ...]:
     names += [point.value for point in entry_points(group=ENTRY_POINTS)]
     found = [_paper(name) for name in names]
     return tuple(sorted(found, key=lambda paper: paper.name))
+
+
+@cache
+def plugins(kind: PluginKind) -> dict[str, Any]:
+    """Return what the papers add to a registry, by name; the first call imports their modules."""
+    found: dict[str, Any] = {}
+    for module in _modules(kind):
+        found |= getattr(importlib.import_module(module), kind.upper())
+    return found
+
+
+def plugin_files(kind: PluginKind) -> list[Path]:
+    """Return the source of every paper's module of that kind, a folder for a package."""
+    files = []
+    for module in _modules(kind):
+        spec = importlib.util.find_spec(module)
+        if spec is not None and spec.origin is not None:
+            file = Path(spec.origin)
+            files.append(file.parent if file.name == "__init__.py" else file)
+    return files
+
+
+def _modules(kind: PluginKind) -> list[str]:
+    return [module for paper in papers() if (module := getattr(paper, kind))]
 
 
 def _paper(module: str) -> Paper:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bench.report.titles import AUTOATTACK, CW, PGD
 from bench.report.claims import CLAIMS, claims_files, claims_markdown, results
 from bench.report.claims.claim import Result, Verdict
 from bench.report.claims.evidence import radii
@@ -16,9 +17,8 @@ from bench.report.claims.page import verdict_text
 from bench.report.claims.paper import RIVALS
 
 from bench.folder import RunFolder
+from bench.papers.cat.complexity import COLUMNS
 from bench.records import load_records
-from bench.report.aggregate import AUTOATTACK, CW, PGD
-from bench.report.complexity_table import COLUMNS
 from bench.report.published import CAT, REFERENCE
 from bench.report.suite_runs import choose
 from bench.study import Study

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from bench.attacks import list_attacks
-from bench.records import RunRecord, load_records
-from bench.report import write_report
 from bench.report.aggregate import HEADINGS, Section, heading, sections
 from bench.report.card import make_card
 from bench.report.claims.claim import Verdict
 from bench.report.context import comparables
 from bench.report.layout import main_table, other_table
+
+from bench.attacks import list_attacks
+from bench.records import RunRecord, load_records
+from bench.report import write_report
 from bench.report.masking import masking
 from tests.report.made import evaluate, train_run
 from tests.report.test_claims import claim, everyone, table3

@@ -2,76 +2,64 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from bench.records import QUANTILES, load_records
-from bench.report.artefacts import ARTEFACTS, Made
-from bench.report.artefacts.convergence import VALIDATION_ATTACK
-from bench.report.complexity_table import COLUMNS
+from bench.papers.cat.complexity import (
+    COLUMNS,
+    WeightNorms,
+    compare,
+    complexity_numbers,
+    complexity_reading,
+    complexity_table,
+)
+from bench.papers.cat.convergence import VALIDATION_ATTACK
+from bench.papers.cat.figure1 import Boundary, draw_boundaries
+from bench.papers.cat.figure3 import Surface, draw_landscapes, surface_numbers
+from bench.papers.cat.height_scale import HeightScale
+from bench.papers.cat.margins import KINDS, ImageMargins, draw_margins
+from bench.records import QUANTILES
+from bench.report.artefact import Output
+from bench.report.formatting import ALARM
 from bench.report.style import KNOWN
-from bench.report.suite_runs import choose
-from bench.report.units import ALARM
 from bench.training.validation import ATTACK
 from tests.report.made_measures import checked, measured, scored, study_of, trained
+from tests.report.outputs import BY_NAME, drawn, named_lines, numbers_of, output_of, title_of
 
-NOTE = "Made by a test."
-GOLDEN = Path(__file__).parent / "golden"
-BLANK = {".png": b"", ".svg": b""}
 GRID = np.linspace(-0.4, 0.4, 5)
+EPS = 8 / 255
 
 
-MODULES = (
-    *("figure1", "landscapes", "margin_figure", "complexity_figure"),
-    *("artefacts.convergence", "artefacts.radii", "artefacts.cost"),
-)
-"""Of bench.report, that draw."""
+def make(results: Path, name: str) -> Output:
+    return output_of(results, name, "full" if name == "figure1" else "tiny")
 
 
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures are most of a test's time."""
-    for module in MODULES:
-        monkeypatch.setattr(f"bench.report.{module}.picture_files", lambda *_: dict(BLANK))
+# Figure 1
 
 
-def make(results: Path, name: str) -> Made:
-    (artefact,) = (artefact for artefact in ARTEFACTS if artefact.name == name)
-    chosen = choose(load_records(results), artefact.suite, "full" if name == "figure1" else "tiny")
-    assert chosen is not None
-    return artefact.make(chosen, NOTE)
+def boundary(method: str, eps: float | None, weight: tuple[float, float], bias: float) -> Boundary:
+    return Boundary(
+        method=method,
+        eps=eps,
+        weight=np.array(weight),
+        bias=bias,
+        angle=float(np.degrees(np.arctan2(abs(weight[1]), abs(weight[0])))),
+        offset=-bias / weight[0] if weight[0] else None,
+        clean_accuracy=0.75,
+    )
 
 
-def rows(made: Made, name: str) -> list[dict[str, str]]:
-    text = made.files[name].decode()
-    return list(csv.DictReader(io.StringIO(text.split("\n", 1)[1])))
-
-
-def golden(made: Made, name: str) -> None:
-    """Compare with text that a person has read; REGENERATE_GOLDEN=1 writes it."""
-    path = GOLDEN / name
-    if os.environ.get("REGENERATE_GOLDEN"):
-        path.write_bytes(made.files[name])
-    assert made.files[name].decode() == path.read_text()
-
-
-def drawn(monkeypatch: pytest.MonkeyPatch, module: str, results: Path, name: str) -> Any:
-    """The figure behind an artefact's pictures."""
-    figures: list[Any] = []
-
-    def keep(draw: Any, note: str, salt: str) -> dict[str, bytes]:
-        figures.append(draw())
-        return dict(BLANK)
-
-    monkeypatch.setattr(f"bench.report.{module}.picture_files", keep)
-    make(results, name)
-    return figures[0]
+BOUNDARIES = [
+    boundary("natural", None, (1.0, -0.1), 0.0),
+    boundary("madry", 1, (1.0, 0.0), -0.001),
+    boundary("madry", 4, (1.0, 1.0), 3.0),
+    boundary("cat-ce", 4, (2.0, 0.5), 1.0),
+    boundary("free", 4, (0.0, 1.0), -500.0),
+]
 
 
 def boundaries(results: Path) -> None:
@@ -88,6 +76,56 @@ def boundaries(results: Path) -> None:
         found = {"eps": [64 * study.eps], "robust_accuracy": [0.25]}
         arrays = {"weight": np.array(weight), "bias": np.asarray(0.5)}
         measured(run, study, "boundary", {**values, **found}, arrays, n=1000, checkpoint="last")
+
+
+def test_a_network_without_an_adversary_has_no_radius(tmp_path: Path) -> None:
+    boundaries(tmp_path)
+    made = make(tmp_path, "figure1")
+    assert made.lacks == ("cat-ce: no training",)
+    rows = numbers_of(made, "figure1")
+    found = rows[["method", "eps", "seed", "weight_1"]].fillna(-1).to_numpy().tolist()
+    assert found == [
+        ["natural", -1, 0, 0],
+        ["madry", 1, 0, 0],
+        ["madry", 4, 0, 1],
+        ["madry", 4, 1, 2],
+    ]
+    figure = drawn(made, "figure1")
+    texts = [text.get_text().split(":")[0] for text in figure.legends[0].get_texts()]
+    assert texts[4:] == ["natural", "madry, eps 1", "madry, eps 4"]
+    own = [line for line in figure.axes[0].get_lines() if line.get_color() == "#000000"]
+    first, second = (line for line in own if line.get_linestyle() == "--")
+    assert (first.get_alpha(), second.get_alpha()) == (1.0, 0.3)
+
+
+def test_lines_lie_on_their_equation_and_keep_the_method_s_look() -> None:
+    figure = draw_boundaries(BOUNDARIES)
+    (axes,) = figure.axes
+    assert axes.get_aspect() == 1
+    lines, dashes = named_lines(figure), {}
+    for b in BOUNDARIES[:4]:
+        line = lines[b.label]
+        x, y = np.asarray(line.get_data())
+        np.testing.assert_allclose(b.weight[0] * x + b.weight[1] * y + b.bias, 0, atol=1e-9)
+        low, high = np.array([axes.get_xlim(), axes.get_ylim()]).T
+        ends = np.array([[x[0], y[0]], [x[-1], y[-1]]])
+        assert (np.isclose(ends, low) | np.isclose(ends, high)).any(1).all()
+        assert line.get_color() == KNOWN[b.method].colour
+        assert line.get_marker() == KNOWN[b.method].marker
+        dashes[b.label] = line.get_linestyle()
+    assert dashes["madry, eps 1"] != dashes["madry, eps 4"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()][4:] == [
+        "natural: 5.7\u00b0, at $x_0$ = 0.00",
+        "madry, eps 1: 0.0\u00b0, at $x_0$ = 0.00",
+        "madry, eps 4: 45.0\u00b0, at $x_0$ = \u22123.00",
+        "cat-ce, eps 4: 14.0\u00b0, at $x_0$ = \u22120.50",
+        "free, eps 4: 90.0\u00b0 (outside)",
+    ]
+    figure.draw_without_rendering()
+    assert not figure.legends[0].get_window_extent().overlaps(axes.get_window_extent())
+
+
+# Figure 3
 
 
 def landscapes(results: Path) -> None:
@@ -111,67 +149,99 @@ def landscapes(results: Path) -> None:
     trades.with_suffix(".npz").write_bytes(b"cut")
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_a_network_without_an_adversary_has_no_radius(tmp_path: Path) -> None:
-    boundaries(tmp_path)
-    made = make(tmp_path, "figure1")
-    assert set(made.files) == {"figure1.png", "figure1.svg", "figure1.csv"}
-    assert made.lacks == ("cat-ce: no training",)
-    found = [(r["method"], r["eps"], r["seed"], r["weight_1"]) for r in rows(made, "figure1.csv")]
-    assert found == [
-        ("natural", "", "0", "0"),
-        ("madry", "1", "0", "0"),
-        ("madry", "4", "0", "1"),
-        ("madry", "4", "1", "2"),
-    ]
+def surface(method: str, slope: float) -> Surface:
+    """A plane that rises only with a."""
+    grid = np.linspace(-2, 2, 5) * EPS
+    plane = slope * grid[:, None] / EPS + 0 * grid[None, :]
+    return Surface(
+        label=method,
+        method=method,
+        eps=EPS,
+        a=grid,
+        b=grid,
+        ce=plane + 10,
+        margin=plane,
+        n_images=2,
+    )
 
 
-def test_lines_of_further_seeds_are_faint_and_not_in_the_legend(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    boundaries(tmp_path)
-    figure = drawn(monkeypatch, "figure1", tmp_path, "figure1")
-    texts = [text.get_text().split(":")[0] for text in figure.legends[0].get_texts()]
-    assert texts[4:] == ["natural", "madry, eps 1", "madry, eps 4"]
-    own = [line for line in figure.axes[0].get_lines() if line.get_color() == "#000000"]
-    first, second = (line for line in own if line.get_linestyle() == "--")
-    assert (first.get_alpha(), second.get_alpha()) == (1.0, 0.3)
+SURFACES = [surface("madry", 2.0), surface("cat-ce", 0.5), surface("mine", 1.0)]
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_landscapes_are_means_over_seeds_of_the_images_that_all_have(tmp_path: Path) -> None:
     landscapes(tmp_path)
     made = make(tmp_path, "figure3")
-    heights = {
-        (row["label"], quantity): float(row[quantity])
-        for quantity, name in (("ce", "figure3.csv"), ("margin", "figure3-margin.csv"))
-        for row in rows(made, name)
-        if float(row["a"]) == 0
-    }
-    assert heights == {
-        ("natural", "ce"): 8,
-        (f"cat-ce{ALARM}", "ce"): 2,
-        ("natural", "margin"): 4,
-        (f"cat-ce{ALARM}", "margin"): -2,
-    }
+    for quantity, name, heights in (
+        ("ce", "figure3", {"natural": 8, f"cat-ce{ALARM}": 2}),
+        ("margin", "figure3-margin", {"natural": 4, f"cat-ce{ALARM}": -2}),
+    ):
+        rows = numbers_of(made, name)
+        middle = rows[rows["a"] == 0]
+        assert dict(zip(middle["label"], middle[quantity], strict=True)) == heights
     assert made.lacks == (
         "cat-mix: no training",
         "madry: no landscape with n_points = 21",
         "trades: its landscape is damaged",
     )
-    pictures = {name for name in made.files if name.endswith(".png")}
     names = ("", "-contour", "-margin", "-margin-contour")
-    assert pictures == {f"figure3{name}.png" for name in names}
-
-
-def test_figure_3_says_what_soft_labels_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    landscapes(tmp_path)
-    title = drawn(monkeypatch, "landscapes", tmp_path, "figure3").get_suptitle()
+    assert set(made.figures) == {f"figure3{name}" for name in names}
+    title = title_of(drawn(made, "figure3"))
     assert "soft labels lowers and flattens cross entropy by construction" in title
     assert "mean of 2 test images" in title
-    assert "alarm of a masking check" in title.replace("\n", " ")
-    (artefact,) = (artefact for artefact in ARTEFACTS if artefact.name == "figure3")
-    assert "soft labels" in artefact.title
+    assert "alarm of a masking check" in title
+    assert "soft labels" in BY_NAME["figure3"].title
+
+
+def test_panels_share_one_scale() -> None:
+    figure = draw_landscapes(SURFACES, "surface", "ce")
+    *panels, bar = figure.axes
+    assert [axes.get_title() for axes in panels] == ["madry", "cat-ce", "mine"]
+    for axes in panels:
+        assert axes.get_zlim() == pytest.approx((6, 14))  # type: ignore[attr-defined]
+    assert bar.get_ylim() == pytest.approx((6, 14))
+    assert bar.get_ylabel() == "cross entropy (nats); colours: square-root scale"
+    assert "mean of 2 test images, \u03b5 = 8/255" in title_of(figure)
+    rows = surface_numbers(SURFACES, "margin").astype({"a": float, "margin": float})
+    assert len(rows) == 3 * 25
+    np.testing.assert_allclose(rows["margin"][:25], 2 * rows["a"][:25] / EPS, atol=1e-4)
+
+
+def test_a_is_the_horizontal_axis_of_the_contours() -> None:
+    """Steep in a, level in b: every contour line is upright; the boundary is where it must be."""
+    figure = draw_landscapes(SURFACES[:1], "contour", "margin")
+    axes = figure.axes[0]
+    zero = axes.collections[-1].get_paths()[0].vertices
+    np.testing.assert_allclose(np.asarray(zero)[:, 0], 0, atol=1e-9)
+    assert np.ptp(np.asarray(zero)[:, 1]) == pytest.approx(4)
+    assert list(axes.get_xticks()) == [-2, -1, 0, 1, 2]
+    assert "orange side of 0: misclassified" in title_of(figure)
+    assert figure.get_supxlabel() == r"$a / \epsilon$, along the gradient's sign"
+    low, high = draw_landscapes(SURFACES, "contour", "margin").axes[-1].get_ylim()
+    assert low == -high
+
+
+@pytest.mark.parametrize("kind", ["surface", "contour"])
+def test_points_that_are_not_finite_are_left_out(kind: Any) -> None:
+    broken = surface("madry", 1.0)
+    broken.ce[0, 0] = np.nan
+    figure = draw_landscapes([broken], kind, "ce")
+    assert figure.axes[-1].get_ylim() == pytest.approx((8, 12))
+
+
+@pytest.mark.parametrize("boundary", [False, True])
+def test_levels_take_in_every_height_and_the_boundary(boundary: bool) -> None:
+    heights = [np.array([[-3.0, 1.0]]), np.array([[12.0, np.nan]])]
+    scale = HeightScale(heights, boundary=boundary)
+    levels = scale.levels()
+    assert (np.diff(levels) > 0).all()
+    assert levels[0] < -3
+    assert levels[-1] > 12
+    assert np.isclose(levels, 0, atol=1e-12).any() == boundary
+    shades = np.asarray(scale.norm(levels[1:-1]))
+    np.testing.assert_allclose(np.diff(shades), np.diff(shades)[0])
+
+
+# Margins
 
 
 def margins(results: Path) -> None:
@@ -181,31 +251,70 @@ def margins(results: Path) -> None:
         ("cat-ce", 0, [0.25, 0.5, 0.5]),
         ("cat-ce", 1, [0.5, 1.0, 1.0]),
     ):
-        arrays = {f"margin_{kind}": np.array(margin) for kind in ("both", "layers", "input")}
-        positive = [1 / m for m in margin if m > 0]
-        inverse = sum(positive) / len(positive)
-        values = {f"mean_inverse_{kind}": inverse for kind in ("both", "layers", "input")}
+        arrays = {f"margin_{kind}": np.array(margin) for kind in KINDS}
+        inverse = np.mean([1 / m for m in margin if m > 0])
+        values = {f"mean_inverse_{kind}": inverse for kind in KINDS}
         run = trained(results, study, method, seed=seed)
         measured(run, study, "margins", values, arrays, n=50)
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_the_mean_inverse_is_of_all_seeds_and_stated_to_be_a_bound(tmp_path: Path) -> None:
     margins(tmp_path)
     made = make(tmp_path, "margins")
-    text = made.files["margins-mean.csv"].decode()
-    assert "Every margin is an upper bound" in text.splitlines()[0]
-    both = [row for row in rows(made, "margins-mean.csv") if row["margin"] == "both"]
-    assert [(r["label"], r["n"], r["n_seeds"], r["n_above_0"]) for r in both] == [
-        ("madry", "3", "1", "2"),
-        ("cat-ce", "6", "2", "6"),
-    ]
-    assert [float(row["mean_inverse"]) for row in both] == pytest.approx([1.5, 2.0])
-    assert both[0]["mean_inverse_std"] == ""
-    assert float(both[1]["mean_inverse_std"]) == pytest.approx(np.std([8 / 3, 4 / 3], ddof=1))
-    assert [float(r["margin"]) for r in rows(made, "margins.csv")][:3] == [0, 0.5, 1]
+    assert "Every margin is an upper bound" in made.note
+    rows = numbers_of(made, "margins-mean")
+    madry, cat = rows[rows["margin"] == "both"].to_dict("records")
+    counts = ("label", "n", "n_seeds", "n_above_0")
+    assert [madry[key] for key in counts] == ["madry", 3, 1, 2]
+    assert [cat[key] for key in counts] == ["cat-ce", 6, 2, 6]
+    assert [madry["mean_inverse"], cat["mean_inverse"]] == pytest.approx([1.5, 2.0])
+    assert np.isnan(madry["mean_inverse_std"])
+    assert cat["mean_inverse_std"] == pytest.approx(np.std([8 / 3, 4 / 3], ddof=1), rel=1e-5)
+    assert list(numbers_of(made, "margins")["margin"])[:3] == [0, 0.5, 1]
     assert "trades: no training" in made.lacks
-    assert {"margins.png", "margins-layers.svg", "margins-input.csv"} <= set(made.files)
+    assert set(made.figures) == {"margins", "margins-layers", "margins-input"}
+
+
+def test_curves_are_the_share_of_images_up_to_each_margin() -> None:
+    found = [
+        ImageMargins(label=label, method=label, margin=np.array(margin))
+        for label, margin in (
+            ("madry", [0.1, 0.2, np.inf, 0.0]),
+            ("cat-ce", [0.5, 0.0, 0.25, 1.0]),
+            ("mine", [0.0] * 4),
+        )
+    ]
+    figure = draw_margins(found, "layers")
+    lines = named_lines(figure)
+    x, y = np.asarray(lines["cat-ce"].get_data())
+    np.testing.assert_allclose(x, [0, 0, 0.25, 0.5, 1.0, 1.0])
+    np.testing.assert_allclose(y, [0, 25, 50, 75, 100, 100])
+    assert lines["cat-ce"].get_drawstyle() == "steps-post"
+    assert lines["cat-ce"].get_color() == KNOWN["cat-ce"].colour
+    assert lines["madry"].get_ydata()[-1] == 75  # one image that nothing broke
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["madry: 5", "cat-ce: 2.33", "mine: \u2013"]
+    assert found[1].mean_inverse == pytest.approx((2 + 4 + 1) / 3)
+    assert KINDS["layers"] in figure.axes[0].get_xlabel()
+    assert "n = 4 images" in title_of(figure)
+    assert draw_margins(found[2:], "both").axes  # only misclassified images
+
+
+# Weight norms
+
+
+def network(method: str, log10: float | None, label: str = "") -> WeightNorms:
+    return WeightNorms(
+        label=label or method,
+        method=method,
+        log10_products=dict.fromkeys(COLUMNS, log10),
+        n_layers=5,
+    )
+
+
+def ratios(*networks: WeightNorms) -> dict[str, str]:
+    text = complexity_table(compare(networks)).text
+    return dict(zip(text["Method"], text["Spectral, folded"], strict=True))
 
 
 def complexities(results: Path, *, with_cat: bool = True) -> None:
@@ -217,103 +326,141 @@ def complexities(results: Path, *, with_cat: bool = True) -> None:
             measured(run, study, "complexity", {**values, "n_layers": 5})
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_norms_are_relative_to_cat_and_beside_the_paper_s(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_ratios_are_to_the_paper_s_method_beyond_the_range_of_a_float() -> None:
+    methods = {"cat-mix": 400.2, "cat-ce": 400.0, "madry": 400.40483, "trades": 407.5}
+    found = ratios(*(network(m, log10) for m, log10 in (methods | {"natural": 20.0}).items()),
+                   network("mart", None))  # fmt: skip
+    assert list(found.items()) == [
+        ("natural", "1.0e-380"),
+        ("madry", "2.54"),
+        ("trades", "3.2e+07"),
+        ("mart", "\u2013"),
+        ("cat-ce", "1"),
+        ("cat-mix", "1.58"),
+    ]
+
+
+def test_seeds_are_joined_by_the_geometric_mean() -> None:
+    networks = [network("cat-ce", 2.0), network("madry", 2.0), network("madry", 3.0)]
+    assert ratios(*networks)["madry"] == "3.16 \u00d7\u00f7 5.09"
+    text = complexity_table(compare(networks)).text
+    assert list(text["Seeds"]) == ["2", "1"]
+    assert list(text["Layers"]) == ["5", "5"]
+    rows = complexity_numbers(compare(networks)).astype({"ratio_folded_spectral": float})
+    assert list(rows["label"]) == ["madry", "madry", "cat-ce"]
+    assert list(rows["log10_product_weights_max_row_sum"]) == [2, 3, 2]
+    assert list(rows["ratio_folded_spectral"]) == [1, 10, 1]
+
+
+def test_the_plain_label_is_the_reference() -> None:
+    networks = [network("cat-ce", 1.0, "cat-ce (eta=0.1)"), network("cat-ce", 0.0)]
+    assert ratios(*networks) == {"cat-ce": "1", "cat-ce (eta=0.1)": "10"}
+    assert "relative to cat-ce;" in complexity_reading(compare(networks))[0]
+
+
+def test_without_the_paper_s_method_the_logarithms_stand_and_nothing_is_drawn(
+    tmp_path: Path,
 ) -> None:
+    assert ratios(network("madry", -1.5)) == {"madry": "\u22121.50"}
+    complexities(tmp_path, with_cat=False)
+    made = make(tmp_path, "complexity")
+    assert not made.figures
+    assert "no network of cat-ce or cat-mix: nothing is relative, so nothing is drawn" in made.lacks
+    assert "nothing is relative" in made.below[0]
+    assert "2.54, 3.53 and 1.39" in made.below[1]
+
+
+def test_norms_are_drawn_next_to_the_paper_s(tmp_path: Path) -> None:
     complexities(tmp_path)
     made = make(tmp_path, "complexity")
-    for suffix in (".md", ".csv", ".tex"):
-        golden(made, f"complexity{suffix}")
-    assert made.files["complexity.tex"].isascii()
     assert made.lacks == ("madry, eps 0.1913: no training", "cat-mix: no training")
-    (axes,) = drawn(monkeypatch, "complexity_figure", tmp_path, "complexity").axes
+    assert "neither the network nor the norm" in made.below[1]
+    (axes,) = drawn(made, "complexity").axes
     ticks = [tick.get_text() for tick in axes.get_yticklabels()]
     assert ticks == ["madry, eps 0.06375", "madry, eps 0.1275", "cat-ce"]
-    ratios = {
-        row["label"]: float(row["ratio_folded_spectral"]) for row in rows(made, "complexity.csv")
-    }
+    rows = numbers_of(made, "complexity").set_index("label")
+    own = {label: round(float(rows["ratio_folded_spectral"][label]), 4) for label in ticks}
     points = {
-        (round(float(line.get_ydata()[0])), line.get_marker(), round(line.get_xdata()[0], 4))
+        (round(float(line.get_ydata()[0])), line.get_marker(), round(line.get_xdata()[0], 4))  # type: ignore[index]
         for line in axes.get_lines()
         if line.get_marker() in ("o", "x")
     }
     assert points == {
-        *((row, "o", round(ratios[label], 4)) for row, label in enumerate(ticks)),
+        *((row, "o", own[label]) for row, label in enumerate(ticks)),
         (0, "x", 2.54),
         (1, "x", 3.53),
     }
-    assert ratios["madry, eps 0.06375"] == pytest.approx(10**0.3, rel=1e-5)
+    assert own["madry, eps 0.06375"] == pytest.approx(10**0.3, abs=1e-4)
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_without_cat_nothing_is_drawn_and_that_is_said(tmp_path: Path) -> None:
-    complexities(tmp_path, with_cat=False)
-    made = make(tmp_path, "complexity")
-    assert set(made.files) == {"complexity.md", "complexity.tex", "complexity.csv"}
-    assert "no network of cat-ce or cat-mix: nothing is relative, so nothing is drawn" in made.lacks
+# Histories and costs
 
 
 def histories(results: Path) -> None:
     study = study_of("table3")
-    radii = [np.array(QUANTILES) * 0.2, np.array(QUANTILES) * 0.4]
+    radii = [[0.2 * q for q in QUANTILES], [0.4 * q for q in QUANTILES]]
     scored(trained(results, study, "madry"), (0.3, 0.5))
-    scored(trained(results, study, "cat-ce"), (0.2, 0.4), [list(row) for row in radii])
-    scored(trained(results, study, "cat-ce", seed=1), (0.4, 0.8), [list(row) for row in radii])
+    scored(trained(results, study, "cat-ce"), (0.2, 0.4), radii)
+    scored(trained(results, study, "cat-ce", seed=1), (0.4, 0.8), radii)
     trained(results, study, "mart", passes=(22.0, 11.0), machine=None)
     serves = {"role": "surrogate"}
     scored(trained(results, study, "natural", provenance=serves), (0.0, 0.0))
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_validation_by_epoch_is_drawn_as_the_csv_has_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_validation_by_epoch_is_drawn_as_the_csv_has_it(tmp_path: Path) -> None:
     histories(tmp_path)
     made = make(tmp_path, "convergence")
-    golden(made, "convergence.csv")
+    rows = numbers_of(made, "convergence")
+    assert rows[["method", "epoch", "accuracy", "n", "n_seeds"]].to_numpy().tolist() == [
+        ["madry", 1, 0.3, 100, 1],
+        ["madry", 2, 0.5, 100, 1],
+        ["cat-ce", 1, 0.3, 100, 2],
+        ["cat-ce", 2, 0.6, 100, 2],
+    ]
+    assert list(rows["low"].round(6))[:2] == [0.218949, 0.403832]
+    assert list(rows["std"].round(6))[2:] == [0.141421, 0.282843]
     assert made.lacks[:2] == ("natural: no training", "dynamic: no training")
     assert "mart, seed 0: no validation scores" in made.lacks
-    figure = drawn(monkeypatch, "artefacts.convergence", tmp_path, "convergence")
-    (axes,) = figure.axes
-    for line in axes.get_lines():
-        own = [r for r in rows(made, "convergence.csv") if line.get_label().startswith(r["method"])]
-        assert list(line.get_xdata()) == [int(row["epoch"]) for row in own] == [1, 2]
-        assert line.get_ydata() == pytest.approx([100 * float(row["accuracy"]) for row in own])
-        assert line.get_color() == KNOWN[own[0]["method"]].colour
+    figure = drawn(made, "convergence")
+    for method, line in named_lines(figure).items():
+        own = rows[rows["method"] == method]
+        assert list(line.get_xdata()) == list(own["epoch"]) == [1, 2]
+        assert line.get_ydata() == pytest.approx(list(100 * own["accuracy"]))
+        assert line.get_color() == KNOWN[method].colour
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert texts == ["madry: 50.0 [40.4, 59.6]", "cat-ce: 60.0 \u00b1 28.3"]
-    assert figure.get_suptitle().startswith(f"100 validation images, {ATTACK.upper()} at")
+    assert title_of(figure).startswith(f"100 validation images, {ATTACK.upper()} at")
     assert ATTACK.upper() == VALIDATION_ATTACK
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_bands_of_radii_are_the_quantiles_in_units_of_eps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bands_of_radii_are_the_quantiles_in_units_of_eps(tmp_path: Path) -> None:
     histories(tmp_path)
     made = make(tmp_path, "radii")
-    golden(made, "radii.csv")
-    figure = drawn(monkeypatch, "artefacts.radii", tmp_path, "radii")
-    (axes,) = figure.axes  # the methods without radii have no panel
+    rows = numbers_of(made, "radii")
+    assert set(rows["method"]) == {"cat-ce"}
+    assert rows[["seed", "epoch"]].to_numpy().tolist() == [[0, 1], [0, 2], [1, 1], [1, 2]]
+    columns = [f"q{level:g}" for level in QUANTILES]
+    assert list(rows.loc[0, columns]) == pytest.approx([0.2 * q for q in QUANTILES])
+    assert rows["mean"][1] == pytest.approx(0.4 * QUANTILES[3])
+    (axes,) = drawn(made, "radii").axes  # the methods without radii have no panel
     assert axes.get_title() == "cat-ce: radius"
     first, second, eps = axes.get_lines()
-    assert list(first.get_ydata()) == pytest.approx([0.5, 1.0])
+    assert list(np.asarray(first.get_ydata())) == pytest.approx([0.5, 1.0])
     assert second.get_alpha() == 0.5
-    assert list(eps.get_ydata()) == [1, 1]
-    tops = [band.get_paths()[0].vertices[:, 1].max() for band in axes.collections]
+    assert list(np.asarray(eps.get_ydata())) == [1, 1]
+    tops = [np.asarray(band.get_paths()[0].vertices)[:, 1].max() for band in axes.collections]
     assert tops == pytest.approx([2.0, 1.8, 1.5])
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_costs_are_those_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_costs_are_those_of_the_table(tmp_path: Path) -> None:
     histories(tmp_path)
     made = make(tmp_path, "cost")
-    assert set(made.files) == {"cost.png", "cost.svg"}  # the numbers are in the cost table's .csv
+    assert not made.numbers  # they are in the cost table's .csv
     assert "mart: no training of madry on an equal machine" in made.lacks
-    passes, seconds = drawn(monkeypatch, "artefacts.cost", tmp_path, "cost").axes
+    passes, seconds = drawn(made, "cost").axes
     assert [tick.get_text() for tick in passes.get_yticklabels()] == ["madry", "mart", "cat-ce"]
-    dots = {line.get_ydata()[0]: line.get_xdata()[0] for line in passes.get_lines()[:3]}
+    lines = [line for line in passes.get_lines() if line.get_marker() not in ("|", "None")]
+    dots = {line.get_ydata()[0]: line.get_xdata()[0] for line in lines}  # type: ignore[index]
     assert dots == pytest.approx({0: 1.0, 1: 1.5, 2: 1.0})
     assert "\u2013" in [text.get_text() for text in seconds.texts]
 
@@ -321,7 +468,7 @@ def test_costs_are_those_of_the_table(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_without_the_reference_no_cost_is_drawn(tmp_path: Path) -> None:
     trained(tmp_path, study_of("table3"), "trades")
     made = make(tmp_path, "cost")
-    assert not made.files
+    assert not made.figures
     assert made.lacks[-1] == "no training of madry: nothing is relative, so nothing is drawn"
 
 
@@ -336,24 +483,18 @@ def test_without_the_reference_no_cost_is_drawn(tmp_path: Path) -> None:
         ("cost", histories),
     ],
 )
-def test_every_file_repeats_and_says_its_origin_and_its_size(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, records: Any
-) -> None:
-    monkeypatch.setattr("bench.report.picture.DPI", 40)
+def test_every_figure_says_its_size(tmp_path: Path, name: str, records: Any) -> None:
     records(tmp_path)
     made = make(tmp_path, name)
-    if name not in ("figure3", "margins"):  # those are repeated where they are drawn
-        assert made == make(tmp_path, name)
-    assert made.files
-    for file, content in made.files.items():
-        assert file.startswith(name)
-        assert NOTE.encode() in content, file
-        assert b"Size tiny (digits, cnn, 4 epochs): not the paper's." in content, file
-        assert content.count(b": the paper's") == 0, file
+    for figure in made.figures:
+        drawing = drawn(made, figure)
+        FigureCanvasAgg(drawing)
+        drawing.draw_without_rendering()
+        assert "Size tiny (digits, cnn, 4 epochs): not the paper's." in title_of(drawing)
 
 
-def test_records_of_no_measure_make_no_file(tmp_path: Path) -> None:
+def test_records_of_no_measure_make_nothing(tmp_path: Path) -> None:
     trained(tmp_path, study_of("figure3"), "madry")
     made = make(tmp_path, "figure3")
-    assert not made.files
+    assert not (made.figures or made.numbers)
     assert "madry: no landscape with n_points = 21" in made.lacks

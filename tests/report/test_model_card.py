@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.papers.cat.cards import FIRST_SEEDS, make_cards
 from bench.records import load_records
 from bench.report import write_report
-from bench.papers.cat.cards import FIRST_SEEDS, make_cards
 from bench.report.artefact import Output
 from bench.report.model_card import ModelCard, draw_card, model_card
 from bench.report.suite_runs import choose

@@ -322,7 +322,7 @@ def test_a_new_column_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (found["pgd20_again"], found["pgd20_again_n"]) == (0.8, 10)
 
 
-PLUGIN = '''
+PLUGIN = """
 from pathlib import Path
 import pandas as pd
 from bench.papers import Paper
@@ -342,7 +342,7 @@ ARTEFACTS = (
     Artefact(name="rivals", title="All rivals", make_of_all=make),
     Artefact(name="broken", title="A broken one", make_of_all=broken),
 )
-'''
+"""
 
 
 def test_a_second_paper_is_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-
-from bench.registry import method_class, parameters
 from bench.report.claims import CLAIMS
 from bench.report.claims.paper import RADIUS_PAIRS
 from bench.report.complexity_table import COMPLEXITY_CLAIM
+
+from bench.registry import method_class, parameters
 from bench.report.published import CAVEAT, TABLE_2_NOTES, TABLE_3, differences
 
 

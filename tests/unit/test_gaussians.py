@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from bench.archs.weights import read_weights
 from bench.cli import main
 from bench.data import Split, load_dataset
-from bench.data.gaussians import MARGIN, MEANS, SPREADS, UNIT, load_two_gaussians, to_points
 from bench.data.loader import loader
+from bench.papers.cat.gaussians import MARGIN, MEANS, SPREADS, UNIT, load_two_gaussians, to_points
 from bench.records import RunRecord, load_records
 from bench.spec import TrainSpec
 from bench.training.engine import initial_model

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from bench.archs import build
 from bench.data import Split
-from bench.data.gaussians import SHIFT, UNIT, load_two_gaussians
 from bench.errors import ConfigError
-from bench.evaluation.measures.boundary import measure_boundary
-from bench.evaluation.measures.subject import Subject
+from bench.evaluation.measured_model import MeasuredModel
+from bench.papers.cat.gaussians import SHIFT, UNIT, load_two_gaussians
+from bench.papers.cat.measures.boundary import measure_boundary
 from bench.threat import Threat
 
 MEAN, STD = (SHIFT / UNIT,) * 2, (1 / UNIT,) * 2
@@ -33,11 +33,11 @@ def model(weight: tuple[float, float], bias: float) -> nn.Module:
     return net
 
 
-def subject(net: nn.Module, eps: float = 1 / UNIT) -> Subject:
+def subject(net: nn.Module, eps: float = 1 / UNIT) -> MeasuredModel:
     test = load_two_gaussians().test
     assert isinstance(test, Split)
     x = torch.from_numpy(test.x).permute(0, 3, 1, 2).contiguous()
-    return Subject(model=net, x=x, y=torch.from_numpy(test.y), threat=Threat(eps=eps))
+    return MeasuredModel(model=net, x=x, y=torch.from_numpy(test.y), threat=Threat(eps=eps))
 
 
 @pytest.mark.parametrize(
@@ -128,6 +128,6 @@ def test_what_has_no_line_is_refused(
 ) -> None:
     given = subject(net)
     if size != (2, 1, 1):
-        given = Subject(model=net, x=torch.rand(3, *size), y=given.y[:3], threat=given.threat)
+        given = MeasuredModel(model=net, x=torch.rand(3, *size), y=given.y[:3], threat=given.threat)
     with pytest.raises(ConfigError, match=words):
         measure_boundary(given)

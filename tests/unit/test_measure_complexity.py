@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from bench.archs.arch import ArchSpec
 from bench.archs.wrn import WideResNet
 from bench.errors import ConfigError
-from bench.evaluation.measures.complexity import NORMS, measure_complexity
-from bench.evaluation.measures.subject import Subject
+from bench.evaluation.measured_model import MeasuredModel
+from bench.papers.cat.measures.complexity import NORMS, measure_complexity
 from bench.threat import Threat
 
 
-def subject(model: nn.Module, size: int = 4) -> Subject:
+def subject(model: nn.Module, size: int = 4) -> MeasuredModel:
     x = torch.rand(2, 1, size, size, generator=torch.Generator().manual_seed(0))
-    return Subject(model=model, x=x, y=torch.tensor([0, 1]), threat=Threat())
+    return MeasuredModel(model=model, x=x, y=torch.tensor([0, 1]), threat=Threat())
 
 
 VARIANCE = torch.tensor([0.2, 0.5, 1.0, 3.0])
@@ -111,7 +111,7 @@ def test_the_max_row_sum_bounds_what_a_layer_does_to_a_signed_image() -> None:
     row = int(kernel.abs().flatten(1).sum(1).argmax())
     x = torch.zeros(1, 2, 5, 5)
     x[0, :, 1:4, 1:4] = kernel[row].sign()
-    given = Subject(model=conv, x=x, y=torch.tensor([0]), threat=Threat())
+    given = MeasuredModel(model=conv, x=x, y=torch.tensor([0]), threat=Threat())
     (norm,) = measure_complexity(given).arrays["weights_max_row_sum"]
     assert float(conv(x).detach().abs().max()) == pytest.approx(norm, rel=1e-5)
 
@@ -135,7 +135,7 @@ def test_a_product_beyond_a_float_and_a_layer_of_zeros() -> None:
 def test_a_grouped_convolution_is_block_diagonal() -> None:
     conv = nn.Conv2d(4, 6, 3, groups=2, bias=False)
     found = measure_complexity(
-        Subject(model=conv, x=torch.rand(1, 4, 3, 3), y=torch.tensor([0]), threat=Threat())
+        MeasuredModel(model=conv, x=torch.rand(1, 4, 3, 3), y=torch.tensor([0]), threat=Threat())
     )
     halves = matrix(conv).reshape(2, 3, -1)
     largest = max(norms(half)[1] for half in halves)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import ConfigError
-from bench.evaluation.measures.landscape import measure_landscape
-from bench.evaluation.measures.subject import Measured, Subject
+from bench.evaluation.measured_model import MeasuredModel
+from bench.measured import Measured
+from bench.papers.cat.measures.landscape import measure_landscape
 from bench.seeding import generator_for
 from bench.threat import Threat
 
@@ -38,12 +39,16 @@ class Two(nn.Module):
         return logits
 
 
-def subject(model: nn.Module, n: int = 3, batch_size: int = 256, away: float = 0.3) -> Subject:
+def subject(
+    model: nn.Module, n: int = 3, batch_size: int = 256, away: float = 0.3
+) -> MeasuredModel:
     """`away`: the least distance of a pixel from 0 and 1."""
     g = torch.Generator().manual_seed(1)
     x = away + (1 - 2 * away) * torch.rand(n, 1, 3, 3, generator=g)
     y = torch.arange(n) % 2
-    return Subject(model=model, x=x, y=y, threat=Threat(eps=EPS), seed=5, batch_size=batch_size)
+    return MeasuredModel(
+        model=model, x=x, y=y, threat=Threat(eps=EPS), seed=5, batch_size=batch_size
+    )
 
 
 def test_a_linear_model_has_planes() -> None:
@@ -90,7 +95,7 @@ def test_other_seeds_have_other_signs() -> None:
     def at(seed: int) -> Measured:
         given = subject(Two())
         return measure_landscape(
-            Subject(model=given.model, x=given.x, y=given.y, threat=given.threat, seed=seed),
+            MeasuredModel(model=given.model, x=given.x, y=given.y, threat=given.threat, seed=seed),
             n_points=3,
         )
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import ConfigError
-from bench.evaluation.measures.margins import measure_margins
-from bench.evaluation.measures.perturbed import Where, perturbed
-from bench.evaluation.measures.subject import Subject
+from bench.evaluation.measured_model import MeasuredModel
+from bench.papers.cat.measures.margins import measure_margins
+from bench.papers.cat.measures.perturbed import Where, perturbed
 from bench.threat import Threat, rowwise
 
 
@@ -24,11 +24,11 @@ def linear(weight: Tensor, bias: Tensor) -> nn.Module:
     return nn.Sequential(nn.Flatten(), layer).eval()
 
 
-def subject(model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 256) -> Subject:
-    return Subject(model=model, x=x, y=y, threat=Threat(), batch_size=batch_size)
+def subject(model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 256) -> MeasuredModel:
+    return MeasuredModel(model=model, x=x, y=y, threat=Threat(), batch_size=batch_size)
 
 
-def four_classes() -> tuple[Subject, Tensor, Tensor, Tensor]:
+def four_classes() -> tuple[MeasuredModel, Tensor, Tensor, Tensor]:
     """A linear model of 12 pixels, images that it gets right but for every fifth, and W, b."""
     g = torch.Generator().manual_seed(0)
     weight = torch.randn(4, 12, generator=g) * torch.tensor([[0.3], [1.0], [2.0], [0.6]])

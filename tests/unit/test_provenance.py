@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench import provenance
+from bench.papers import plugin_files
 from bench.provenance import canonical, evaluation_code, method_code, significant, training_code
 
 ROOT = Path(__file__).parent.parent.parent
@@ -139,7 +140,7 @@ def test_an_installed_package_has_no_revision(
 # What cannot move a number: files and their formats, what is said, what is asked (it is in the id).
 IDLE = (
     *("errors", "storage", "progress", "spec", "recipe", "folder", "records", "measured"),
-    *("outcomes", "provenance", "registry", "machine"),
+    *("outcomes", "provenance", "registry", "machine", "papers"),
 )
 
 
@@ -171,6 +172,28 @@ def test_whatever_a_number_passes_through_is_hashed(start: str, hashed: tuple[st
                     found = [place.with_suffix(".py"), place / "__init__.py"]
                     waiting += [f for f in found if f.is_file()]
     assert len(seen) > 5
+
+
+def test_plug_ins_of_papers_are_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data set or network moves both hashes, a measure only that of evaluations."""
+
+    def hashes(kind: str) -> tuple[str, str]:
+        own = {kind: [tmp_path / "plugin.py"]}
+        monkeypatch.setattr(provenance, "plugin_files", lambda asked: own.get(asked, []))
+        provenance._hash_below.cache_clear()
+        return training_code(None)["training_sha256"], evaluation_code()["evaluation_sha256"]
+
+    try:
+        for kind, moves in (("datasets", (True, True)), ("measures", (False, True))):
+            (tmp_path / "plugin.py").write_text("rate = 1\n")
+            before = hashes(kind)
+            (tmp_path / "plugin.py").write_text("rate = 2\n")
+            after = hashes(kind)
+            assert tuple(a != b for a, b in zip(before, after, strict=True)) == moves
+    finally:
+        provenance._hash_below.cache_clear()
+    names = {file.name for kind in ("datasets", "archs", "measures") for file in plugin_files(kind)}
+    assert names == {"gaussians.py", "linear.py", "measures"}
 
 
 def test_hashes_may_be_declared_equal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from bench import recipe, suite
-from bench.archs import ARCHS
+from bench.archs import list_archs
 from bench.cli import main
-from bench.data.sources import SOURCES
+from bench.data.sources import sources
 from bench.errors import ConfigError
 from bench.evaluation.checks import CheckBudget
 from bench.recipe import list_recipes, load_recipe
@@ -233,8 +233,8 @@ def test_every_shipped_suite_loads_in_every_size_and_refuses_one_more_key(
 def test_the_tables_of_a_shipped_recipe_are_for_what_there_is(name: str) -> None:
     """A misspelt table would be for no cell, and nothing would say so."""
     table = recipe._table(name)
-    assert set(table.get("arch", {})) <= set(ARCHS)
-    assert set(table.get("dataset", {})) <= set(SOURCES)
+    assert set(table.get("arch", {})) <= set(list_archs())
+    assert set(table.get("dataset", {})) <= set(sources())
     assert set(table.get("method", {})) <= set(list_methods())
     for own in table.get("method", {}).values():
-        assert set(own.get("arch", {})) <= set(ARCHS)
+        assert set(own.get("arch", {})) <= set(list_archs())

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from bench.attacks import get_attack
 from bench.cli import main
 from bench.errors import ConfigError
-from bench.evaluation.measures import MEASURES
+from bench.papers import plugins
 from bench.plan import make_plan, make_plans
 from bench.recipe import load_recipe
 from bench.registry import get_method
@@ -30,7 +30,7 @@ def test_every_suite_can_be_run_in_every_size(name: str) -> None:
                 get_attack(attack.name)
                 assert attack.eps is None or 0 < attack.eps < 1
             for asked in study.measures:
-                assert set(asked.names) <= set(MEASURES)
+                assert set(asked.names) <= set(plugins("measures"))
             for method in study.methods:
                 get_method(method)
                 recipe, _ = load_recipe(

@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
-from bench.data.gaussians import MARGIN
 from bench.papers.cat.claim_evidence import LABEL_PAIRS, NATURAL, RADIUS_PAIRS, Query
 from bench.papers.cat.claim_rules import (
     FLAT,
@@ -21,6 +20,7 @@ from bench.papers.cat.claim_rules import (
     Evidence,
 )
 from bench.papers.cat.claim_tests import accuracy, decision_boundary, per_image, training
+from bench.papers.cat.gaussians import MARGIN
 from bench.records import Records
 from bench.report.formatting import percent
 from bench.report.published import CAT, TABLE_1, TABLE_3, TABLE_4

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from bench.data.gaussians import UNIT
 from bench.papers.cat.claim_evidence import (
     LAST,
     Query,
@@ -17,6 +16,7 @@ from bench.papers.cat.claim_evidence import (
     versus,
 )
 from bench.papers.cat.claim_rules import SMALL, Assessment, at_most, better
+from bench.papers.cat.gaussians import UNIT
 from bench.report.formatting import MINUS, percent
 from bench.report.published import CAT, REFERENCE
 from bench.report.suite_runs import SuiteRuns

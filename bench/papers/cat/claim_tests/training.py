@@ -31,8 +31,8 @@ from bench.papers.cat.claim_rules import (
     superiority,
     together,
 )
+from bench.papers.cat.complexity import COLUMNS, PAPER_RATIOS
 from bench.records import RunRecord
-from bench.report.complexity_table import COLUMNS, PAPER_RATIOS
 from bench.report.cost import GroupCost, costs
 from bench.report.formatting import percent
 from bench.report.groups import group_runs

@@ -1,0 +1,223 @@
+"""Figure 3: the loss around test images as surfaces and contours, one panel per method.
+
+All panels share heights and colours. The margin is drawn next to cross entropy: training on soft
+labels makes the surface of cross entropy lower and smoother, which the margin does not show.
+
+Shapes: n images, G grid points per side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bench.papers.cat.height_scale import SCALE, HeightScale
+from bench.papers.cat.parts import digits
+from bench.papers.cat.trainings import SuiteMeasure, alarm_note, by_label, captioned, suite_measures
+from bench.report.artefact import Output
+from bench.report.export import fitted
+from bench.report.formatting import eps_text
+from bench.report.style import order
+from bench.report.suite_runs import SuiteRuns
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Quantity = Literal["ce", "margin"]
+Kind = Literal["surface", "contour"]
+
+SOFT_LABELS = (
+    "Training on soft labels lowers and flattens cross entropy by construction: compare the margin."
+)
+TITLE = f"Figure 3: the loss around test images. {SOFT_LABELS}"
+_NAMES = {
+    "ce": "cross entropy (nats)",
+    "margin": "margin Z_j \u2212 Z_y of the best wrong class j (logits)",
+}
+_UNITS = {"ce": "cross entropy (nats)", "margin": "margin (logits)"}
+_COLUMNS = 3
+_INCHES = {"surface": (2.45, 2.3), "contour": (2.2, 2.2)}
+"""Of a panel: three fit the width of a page."""
+_DRAWN = 21
+"""Grid lines of a surface: more are a grey blur in print and megabytes in the .svg."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surface:
+    """The mean landscape of one method over images and seeds."""
+
+    label: str
+    method: str
+    eps: float
+    """The threat's, in pixels of [0, 1]."""
+    a: NDArray[np.float64]
+    """(G,) lengths along the gradient's sign, in pixels."""
+    b: NDArray[np.float64]
+    """(G,) lengths along the random signs, in pixels."""
+    ce: NDArray[np.float64]
+    """(G, G), [k, l] at a[k] and b[l]."""
+    margin: NDArray[np.float64]
+    """(G, G)"""
+    n_images: int
+    n_seeds: int = 1
+
+    def heights(self, quantity: Quantity) -> NDArray[np.float64]:
+        return self.ce if quantity == "ce" else self.margin
+
+
+def make_figure3(chosen: SuiteRuns) -> Output:
+    """Return both quantities, each as surfaces and as contours."""
+    found, lacks = suite_measures(chosen, "landscape")
+    if not found:
+        return Output(lacks=lacks)
+    n = min(len(one.arrays["index"]) for one in found)
+    surfaces = [_surface(label, seeds, n) for label, seeds in by_label(found).items()]
+    surfaces.sort(key=lambda surface: (order(surface.method), surface.label))
+    labels = [surface.label for surface in surfaces]
+    quantities: dict[str, Quantity] = {"figure3": "ce", "figure3-margin": "margin"}
+    kinds: dict[str, Kind] = {"": "surface", "-contour": "contour"}
+    return Output(
+        numbers={name: surface_numbers(surfaces, q) for name, q in quantities.items()},
+        figures={
+            f"{name}{suffix}": partial(
+                draw_landscapes, surfaces, kind, quantity, captioned(chosen, labels)
+            )
+            for name, quantity in quantities.items()
+            for suffix, kind in kinds.items()
+        },
+        note=alarm_note(labels),
+        lacks=lacks,
+    )
+
+
+def _surface(label: str, seeds: Sequence[SuiteMeasure], n: int) -> Surface:
+    """Return the mean over the first n images, which every record has, and over the seeds."""
+
+    def mean(name: str) -> NDArray[np.float64]:
+        over_seeds = np.mean([one.arrays[name][:n] for one in seeds], axis=0)
+        heights: NDArray[np.float64] = np.asarray(over_seeds, dtype=np.float64).mean(0)
+        return heights
+
+    return Surface(
+        label=label,
+        method=seeds[0].method,
+        eps=seeds[0].eps,
+        a=seeds[0].arrays["a"],
+        b=seeds[0].arrays["b"],
+        ce=mean("ce"),
+        margin=mean("margin"),
+        n_images=n,
+        n_seeds=len(seeds),
+    )
+
+
+def surface_numbers(surfaces: Sequence[Surface], quantity: Quantity) -> pd.DataFrame:
+    """Return a row per panel and grid point."""
+    return pd.DataFrame(
+        (surface.label, digits(a, 6), digits(b, 6), digits(value, 6))
+        for surface in surfaces
+        for a, row in zip(surface.a, surface.heights(quantity), strict=True)
+        for b, value in zip(surface.b, row, strict=True)
+    ).set_axis(["label", "a", "b", quantity], axis="columns")
+
+
+def draw_landscapes(
+    surfaces: Sequence[Surface], kind: Kind, quantity: Quantity, caption: str = ""
+) -> Figure:
+    """Draw a panel per surface and one colour bar."""
+    from matplotlib.figure import Figure
+
+    n_columns = min(_COLUMNS, len(surfaces))
+    n_rows = 1 + (len(surfaces) - 1) // n_columns
+    width, height = _INCHES[kind]
+    size = (width * n_columns + 1.0, height * n_rows + 0.7)
+    # Contours are square: "compressed" keeps such panels side by side.
+    figure = Figure(figsize=size, layout="constrained" if kind == "surface" else "compressed")
+    projection = {"projection": "3d"} if kind == "surface" else {}
+    panels = figure.subplots(n_rows, n_columns, squeeze=False, subplot_kw=projection).flatten()
+    heights = [surface.heights(quantity) for surface in surfaces]
+    scale = HeightScale(heights, boundary=quantity == "margin")
+    for axes, surface, z in zip(panels, surfaces, heights, strict=False):
+        (_draw_surface if kind == "surface" else _draw_contour)(axes, surface, z, scale)
+        axes.set_title(surface.label)
+        axes.set_xticks(_ticks(surface.a / surface.eps))
+        axes.set_yticks(_ticks(surface.b / surface.eps))
+    if kind == "contour":
+        figure.supxlabel(
+            r"$a / \epsilon$, along the gradient's sign", fontsize=9.0, parse_math=True
+        )
+        figure.supylabel(r"$b / \epsilon$, along random signs", fontsize=9.0, parse_math=True)
+    for axes in panels[len(surfaces) :]:
+        axes.set_axis_off()
+    label = f"{_UNITS[quantity]}; {SCALE}"
+    figure.colorbar(scale.mappable(), ax=panels.tolist(), shrink=0.75, aspect=25, label=label)
+    title = (*_title(surfaces[0], kind, quantity), caption)
+    figure.suptitle(fitted(title, size[0]), fontsize=9.0)
+    return figure
+
+
+def _draw_surface(axes: Any, surface: Surface, z: NDArray[np.float64], scale: HeightScale) -> None:
+    a, b = np.meshgrid(surface.a / surface.eps, surface.b / surface.eps, indexing="ij")
+    stride = max(1, (len(surface.a) - 1) // (_DRAWN - 1))
+    axes.plot_surface(
+        a,
+        b,
+        z,
+        cmap=scale.map,
+        norm=scale.norm,
+        rstride=stride,
+        cstride=stride,
+        linewidth=0.2,
+        edgecolor="#333333",
+        antialiased=True,
+    )
+    axes.set_zlim(scale.low, scale.high)
+    axes.view_init(elev=24, azim=-130)
+    axes.set_box_aspect((1, 1, 0.8), zoom=1.05)
+    axes.set_xlabel(r"$a / \epsilon$", labelpad=-4, parse_math=True)
+    axes.set_ylabel(r"$b / \epsilon$", labelpad=-4, parse_math=True)
+    for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
+        axis.set_tick_params(pad=-2, labelsize=7.5)
+        axis.pane.set_facecolor("white")
+
+
+def _draw_contour(axes: Any, surface: Surface, z: NDArray[np.float64], scale: HeightScale) -> None:
+    a, b = surface.a / surface.eps, surface.b / surface.eps
+    # The first axis of z is a; matplotlib draws rows along the vertical axis.
+    shown = np.ma.masked_invalid(z.T)
+    axes.contourf(a, b, shown, levels=scale.levels(), cmap=scale.map, norm=scale.norm)
+    thin = {"colors": "#333333", "linewidths": 0.3}
+    axes.contour(a, b, shown, levels=scale.levels()[1:-1], linestyles="solid", **thin)
+    if scale.boundary and shown.min() < 0 < shown.max():
+        axes.contour(a, b, shown, levels=[0.0], colors="black", linewidths=1.6)
+    axes.set_aspect("equal")
+    axes.plot([0], [0], marker="o", color="black", markerfacecolor="white", markersize=4.5)
+
+
+def _ticks(lengths: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return -2, -1, 0, 1, 2 for a reach of 2."""
+    reach = float(lengths[-1])
+    step = float(np.ceil(reach / 2 - 1e-9)) if reach >= 1 else reach / 2
+    n = int(reach / step + 1e-9)
+    return np.linspace(-n * step, n * step, 2 * n + 1)
+
+
+def _title(surface: Surface, kind: Kind, quantity: Quantity) -> list[str]:
+    which = f"mean of {surface.n_images} test images"
+    if surface.n_seeds > 1:
+        which += f" and {surface.n_seeds} seeds"
+    lines = [f"{_NAMES[quantity]}, {which}, \u03b5 = {eps_text(surface.eps)}"]
+    if quantity == "margin":
+        meaning = "orange side of 0: misclassified"
+        lines.append(f"{meaning}; thick line: 0" if kind == "contour" else meaning)
+    else:
+        lines.append(SOFT_LABELS)
+    if kind == "surface":
+        lines.append("a: along the gradient's sign; b: along random signs")
+    return lines

@@ -1,0 +1,34 @@
+"""The paper's measures of a trained network, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bench.measured import Measured
+from bench.papers.cat.measures.boundary import measure_boundary
+from bench.papers.cat.measures.complexity import measure_complexity
+from bench.papers.cat.measures.landscape import measure_landscape
+from bench.papers.cat.measures.margins import measure_margins
+
+MEASURES: dict[str, tuple[Callable[..., Measured], str]] = {
+    "landscape": (
+        measure_landscape,
+        "cross entropy and margin over the gradient's sign and a random sign vector, 2 eps either "
+        "way (Figure 3)",
+    ),
+    "margins": (
+        measure_margins,
+        "smallest relative perturbation of input, layers, or both that changes a prediction, an "
+        "upper bound (after Wei and Ma, arXiv 1910.04284; our reading of equation 7)",
+    ),
+    "complexity": (
+        measure_complexity,
+        "log10 of the product of the layers' weight norms (section 3.5)",
+    ),
+    "boundary": (
+        measure_boundary,
+        "the line of a linear model of the two gaussians, and its robust accuracy in closed form "
+        "(Figure 1)",
+    ),
+}
+"""Name -> the function of a `MeasuredModel` and its parameters, and its definition."""
