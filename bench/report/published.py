@@ -51,6 +51,8 @@ class PublishedPaper:
     """Registry names of the paper's own methods."""
     order: tuple[str, ...] = ()
     """Methods in the paper's order, which every table and figure follows."""
+    reference: str = REFERENCE
+    """The method that the paper's own tables are relative to."""
     cost_claim: str = ""
     """A sentence on what the own methods cost relative to REFERENCE."""
     caveat: str = ""
@@ -113,6 +115,7 @@ def _read(paper: Paper) -> PublishedPaper:
         dataset=table.pop("dataset", ""),
         arch=table.pop("arch", ""),
         origin=table.pop("origin", ""),
+        reference=table.pop("reference", REFERENCE),
         cost_claim=table.pop("cost_claim", ""),
         caveat=table.pop("caveat", ""),
         leaderboards=table.pop("leaderboards", ""),
