@@ -35,8 +35,8 @@ def claims_frame(found: Sequence[AssessedClaim]) -> pd.DataFrame:
 
     Fractions, to 6 digits. A claim without comparisons has one row.
     """
-    rows = [row for one in found for row in _rows(one)]
-    return pd.DataFrame(rows, columns=list(_COLUMNS)).fillna("")
+    empty = dict.fromkeys(_COLUMNS, "")
+    return pd.DataFrame([empty | row for one in found for row in _rows(one)])
 
 
 def _rows(one: AssessedClaim) -> Iterator[dict[str, str]]:
