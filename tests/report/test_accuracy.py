@@ -93,16 +93,18 @@ def test_difference_is_on_the_shared_images_only(a: dict[int, bool], b: dict[int
         assert gap is None
         return
     assert gap is not None
-    table = [pairs.count(cell) for cell in ((True, True), (True, False), (False, True))]
-    assert gap.value == pytest.approx((table[1] - table[2]) / len(pairs))
-    assert (gap.low, gap.high) == paired_difference(*table, pairs.count((False, False)))
+    both, first, second, neither = (
+        pairs.count(cell) for cell in ((True, True), (True, False), (False, True), (False, False))
+    )
+    assert gap.value == pytest.approx((first - second) / len(pairs))
+    assert (gap.low, gap.high) == paired_difference(both, first, second, neither)
     assert gap.n == len(pairs)
     one = paired_comparison([of(a)], [of(b)])
     assert one is not None
     assert one.difference == pytest.approx(gap.value)
     assert (one.low, one.high, one.n) == (gap.low, gap.high, gap.n)
-    assert (one.first_only, one.second_only) == (table[1], table[2])
-    assert one.p == mcnemar(table[1], table[2])
+    assert (one.first_only, one.second_only) == (first, second)
+    assert one.p == mcnemar(first, second)
 
 
 @quick

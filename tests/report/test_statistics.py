@@ -89,8 +89,8 @@ def newcombe(a: int, b: int, c: int, d: int) -> tuple[float, float]:
     n = a + b + c + d
     p1, p2 = (a + b) / n, (a + c) / n
     (l1, u1), (l2, u2) = wilson(a + b, n), wilson(a + c, n)
-    q = a * d - b * c
-    q = max(q - n / 2, 0) if q > 0 else q
+    q = float(a * d - b * c)
+    q = max(q - n / 2, 0.0) if q > 0 else q
     phi = q / sqrt((a + b) * (c + d) * (a + c) * (b + d))
     down = sqrt((p1 - l1) ** 2 - 2 * phi * (p1 - l1) * (u2 - p2) + (u2 - p2) ** 2)
     up = sqrt((p2 - l2) ** 2 - 2 * phi * (p2 - l2) * (u1 - p1) + (u1 - p1) ** 2)
