@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -12,9 +13,12 @@ from bench.papers.cat.claim_rules import (
     Evidence,
     Family,
     agreed,
+    at_most,
     doubted,
     lower_bound,
     non_inferiority,
+    ratio_above,
+    ratio_below,
     separated,
     superiority,
     tally,
@@ -103,6 +107,21 @@ def evidence(result: ClaimResult, *, decides: bool = True) -> Evidence:
     return Evidence(what="a vs b", value=0.0, favour=0.0, result=result, decides=decides)
 
 
+def test_ratios_are_judged_on_the_claimed_side_of_1() -> None:
+    found = Evidence(what="a vs b", value=1.5, low=1.2, high=2.0, p=0.01)
+    above, below = ratio_above(found), ratio_below(found)
+    assert (above.result, above.favour) == (HOLDS, 1.5)
+    assert (below.result, below.favour) == (FAILS, -1.5)
+    assert ratio_above(replace(found, low=0.9)).result is OPEN
+    assert ratio_below(replace(found, low=0.5, high=0.9)).result is HOLDS
+
+
+def test_a_bounded_loss_needs_no_p_value() -> None:
+    found = at_most(0.03)(Evidence(what="a", value=0.01, low=-0.01, high=0.02, p=0.5))
+    assert (found.result, found.p) == (HOLDS, None)
+    assert found.favour == pytest.approx(0.02)
+
+
 def test_what_decides_nothing_decides_nothing() -> None:
     context = evidence(FAILS, decides=False)
     assert assess([Family(evidence=(evidence(HOLDS), context))]).result is HOLDS
@@ -120,11 +139,11 @@ def test_ratios_are_of_the_same_images_and_know_zero() -> None:
     a = {0: 2.0, 1: 0.0, 2: 0.0, 3: 1.0, 9: 100.0}
     b = {0: 1.0, 1: 0.0, 2: 1.0, 3: 0.0, 8: 100.0}
     found = median_ratio(a, b)
-    assert (found.n, found.median) == (4, 1.5)  # 2, 1 (a tie), 0, infinity
+    assert (found.n, found.value) == (4, 1.5)  # 2, 1 (a tie), 0, infinity
     assert found.p == 1.0
     assert (found.first, found.second) == (0.5, 0.5)
     sure = median_ratio(dict.fromkeys(range(8), 2.0), dict.fromkeys(range(8), 1.0))
-    assert (sure.low, sure.median, sure.high) == (2.0, 2.0, 2.0)
+    assert (sure.low, sure.value, sure.high) == (2.0, 2.0, 2.0)
     assert sure.p == pytest.approx(2 / 256)
 
 
