@@ -26,19 +26,14 @@ from bench.report.export import csv_text
 from bench.report.published import CAT, REFERENCE
 from bench.report.suite_runs import choose
 from bench.report.titles import AUTOATTACK, CW, PGD, TITLES
-from bench.study import Study
 from bench.suite import load_suite
-from tests.report.cells import attacked, cell, first, measured
+from tests.report.made_measures import attacked, cell, first, measured, study_of
 from tests.report.made_suite import make_suite
 
 HOLDS, FAILS, OPEN = ClaimResult.HOLDS, ClaimResult.FAILS, ClaimResult.OPEN
 ROOT = Path(__file__).parent.parent.parent
 GOLDEN = Path(__file__).parent / "golden"
 N = 200
-
-
-def study(suite: str, number: int = 0, size: str = "tiny") -> Study:
-    return load_suite(suite, size).studies[number]
 
 
 def claim(folder: Path, key: str) -> AssessedClaim:
@@ -59,7 +54,7 @@ def table3(
     clean: Mapping[str, int] | None = None,
 ) -> dict[str, RunFolder]:
     """Each method keeps the first so many of N images."""
-    own = study("table3")
+    own = study_of("table3")
     runs = {}
     for method, kept in robust.items():
         runs[method] = cell(folder, own, method)
@@ -129,12 +124,12 @@ def test_robustness_is_genuine_without_a_gap_and_without_alarms(
     tmp_path: Path, autoattack: int, alarm: bool | None, verdict: ClaimResult
 ) -> None:
     runs = table3(tmp_path, everyone(120, 120))
-    own = study("table3")
+    own = study_of("table3")
     for method in CAT:
         attacked(runs[method], AUTOATTACK, first(N, autoattack), eps=own.eps)
         if alarm is not None:
             check = {"name": "C8: scale", "value": 0.1, "threshold": 0.01, "alarm": alarm}
-            measured(runs[method], "C8", eps=own.eps, n=32, values=check)
+            measured(runs[method], own, "C8", check, n=32)
     attacked(runs["mart"], AUTOATTACK, first(N, 0), eps=own.eps)
     found = claim(tmp_path, "3")
     assert found.result is verdict
@@ -143,7 +138,7 @@ def test_robustness_is_genuine_without_a_gap_and_without_alarms(
 
 
 def test_transfer_counts_all_images_and_the_natural_source_alone(tmp_path: Path) -> None:
-    own = study("table4")
+    own = study_of("table4")
     eps = attack_radii(own, PGD)[0]
     for method in own.methods:
         folder = cell(tmp_path, own, method)
@@ -194,7 +189,7 @@ def test_transfer_has_rows_for_every_source_of_table_4(made: bool, tmp_path: Pat
 
 
 def test_transfer_from_a_source_that_lacks_is_named(tmp_path: Path) -> None:
-    own = study("table4")
+    own = study_of("table4")
     for method in own.methods:
         folder = cell(tmp_path, own, method)
         eps = attack_radii(own, PGD)[0]
@@ -209,7 +204,7 @@ def test_transfer_from_a_source_that_lacks_is_named(tmp_path: Path) -> None:
 
 
 def test_transfer_that_is_stronger_than_white_box_is_caught(tmp_path: Path) -> None:
-    own = study("table4")
+    own = study_of("table4")
     eps = attack_radii(own, PGD)[0]
     folder = cell(tmp_path, own, "cat-ce")
     kept = first(N, 50)
@@ -234,7 +229,7 @@ def test_larger_radii_in_training(
     high: ClaimResult,
 ) -> None:
     for number in range(3):
-        own = study("table1", number)
+        own = study_of("table1", number)
         folder = cell(tmp_path, own, REFERENCE)
         at = attack_radii(own, PGD)[0]
         attacked(folder, PGD, first(N, test[number]), eps=at, checkpoint="last")
@@ -245,7 +240,7 @@ def test_larger_radii_in_training(
 
 
 def curves(folder: Path, cat: Sequence[int], other: Sequence[int]) -> None:
-    own = study("figure2")
+    own = study_of("figure2")
     for method in (*BASELINES, *CAT):
         run = cell(folder, own, method)
         for eps, kept in zip(attack_radii(own, PGD), cat if method in CAT else other, strict=True):
@@ -283,13 +278,13 @@ def surface(low: float, high: float, at_x: float = -1.0) -> np.ndarray:
 
 @pytest.mark.parametrize(("cat", "verdict"), [(2.0, HOLDS), (9.0, FAILS), (5.0, OPEN)])
 def test_landscapes(tmp_path: Path, cat: float, verdict: ClaimResult) -> None:
-    own = study("figure3")
+    own = study_of("figure3")
     for method in own.methods:
         reach, scale = (cat, 10.0) if method in CAT else (5.0, 1.0)
         # the margin rises the other way round, and its logits are ten times as large in CAT
         margin = scale * surface(-1.0, 10 - reach)
         arrays = {"ce": surface(-1.0, reach - 1), "margin": margin, "index": np.arange(8)}
-        measured(cell(tmp_path, own, method), "landscape", eps=own.eps, n=8, arrays=arrays)
+        measured(cell(tmp_path, own, method), own, "landscape", {}, arrays, n=8)
     found, margins = claim(tmp_path, "7a"), claim(tmp_path, "7b")
     assert found.result is verdict
     assert [f.value for f in found.deciding] == [pytest.approx(cat / 5)] * 4
@@ -299,7 +294,7 @@ def test_landscapes(tmp_path: Path, cat: float, verdict: ClaimResult) -> None:
 
 @pytest.mark.parametrize(("many", "verdict"), [(100, HOLDS), (70, FAILS), (94, OPEN)])
 def test_steps(tmp_path: Path, many: int, verdict: ClaimResult) -> None:
-    own = study("figure4a")
+    own = study_of("figure4a")
     for method in own.methods:
         run = cell(tmp_path, own, method)
         attacked(run, "pgd-10", first(N, 100), eps=own.eps)
@@ -308,7 +303,7 @@ def test_steps(tmp_path: Path, many: int, verdict: ClaimResult) -> None:
 
 
 def ablation(folder: Path, attack: str, kept: Mapping[str, int]) -> None:
-    own = study("figure4b")
+    own = study_of("figure4b")
     for method, k in kept.items():
         attacked(cell(folder, own, method), attack, first(N, k), eps=own.eps)
 
@@ -345,7 +340,7 @@ def test_complexity_needs_all_norms(
             if number == 0:
                 values["log10_product_weights_spectral"] = odd
             run = cell(tmp_path, own, method)
-            measured(run, "complexity", eps=own.eps, n=100, values=values)
+            measured(run, own, "complexity", values)
     found = claim(tmp_path, "10a")
     assert found.result is verdict
     assert {f.first for f in found.deciding} == {fixed, odd}
@@ -363,7 +358,7 @@ def test_margins(tmp_path: Path, cat: float, verdict: ClaimResult) -> None:
         values = {"mean_inverse_both": float((1 / size).mean())}
         run = cell(tmp_path, own, method)
         index = {"index": np.arange(50)}
-        measured(run, "margins", eps=own.eps, n=50, values=values, arrays=arrays | index)
+        measured(run, own, "margins", values, arrays | index, n=50)
     found = claim(tmp_path, "10b")
     assert found.result is verdict
     assert f"cat-ce {1 / cat:.3g}, " in found.assessment.notes[0]
@@ -386,7 +381,7 @@ def test_convergence(tmp_path: Path, cat: Sequence[float], verdict: ClaimResult)
 
 @pytest.mark.parametrize(("passes", "verdict"), [(12.0, HOLDS), (22.0, FAILS), (5.0, FAILS)])
 def test_cost(tmp_path: Path, passes: float, verdict: ClaimResult) -> None:
-    own = study("table3")
+    own = study_of("table3")
     for method in (REFERENCE, *CAT):
         cell(tmp_path, own, method, passes=passes if method in CAT else 11.0)
     found = claim(tmp_path, "12")
@@ -411,7 +406,7 @@ def test_the_plane(tmp_path: Path, small: int, large: int, cat: int, verdict: Cl
         (beyond, REFERENCE, large),
         (beyond, "cat-ce", cat),
     ):
-        run = cell(tmp_path, own, method, num_classes=2)
+        run = cell(tmp_path, own, method)
         for checkpoint, k in (("last", right), ("best", 600 - right)):
             kept = first(600, k)
             attacked(run, "clean", kept, clean=kept, eps=own.eps, checkpoint=checkpoint)
@@ -422,7 +417,7 @@ def test_the_plane(tmp_path: Path, small: int, large: int, cat: int, verdict: Cl
             "eps": [4.0],
             "robust_accuracy": [0.25],
         }
-        measured(run, "boundary", eps=own.eps, n=600, values=values, checkpoint="last")
+        measured(run, own, "boundary", values, n=600, checkpoint="last")
     found = claim(tmp_path, "13")
     assert found.result is verdict
     assert (
@@ -450,7 +445,7 @@ def test_a_smaller_size_is_never_presented_as_the_paper_s(tmp_path: Path) -> Non
     assert "A verdict of a smaller size says nothing about the paper's own setting" in text
     assert "**Verdict:** at size tiny on digits: **holds** (14: 14 hold)." in text
     assert "Size tiny (digits, cnn, 4 epochs): not the paper's." in text
-    own = study("table3", size="full")
+    own = study_of("table3", size="full")
     for method, kept in everyone(140, 80).items():
         run = cell(tmp_path / "full", own, method)
         attacked(run, PGD, first(N, kept), eps=own.eps)
@@ -462,10 +457,10 @@ def test_a_smaller_size_is_never_presented_as_the_paper_s(tmp_path: Path) -> Non
 def test_a_claim_that_holds_for_a_masked_model_is_marked(tmp_path: Path) -> None:
     runs = table3(tmp_path, everyone(140, 80))
     check = {"name": "C8: scale", "value": 0.1, "threshold": 0.01, "alarm": True}
-    eps = study("table3").eps
-    measured(runs["mart"], "C8", eps=eps, n=32, values=check)
+    own = study_of("table3")
+    measured(runs["mart"], own, "C8", check, n=32)
     assert verdict_text(claim(tmp_path, "1a")).endswith("**holds**")
-    measured(runs["cat-ce"], "C8", eps=eps, n=32, values=check)
+    measured(runs["cat-ce"], own, "C8", check, n=32)
     assert verdict_text(claim(tmp_path, "1a")).endswith("**holds** \u2020")
 
 
@@ -547,7 +542,7 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def _table3(folder: Path) -> None:
-    own = study("table3")
+    own = study_of("table3")
     kept = {"madry": (60, 50), "trades": (64, 58), "mart": (66, 50), "cat-ce": (90, 20)}
     for method, (pgd, hardest) in kept.items():
         run = cell(folder, own, method, passes=12.0 if method == "cat-ce" else 11.0)
@@ -555,19 +550,19 @@ def _table3(folder: Path) -> None:
         attacked(run, AUTOATTACK, first(120, hardest), eps=own.eps)
         for number, alarm in ((3, False), (8, method == "cat-ce")):
             check = {"name": f"C{number}: x", "value": 0.1, "threshold": 0.01, "alarm": alarm}
-            measured(run, f"C{number}", eps=own.eps, n=32, values=check)
+            measured(run, own, f"C{number}", check, n=32)
 
 
 def _plane(folder: Path) -> None:
     within, beyond = load_suite("figure1").studies
     for own, method, k in ((within, "madry", 600), (beyond, "madry", 500), (beyond, "cat-ce", 600)):
-        run = cell(folder, own, method, num_classes=2)
+        run = cell(folder, own, method)
         kept = first(600, k)
         attacked(run, "clean", kept, clean=kept, eps=own.eps, checkpoint="last")
 
 
 def _table1(folder: Path) -> None:
-    own = study("table1")
+    own = study_of("table1")
     run = cell(folder, own, "madry", seed=1)
     at = attack_radii(own, PGD)[0]
     for split, k in (("test", 80), ("train", 119)):
