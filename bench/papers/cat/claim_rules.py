@@ -5,6 +5,7 @@ Every verdict is made here; the tests only pick what is compared. Accuracies are
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -144,6 +145,26 @@ def ratio_below(found: Evidence) -> Evidence:
     """Apply the rule "the ratio is below 1"."""
     low, high = found.interval
     return replace(found, result=superiority(1 - high, 1 - low, found.p), favour=-found.value)
+
+
+def at_least(bound: float) -> Rule:
+    """Return the rule "the value is at least `bound`"."""
+
+    def rule(found: Evidence) -> Evidence:
+        return replace(found, result=lower_bound(*found.interval, bound), favour=found.value)
+
+    return rule
+
+
+def equal_within(factor: float) -> Rule:
+    """Return the rule "the ratio, which has no error, is between 1 / factor and factor"."""
+
+    def rule(found: Evidence) -> Evidence:
+        same = 1 / factor <= found.value <= factor
+        result = ClaimResult.HOLDS if same else ClaimResult.FAILS
+        return replace(found, result=result, favour=-abs(math.log(found.value)))
+
+    return rule
 
 
 def superiority(low: float, high: float, p: float | None) -> ClaimResult:

@@ -31,10 +31,10 @@ from bench.papers.cat.claim_rules import (
     Assessment,
     Evidence,
     Family,
+    at_least,
     at_most,
     better,
     doubted,
-    lower_bound,
     tally,
 )
 from bench.report.aggregate import MASKING_GAP
@@ -141,22 +141,18 @@ def high_train_accuracy(suite: SuiteRuns) -> Assessment:
         if not train:
             missing.append(model.lacks("attack on the train split"))
             continue
-        mean, low = fmean(one.value for one in train), min(one.low for one in train)
-        high = max(one.high for one in train)
-        evidence.append(
-            Evidence(
-                what=model.label,
-                first=mean,
-                second=fmean(one.value for one in test) if test else None,
-                value=mean,
-                low=low,
-                high=high,
-                n=min(one.n for one in train),
-                seeds=(len(train), len(train)),
-                result=lower_bound(low, high, HIGH_TRAIN),
-                favour=mean,
-            )
+        mean = fmean(one.value for one in train)
+        accuracy = Evidence(
+            what=model.label,
+            first=mean,
+            second=fmean(one.value for one in test) if test else None,
+            value=mean,
+            low=min(one.low for one in train),
+            high=max(one.high for one in train),
+            n=min(one.n for one in train),
+            seeds=(len(train), len(train)),
         )
+        evidence.append(at_least(HIGH_TRAIN)(accuracy))
     family = Family(evidence=tuple(evidence), missing=tuple(missing))
     return assess([family], found, checkpoint=LAST)
 
