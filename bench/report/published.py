@@ -79,7 +79,7 @@ class PublishedPaper:
         return parts
 
 
-def published(paper: str = "cat") -> PublishedPaper:
+def published(paper: str) -> PublishedPaper:
     """Return what a paper states; raises ConfigError for a paper without a published.toml."""
     known = {one.paper: one for one in published_papers()}
     refuse_unknown("paper", [paper], known)
@@ -123,18 +123,3 @@ def _read(paper: Paper) -> PublishedPaper:
         suites=tuple(table.pop("suites", ())),
         more=table,
     )
-
-
-# Names of before, for modules that are being rewritten.
-_CAT = published("cat")
-SOURCE, CAT, COST_CLAIM = _CAT.source, _CAT.own, _CAT.cost_claim
-DATASET, ARCH, EPS, CAVEAT = _CAT.dataset, _CAT.arch, _CAT.eps, _CAT.caveat
-TABLE_3 = dict(_CAT.table3)
-TABLE_1 = tuple((row["eps"], row["test"], row["train"]) for row in _CAT.more["table1"]["rows"])
-TABLE_2_NOTES = _CAT.more["table2"]
-TABLE_4 = tuple(
-    (arch, {"CAT" if name == "cat" else name: value for name, value in row.items()})
-    for arch, row in _CAT.more["table4"].items()
-    if arch != "note"
-)
-differences = _CAT.differences

@@ -134,7 +134,7 @@ def table3_csv(parts: Sequence[Section]) -> pd.DataFrame:
     """Return a row for each row of every table; fractions, limits and counts."""
     rows = [_csv_row(row, section) for section in parts for row in section.rows]
     last = ("worst_case_over", "run_ids")
-    frame = pd.DataFrame(rows).fillna("")
+    frame = pd.DataFrame(rows, dtype=object).fillna("")
     # attacks that only some tables have belong with the other accuracies
     attacks = [c for c in frame.columns if c not in rows[0]] if rows else []
     at = list(frame.columns).index(last[0]) if rows else 0

@@ -5,18 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bench.report.aggregate import HEADINGS, Section, heading, sections
-from bench.report.card import make_card
-from bench.report.claims.claim import Verdict
-from bench.report.context import comparables
-from bench.report.layout import main_table, other_table
 
 from bench.attacks import list_attacks
 from bench.records import RunRecord, load_records
 from bench.report import write_report
 from bench.report.masking import masking
+from bench.report.model_card import model_card
+from bench.report.rows import Section, sections
+from bench.report.table3 import main_table, other_table
+from bench.report.tables.published_results import autoattack_results
+from bench.report.titles import TITLES, attack_title
 from tests.report.made import evaluate, train_run
-from tests.report.test_claims import claim, everyone, table3
 
 N = 100
 ALARM = {"name": "AA logits", "value": 1.0, "threshold": 0.0, "alarm": True}
@@ -48,7 +47,7 @@ def test_their_columns_are_their_own(tmp_path: Path) -> None:
         autoattack_fast_fp32=49,
     )
     row = next(row for row in section.rows if row.checkpoint == "best")
-    cells = dict(zip(main_table(section).headings, _best(section), strict=True))
+    cells = _best(section)
     assert (cells["PGD-20"], cells["AutoAttack"]) == ("60.0", "50.0")
     assert cells["Robust (worst case)"] == "50.0"  # over pgd-20 and autoattack
     assert cells["Lowest seen"] == "49.0"  # what any of them broke is broken
@@ -56,54 +55,47 @@ def test_their_columns_are_their_own(tmp_path: Path) -> None:
     assert row.gap.value == pytest.approx(0.1)
     table = other_table(section)
     assert table is not None
-    line = next(line for line in table.lines if line.head[1].main == "best")
-    others = dict(zip(table.headings[2:], (cell.main for cell in line.cells), strict=True))
-    assert others == {
+    line = table.text[table.text["Checkpoint"] == "best"].iloc[0, 2:]
+    assert {name: cell.split()[0] for name, cell in line.items()} == {
         "AutoAttack, fast (bf16 search)": "51.0",
         "AutoAttack, fast (fp32 search)": "49.0",
         "PGD-20, fast (bf16 search)": "58.0",
     }
-    card = make_card(record(tmp_path), ("pgd-20", "autoattack", "autoattack-fast"), "")
+    card = model_card(record(tmp_path), ("pgd-20", "autoattack", "autoattack-fast"), "")
     assert card is not None
-    names = [(stage.block, stage.name) for stage in card.stages]
+    names = [(stage.block, stage.name) for stage in card.accuracies]
     assert ("", "AutoAttack, fast (bf16 search)") in names
-    assert next(stage.value for stage in card.stages if stage.block) == pytest.approx(0.5)
+    assert next(stage.value for stage in card.accuracies if stage.block) == pytest.approx(0.5)
 
 
-def _best(section: Section) -> list[str]:
-    table = main_table(section)
-    line = next(line for line in table.lines if line.head[1].main == "best")
-    return [cell.main for cell in (*line.head, *line.cells)]
+def _best(section: Section) -> dict[str, str]:
+    """Heading -> the first word of the cell in the row of the best checkpoint."""
+    text = main_table(section).text
+    row = text[text["Checkpoint"] == "best"].iloc[0]
+    return {heading: str(cell).partition(" ")[0] for heading, cell in row.items()}
 
 
 def test_alone_they_stand_for_no_other(tmp_path: Path) -> None:
     """No cell of AutoAttack or PGD-20, no gap, no place beside published results, no check."""
     section = made(tmp_path / "r", autoattack_fast=50, pgd_20_fast=60)
-    cells = dict(zip(main_table(section).headings, _best(section), strict=True))
+    cells = _best(section)
     assert cells["PGD-20"] == cells["AutoAttack"] == "\u2013"
     row = next(row for row in section.rows if row.checkpoint == "best")
     assert row.gap is None
-    assert comparables(section) == []
+    assert autoattack_results(section) == []
     assert masking([record(tmp_path / "r")], "best").findings == ()
-    card = make_card(record(tmp_path / "r"), ("autoattack", "autoattack-fast"), "")
+    card = model_card(record(tmp_path / "r"), ("autoattack", "autoattack-fast"), "")
     assert card is not None
-    assert not any(stage.block for stage in card.stages)
-    assert comparables(made(tmp_path / "s", autoattack=50, pgd_20_fast=60))
-
-
-@pytest.mark.parametrize("key", ["1a", "1c"])
-def test_a_claim_is_not_decided_by_them(key: str, tmp_path: Path) -> None:
-    for name in HEADINGS:
-        table3(tmp_path, everyone(140, 80), name)
-    found = claim(tmp_path, key)
-    assert found.verdict is not Verdict.HOLDS
-    assert not found.deciding
+    assert not any(stage.block for stage in card.accuracies)
+    assert autoattack_results(made(tmp_path / "s", autoattack=50, pgd_20_fast=60))
 
 
 def test_every_fast_attack_has_a_title_and_the_csv_keeps_the_name(tmp_path: Path) -> None:
-    assert {n for n in list_attacks() if "-fast" in n and "x10" not in n} == set(HEADINGS)
-    assert heading("pgd-20-fast (steps=40)") == "PGD-20, fast (bf16 search) (steps=40)"
-    assert heading("md") == "md"
+    assert {n for n in list_attacks() if "-fast" in n and "x10" not in n} == {
+        n for n in TITLES if "-fast" in n
+    }
+    assert attack_title("pgd-20-fast (steps=40)") == "PGD-20, fast (bf16 search) (steps=40)"
+    assert attack_title("md") == "md"
     made(tmp_path / "r", autoattack=50, autoattack_fast=51)
     write_report(load_records(tmp_path / "r"), tmp_path / "p", command="bench report")
     head = (tmp_path / "p" / "table3.csv").read_text().splitlines()[1].split(",")

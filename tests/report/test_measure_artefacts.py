@@ -25,7 +25,7 @@ from bench.papers.cat.margins import KINDS, ImageMargins, draw_margins
 from bench.records import QUANTILES
 from bench.report.artefact import Output
 from bench.report.formatting import ALARM
-from bench.report.style import KNOWN
+from bench.report.style import styles
 from bench.training.validation import ATTACK
 from tests.report.made_measures import checked, measured, scored, study_of, trained
 from tests.report.outputs import BY_NAME, drawn, named_lines, numbers_of, output_of, title_of
@@ -110,8 +110,8 @@ def test_lines_lie_on_their_equation_and_keep_the_method_s_look() -> None:
         low, high = np.array([axes.get_xlim(), axes.get_ylim()]).T
         ends = np.array([[x[0], y[0]], [x[-1], y[-1]]])
         assert (np.isclose(ends, low) | np.isclose(ends, high)).any(1).all()
-        assert line.get_color() == KNOWN[b.method].colour
-        assert line.get_marker() == KNOWN[b.method].marker
+        assert line.get_color() == styles([b.method])[b.method].colour
+        assert line.get_marker() == styles([b.method])[b.method].marker
         dashes[b.label] = line.get_linestyle()
     assert dashes["madry, eps 1"] != dashes["madry, eps 4"]
     assert [text.get_text() for text in figure.legends[0].get_texts()][4:] == [
@@ -290,7 +290,7 @@ def test_curves_are_the_share_of_images_up_to_each_margin() -> None:
     np.testing.assert_allclose(x, [0, 0, 0.25, 0.5, 1.0, 1.0])
     np.testing.assert_allclose(y, [0, 25, 50, 75, 100, 100])
     assert lines["cat-ce"].get_drawstyle() == "steps-post"
-    assert lines["cat-ce"].get_color() == KNOWN["cat-ce"].colour
+    assert lines["cat-ce"].get_color() == styles(["cat-ce"])["cat-ce"].colour
     assert lines["madry"].get_ydata()[-1] == 75  # one image that nothing broke
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert texts == ["madry: 5", "cat-ce: 2.33", "mine: \u2013"]
@@ -426,7 +426,7 @@ def test_validation_by_epoch_is_drawn_as_the_csv_has_it(tmp_path: Path) -> None:
         own = rows[rows["method"] == method]
         assert list(line.get_xdata()) == list(own["epoch"]) == [1, 2]
         assert line.get_ydata() == pytest.approx(list(100 * own["accuracy"]))
-        assert line.get_color() == KNOWN[method].colour
+        assert line.get_color() == styles([method])[method].colour
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert texts == ["madry: 50.0 [40.4, 59.6]", "cat-ce: 60.0 \u00b1 28.3"]
     assert title_of(figure).startswith(f"100 validation images, {ATTACK.upper()} at")

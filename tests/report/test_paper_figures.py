@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from bench.folder import RunFolder
 from bench.papers.cat.parts import parts
 from bench.report.artefact import Output
-from bench.report.style import KNOWN
+from bench.report.style import styles
 from bench.study import AskedAttack
 from tests.report.made import evaluate
 from tests.report.made_suite import falling, make_suite, nothing
@@ -75,7 +75,10 @@ def test_lines_and_bands_are_the_numbers_of_the_csv(made: Mapping[str, Output], 
         own = rows[(rows["label"] == label) & rows["attack"].isin(["pgd-20", "pgd"])]
         np.testing.assert_allclose(line.get_xdata(), own[x])
         np.testing.assert_allclose(line.get_ydata(), 100 * own["accuracy"], atol=1e-4)
-        assert (line.get_color(), line.get_marker()) == (KNOWN[label].colour, KNOWN[label].marker)
+        assert (line.get_color(), line.get_marker()) == (
+            styles([label])[label].colour,
+            styles([label])[label].marker,
+        )
         edges = band_of(figure.axes[0], place)
         for edge in ("low", "high"):
             corners = zip(own[x].round(6), (100 * own[edge]).round(3), strict=True)
@@ -101,7 +104,8 @@ def test_dots_and_bars_are_the_numbers_of_the_csv(
         wanted = np.concatenate([100 * part[["accuracy", "low", "high"]] for part in own])
         np.testing.assert_allclose(found, wanted, atol=1e-3)
     for container in axes.containers:
-        style = KNOWN[str(container.get_label())]
+        label = str(container.get_label())
+        style = styles([label])[label]
         assert (container[0].get_color(), container[0].get_marker()) == (style.colour, style.marker)
 
 
@@ -222,7 +226,7 @@ def test_an_alarm_is_marked_and_explained(tmp_path: Path) -> None:
     figure = drawn(made, "figure4b")
     lines = named_lines(figure)
     assert list(lines) == ["madry", "cat-ce \u2020"]
-    assert lines["cat-ce \u2020"].get_color() == KNOWN["cat-ce"].colour
+    assert lines["cat-ce \u2020"].get_color() == styles(["cat-ce"])["cat-ce"].colour
     assert "\u2020: alarm of a masking check." in title_of(figure)
     assert "\u2020: alarm of a masking check." in made.note
     rows = numbers_of(made, "figure4b")

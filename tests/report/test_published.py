@@ -1,12 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from bench.report.claims import CLAIMS
-from bench.report.claims.paper import RADIUS_PAIRS
-from bench.report.complexity_table import COMPLEXITY_CLAIM
 
-from bench.registry import method_class, parameters
-from bench.report.published import CAVEAT, TABLE_2_NOTES, TABLE_3, differences
+from bench.papers.cat.stated import STATED, TABLE_3
 
 
 def test_the_values_are_the_paper_s_in_its_order() -> None:
@@ -51,43 +47,21 @@ def test_what_the_paper_s_table_states_of_its_attacks() -> None:
     assert unstated == ["madry", "dynamic", "mma"]
     restarts = [name for name, row in TABLE_3.items() if any("restarts" in n for n in row.notes)]
     assert restarts == ["bilateral", "iaat", "cat-ce", "cat-mix"]
-    assert "20 steps of PGD for TRADES, Bilateral, MART and CAT, 10 for IAAT" in CAVEAT
-    assert "restarts for Bilateral, IAAT and CAT" in CAVEAT
-    assert "eps 8/255 for all" in CAVEAT
+    assert "20 steps of PGD for TRADES, Bilateral, MART and CAT, 10 for IAAT" in STATED.caveat
+    assert "restarts for Bilateral, IAAT and CAT" in STATED.caveat
+    assert "eps 8/255 for all" in STATED.caveat
     assert "PGD-10" in TABLE_3["iaat"].notes[0]
 
 
 def test_the_differences_of_the_paper_s_table_of_losses() -> None:
-    assert "swaps the arguments" in TABLE_2_NOTES["mart"]
-    assert "BCE inside the maximum" in TABLE_2_NOTES["mart"]
-    assert "no weights" in TABLE_2_NOTES["mma"]
-    assert "fixed eps" in TABLE_2_NOTES["mma"]
+    assert "swaps the arguments" in STATED.more["table2"]["mart"]
+    assert "BCE inside the maximum" in STATED.more["table2"]["mart"]
+    assert "no weights" in STATED.more["table2"]["mma"]
+    assert "fixed eps" in STATED.more["table2"]["mma"]
 
 
 def test_the_paper_s_complexity_ratios_name_no_network() -> None:
-    claim = next(claim for claim in CLAIMS if claim.key == "10a")
-    assert "not named" in claim.says
-    assert "neither the network of its ratios nor the norm" in claim.measured
-    assert "neither the network nor the norm" in COMPLEXITY_CLAIM
-
-
-def test_the_claims_on_the_radius_say_what_changes_with_it() -> None:
-    by_key = {claim.key: claim.measured for claim in CLAIMS}
-    attack = {
-        name: (own["start"].default, own["step_size"].default)
-        for pair in RADIUS_PAIRS
-        for name in pair
-        if (own := parameters(method_class(name)))
-    }
-    assert attack == {
-        **dict.fromkeys(("cat-ce", "adp-adv"), ("zero", 0.007)),
-        **dict.fromkeys(("madry", "adv-ls"), ("uniform", 2 / 255)),
-    }
-    for key in ("9a", "9b"):
-        assert "radius, start and step" in by_key[key]
-        assert "steps of 0.007" in by_key[key]
-    for key in ("9c", "9d"):
-        assert "start" not in by_key[key]
+    assert "neither the network nor the norm" in STATED.more["complexity"]["claim"]
 
 
 @pytest.mark.parametrize(
@@ -101,4 +75,4 @@ def test_the_claims_on_the_radius_say_what_changes_with_it() -> None:
     ],
 )
 def test_differences(setting: tuple[str, str, float | None], expected: list[str]) -> None:
-    assert differences(*setting) == expected
+    assert STATED.differences(*setting) == expected

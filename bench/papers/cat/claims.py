@@ -21,9 +21,9 @@ from bench.papers.cat.claim_rules import (
 )
 from bench.papers.cat.claim_tests import accuracy, decision_boundary, per_image, training
 from bench.papers.cat.gaussians import MARGIN
+from bench.papers.cat.stated import CAT, TABLE_1, TABLE_3, TABLE_4
 from bench.records import Records
 from bench.report.formatting import percent
-from bench.report.published import CAT, TABLE_1, TABLE_3, TABLE_4
 from bench.report.rows import MASKING_GAP
 from bench.report.suite_runs import SuiteRuns, choose, command
 from bench.report.tables.cost import SAME

@@ -197,7 +197,7 @@ def cost_csv(parts: Sequence[Section]) -> pd.DataFrame:
         if not cost.group.outside
         for run in cost.group.runs
     ]
-    return pd.DataFrame(rows, columns=_COLUMNS).fillna("")
+    return pd.DataFrame(rows, columns=_COLUMNS, dtype=object).fillna("")
 
 
 def _numbers(cost: RunCost | None, reference: str) -> dict[str, str]:

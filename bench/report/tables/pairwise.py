@@ -132,11 +132,12 @@ def pairwise_legend(found: PairMatrix) -> str:
 
 def pairwise_csv(matrices: Sequence[PairMatrix]) -> pd.DataFrame:
     """Return a row per pair; fractions."""
-    return pd.DataFrame(
+    rows = [
         {**setting_cells(found.setting), "first": names[0], "second": names[1], **_csv_cells(c)}
         for found in matrices
         for names, c in found.pairs.items()
-    ).fillna("")
+    ]
+    return pd.DataFrame(rows, dtype=object).fillna("")
 
 
 def _csv_cells(c: MethodComparison | None) -> dict[str, object]:

@@ -17,8 +17,9 @@ from bench.papers.cat.claim_evidence import (
 )
 from bench.papers.cat.claim_rules import SMALL, Assessment, at_most, better
 from bench.papers.cat.gaussians import UNIT
+from bench.papers.cat.stated import CAT
 from bench.report.formatting import MINUS, percent
-from bench.report.published import CAT, REFERENCE
+from bench.report.published import REFERENCE
 from bench.report.suite_runs import SuiteRuns
 
 _CLEAN = Query(None, checkpoint=LAST, kind="clean")
