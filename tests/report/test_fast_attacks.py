@@ -11,12 +11,10 @@ from bench.records import RunRecord, load_records
 from bench.report import write_report
 from bench.report.aggregate import HEADINGS, Section, heading, sections
 from bench.report.card import make_card
-from bench.report.claims.claim import Verdict
 from bench.report.context import comparables
 from bench.report.layout import main_table, other_table
 from bench.report.masking import masking
 from tests.report.made import evaluate, train_run
-from tests.report.test_claims import claim, everyone, table3
 
 N = 100
 ALARM = {"name": "AA logits", "value": 1.0, "threshold": 0.0, "alarm": True}
@@ -89,15 +87,6 @@ def test_alone_they_stand_for_no_other(tmp_path: Path) -> None:
     assert card is not None
     assert not any(stage.block for stage in card.stages)
     assert comparables(made(tmp_path / "s", autoattack=50, pgd_20_fast=60))
-
-
-@pytest.mark.parametrize("key", ["1a", "1c"])
-def test_a_claim_is_not_decided_by_them(key: str, tmp_path: Path) -> None:
-    for name in HEADINGS:
-        table3(tmp_path, everyone(140, 80), name)
-    found = claim(tmp_path, key)
-    assert found.verdict is not Verdict.HOLDS
-    assert not found.deciding
 
 
 def test_every_fast_attack_has_a_title_and_the_csv_keeps_the_name(tmp_path: Path) -> None:

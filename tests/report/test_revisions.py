@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from bench.papers.cat.claim_page import make_claims
 from bench.records import load_records
 from bench.report.aggregate import Section, sections
 from bench.report.brief import brief
-from bench.report.claims import claims_markdown
 from bench.report.cost_table import cost_facts
 from bench.report.facts import facts
 from bench.report.revisions import UNRECORDED, section_code
@@ -195,13 +195,13 @@ def test_seeds_with_different_files_of_their_method(
 
 def test_the_claims_say_once_what_holds_for_all(tmp_path: Path) -> None:
     make_suite(tmp_path, "table4")
-    assert claims_markdown(load_records(tmp_path), "Note.").count(UNRECORDED) == 1
+    assert make_claims(load_records(tmp_path)).pages["claims"].count(UNRECORDED) == 1
 
 
 def test_a_claim_says_where_its_own_models_are_by_different_code(tmp_path: Path) -> None:
     make_suite(tmp_path, "table4")
     make_suite(tmp_path, "table1", provenance=trained())
-    text = claims_markdown(load_records(tmp_path), "Note.")
+    text = make_claims(load_records(tmp_path)).pages["claims"]
     by_key = {part.split()[0]: part for part in text.split("\n## ")[2:]}
     assert f"\n- {UNRECORDED}" in by_key["4b"]
     assert "\n- Trained by version 0.1.0 of the code, revision 1a2b3c4." in by_key["5a"]

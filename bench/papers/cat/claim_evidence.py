@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import fmean
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+import pandas as pd
 
 from bench.errors import RecordError
 from bench.measured import MeasureRecord
@@ -22,12 +22,10 @@ from bench.papers.cat.claim_rules import (
     Evidence,
     Family,
     Rule,
-    better,
-    superiority,
     together,
 )
 from bench.records import RunRecord
-from bench.report.accuracy import ImageOutcomes, PairedComparison, accuracy, paired_comparison
+from bench.report.accuracy import ImageOutcomes, SeedEstimate, accuracy, paired_comparison
 from bench.report.formatting import eps_text
 from bench.report.frame import Outcome, ResultsFrame
 from bench.report.masking import masking
@@ -38,6 +36,7 @@ from bench.report.suite_runs import StudyRuns, SuiteRuns
 from bench.study import Study
 
 BEST, LAST = "best", "last"
+_DATA = ("n_expected", "data_sha256")
 NATURAL = "natural"
 """Training without an adversary."""
 BASELINES = tuple(name for name in TABLE_3 if name not in (*CAT, NATURAL))
@@ -74,14 +73,6 @@ class Query(NamedTuple):
         return name + source + at + (f" ({', '.join(other)})" if other else "")
 
 
-class SeedOutcomes(NamedTuple):
-    """The images' outcomes for one seed."""
-
-    outcomes: ImageOutcomes
-    data: frozenset[tuple[int, str]]
-    """Numbers of images, and the checksums of their content."""
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainedModel:
     """One way of training of a suite, once per seed."""
@@ -91,18 +82,29 @@ class TrainedModel:
     study: Study
     frame: ResultsFrame
     runs: tuple[RunRecord, ...]
-    _seeds: dict[Query, list[SeedOutcomes]] = field(default_factory=dict, repr=False)
+    _found: dict[Query, tuple[list[ImageOutcomes], set[tuple[int, str]]]] = field(
+        default_factory=dict, repr=False
+    )
 
-    def seeds(self, query: Query) -> list[SeedOutcomes]:
+    def seeds(self, query: Query) -> list[ImageOutcomes]:
         """Return the outcomes of each seed that has the evaluation."""
-        if query not in self._seeds:
-            found = [self._outcomes(run, query) for run in self.runs]
-            self._seeds[query] = [seed for seed in found if len(seed.outcomes.index)]
-        return self._seeds[query]
+        return self._evaluated(query)[0]
 
-    def _outcomes(self, run: RunRecord, query: Query) -> SeedOutcomes:
+    def data(self, query: Query) -> set[tuple[int, str]]:
+        """Return the numbers of images of the evaluations, and checksums of their content."""
+        return self._evaluated(query)[1]
+
+    def _evaluated(self, query: Query) -> tuple[list[ImageOutcomes], set[tuple[int, str]]]:
+        if query not in self._found:
+            rows = [self._rows(run, query) for run in self.runs]
+            seeds = [outcomes(self.frame, own, query.kind) for own in rows]
+            data = {pair for own in rows for pair in zip(*(own[c] for c in _DATA), strict=True)}
+            self._found[query] = [seed for seed in seeds if len(seed.index)], data
+        return self._found[query]
+
+    def _rows(self, run: RunRecord, query: Query) -> pd.DataFrame:
         eps = self.study.eps if query.eps is None else query.eps
-        rows = select(
+        return select(
             self.frame,
             run_ids=[run.run_id],
             attack=query.attack,
@@ -110,8 +112,6 @@ class TrainedModel:
             eps=None if query.attack is None else eps,
             split=query.split,
         )
-        data = frozenset(zip(rows["n_expected"], rows["data_sha256"], strict=True))
-        return SeedOutcomes(outcomes(self.frame, rows, query.kind), data)
 
     def lacks(self, what: str) -> str:
         """Say why nothing can be compared."""
@@ -119,6 +119,9 @@ class TrainedModel:
 
 
 Side = tuple[TrainedModel, Query]
+_Side = TypeVar("_Side", Side, TrainedModel)
+PerImage = Callable[[MeasureRecord], np.ndarray]
+"""From a measure to a value of each image, (n,), at least 0."""
 
 
 def models(suite: SuiteRuns, studies: Iterable[StudyRuns] | None = None) -> list[TrainedModel]:
@@ -201,34 +204,58 @@ def compare(
     """Compare accuracies as one family, on the images that all seeds of both sides share.
 
     `detail` is a text or is made of the first side's query; `adjust` may revise each comparison.
-    Missing records count only where the family decides.
     """
-    found: list[tuple[Side, Side, PairedComparison]] = []
-    missing = []
+
+    def judged(found: Evidence, first: Side, second: Side) -> Evidence:
+        text = detail if isinstance(detail, str) else detail(first[1])
+        found = replace(rule(found), detail=text)
+        return adjust(found, first, second) if adjust else found
+
+    return _family(pairs, _accuracies, judged, decides)
+
+
+def compare_images(
+    pairs: Iterable[tuple[TrainedModel, TrainedModel]],
+    measure: str,
+    value: PerImage,
+    rule: Rule,
+    *,
+    detail: str,
+    decides: bool = True,
+) -> Family:
+    """Compare a value that a measure has of each image as one family, by its median ratio."""
+
+    def ratio(first: TrainedModel, second: TrainedModel) -> Evidence:
+        sides = [_per_image(model, measure, value) for model in (first, second)]
+        return replace(
+            median_ratio(*sides),
+            what=_versus(first, second),
+            detail=detail,
+            seeds=(len(measures(first, measure)), len(measures(second, measure))),
+        )
+
+    return _family(pairs, ratio, lambda found, *_: rule(found), decides)
+
+
+def _family(
+    pairs: Iterable[tuple[_Side, _Side]],
+    compared: Callable[[_Side, _Side], Evidence],
+    judged: Callable[[Evidence, _Side, _Side], Evidence],
+    decides: bool,
+) -> Family:
+    """Compare, correct the p-values, and judge; missing records count only where it decides."""
+    sides, found, missing = [], [], []
     for first, second in pairs:
         try:
-            found.append((first, second, _paired(first, second)))
+            found.append(compared(first, second))
+            sides.append((first, second))
         except RecordError as error:
             missing.append(str(error))
-    evidence = []
-    for (first, second, one), p in zip(found, holm([c.p for *_, c in found]), strict=True):
-        result, favour = rule(one, p)
-        item = Evidence(
-            what=_versus(first[0], second[0]),
-            detail=detail if isinstance(detail, str) else detail(first[1]),
-            first=one.first,
-            second=one.second,
-            value=one.difference,
-            low=one.low,
-            high=one.high,
-            p=p if rule is better else None,
-            n=one.n,
-            seeds=(len(first[0].seeds(first[1])), len(second[0].seeds(second[1]))),
-            decides=decides,
-            result=result,
-            favour=favour,
-        )
-        evidence.append(adjust(item, first, second) if adjust else item)
+    p_values = holm([one.p for one in found if one.p is not None])
+    evidence = (
+        judged(replace(one, p=p, decides=decides), *pair)
+        for one, p, pair in zip(found, p_values, sides, strict=True)
+    )
     return Family(evidence=tuple(evidence), missing=tuple(missing) if decides else ())
 
 
@@ -249,47 +276,36 @@ def _versus(first: TrainedModel, second: TrainedModel) -> str:
     return first.label if first is second else f"{first.label}{VERSUS}{second.label}"
 
 
-def _paired(first: Side, second: Side) -> PairedComparison:
-    sides = []
+def _accuracies(first: Side, second: Side) -> Evidence:
+    """Return the first accuracy minus the second, with the p-value of this comparison alone."""
     for model, query in (first, second):
-        sides.append(model.seeds(query))
-        if not sides[-1]:
+        if not model.seeds(query):
             raise RecordError(model.lacks(query.title))
-    names = f"{first[0].label} and {second[0].label}"
-    data = frozenset().union(*(seed.data for side in sides for seed in side))
+    (one, query), (other, other_query) = first, second
+    data = one.data(query) | other.data(other_query)
     if len({n for n, _ in data}) < len(data):
-        raise RecordError(f"{names} were attacked on different images")
-    one, other = ([seed.outcomes for seed in side] for side in sides)
-    found = paired_comparison(one, other)
+        raise RecordError(f"{one.label} and {other.label} were attacked on different images")
+    seeds, other_seeds = one.seeds(query), other.seeds(other_query)
+    found = paired_comparison(seeds, other_seeds)
     if found is None:
-        raise RecordError(f"{names} share no image under {second[1].title}")
-    return found
-
-
-class SeedRange(NamedTuple):
-    """Accuracy of one model under one attack over its seeds."""
-
-    mean: float
-    low: float
-    high: float
-    """The lowest and the highest of the seeds' Wilson limits."""
-    n: int
-    """Images of the seed with fewest."""
-    seeds: int
-
-
-def seed_range(model: TrainedModel, query: Query) -> SeedRange | None:
-    """Return the accuracy over the seeds; None where no seed has the attack."""
-    found = [one for seed in model.seeds(query) if (one := accuracy(seed.outcomes))]
-    if not found:
-        return None
-    return SeedRange(
-        mean=fmean(one.value for one in found),
-        low=min(one.low for one in found),
-        high=max(one.high for one in found),
-        n=min(one.n for one in found),
-        seeds=len(found),
+        labels = f"{one.label} and {other.label}"
+        raise RecordError(f"{labels} share no image under {other_query.title}")
+    return Evidence(
+        what=_versus(one, other),
+        first=found.first,
+        second=found.second,
+        value=found.difference,
+        low=found.low,
+        high=found.high,
+        p=found.p,
+        n=found.n,
+        seeds=(len(seeds), len(other_seeds)),
     )
+
+
+def estimates(model: TrainedModel, query: Query) -> list[SeedEstimate]:
+    """Return the accuracy of each seed that has the attack."""
+    return [one for seed in model.seeds(query) if (one := accuracy(seed))]
 
 
 def measures(
@@ -310,30 +326,12 @@ def measures(
     return found
 
 
-PerImage = Callable[[MeasureRecord], np.ndarray]
-"""From a measure to a value of each image, (n,), at least 0."""
+def median_ratio(first: Mapping[int, float], second: Mapping[int, float]) -> Evidence:
+    """Return the median of first over second on the images that both have.
 
-
-class MedianRatio(NamedTuple):
-    """First over second, image by image."""
-
-    median: float
-    low: float
-    high: float
-    """95% interval of the median; 0 and infinity where too few images have one."""
-    p: float
-    """Of the sign test: is either equally likely to be larger? Equal images do not count."""
-    first: float
-    second: float
-    """Medians of the two."""
-    n: int
-
-
-def median_ratio(first: Mapping[int, float], second: Mapping[int, float]) -> MedianRatio:
-    """Return the median ratio over the images that both have, free of any distribution.
-
-    Equal values, also two zeros or two infinities, have ratio 1. Raises RecordError without a
-    common image.
+    Free of any distribution: the interval lies between two order statistics, and p is of the sign
+    test, in which equal images do not count. Values are at least 0; equal ones, also two zeros or
+    two infinities, have ratio 1. Raises RecordError without a common image.
     """
     index = sorted(first.keys() & second.keys())
     if not index:
@@ -342,50 +340,18 @@ def median_ratio(first: Mapping[int, float], second: Mapping[int, float]) -> Med
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.where(a == b, 1.0, a / b)
     low, high = median_interval(ratios.tolist())
-    p = mcnemar(int((a > b).sum()), int((a < b).sum()))
-    medians = [float(np.median(values)) for values in (ratios, a, b)]
-    return MedianRatio(medians[0], low, high, p, medians[1], medians[2], len(index))
-
-
-def compare_images(
-    pairs: Iterable[tuple[TrainedModel, TrainedModel]],
-    measure: str,
-    value: PerImage,
-    *,
-    larger: bool,
-    detail: str,
-    decides: bool = True,
-) -> Family:
-    """Compare a value of each image as one family; `larger`: the claim has the first larger."""
-    found: list[tuple[TrainedModel, TrainedModel, MedianRatio]] = []
-    missing = []
-    for first, second in pairs:
-        try:
-            sides = [_per_image(model, measure, value) for model in (first, second)]
-            found.append((first, second, median_ratio(*sides)))
-        except RecordError as error:
-            missing.append(str(error))
-    evidence = []
-    for (first, second, r), p in zip(found, holm([r.p for *_, r in found]), strict=True):
-        low, high = (r.low - 1, r.high - 1) if larger else (1 - r.high, 1 - r.low)
-        item = Evidence(
-            what=_versus(first, second),
-            detail=detail,
-            unit="times",
-            first=r.first,
-            second=r.second,
-            value=r.median,
-            low=r.low,
-            high=r.high,
-            p=p,
-            n=r.n,
-            seeds=(len(measures(first, measure)), len(measures(second, measure))),
-            decides=decides,
-            result=superiority(low, high, p),
-            favour=r.median if larger else -r.median,
-        )
-        evidence.append(item)
-    return Family(evidence=tuple(evidence), missing=tuple(missing) if decides else ())
+    value, median, other = (float(np.median(values)) for values in (ratios, a, b))
+    return Evidence(
+        what="",
+        unit="times",
+        first=median,
+        second=other,
+        value=value,
+        low=low,
+        high=high,
+        p=mcnemar(int((a > b).sum()), int((a < b).sum())),
+        n=len(index),
+    )
 
 
 def _per_image(model: TrainedModel, measure: str, value: PerImage) -> dict[int, float]:

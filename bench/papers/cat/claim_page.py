@@ -16,11 +16,10 @@ from bench.report.formatting import ALARM, MINUS, MISSING, percent
 from bench.report.masking import N_CHECKS
 from bench.report.revisions import code_facts
 
-_NUMBERS = ("first", "second", "value", "low", "high", "p_holm")
 _COLUMNS = (
     *("claim", "title", "claim_verdict", "suite", "size", "dataset", "paper_size"),
-    *("comparison", "detail", "decides", "verdict", "unit"),
-    *(*_NUMBERS, "n", "seeds_first", "seeds_second"),
+    *("comparison", "detail", "decides", "verdict", "unit", "first", "second", "value"),
+    *("low", "high", "p_holm", "n", "seeds_first", "seeds_second"),
 )
 
 
@@ -35,39 +34,22 @@ def claims_frame(found: Sequence[AssessedClaim]) -> pd.DataFrame:
 
     Fractions, to 6 digits. A claim without comparisons has one row.
     """
-    rows = [row for one in found for row in _rows(one)]
-    return pd.DataFrame(rows, columns=list(_COLUMNS)).fillna("")
+    rows = []
+    for one in found:
+        suite = (one.suite.suite.size, one.suite.dataset, int(one.suite.full)) if one.suite else ()
+        head = [one.claim.key, one.claim.title, one.result, one.claim.suite, *suite]
+        rows += [[*head, *_cells(evidence)] for evidence in one.assessment.evidence] or [head]
+    text = [[str(cell) for cell in row] + [""] * (len(_COLUMNS) - len(row)) for row in rows]
+    return pd.DataFrame(text, columns=list(_COLUMNS))
 
 
-def _rows(one: AssessedClaim) -> Iterator[dict[str, str]]:
-    claim, suite = one.claim, one.suite
-    head = {
-        "claim": claim.key,
-        "title": claim.title,
-        "claim_verdict": str(one.result),
-        "suite": claim.suite,
-    }
-    if suite is not None:
-        head |= {
-            "size": suite.suite.size,
-            "dataset": suite.dataset,
-            "paper_size": str(int(suite.full)),
-        }
-    if not one.assessment.evidence:
-        yield head
-    for e in one.assessment.evidence:
-        numbers = zip(_NUMBERS, (e.first, e.second, e.value, e.low, e.high, e.p), strict=True)
-        yield head | {
-            "comparison": e.what,
-            "detail": e.detail,
-            "decides": str(int(e.decides)),
-            "verdict": str(e.result) if e.decides else "",
-            "unit": e.unit,
-            **{name: f"{value:.6g}" for name, value in numbers if value is not None},
-            "n": "" if e.n is None else str(e.n),
-            "seeds_first": str(e.seeds[0]),
-            "seeds_second": str(e.seeds[1]),
-        }
+def _cells(e: Evidence) -> list[object]:
+    numbers = (e.first, e.second, e.value, e.low, e.high, e.p)
+    return [
+        *(e.what, e.detail, int(e.decides), e.result if e.decides else "", e.unit),
+        *("" if number is None else f"{number:.6g}" for number in numbers),
+        *("" if e.n is None else e.n, *e.seeds),
+    ]
 
 
 def claims_page(found: Sequence[AssessedClaim]) -> str:

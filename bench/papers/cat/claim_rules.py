@@ -5,14 +5,14 @@ Every verdict is made here; the tests only pick what is compared. Accuracies are
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
 from bench.records import RunRecord
-from bench.report.accuracy import PairedComparison
 from bench.report.masking import Masking
 from bench.report.statistics import LEVEL
 
@@ -61,7 +61,7 @@ class Evidence:
     high: float | None = None
     """95% interval; None where the value has no sampling error or the error is unknown."""
     p: float | None = None
-    """After Holm's correction over its family; None where the interval alone decides."""
+    """Of the test, after Holm's correction over the family; None where the rule needs none."""
     n: int | None = None
     """Images."""
     seeds: tuple[int, int] = (1, 1)
@@ -71,8 +71,15 @@ class Evidence:
     shown: bool = True
     """Whether the page has a row for it; claims.csv always has."""
     result: ClaimResult = ClaimResult.OPEN
-    favour: float
+    favour: float = 0.0
     """How far the value is on the claim's side; the summary quotes the smallest."""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95% interval, which the value must have."""
+        assert self.low is not None
+        assert self.high is not None
+        return self.low, self.high
 
     @property
     def subject(self) -> str:
@@ -109,21 +116,53 @@ class Assessment:
     models: tuple[CheckedModel, ...] = ()
 
 
-Rule = Callable[[PairedComparison, float], tuple[ClaimResult, float]]
-"""From a comparison and its corrected p-value to the result and `Evidence.favour`."""
+Rule = Callable[[Evidence], Evidence]
+"""Sets the result of a comparison and its `favour`."""
 
 
-def better(found: PairedComparison, p: float) -> tuple[ClaimResult, float]:
+def better(found: Evidence) -> Evidence:
     """Apply the rule "the first is above the second"."""
-    return superiority(found.low, found.high, p), found.difference
+    return replace(found, result=superiority(*found.interval, found.p), favour=found.value)
 
 
 def at_most(margin: float, refuted_above: float | None = None) -> Rule:
     """Return the rule "the first is above the second by at most `margin`"."""
 
-    def rule(found: PairedComparison, p: float) -> tuple[ClaimResult, float]:
-        result = non_inferiority(found.low, found.high, margin, refuted_above)
-        return result, margin - found.difference
+    def rule(found: Evidence) -> Evidence:
+        result = non_inferiority(*found.interval, margin, refuted_above)
+        return replace(found, result=result, favour=margin - found.value, p=None)
+
+    return rule
+
+
+def ratio_above(found: Evidence) -> Evidence:
+    """Apply the rule "the ratio is above 1"."""
+    low, high = found.interval
+    return replace(found, result=superiority(low - 1, high - 1, found.p), favour=found.value)
+
+
+def ratio_below(found: Evidence) -> Evidence:
+    """Apply the rule "the ratio is below 1"."""
+    low, high = found.interval
+    return replace(found, result=superiority(1 - high, 1 - low, found.p), favour=-found.value)
+
+
+def at_least(bound: float) -> Rule:
+    """Return the rule "the value is at least `bound`"."""
+
+    def rule(found: Evidence) -> Evidence:
+        return replace(found, result=lower_bound(*found.interval, bound), favour=found.value)
+
+    return rule
+
+
+def equal_within(factor: float) -> Rule:
+    """Return the rule "the ratio, which has no error, is between 1 / factor and factor"."""
+
+    def rule(found: Evidence) -> Evidence:
+        same = 1 / factor <= found.value <= factor
+        result = ClaimResult.HOLDS if same else ClaimResult.FAILS
+        return replace(found, result=result, favour=-abs(math.log(found.value)))
 
     return rule
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from statistics import fmean
 
 from bench.papers.cat.claim_evidence import (
     BASELINES,
@@ -17,8 +18,8 @@ from bench.papers.cat.claim_evidence import (
     attack_radii,
     compare,
     distinct_studies,
+    estimates,
     models,
-    seed_range,
     versus,
     within,
 )
@@ -30,10 +31,10 @@ from bench.papers.cat.claim_rules import (
     Assessment,
     Evidence,
     Family,
+    at_least,
     at_most,
     better,
     doubted,
-    lower_bound,
     tally,
 )
 from bench.report.aggregate import MASKING_GAP
@@ -135,25 +136,23 @@ def high_train_accuracy(suite: SuiteRuns) -> Assessment:
     missing: list[str] = []
     found = sorted(models(suite), key=lambda model: model.study.eps)
     for model in found:
-        train = seed_range(model, _at_small_radius(model, "train"))
-        test = seed_range(model, _at_small_radius(model, "test"))
-        if train is None:
+        train = estimates(model, _at_small_radius(model, "train"))
+        test = estimates(model, _at_small_radius(model, "test"))
+        if not train:
             missing.append(model.lacks("attack on the train split"))
             continue
-        evidence.append(
-            Evidence(
-                what=model.label,
-                first=train.mean,
-                second=None if test is None else test.mean,
-                value=train.mean,
-                low=train.low,
-                high=train.high,
-                n=train.n,
-                seeds=(train.seeds, train.seeds),
-                result=lower_bound(train.low, train.high, HIGH_TRAIN),
-                favour=train.mean,
-            )
+        mean = fmean(one.value for one in train)
+        accuracy = Evidence(
+            what=model.label,
+            first=mean,
+            second=fmean(one.value for one in test) if test else None,
+            value=mean,
+            low=min(one.low for one in train),
+            high=max(one.high for one in train),
+            n=min(one.n for one in train),
+            seeds=(len(train), len(train)),
         )
+        evidence.append(at_least(HIGH_TRAIN)(accuracy))
     family = Family(evidence=tuple(evidence), missing=tuple(missing))
     return assess([family], found, checkpoint=LAST)
 
@@ -230,8 +229,8 @@ def flat_curve(suite: SuiteRuns) -> Assessment:
 def _open_at_floor(evidence: Evidence, _: Side, far: Side) -> Evidence:
     """A curve that has reached chance is trivially flat."""
     model, query = far
-    there = seed_range(model, query)
-    at_floor = there is None or there.low <= _chance([model])
+    lows = [one.low for one in estimates(model, query)]
+    at_floor = min(lows, default=0.0) <= _chance([model])
     return replace(evidence, result=doubted(evidence.result, at_floor))
 
 

@@ -21,7 +21,7 @@ from bench.papers.cat.claim_evidence import (
     models,
     studies_with,
 )
-from bench.papers.cat.claim_rules import Assessment
+from bench.papers.cat.claim_rules import Assessment, ratio_above, ratio_below
 from bench.report.published import CAT
 from bench.report.suite_runs import SuiteRuns
 
@@ -45,7 +45,7 @@ def smoother(suite: SuiteRuns, surface: str) -> Assessment:
         values = {"rise over the margin at x": _relative_rise} | values
     families = [
         compare_images(
-            product(cats, group), "landscape", value, larger=False, detail=detail, decides=decides
+            product(cats, group), "landscape", value, ratio_below, detail=detail, decides=decides
         )
         for place, (detail, value) in enumerate(values.items())
         for group, decides in ((others, place == 0), (natural, False))
@@ -75,7 +75,7 @@ def larger_margins(suite: SuiteRuns) -> Assessment:
                 product(cats, baselines),
                 "margins",
                 partial(_margin, kind=kind),
-                larger=True,
+                ratio_above,
                 detail=words,
                 decides=kind == "both",
             )

@@ -23,12 +23,12 @@ from bench.papers.cat.claim_rules import (
     LEVEL_SHARE,
     VERSUS,
     Assessment,
-    ClaimResult,
     Evidence,
     Family,
     agreed,
+    better,
+    equal_within,
     separated,
-    superiority,
     together,
 )
 from bench.records import RunRecord
@@ -157,21 +157,19 @@ def _epochs_saved(
     low = _saved(min(r.earliest for r in theirs), max(r.latest for r in ours))
     high = _saved(max(r.latest for r in theirs), min(r.earliest for r in ours))
     first, second = (sum(r.at for r in side) / len(side) for side in (ours, theirs))
-    value = _saved(second, first)
-    return Evidence(
+    found = Evidence(
         what=f"{cat.label}{VERSUS}{other.label}",
         unit="epochs",
         first=first,
         second=second,
-        value=value,
+        value=_saved(second, first),
         low=low,
         high=high,
         n=int(_curves(cat)[0].history[-1]["n_val"]),
         seeds=(len(ours), len(theirs)),
         decides=decides,
-        result=superiority(low, high, None),
-        favour=value,
     )
+    return better(found)
 
 
 def _saved(theirs: float, ours: float) -> float:
@@ -204,8 +202,7 @@ def _relative_cost(cost: GroupCost, reference: float) -> Iterator[Evidence]:
         (False, "seconds per image", cost.seconds_relative),
     ):
         if value is not None:
-            same = 1 / SAME <= value <= SAME
-            yield Evidence(
+            found = Evidence(
                 what=cost.group.method,
                 detail=detail,
                 unit="times",
@@ -214,6 +211,5 @@ def _relative_cost(cost: GroupCost, reference: float) -> Iterator[Evidence]:
                 value=value,
                 seeds=(len(cost.runs), 1),
                 decides=decides,
-                result=ClaimResult.HOLDS if same else ClaimResult.FAILS,
-                favour=-abs(math.log(value)),
             )
+            yield equal_within(SAME)(found)

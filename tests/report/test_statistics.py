@@ -1,0 +1,265 @@
+"""Our own statistics against formulas written out, scipy, statsmodels and full enumeration."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import product
+from math import comb, erfc, sqrt
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from bench.report.statistics import (
+    SMALLEST,
+    holm,
+    mcnemar,
+    mean_difference,
+    median_interval,
+    paired_difference,
+    sign_flip,
+    wilson,
+)
+
+Z = 1.959963984540054
+counts = st.integers(0, 60)
+quick = settings(max_examples=50, deadline=None, derandomize=True)
+
+
+@pytest.mark.parametrize(
+    ("n_correct", "n", "low", "high"),
+    [
+        # R. G. Newcombe, Statistics in Medicine 17 (1998) 857-872, Table I, method 3
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_equals_published_values(n_correct: int, n: int, low: float, high: float) -> None:
+    assert wilson(n_correct, n) == pytest.approx((low, high), abs=5e-5)
+
+
+@quick
+@given(counts, counts)
+def test_wilson_is_the_formula_and_exact_at_its_ends(n_correct: int, n_wrong: int) -> None:
+    n = n_correct + n_wrong
+    low, high = wilson(n_correct, n)
+    if n == 0:
+        assert (low, high) == (0.0, 1.0)
+        return
+    p = n_correct / n
+    centre = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
+    half = Z * sqrt(p * (1 - p) / n + Z * Z / (4 * n * n)) / (1 + Z * Z / n)
+    assert (low, high) == pytest.approx((centre - half, centre + half), rel=1e-10, abs=1e-12)
+    assert (low == 0.0) == (n_correct == 0)
+    assert (high == 1.0) == (n_wrong == 0)
+    wide = wilson(n_correct, n, confidence=0.99)
+    assert wide[0] <= low <= p <= high <= wide[1]
+
+
+@pytest.mark.parametrize(("n_correct", "n"), [(-1, 5), (6, 5), (1, 0)])
+def test_wilson_refuses_impossible_counts(n_correct: int, n: int) -> None:
+    with pytest.raises(ValueError, match="impossible"):
+        wilson(n_correct, n)
+
+
+@pytest.mark.parametrize(
+    ("table", "low", "high"),
+    [
+        # R. G. Newcombe, Statistics in Medicine 17 (1998) 2635-2650, method 10
+        ((36, 12, 2, 0), 0.0569, 0.3404),
+        ((54, 0, 0, 0), -0.0664, 0.0664),
+    ],
+)
+def test_paired_difference_equals_published_values(
+    table: tuple[int, int, int, int], low: float, high: float
+) -> None:
+    assert paired_difference(*table) == pytest.approx((low, high), abs=5e-5)
+
+
+def newcombe(a: int, b: int, c: int, d: int) -> tuple[float, float]:
+    """Method 10 as the paper writes it, for a table with 0 < both accuracies < 1."""
+    n = a + b + c + d
+    p1, p2 = (a + b) / n, (a + c) / n
+    (l1, u1), (l2, u2) = wilson(a + b, n), wilson(a + c, n)
+    q = float(a * d - b * c)
+    q = max(q - n / 2, 0.0) if q > 0 else q
+    phi = q / sqrt((a + b) * (c + d) * (a + c) * (b + d))
+    down = sqrt((p1 - l1) ** 2 - 2 * phi * (p1 - l1) * (u2 - p2) + (u2 - p2) ** 2)
+    up = sqrt((p2 - l2) ** 2 - 2 * phi * (p2 - l2) * (u1 - p1) + (u1 - p1) ** 2)
+    return p1 - p2 - down, p1 - p2 + up
+
+
+@quick
+@given(counts, counts, counts, counts)
+def test_paired_difference_is_newcombe_s_and_antisymmetric(a: int, b: int, c: int, d: int) -> None:
+    low, high = paired_difference(a, b, c, d)
+    assert paired_difference(a, c, b, d) == pytest.approx((-high, -low), abs=1e-12)
+    assert -1 <= low <= high <= 1
+    if n := a + b + c + d:
+        assert low - 1e-12 <= (b - c) / n <= high + 1e-12
+    if min(a + b, c + d, a + c, b + d) > 0:
+        assert (low, high) == pytest.approx(newcombe(a, b, c, d), abs=1e-10)
+
+
+def test_paired_difference_uses_the_pairing() -> None:
+    """The same two accuracies, once on equal outcomes and once on opposed ones."""
+    alike, opposed = paired_difference(50, 5, 0, 45), paired_difference(5, 50, 45, 0)
+    assert alike[1] - alike[0] < 0.3 * (opposed[1] - opposed[0])
+    assert paired_difference(0, 0, 0, 0) == (-1.0, 1.0)
+
+
+@quick
+@given(counts, counts, counts)
+def test_mean_difference_of_one_seed_is_bonett_and_price_s(b: int, c: int, same: int) -> None:
+    low, high = mean_difference(np.array([1.0] * b + [-1.0] * c + [0.0] * same))
+    n = b + c + same + 2
+    centre, p12, p21 = (b - c) / n, (b + 1) / n, (c + 1) / n
+    half = Z * sqrt((p12 + p21 - (p12 - p21) ** 2) / n)
+    expected = max(-1.0, centre - half), min(1.0, centre + half)
+    assert (low, high) == pytest.approx(expected, abs=1e-10)
+
+
+def test_mean_difference_has_a_width_where_nothing_differs_and_narrows_with_shares() -> None:
+    low, high = mean_difference(np.zeros(50))
+    assert -low == high > 0.03
+    assert mean_difference(np.zeros(0)) == (-1.0, 1.0)
+    signs = np.array([1] * 15 + [-1] * 2 + [0] * 83)
+    whole, shares = mean_difference(signs), mean_difference(signs / 2)
+    assert whole == pytest.approx(paired_difference(40, 15, 2, 43), abs=0.01)
+    assert shares[1] - shares[0] < whole[1] - whole[0]
+
+
+def test_the_interval_of_a_median_keeps_its_level() -> None:
+    assert median_interval([3, 1, 2, 5, 4]) == (0.0, math.inf)  # 2 / 32 is more than 5%
+    assert median_interval([3, 1, 2, 5, 4, 6]) == (1, 6)
+    assert median_interval(range(1, 10)) == (2, 8)  # 2 * 10 / 512
+    assert median_interval(range(1, 101)) == (40, 61)  # the table of the sign test: 39 of 100
+    generator = np.random.default_rng(0)
+    missed = 0
+    for _ in range(400):
+        low, high = median_interval(generator.exponential(size=25).tolist())
+        missed += not low <= math.log(2) <= high
+    assert missed / 400 < 0.08
+
+
+@quick
+@given(st.integers(1, 300))
+def test_the_interval_of_a_median_leaves_binomial_tails(n: int) -> None:
+    low, high = median_interval(range(1, n + 1))
+    k = 0 if math.isinf(high) else int(low)
+    assert k == 0 or high == n + 1 - k
+    assert k == 0 or 2 * stats.binom.cdf(k - 1, n, 0.5) <= 0.05 * (1 + 1e-9)
+    assert 2 * stats.binom.cdf(k, n, 0.5) > 0.05 * (1 - 1e-9)
+
+
+@quick
+@given(counts, counts)
+def test_mcnemar_is_the_binomial_test(first_only: int, second_only: int) -> None:
+    n = first_only + second_only
+    expected = stats.binomtest(first_only, n).pvalue if n else 1.0
+    assert mcnemar(first_only, second_only) == pytest.approx(expected, rel=1e-10)
+
+
+def test_mcnemar_of_many_images() -> None:
+    exact = Fraction(2 * sum(comb(2_000, k) for k in range(951)), 2**2_000)
+    assert mcnemar(950, 1_050) == pytest.approx(float(exact), rel=1e-10)
+    started = time.process_time()
+    assert mcnemar(5_200, 4_800) == pytest.approx(6.5935e-5, rel=1e-4)
+    assert time.process_time() - started < 1
+    assert mcnemar(0, 5_000) == SMALLEST
+    assert mcnemar(0, 0) == mcnemar(3, 3) == 1.0  # not the 1.3125 of twice the tail
+    with pytest.raises(ValueError, match="-1 and 2 discordant"):
+        mcnemar(-1, 2)
+
+
+def enumerated(differences: Sequence[int]) -> float:
+    """Return the share of all signings whose sum is at least as far from 0."""
+    seen = abs(sum(differences))
+    sums = [
+        abs(sum(sign * d for sign, d in zip(signs, differences, strict=True)))
+        for signs in product((-1, 1), repeat=len(differences))
+    ]
+    return sum(s >= seen for s in sums) / len(sums)
+
+
+@quick
+@given(st.lists(st.integers(-9, 9), max_size=9))
+def test_sign_flip_counts_every_signing(differences: list[int]) -> None:
+    p = enumerated(differences)
+    for factor in (1, -1, 6):  # of either sign, and with a common divisor
+        assert sign_flip([factor * d for d in differences]) == pytest.approx(p, rel=1e-12)
+
+
+@quick
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 9))
+def test_sign_flip_of_one_seed_is_mcnemar(first: int, second: int, same: int) -> None:
+    differences = np.array([1] * first + [-1] * second + [0] * same)
+    assert sign_flip(differences) == mcnemar(first, second)
+
+
+def test_a_small_p_value_of_many_images_is_exact_and_quick() -> None:
+    """Against whole numbers of any size, at a tail that the normal limit misses."""
+    n_small, n_large = 3_000, 1_500
+    differences = np.array(
+        [1] * 2_000 + [-1] * (n_small - 2_000) + [3] * 950 + [-3] * (n_large - 950)
+    )
+    total, seen = n_small + 3 * n_large, int(differences.sum())
+    # pluses: a of the small and b of the large; sums at least as far from 0 on one side
+    tails = [1]
+    for b in range(n_small):
+        tails.append(tails[-1] * (n_small - b) // (b + 1))
+    at_least = [0] * (n_small + 2)
+    for a in range(n_small, -1, -1):
+        at_least[a] = at_least[a + 1] + tails[a]
+    needed = (total + seen) // 2
+    ways = sum(
+        comb(n_large, b) * at_least[min(max(needed - 3 * b, 0), n_small + 1)]
+        for b in range(n_large + 1)
+    )
+    exact = float(Fraction(2 * ways, 2 ** (n_small + n_large)))
+    assert 1e-80 < exact < 1e-30
+    started = time.process_time()
+    assert sign_flip(differences) == pytest.approx(exact, rel=1e-10)
+    assert sign_flip(np.array([3] * 4_000 + [1] * 4_000)) == SMALLEST
+    assert time.process_time() - started < 2
+
+
+def test_ten_thousand_images_of_five_seeds_are_quick() -> None:
+    g = np.random.default_rng(0)
+    hardness = g.beta(0.3, 0.3, 10_000)
+    differences = g.binomial(5, hardness) - g.binomial(5, hardness)
+    started = time.process_time()
+    p = sign_flip(differences)
+    assert time.process_time() - started < 5
+    z = abs(differences.sum()) / np.sqrt((differences**2).sum())
+    assert p == pytest.approx(erfc(z / sqrt(2)), abs=0.02)  # the normal limit
+    assert 0.01 < p < 0.99
+
+
+def test_holm_by_hand() -> None:
+    # 4 * 0.005, then 3 * 0.01, 2 * 0.03, 1 * 0.04 raised to the one before
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    # as if the two that are left out had the largest p-values: 4 * 0.01, then 3 * 0.02
+    assert holm([0.02, 0.01], left_out=2) == pytest.approx([0.06, 0.04])
+    assert holm([0.01, 0.01, 0.01]) == pytest.approx([0.03] * 3)  # equal ones: Bonferroni
+    assert holm([0.6, 0.5]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)  # multipletests collects garbage
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.lists(st.floats(0, 1), max_size=4))
+def test_holm_is_statsmodels_and_tests_left_out_never_help(
+    known: list[float], unknown: list[float]
+) -> None:
+    whole = multipletests([*known, *unknown], method="holm")[1]
+    part = holm(known, left_out=len(unknown))
+    assert all(p >= w - 1e-12 for p, w in zip(part, whole, strict=False))
+    assert holm([*known, *unknown]) == pytest.approx(list(whole), rel=1e-12)
