@@ -14,6 +14,8 @@ from click.testing import Result
 from bench.records import RunRecord, load_records
 from tests.commands import bench, refused
 
+pytestmark = pytest.mark.slow
+
 NETWORK = """
 import torch
 from torch import nn

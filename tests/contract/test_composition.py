@@ -26,6 +26,8 @@ from bench.training.optimiser import Optimiser
 from tests.harness import small_net
 from tests.trained import Stopped, stop_at
 
+pytestmark = pytest.mark.slow
+
 QUIET = Reporter(quiet=True)
 
 
