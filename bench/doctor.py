@@ -54,16 +54,19 @@ def diagnosis(
     device: torch.device, seconds: float, data_root: Path, suite: Suite | None, reporter: Reporter
 ) -> str:
     """Return the page; speeds are measured for about `seconds`, those of the suite first."""
-    estimator = Estimator(device, deadline=time.monotonic() + seconds)
-    expected = _suite(suite, data_root, estimator) if suite else []
     lacking = missing(data_root)
     sections = [
         ("This machine", aligned(hardware(device))),
         ("Software", aligned(software())),
         ("Missing", "\n".join(f"{what}\n  -> {fix}" for what, fix in lacking) or "nothing"),
-        (f"Training speed on {device}", _speeds(estimator, reporter)),
-        *expected,
     ]
+    specs = sorted((_spec(arch) for arch in list_archs()), key=lambda spec: _flops(spec.arch))
+    estimator = Estimator(
+        device, deadline=time.monotonic() + seconds
+    )  # what is above takes a while
+    expected = _suite(suite, data_root, estimator) if suite else []
+    sections.append((f"Training speed on {device}", _speeds(specs, estimator, reporter)))
+    sections += expected
     return "\n\n".join(f"{title}\n{_indented(text)}" for title, text in sections)
 
 
@@ -168,10 +171,9 @@ def _version(name: str) -> str:
         return ""
 
 
-def _speeds(estimator: Estimator, reporter: Reporter) -> str:
-    """Images per second of a training step, the cheapest networks first."""
+def _speeds(specs: Sequence[TrainSpec], estimator: Estimator, reporter: Reporter) -> str:
+    """Images per second of a training step, in the order of `specs`."""
     method = get_method(METHOD)
-    specs = sorted((_spec(arch) for arch in list_archs()), key=lambda spec: _flops(spec.arch))
     rows = [("network", "images", "images per second")]
     with reporter.task("measuring this machine", len(specs)) as task:
         for spec in specs:
