@@ -21,9 +21,8 @@ from bench.eps import REFERENCE_EPS, parse_eps
 from bench.errors import BenchError, ConfigError, ModelError, RecordError
 from bench.evaluation.inputs import explained
 from bench.evaluation.store import Images, Target, evaluate_missing
-from bench.external import ExternalModel, Named, load_external
+from bench.external import ExternalModel, Named, load_external, self_check
 from bench.external.identity import fingerprint, own_spec, write_fingerprint
-from bench.external.selfcheck import self_check
 from bench.folder import RunFolder
 from bench.machine import describe_machine
 from bench.plan_runs import Elsewhere, EvaluateOptions, plan_runs
@@ -185,14 +184,14 @@ def _looked_at(
     first = images.chunk(range(min(CHUNK, len(data.test))))
     try:
         external = load()
-        checked = self_check(external.network, *first, MIN_ROWS)
+        lines, n_classes = self_check(external.network, *first)
         found = fingerprint(external.network, first[0])
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise ModelError(
             f"the model and {MIN_ROWS} images do not fit into the memory of {images.device} "
             f"({explained(error)}); name another with --device"
         ) from error
-    for line in checked.lines():
+    for line in lines:
         reporter.say(line)
     for note in external.notes:
         reporter.say(f"  note: {note}")
@@ -203,7 +202,7 @@ def _looked_at(
             f"this one becomes {external.spec.run_id}"
         )
     write_fingerprint(results / external.spec.run_id, found)  # before the record of that name
-    return external, checked.num_classes
+    return external, n_classes
 
 
 def _attack(

@@ -12,7 +12,6 @@ from bench.commands.evaluate import evaluate, verify_adversarials
 from bench.commands.listing import list_command
 from bench.commands.report import compare, report
 from bench.commands.run import run
-from bench.commands.speed import speed
 from bench.commands.verify import verify
 from bench.errors import BenchError
 
@@ -25,8 +24,19 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 
+MOVED = {"speed": "python -m benchmarks.steps (attacks, memory, profile, scaling) in a checkout"}
+"""Commands of earlier versions -> what to type instead."""
+
+
 class BenchGroup(click.Group):
     """Commands whose BenchError is one line on stderr and exit code 2."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] in MOVED:
+            raise click.UsageError(f"'bench {args[0]}' is now {MOVED[args[0]]}")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -65,7 +75,6 @@ for command in (
     verify,
     verify_adversarials,
     doctor,
-    speed,
     list_command,
 ):
     main.add_command(command)

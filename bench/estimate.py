@@ -1,87 +1,228 @@
-"""How long a cell will take, from a few measured steps. An estimate, and mostly an upper bound."""
+"""How long training and attacks will take, from a few measured steps: mostly an upper bound.
+
+`bench run --dry-run` and `bench doctor` use it.
+"""
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
+from bench.archs import resolve
 from bench.attacks import PGDOn, get_attack
 from bench.attacks.blocks import MIN_ROWS, Blocked
 from bench.attacks.maximise import attack_mode
-from bench.data import Dataset
+from bench.data import Dataset, Split
 from bench.evaluation.store import Images
 from bench.folder import RunFolder
-from bench.plan import Cell
-from bench.spec import EvalSpec
-from bench.threat import Threat
+from bench.listing import aligned
+from bench.method import Method
+from bench.plan import Cell, Plan
+from bench.progress import Reporter, duration
+from bench.recipe import Recipe
+from bench.spec import EvalSpec, TrainSpec
+from bench.threat import REFERENCE_EPS, Threat
 from bench.training.engine import Trainer, initial_model
+from bench.training.passes import passes
 from bench.training.validation import ATTACK
 
 FIRST_TRY = 4
 """Images of the first measured step; a slow network is measured on no more."""
 SLOW_SECONDS = 1.0
+UNWRITTEN = Path("unwritten")
+"""Only a whole training writes to its folder."""
 
 
 @dataclass(frozen=True)
-class Speed:
-    """Seconds an image, on this machine, now."""
+class SecondsPerImage:
+    """Seconds per image on one device."""
 
     train_step: float
     gradient: float
     forward: float
 
-    def training(self, cell: Cell) -> float:
-        """The whole training with its validations."""
-        epochs = cell.spec.recipe.epochs
+    def training(self, spec: TrainSpec) -> float:
+        """Return the seconds of a whole training with its validations."""
+        epochs = spec.recipe.epochs
         gradients, forwards = get_attack(ATTACK).passes
         validation = gradients * self.gradient + (forwards + 1) * self.forward
-        return epochs * (cell.spec.n_train * self.train_step + cell.spec.n_val * validation)
+        return epochs * (spec.n_train * self.train_step + spec.n_val * validation)
 
-    def evaluation(self, spec: EvalSpec) -> float:
-        """One attack, if every image survives it."""
+    def attack(self, spec: EvalSpec) -> float:
+        """Return the seconds of an attack that no image falls to."""
         gradients, forwards = get_attack(spec.attack).passes
         return spec.n_examples * (gradients * self.gradient + (forwards + 2) * self.forward)
 
 
-def measure(cell: Cell, dataset: Dataset, folder: RunFolder, device: torch.device) -> Speed:
-    """A few steps of the method and of PGD; writes nothing."""
+@dataclass
+class Estimator:
+    """Measures each method on each network once; after the deadline, scales what it has."""
+
+    device: torch.device
+    dataset: Dataset | None = None
+    """Images to measure on; made ones if None, as many as a batch."""
+    deadline: float = math.inf
+    """Of `time.monotonic`."""
+    _measured: dict[tuple[object, ...], tuple[Method, SecondsPerImage]] = field(
+        default_factory=dict
+    )
+
+    def per_image(self, spec: TrainSpec, method: Method) -> SecondsPerImage | None:
+        """Return the measured seconds, or scaled from another method's by the passes of a step.
+
+        None where the time is up and nothing was measured on this network.
+        """
+        network = (spec.arch, spec.image_size, spec.in_channels, spec.precision)
+        key = (*network, spec.method)
+        if key in self._measured:
+            return self._measured[key][1]
+        if time.monotonic() < self.deadline:
+            dataset = self.dataset or made_dataset(spec.recipe.batch_size, spec)
+            found = _measure(spec, method, dataset, self.device)
+            self._measured[key] = method, found
+            return found
+        for (*other, _), (measured, seconds) in self._measured.items():
+            if tuple(other) == network:
+                share = _n_passes(method) / _n_passes(measured)
+                return SecondsPerImage(
+                    share * seconds.train_step, seconds.gradient, seconds.forward
+                )
+        return None
+
+
+def describe_plan(plan: Plan, results: Path, device: torch.device, reporter: Reporter) -> str:
+    """Return what `bench run --dry-run` prints: each run, what is on record, and the time left.
+
+    Measures each kind of unfinished run once, and writes nothing.
+    """
+    rows = [("cell", "training", "evaluations and checks", "time, about")]
+    estimator = Estimator(device, plan.dataset)
+    total = 0.0
+    with reporter.task("measuring", len(plan.cells)) as task:
+        for cell in plan.cells:
+            row, seconds = _row(cell, results, estimator)
+            rows.append(row)
+            total += seconds
+            task.advance()
+    return (
+        f"{plan.title}\n{aligned(rows)}\n"
+        f"In all about {duration(total)} on {device}; attacks are counted as if no image "
+        "broke; masking checks and other measures come on top."
+    )
+
+
+def made_spec(
+    method: str, arch: str, n: int, *, image_size: int = 32, precision: str = "fp32"
+) -> TrainSpec:
+    """Return the spec of a training on n made colour images of ten classes."""
+    return TrainSpec(
+        method=method,
+        params={},
+        arch=resolve(arch),
+        num_classes=10,
+        in_channels=3,
+        image_size=image_size,
+        dataset="made",
+        data_sha256="",
+        n_train=n,
+        n_val=1,
+        eps=REFERENCE_EPS,
+        seed=0,
+        precision=precision,
+        recipe=Recipe(epochs=100, batch_size=n, lr=0.01, pad=0, flip=False),
+        recipe_name="made",
+    )
+
+
+def made_dataset(n: int, spec: TrainSpec) -> Dataset:
+    """Return n random images and labels that fit `spec`, the same every time."""
+    draw = np.random.default_rng(0)
+    shape = (n, spec.image_size, spec.image_size, spec.in_channels)
+    split = Split(
+        draw.integers(0, 256, shape, dtype=np.uint8),
+        np.arange(n, dtype=np.int64) % spec.num_classes,
+    )
+    return Dataset(
+        name="made",
+        num_classes=spec.num_classes,
+        train=split,
+        val=split.take(np.arange(1)),
+        test=split,
+        scale=1 / 255,
+        pad=0,
+        flip=False,
+    )
+
+
+def _row(
+    cell: Cell, results: Path, estimator: Estimator
+) -> tuple[tuple[str, str, str, str], float]:
+    folder = RunFolder(results, cell.spec.run_id)
+    status = cell.status(folder)
+    n_all, n_missing = len(cell.evaluations) + len(cell.measures), status.n_missing
+    evaluations = f"{n_all - n_missing} of {n_all} done"
+    if status.failed:
+        return (folder.run_id, "failed before", evaluations, "-"), 0.0
+    training = "done" if status.trained else f"{cell.spec.recipe.epochs} epochs"
+    if status.finished:
+        return (folder.run_id, training, evaluations, "-"), 0.0
     assert cell.method is not None
-    trainer = Trainer(cell.spec, cell.method, dataset, folder, device)
+    seconds = estimator.per_image(cell.spec, cell.method)
+    assert seconds is not None
+    train = 0.0 if status.trained else seconds.training(cell.spec)
+    attack = sum(seconds.attack(spec) for spec in status.missing)
+    shown = f"{duration(train)} training, {duration(attack)} attacks"
+    return (folder.run_id, training, evaluations, shown), train + attack
+
+
+def _measure(
+    spec: TrainSpec, method: Method, dataset: Dataset, device: torch.device
+) -> SecondsPerImage:
+    trainer = Trainer(spec, method, dataset, RunFolder(UNWRITTEN, spec.run_id), device)
     n = min(FIRST_TRY, len(trainer.data))
     seconds = trainer.time_batch(n)
     if seconds < SLOW_SECONDS:  # the first step also warms up
-        n = min(cell.spec.recipe.batch_size, len(trainer.data))
+        n = min(spec.recipe.batch_size, len(trainer.data))
         seconds = min(trainer.time_batch(n) for _ in range(3))
-    network = initial_model(cell.spec).to(device).eval()
-    gradient, forward = _attack_seconds(network, dataset, device)
-    return Speed(seconds / n, gradient, forward)
+    gradient, forward = _attack_seconds(initial_model(spec).to(device).eval(), dataset, device)
+    return SecondsPerImage(seconds / n, gradient, forward)
 
 
 def _attack_seconds(
     network: nn.Module, dataset: Dataset, device: torch.device
 ) -> tuple[float, float]:
+    """Seconds per image of a gradient and of a forward pass on the network itself.
+
+    AutoAttack runs there; other attacks take a copy, which needs less time.
+    """
     n = min(MIN_ROWS, len(dataset.test))
     x, y = Images(dataset, device).chunk(range(n))
     blocked, steps = Blocked(network, MIN_ROWS), 2
-    # on the network, as AutoAttack: a copy takes less time
     attack = PGDOn(steps=steps, relative_step=0.2, search="network")
+
+    def seconds(work: object) -> float:
+        assert callable(work)
+        since = time.perf_counter()
+        float(work())  # waits for the device
+        return time.perf_counter() - since
 
     def forward() -> float:
         with attack_mode(blocked, "eval"), torch.no_grad():
-            return _timed(lambda: blocked(x).sum())
+            return seconds(lambda: blocked(x).sum())
 
     def gradient() -> float:
-        return _timed(lambda: attack(blocked, x, y, Threat()).sum())
+        return seconds(lambda: attack(blocked, x, y, Threat()).sum())
 
     rows = max(n, MIN_ROWS)
     return min(gradient(), gradient()) / steps / rows, min(forward(), forward()) / rows
 
 
-def _timed(work: object) -> float:
-    assert callable(work)
-    since = time.perf_counter()
-    float(work())  # waits for the device
-    return time.perf_counter() - since
+def _n_passes(method: Method) -> float:
+    count = passes(method)
+    return count.forward + count.backward

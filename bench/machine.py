@@ -1,18 +1,23 @@
-"""The device that was asked for, and what is worth knowing of the machine beside a figure."""
+"""The device, the process and the machine: what to run on, and what a record says of it.
+
+Importing this module does not import torch: reports use `machine_text`.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import platform
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = ("atbench", "torch", "torchvision", "pyautoattack", "numpy")
 CPUINFO = Path("/proc/cpuinfo")
@@ -29,7 +34,12 @@ MALLOC_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_T
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` takes a GPU where there is one; a named device must be there."""
+    """Return the named device; `auto` is a GPU if there is one.
+
+    Raises ConfigError if the device cannot be used.
+    """
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -45,17 +55,19 @@ def choose_device(name: str) -> torch.device:
 
 
 def tune_process() -> None:
-    """As many threads as the process may use cores, and freed memory is kept for the next step."""
+    """Use at most as many threads as cores, and keep freed memory for the next step."""
+    import torch
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     torch.set_num_threads(min(torch.get_num_threads(), cores or 1))
     _keep_freed_memory()
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc not return it to the system, which gives it back zeroed, page by page.
+    """Stop glibc from returning freed memory to the system, which zeroes it page by page.
 
-    The maps of a network are freed and asked for again at every pass. Does nothing where the C
-    library is another or the user has set it up.
+    Activations are freed and allocated again in every pass. Does nothing with another C library,
+    or if the user has set malloc up.
     """
     if any(name in os.environ for name in MALLOC_VARIABLES):
         return
@@ -66,7 +78,9 @@ def _keep_freed_memory() -> None:
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Versions, processor, threads, device name: provenance of a record."""
+    """Return versions, processor, threads and device name: provenance of a record."""
+    import torch
+
     return {
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
@@ -76,25 +90,37 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     }
 
 
+def machine_text(machine: Mapping[str, Any]) -> str:
+    """Return the machine of a record in words: `AMD EPYC, 2 threads`, or a GPU with its host."""
+    threads = machine["threads"]
+    processor = machine["processor"] or "unnamed processor"
+    host = f"{processor}, {threads} thread{'' if threads == 1 else 's'}"
+    return host if machine["device"] == "cpu" else f"{machine['device']} (host: {host})"
+
+
 def free_memory(device: torch.device) -> None:
-    """Give back what a piece of work that failed has left, for the next may need it."""
+    """Release cached GPU memory that failed work left behind."""
     if device.type == "cuda":
+        import torch
+
         with suppress(RuntimeError):  # of a device that is broken the next piece will tell
             torch.cuda.empty_cache()
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bf16 in hardware; False where that cannot be known.
+    """Return whether the device multiplies bf16 in hardware; False if unknown.
 
     Elsewhere torch emulates it, which is slower than fp32.
     """
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.get_device_capability(device) >= BF16_CAPABILITY
     return device.type == "cpu" and bool(bf16_flags())
 
 
 def bf16_flags(cpuinfo: Path = CPUINFO) -> tuple[str, ...]:
-    """Those of BF16_FLAGS that the processor has; none where there is no such file."""
+    """Return those of BF16_FLAGS that the processor has; none without the file."""
     with suppress(OSError):
         for line in cpuinfo.read_text().splitlines():
             if line.startswith("flags"):

@@ -1,4 +1,4 @@
-"""One training step of a method, as its authors' code spends it: what `bench speed` is set beside.
+"""One training step of a method, as its authors' code spends it: what ours is measured against.
 
 fp32, NCHW, the network as it is, one pass after the other; torch and nothing of this project. Each
 function does one whole update with the optimiser that it is given and returns the loss. It computes

@@ -30,13 +30,16 @@ from bench.records import load_records
 from bench.registry import broken_methods, get_method, list_methods, method_class, parameters
 from bench.report.precision import paired_precisions, precision_page
 from bench.report.table3 import brief
-from bench.speed.page import speed_page
-from bench.speed.profile_figure import profile_section
-from bench.speed.profiling import Profiles
-from bench.speed.scaling import Scaling
-from bench.speed.scaling_page import scaling_page
 from bench.threat import REFERENCE_EPS, Threat
 from bench.training.passes import passes
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is not installed
+from benchmarks.pages import (
+    fused_section,
+    profile_section,
+    scaling_page,
+    speed_page,
+)
 
 ROOT = Path(__file__).parent.parent
 DIGITS = "results/digits"
@@ -247,29 +250,20 @@ def generated(root: Path) -> dict[Path, str]:
             rows, f"`auto` is {choice}, since {why}"
         )
         files[root / "bench" / "precision.json"] = evidence_file(rows)
-    measured = [json.loads(path.read_text()) for path in sorted((root / SPEED).glob("*.json"))]
-    speeds = [row for rows in measured if isinstance(rows, list) for row in rows]
+    found = {p.stem: json.loads(p.read_text()) for p in sorted((root / SPEED).glob("*.json"))}
+    speeds = [row for rows in found.values() if isinstance(rows, list) for row in rows]
     if speeds:
-        files[root / "docs" / "speed.md"] = speed_page(speeds, profile_of(root))
-    scaling = root / SPEED / "scaling.json"
-    if scaling.exists():
+        profile = profile_section(found["profile"], f"../{SPEED}/profile.png")
+        files[root / "docs" / "speed.md"] = speed_page(
+            speeds, profile, fused_section(found["fused"])
+        )
         files[root / "docs" / "scaling.md"] = scaling_page(
-            Scaling.from_json(scaling.read_text()),
-            f"bench speed --scaling {SPEED}",
-            f"../{SPEED}/scaling.png",
+            found["scaling"], f"../{SPEED}/scaling.png"
         )
     readme = root / "README.md"
     if readme.exists():
         files[readme] = with_digits_table(readme.read_text(), root / DIGITS)
     return files
-
-
-def profile_of(root: Path) -> str:
-    """Return the section of docs/speed.md on where the time goes; empty without a profile."""
-    record = root / SPEED / "profile.json"
-    if not record.exists():
-        return ""
-    return profile_section(Profiles.from_json(record.read_text()), f"../{SPEED}/profile.png")
 
 
 def main(arguments: Sequence[str], root: Path = ROOT) -> int:

@@ -30,6 +30,8 @@ from bench.threat import Threat
 from bench.trained import load_network
 from tests.commands import bench, done, files, linear_model, refused
 
+pytestmark = pytest.mark.slow
+
 EPS = 0.1
 N = 280
 ATTACK = ["--attacks", f"pgd-20@{EPS}", "--test-size", str(N), "--quiet"]

@@ -13,6 +13,8 @@ from bench.evaluation.checks import CHECKS
 from bench.records import RunRecord, load_records
 from tests.commands import done, files, linear_model
 
+pytestmark = pytest.mark.slow
+
 QUICK = ("C2", "C9", "C12", "C13")
 """Two of them need the undefended network."""
 ASKED = ["--checks", "--check-size", "20", "--attacks", "clean", "--test-size", "20", "--quiet"]

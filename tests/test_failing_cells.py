@@ -16,6 +16,8 @@ from bench.registry import method_class
 from bench.training.engine import Trainer
 from tests.commands import bench
 
+pytestmark = pytest.mark.slow
+
 MINE = """
 from dataclasses import dataclass
 from bench.api import Batch, Method, TrainState, losses, register

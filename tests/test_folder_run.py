@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 from torch import Tensor
 
 from bench.archs.weights import read_weights
-from bench.cli import main
 from bench.data import stream
 from bench.data.stream import centre, crop
 from bench.folder import RunFolder
@@ -27,11 +26,8 @@ from bench.study import AskedAttack
 from bench.suite import load_suite
 from bench.training import engine
 from bench.training.engine import Trainer, initial_model
+from tests.commands import bench
 from tests.pictures import make_folder, make_imagenet
-
-
-def bench(*arguments: str) -> Result:
-    return CliRunner().invoke(main, list(arguments))
 
 
 @pytest.fixture
@@ -296,14 +292,11 @@ def test_restricted_imagenet_from_the_files_to_the_record(tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_the_suite_of_the_appendix_runs_on_a_small_folder(tmp_path: Path) -> None:
     root = make_imagenet(tmp_path / "imagenet", 1, 1)
-    result = CliRunner().invoke(
-        main,
-        [
-            *("run", "--suite", "restricted-imagenet", "--size", "tiny", "--results"),
-            *(str(tmp_path / "r"), "--data-root", str(root), "--quiet", "--device", "cpu"),
-            *("--methods", "madry", "--epochs", "1", "--train-size", "20", "--test-size", "4"),
-            *("--param", "madry.steps=2", "--attacks", "clean,fgsm,transfer"),
-        ],
+    result = bench(
+        *("run", "--suite", "restricted-imagenet", "--size", "tiny", "--results"),
+        *(str(tmp_path / "r"), "--data-root", str(root), "--quiet", "--device", "cpu"),
+        *("--methods", "madry", "--epochs", "1", "--train-size", "20", "--test-size", "4"),
+        *("--param", "madry.steps=2", "--attacks", "clean,fgsm,transfer"),
     )
     assert result.exit_code == 0, result.output
     madry, natural = load_records(tmp_path / "r")

@@ -1,4 +1,4 @@
-"""The plain loops that `bench speed` measures against do what the methods do."""
+"""The plain loops that `benchmarks.steps` measures against do what the methods do."""
 
 from __future__ import annotations
 

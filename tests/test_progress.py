@@ -34,26 +34,20 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_bar_shows_the_title_and_the_detail_letter_for_letter(
+def test_titles_details_and_lines_are_shown_letter_for_letter(
     terminal: Terminal, name: str
 ) -> None:
     with Reporter() as reporter, reporter.task(f"train {name}", 3) as task:
         assert reporter.bars is not None
         task.advance(1, detail=f"loss of {name}")
         reporter.bars.refresh()
-    assert f"train {name}" in terminal.getvalue()
-    assert f"loss of {name}" in terminal.getvalue()
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_line_beside_the_bars_is_shown_letter_for_letter(terminal: Terminal, name: str) -> None:
-    with Reporter() as reporter:
         reporter.say(f"warning: {name} is odd")
-    assert f"warning: {name} is odd" in terminal.getvalue()
+    for text in (f"train {name}", f"loss of {name}", f"warning: {name} is odd"):
+        assert text in terminal.getvalue()
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_without_a_terminal_too(capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_lines_without_a_terminal_are_too(capsys: pytest.CaptureFixture[str], name: str) -> None:
     with Reporter() as reporter:
         reporter.say(f"warning: {name} is odd")
     assert capsys.readouterr().err == f"warning: {name} is odd\n"

@@ -10,6 +10,8 @@ from bench.evaluation import evaluate
 from bench.registry import list_methods
 from tests.trained import trained
 
+pytestmark = pytest.mark.slow
+
 WITHOUT_ADVERSARY = ("natural", "natural-ls")
 AHEAD = 10
 """Images of the 200 by which an adversary must help: five standard deviations at 2%."""

@@ -22,6 +22,8 @@ from tests.masked import Hot, Noisy, Planted, Quantised, Shattered
 from tests.short import ShortAutoAttack
 from tests.trained import trained
 
+pytestmark = pytest.mark.slow
+
 BUDGET = CheckBudget(steps=120, samples=200, restarts=8)
 N_HONEST = 200
 N_MASKED = 30

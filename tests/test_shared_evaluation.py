@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyautoattack
 import pytest
@@ -34,6 +35,8 @@ from bench.trained import load_network
 from tests import commands
 from tests.commands import done, linear_model
 from tests.short import ShortAutoAttack
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 TIMEOUT = 240
@@ -258,23 +261,9 @@ class Digits:
         images = Images(load_dataset("digits"), torch.device("cpu"))
         self.x, self.y = images.chunk(self.index)
 
-    def attack(
-        self,
-        name: str = "autoattack",
-        *,
-        eps: float = EPS,
-        batch_size: int = 256,
-        surrogate: tuple[nn.Module, ...] = (),
-        unfinished: PartialOutcome | None = None,
-        on_part: Callable[[PartialOutcome], None] | None = None,
-    ) -> Outcome:
-        return attack_chunk(
-            *(self.model, self.x, self.y, torch.tensor(self.index), Threat(eps=eps), name),
-            batch_size=batch_size,
-            surrogate=surrogate,
-            unfinished=unfinished,
-            on_part=on_part,
-        )
+    def attack(self, name: str = "autoattack", eps: float = EPS, **options: Any) -> Outcome:
+        index = torch.tensor(self.index)
+        return attack_chunk(self.model, self.x, self.y, index, Threat(eps=eps), name, **options)
 
 
 @pytest.mark.usefixtures("_short")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from bench.archs import build
-from bench.speed.setting import settings
-from bench.speed.steps import step_of
+from benchmarks.workloads import engine_step, made_spec
 
 CPU = torch.device("cpu")
 BATCH, SIZE = 1, 8
@@ -50,15 +49,15 @@ class _Kept:
 
 def kept(method: str, batch_size: int) -> int:
     """The most that graphs keep in one step."""
-    given: dict[str, Any] = {"rounds": 1, "batch_size": batch_size, "image_size": SIZE}
-    (setting,) = settings(("wrn-34-10",), ("bf16",), CPU, memory=False, peak=False, **given)
-    step, saved = step_of(method, setting, plain=False), Saved()
+    spec = made_spec(method, "wrn-34-10", "bf16", batch_size, SIZE)
+    step, saved = engine_step(spec, CPU), Saved()
     with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda held: held.tensor):
         step()
     assert saved.now == 0
     return saved.most
 
 
+@pytest.mark.slow
 def test_wrn_34_10_in_bf16_takes_128_images_in_16_gib() -> None:
     """Under TRADES, whose update keeps two whole passes."""
     few, more = (kept("trades", n * BATCH) for n in (1, 2))

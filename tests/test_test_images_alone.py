@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
-from bench.cli import main
 from bench.data import load_dataset
 from bench.errors import ConfigError, DataError
 from bench.records import RunRecord, load_records
+from tests.commands import bench
 
 CLASSES, SIDE = 6, 8
 MODEL = f"""
@@ -61,10 +61,6 @@ def save_folder(root: Path, parts: tuple[str, ...], names: str = "abcdef", side:
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).resize((side, side)).save(folder / f"{number}.png")
     return f"folder:{root}@{SIDE}"
-
-
-def bench(*arguments: str) -> Result:
-    return CliRunner().invoke(main, list(arguments))
 
 
 def evaluate(folder: Path, data: str, *more: str) -> Result:

@@ -15,6 +15,8 @@ from bench.records import RunRecord, load_records
 from bench.training.engine import Trainer
 from tests.commands import bench, done, files, linear_model, refused
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--train-size", "60", "--test-size", "40", "--epochs", "1"]
 
 

@@ -27,11 +27,9 @@ from bench.recipe import Recipe
 from bench.seeding import generator_for, seed_for
 from bench.threat import Threat
 from bench.training.schedule import learning_rate
-from bench.verify import verify
-from bench.verify.network import NETWORKS, load_network, make_networks, network_file
-from bench.verify.pins import here, pin_file, read_pin
-from bench.verify.survivors import AttackOutcome
-from bench.verify.trace import MethodTrace
+from bench.verify import here, pin_file, read_pin, verify
+from bench.verify.baselines import AttackBaseline, TrainingBaseline
+from bench.verify.networks import NETWORKS, load_network, make_networks, network_file
 from methods.cat import CatCE, CatMix
 from methods.madry import Madry
 from methods.trades import Trades
@@ -298,7 +296,7 @@ def test_another_network_is_named(folder: Path) -> None:
 def test_the_networks_are_half_robust_and_differ() -> None:
     """So that survivors say something; two equal networks would make no transfer."""
     survivors = read_pin(pin_file(COMMITTED, "attack", "pgd-20")).fact
-    assert isinstance(survivors, AttackOutcome)
+    assert isinstance(survivors, AttackBaseline)
     assert 8 <= survivors.survivors.count("1") <= 24
     first, second = (load_network(COMMITTED, name) for name in NETWORKS)
     assert not torch.equal(first.last.weight, second.last.weight)
@@ -307,7 +305,7 @@ def test_the_networks_are_half_robust_and_differ() -> None:
 def test_networks_are_made_where_they_are_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.verify.network.EPOCHS", 1)
+    monkeypatch.setattr("bench.verify.networks.EPOCHS", 1)
     assert make_networks(tmp_path) == ["model", "surrogate"]
     kept = network_file(tmp_path, "surrogate").read_bytes()
     network_file(tmp_path, "model").unlink()
@@ -315,8 +313,8 @@ def test_networks_are_made_where_they_are_missing(
     assert network_file(tmp_path, "surrogate").read_bytes() == kept
 
 
-def traced(losses: tuple[float, ...], weights: float = 2.0) -> MethodTrace:
-    return MethodTrace(asked={"beta": 6.0}, losses=losses, weights=weights)
+def traced(losses: tuple[float, ...], weights: float = 2.0) -> TrainingBaseline:
+    return TrainingBaseline(asked={"beta": 6.0}, losses=losses, weights=weights)
 
 
 def test_a_trace_is_compared_to_nine_digits_on_every_machine() -> None:
@@ -346,8 +344,8 @@ def test_a_trace_is_compared_to_nine_digits_on_every_machine() -> None:
 def test_images_may_differ_for_autoattack_on_another_machine_alone(
     precision: str, elsewhere: bool, n_changed: int, moved: bool
 ) -> None:
-    def found(survivors: str) -> AttackOutcome:
-        return AttackOutcome(
+    def found(survivors: str) -> AttackBaseline:
+        return AttackBaseline(
             asked={"precision": precision}, survivors=survivors, margins=(-1.0,) * 4
         )
 

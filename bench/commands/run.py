@@ -117,7 +117,7 @@ def run(
     """
     suite, studies = _studies(options)  # report a mistake in the options before loading torch
     from bench.against import verdicts, with_baselines
-    from bench.dryrun import describe_plan
+    from bench.estimate import describe_plan
     from bench.manifest import add_to_manifests
     from bench.plan import make_plans, suite_manifests
     from bench.runner import Runner

@@ -1,5 +1,5 @@
-"""Models that were not trained here: what `bench evaluate --model` can name."""
+"""External models: what `bench evaluate --model` can name."""
 
-from bench.external.model import ExternalModel, Named, load_external
+from bench.external.model import ExternalModel, Named, load_external, self_check
 
-__all__ = ["ExternalModel", "Named", "load_external"]
+__all__ = ["ExternalModel", "Named", "load_external", "self_check"]

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench.archs.fitting import load_state
 from bench.archs.weights import open_weights, state_sha256
+from bench.attacks.blocks import MIN_ROWS, Blocked
 from bench.data import Dataset
 from bench.errors import CheckpointError, ConfigError
 from bench.evaluation.inputs import wrapped_model
+from bench.evaluation.model_checks import expects_normalised, inspect_model
+from bench.evaluation.prediction import evaluating, is_right
 from bench.external.file import FORM, from_file
 from bench.external.normalisation import (
     Normalised,
@@ -20,7 +23,7 @@ from bench.external.normalisation import (
     without_normalisation,
 )
 from bench.external.zoos import BuiltNetwork, from_robustbench, from_timm, from_torchvision
-from bench.spec import ModelSpec
+from bench.spec import CHUNK, ModelSpec
 
 ZOO_LOADERS = {
     "robustbench": from_robustbench,
@@ -90,6 +93,28 @@ def load_external(named: Named, dataset: Dataset, device: torch.device) -> Exter
     if given is not None or built.source_sha256 is None:
         network.train(False)  # not eval(): a model's own train() may do something else
     return ExternalModel(network.to(device), spec, (*notes, *changed))
+
+
+def self_check(model: nn.Module, x: Tensor, y: Tensor) -> tuple[list[str], int]:
+    """Check the model's output on the first images; return lines to print, and its class count.
+
+    x: (n, C, H, W) in [0, 1]; y: (n,). Raises ConfigError if the output cannot be logits of these
+    labels.
+    """
+    x, y = x[:CHUNK], y[:CHUNK]
+    notes = inspect_model(model, x, y, MIN_ROWS)
+    with evaluating(model), torch.no_grad():
+        logits = Blocked(model, MIN_ROWS)(x)
+    right = is_right(logits, y)
+    notes += expects_normalised(model, x, y, MIN_ROWS, right)
+    n_correct, n_classes = int(right.sum()), logits.shape[1]
+    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    head = (
+        f"self-check on the first {len(y)} test images: {n_correct} right without an attack "
+        f"({100 * n_correct / len(y):.1f}%), {n_classes} classes, {n_parameters:,} parameters"
+    )
+    warnings = [f"  warning: {text}" for text in notes] or ["  no warnings"]
+    return [head, *warnings], n_classes
 
 
 def _file_and_key(weights: Path) -> tuple[Path, str | None]:

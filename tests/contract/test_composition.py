@@ -26,6 +26,8 @@ from bench.training.optimiser import Optimiser
 from tests.harness import small_net
 from tests.trained import Stopped, stop_at
 
+pytestmark = pytest.mark.slow
+
 QUIET = Reporter(quiet=True)
 
 
@@ -53,6 +55,7 @@ def trainer(
     return Trainer(spec, cell.method, dataset, folder, cpu, compiles=compiles), folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list_methods())
 def test_resumed_in_the_middle_of_an_epoch_is_bit_equal(
     name: str, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -70,6 +73,7 @@ def test_resumed_in_the_middle_of_an_epoch_is_bit_equal(
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "then"), [(False, True), (True, False), (True, True)])
 def test_a_training_records_whether_it_ran_compiled(
     first: bool, then: bool, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -89,6 +93,7 @@ def test_what_attacks_no_copy_is_not_recorded_as_compiled(dataset: Dataset, tmp_
     assert "compiled" not in natural.run(QUIET)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list_methods())
 def test_bf16_trains_and_leaves_fp32_weights(name: str, dataset: Dataset, tmp_path: Path) -> None:
     bf16, folder = trainer(name, dataset, tmp_path, "bf16")
@@ -105,6 +110,7 @@ def compile_module(network: nn.Module) -> nn.Module:
 
 # the compiler looks at .grad of Free's image, which is a function of the perturbation
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list_methods())
 def test_a_compiled_network_gives_the_same_step(name: str) -> None:
     def stepped(compiled: bool) -> tuple[float, list[torch.Tensor]]:

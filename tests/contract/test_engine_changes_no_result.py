@@ -21,7 +21,7 @@ from bench.recipe import Recipe
 from bench.registry import get_method, list_methods
 from bench.threat import Threat
 from bench.training.optimiser import Optimiser
-from bench.verify.network import TracedNet
+from bench.verify.networks import TracedNet
 
 STEPS = 20
 N = 12

@@ -1,4 +1,4 @@
-"""Which hardware multiplies bf16: AMX or AVX-512 on a processor, Ampere and later on a GPU."""
+"""The machine in words, and which hardware multiplies bf16."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bench import machine
-from bench.machine import bf16_flags, has_fast_bf16
+from bench.machine import bf16_flags, has_fast_bf16, machine_text
 
 
 def test_flags_are_whole_words_of_the_flags_line(tmp_path: Path) -> None:
@@ -32,3 +32,18 @@ def test_a_gpu_has_it_from_ampere_on(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert has_fast_bf16(torch.device("cuda", 0)) is fast
+
+
+@pytest.mark.parametrize(
+    ("record", "text"),
+    [
+        ({"device": "cpu", "processor": "AMD EPYC", "threads": 2}, "AMD EPYC, 2 threads"),
+        ({"device": "cpu", "processor": "", "threads": 1}, "unnamed processor, 1 thread"),
+        (
+            {"device": "NVIDIA H200", "processor": "P", "threads": 16},
+            "NVIDIA H200 (host: P, 16 threads)",
+        ),
+    ],
+)
+def test_a_machine_in_words(record: dict[str, object], text: str) -> None:
+    assert machine_text(record) == text

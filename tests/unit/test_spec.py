@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from bench.errors import ConfigError
-from bench.recipe import Recipe, list_recipes, load_recipe
-from bench.spec import CHUNK, EvalSpec, ModelSpec, TrainSpec, digest
+from bench.recipe import Recipe, load_recipe
+from bench.spec import CHUNK, EvalSpec, ModelSpec, TrainSpec
 
 RECIPE = Recipe(epochs=2, batch_size=8, lr=0.1, milestones=(0.5,), pad=4, flip=True)
 SPEC = TrainSpec(
@@ -68,16 +68,6 @@ def test_what_can_change_the_weights_changes_the_run_id(change: dict[str, Any]) 
     assert replace(SPEC, **change).run_id != SPEC.run_id
 
 
-def test_ids_from_before_a_value_was_added_stay() -> None:
-    """The four values that came later enter the id only where they say something."""
-    assert set(RECIPE.identity()) == {
-        *("epochs", "batch_size", "lr", "momentum", "nesterov", "weight_decay", "schedule"),
-        *("milestones", "drop", "warmup", "clip", "pad", "pad_mode", "flip"),
-    }
-    assert digest(RECIPE.identity(), 10) == "26b600e006"
-    assert replace(RECIPE, decay="weights").identity()["decay"] == "weights"
-
-
 def test_the_name_of_a_recipe_does_not_change_what_it_trains() -> None:
     same = replace(SPEC, recipe_name="paper")
     assert same.run_id == SPEC.run_id
@@ -120,19 +110,6 @@ def test_unknown_words_are_refused(field: str, value: str) -> None:
         replace(SPEC, precision="fp16")
 
 
-def test_a_model_is_known_by_its_weights_and_source() -> None:
-    spec = ModelSpec(
-        model="a/mine.py:make",
-        weights_sha256="1",
-        source_sha256="2",
-        num_classes=10,
-        dataset="digits",
-    )
-    assert spec.run_id.startswith("model-mine.py-make-")
-    assert replace(spec, weights_sha256="3").run_id != spec.run_id
-    assert ModelSpec(**spec.to_dict()) == spec
-
-
 def test_a_normalisation_in_front_is_part_of_a_models_identity_and_none_changes_no_id() -> None:
     spec = ModelSpec(
         model="zoo/mine.py:make",
@@ -144,17 +121,10 @@ def test_a_normalisation_in_front_is_part_of_a_models_identity_and_none_changes_
     assert spec.run_id == "model-mine.py-make-b765e1605f"  # as before there was a normalisation
     normalised = replace(spec, mean=(0.5,), std=(0.25,))
     ids = {spec.run_id, normalised.run_id, replace(normalised, std=(0.5,)).run_id}
-    assert len(ids) == 3
+    ids.add(replace(spec, weights_sha256="3").run_id)
+    assert len(ids) == 4
+    assert ModelSpec(**spec.to_dict()) == spec
     assert ModelSpec(**json.loads(json.dumps(normalised.to_dict()))).run_id == normalised.run_id
-
-
-@pytest.mark.parametrize("name", list_recipes())
-@pytest.mark.parametrize("arch", ["cnn", "vgg-16", "wrn-34-10"])
-def test_every_recipe_of_the_package_is_valid(name: str, arch: str) -> None:
-    method = "cat-ce" if name.startswith("cat-") else "madry"
-    recipe, params = load_recipe(name, arch=arch, dataset="cifar10", method=method)
-    assert recipe.epochs >= 1
-    assert isinstance(params, dict)
 
 
 def test_the_common_recipe_starts_vgg_lower() -> None:

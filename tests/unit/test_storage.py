@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import json
 import os
 import warnings
 import zipfile
@@ -234,9 +233,3 @@ def test_one_claim_at_a_time(folder: RunFolder) -> None:
 def test_an_empty_folder_has_no_records(tmp_path: Path) -> None:
     assert len(load_records(tmp_path / "nothing")) == 0
     assert load_records(tmp_path).to_frame().empty
-
-
-def test_spec_files_are_json_that_others_can_read(folder: RunFolder) -> None:
-    head = json.loads((folder.path / "spec.json").read_text())
-    assert head["run_id"] == SPEC.run_id
-    assert head["spec"]["recipe"]["epochs"] == 2

@@ -28,7 +28,6 @@ from bench.errors import RecordError
 from bench.losses import cross_entropy
 from bench.seeding import generator_for, seed_for
 from bench.threat import Threat
-from bench.verify.arithmetic import arithmetic
 
 THREAT = Threat(eps=0.2)
 NETWORKS = {"model": 0, "surrogate": 1}
@@ -38,6 +37,22 @@ BATCH = 64
 RATE = 0.01
 SHARPNESS = 5.0
 """Of softplus: its bend is a fifth of a unit wide."""
+
+
+@contextmanager
+def one_thread(dtype: torch.dtype) -> Iterator[None]:
+    """Use one thread, and `dtype` for all that is made or drawn without naming one.
+
+    Draws follow the dtype: float64 and float32 take different numbers from one seed.
+    """
+    threads, before = torch.get_num_threads(), torch.get_default_dtype()
+    torch.set_num_threads(1)
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+        torch.set_num_threads(threads)
 
 
 class TracedNet(Arch):
@@ -122,7 +137,7 @@ def make_networks(folder: Path) -> list[str]:
     """Train the networks whose files are missing, in seconds; their names."""
     missing = [name for name in NETWORKS if not network_file(folder, name).exists()]
     for name in missing:
-        with arithmetic(torch.float32):
+        with one_thread(torch.float32):
             save_weights(_trained(NETWORKS[name]), network_file(folder, name))
     return missing
 

@@ -1,0 +1,289 @@
+"""What `bench doctor` prints: the machine, its software, what is missing, and its speed."""
+
+from __future__ import annotations
+
+import platform
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from torch.utils import collect_env
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.archs import build, list_archs
+from bench.data import Dataset, Source, cut, load_dataset
+from bench.data.files import FileSplit
+from bench.data.folder import IMAGE_SIZE, RANGES
+from bench.estimate import Estimator, made_spec
+from bench.listing import aligned
+from bench.machine import bf16_flags, describe_machine, has_fast_bf16
+from bench.method import Method
+from bench.plan import Cell, make_plan
+from bench.precision import automatic, evidence
+from bench.progress import Reporter, duration
+from bench.registry import get_method
+from bench.spec import TrainSpec
+from bench.suite import Suite
+
+GIB = 2**30
+PACKAGE = "atbench"
+TOGETHER = "pip install --force-reinstall torch torchvision"
+NVIDIA = Path("/proc/driver/nvidia/version")
+"""Exists where NVIDIA's driver is loaded."""
+CIFAR_10 = "cifar-10-batches-py"
+METHOD = "madry"
+"""Whose training speed is shown."""
+N_SYNSETS = sum(last - first + 1 for first, last in RANGES.values())
+SIZES = {
+    "cifar10": (50_000, 10_000, 10, 32),
+    "cifar100": (50_000, 10_000, 100, 32),
+    # ImageNet has 1,300 training images of most synsets, and never more
+    "restricted-imagenet": (1300 * N_SYNSETS, 50 * N_SYNSETS, len(RANGES), IMAGE_SIZE),
+}
+"""Training and test images, classes and pixels a side of the data that may have to be fetched."""
+
+
+def diagnosis(
+    device: torch.device, seconds: float, data_root: Path, suite: Suite | None, reporter: Reporter
+) -> str:
+    """Return the page; speeds are measured for about `seconds`, those of the suite first."""
+    lacking = missing(data_root)
+    sections = [
+        ("This machine", aligned(hardware(device))),
+        ("Software", aligned(software())),
+        ("Missing", "\n".join(f"{what}\n  -> {fix}" for what, fix in lacking) or "nothing"),
+    ]
+    specs = sorted((_spec(arch) for arch in list_archs()), key=lambda spec: _flops(spec.arch))
+    estimator = Estimator(
+        device, deadline=time.monotonic() + seconds
+    )  # what is above takes a while
+    expected = _suite(suite, data_root, estimator) if suite else []
+    sections.append((f"Training speed on {device}", _speeds(specs, estimator, reporter)))
+    sections += expected
+    return "\n\n".join(f"{title}\n{_indented(text)}" for title, text in sections)
+
+
+def hardware(device: torch.device) -> list[tuple[str, str]]:
+    """Return (what, value) of processor, memory and GPUs."""
+    memory = psutil.virtual_memory()
+    usable = len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else 0
+    cores = f"{usable or psutil.cpu_count()} of {psutil.cpu_count()} for this process"
+    rows = [
+        ("system", f"{platform.system()} {platform.machine()}"),
+        ("processor", str(describe_machine(device)["processor"]) or "unknown"),
+        ("cores", f"{cores}; torch uses {torch.get_num_threads()} threads"),
+        ("memory", f"{memory.total / GIB:.1f} GiB, {memory.available / GIB:.1f} GiB available"),
+        ("bf16, processor", ", ".join(bf16_flags()) or "not in hardware"),
+    ]
+    for i in range(torch.cuda.device_count()):
+        found = torch.cuda.get_device_properties(i)
+        bf16 = "bf16" if has_fast_bf16(torch.device("cuda", i)) else "no bf16"
+        text = f"{found.name}, {found.total_memory / GIB:.1f} GiB, {bf16} in hardware"
+        rows.append((f"GPU {i}", text))
+    return rows if torch.cuda.is_available() else [*rows, ("GPU", "none that torch can use")]
+
+
+def software() -> list[tuple[str, str]]:
+    """Return (package, version and build)."""
+    found = collect_env.get_nvidia_driver_version  # None without nvidia-smi
+    driver = found(collect_env.run) if NVIDIA.exists() else None  # type: ignore[no-untyped-call]
+    kind = f"CUDA {torch.version.cuda} build" if torch.version.cuda else "CPU build"
+    return [
+        ("Python", platform.python_version()),
+        (PACKAGE, _version(PACKAGE) or "not installed"),
+        ("torch", f"{torch.__version__}, {kind}"),
+        ("torchvision", _torchvision()[0]),
+        *([("NVIDIA driver", str(driver))] if driver else []),
+    ]
+
+
+def missing(data_root: Path) -> list[tuple[str, str]]:
+    """Return (what is missing or wrong, what to do about it)."""
+    found = [(what, f"run: {TOGETHER}") for what in _torchvision()[1:]]
+    found += [*_gpu_build(), *_extras()]
+    if not (data_root.expanduser() / CIFAR_10).is_dir():
+        fix = "bench run downloads it; or name its folder by --data-root, or use --dataset npz:PATH"
+        found.append((f"CIFAR-10: no folder {data_root / CIFAR_10}", fix))
+    return found
+
+
+def _torchvision() -> tuple[str, ...]:
+    """Its version and build, then what is wrong with it."""
+    try:
+        import torchvision
+        from torchvision.ops import nms
+
+        nms(torch.zeros(1, 4), torch.zeros(1), 0.5)  # its compiled part is loaded at the first call
+    except (ImportError, RuntimeError, OSError, AttributeError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())
+        return _version("torchvision") or "not installed", f"torchvision does not work: {reason}"
+    ours, theirs = (
+        text.partition("+")[2] or "an unnamed platform"  # `cu130` of `2.14.1+cu130`
+        for text in (torch.__version__, torchvision.__version__)
+    )
+    if ours == theirs:
+        return (f"{torchvision.__version__}: matches torch",)
+    return torchvision.__version__, f"torch is built for {ours} and torchvision for {theirs}"
+
+
+def _gpu_build() -> list[tuple[str, str]]:
+    if torch.cuda.is_available():
+        return []
+    if torch.version.cuda is None:
+        what = "an NVIDIA driver is loaded and torch is a CPU build"
+        fix = "install the CUDA build of torch and torchvision"
+        return [(what, fix)] if NVIDIA.exists() else []
+    if NVIDIA.exists():
+        what = f"torch is a CUDA {torch.version.cuda} build and cannot use the GPU"
+        return [(what, "compare that version with what nvidia-smi shows; update the driver")]
+    return [("torch is a CUDA build and there is no GPU", "ignore this if no GPU is expected")]
+
+
+def _extras() -> list[tuple[str, str]]:
+    """Optional parts of this package whose requirements are not all installed."""
+    try:
+        lines = requires(PACKAGE) or []
+    except PackageNotFoundError:
+        return []
+    lacking: dict[str, list[str]] = {}
+    for line in lines:
+        extra = re.search(r"""extra\s*==\s*['"]([^'"]+)['"]""", line)
+        name = re.match(r"[A-Za-z0-9._-]+", line)
+        if extra and name and not _version(name[0]):
+            lacking.setdefault(extra[1], []).append(name[0])
+    return [
+        (f"extra '{extra}': {', '.join(names)}", f"run: pip install '{PACKAGE}[{extra}]'")
+        for extra, names in lacking.items()
+    ]
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def _speeds(specs: Sequence[TrainSpec], estimator: Estimator, reporter: Reporter) -> str:
+    """Images per second of a training step, in the order of `specs`."""
+    method = get_method(METHOD)
+    rows = [("network", "images", "images per second")]
+    with reporter.task("measuring this machine", len(specs)) as task:
+        for spec in specs:
+            task.advance(0, detail=spec.arch)
+            found = estimator.per_image(spec, method)
+            speed = f"{1 / found.train_step:.3g}" if found else "-"
+            rows.append((spec.arch, f"{spec.image_size}x{spec.image_size}", speed))
+            task.advance()
+    return (
+        f"{aligned(rows)}\nTraining steps of {method.title} in fp32, measured now.\n"
+        "-: no time was left (--seconds)."
+    )
+
+
+def _spec(arch: str) -> TrainSpec:
+    size = IMAGE_SIZE if arch == "resnet-50" else 32
+    return made_spec(METHOD, arch, 128, image_size=size)
+
+
+@cache
+def _flops(arch: str) -> int:
+    """Of a forward pass of one image; nothing is computed."""
+    size = _spec(arch).image_size
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        build(arch, image_size=size).eval()(torch.empty(1, 3, size, size))
+    return int(counter.get_total_flops())
+
+
+def _suite(suite: Suite, data_root: Path, estimator: Estimator) -> list[tuple[str, str]]:
+    precision, _ = automatic(has_fast_bf16(estimator.device), evidence())  # as `bench run` takes it
+    cells = cells_of(suite, str(data_root), precision)
+    n_attacks = sum(len(cell.evaluations) for cell in cells)
+    text = (
+        f"{len(cells)} trainings in {precision}, {n_attacks} attacks on their checkpoints\n"
+        f"{suite_time(cells, estimator)}\n"
+        "Attacks are counted as if no image broke; masking checks and measures come on top."
+    )
+    return [(f"Suite {suite.name}, size {suite.size}", text)]
+
+
+def suite_time(cells: Sequence[Cell], estimator: Estimator) -> str:
+    """Return about how long all of a suite takes here, from the beginning."""
+    training = attacks = 0.0
+    unknown: dict[str, None] = {}
+    for cell in cells:
+        found = estimator.per_image(cell.spec, _method(cell))
+        if found is None:
+            unknown[cell.spec.arch] = None
+            continue
+        training += found.training(cell.spec)
+        attacks += sum(found.attack(spec) for spec in cell.evaluations)
+    left_out = f"not measured: no time was left for {', '.join(unknown)} (--seconds)"
+    if not training:
+        return left_out
+    parts = f"{duration(training)} training, {duration(attacks)} attacks"
+    total = f"about {duration(training + attacks)} here ({parts})"
+    return f"{total}; {left_out}" if unknown else total
+
+
+def _method(cell: Cell) -> Method:
+    assert cell.method is not None
+    return cell.method
+
+
+def cells_of(suite: Suite, data_root: str | None, precision: str = "fp32") -> tuple[Cell, ...]:
+    """Return every training of a suite once, with its attacks; the data may be missing."""
+    cells: dict[str, Cell] = {}
+    for study in suite.studies:
+        dataset = stand_in(study.dataset, data_root, study.train_size, study.test_size)
+        for cell in make_plan(replace(study, precision=precision), dataset).cells:
+            run_id = cell.spec.run_id
+            cells[run_id] = cells[run_id].joined(cell) if run_id in cells else cell
+    return tuple(cells.values())
+
+
+@cache
+def stand_in(
+    name: str, data_root: str | None, train_size: int | None, test_size: int | None
+) -> Dataset:
+    """Return a dataset of the right sizes whose files nobody opens; load one of unknown sizes.
+
+    Raises ConfigError and DataError as `load_dataset` does.
+    """
+    base, _, side = name.partition("@")
+    if base not in SIZES:
+        return load_dataset(
+            name, data_root=data_root, train_size=train_size, test_size=test_size, download=False
+        )
+    n_train, n_test, n_classes, image_size = SIZES[base]
+
+    def images(n: int) -> FileSplit:
+        return FileSplit(
+            root=Path("nowhere"),
+            paths=("image",) * n,
+            sizes=np.ones(n, dtype=np.int64),
+            y=np.arange(n, dtype=np.int64) % n_classes,
+            image_size=int(side) if side else image_size,
+        )
+
+    source = Source(
+        name=name,
+        origin=f"dataset '{name}'",
+        train=images(n_train),
+        test=images(n_test),
+        scale=1 / 255,
+        pad=0,
+        flip=False,
+    )
+    return cut(source, train_size=train_size, test_size=test_size)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
