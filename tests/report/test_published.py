@@ -1,17 +1,16 @@
 from __future__ import annotations
 
 import pytest
-from bench.report.claims import CLAIMS
-from bench.report.claims.paper import RADIUS_PAIRS
-from bench.report.complexity_table import COMPLEXITY_CLAIM
 
-from bench.registry import method_class, parameters
-from bench.report.published import CAVEAT, TABLE_2_NOTES, TABLE_3, differences
+from bench.errors import ConfigError
+from bench.report.published import published
+
+CAT = published("cat")
 
 
 def test_the_values_are_the_paper_s_in_its_order() -> None:
     """Typed again from the paper's Table 3, in percent; None where it has a cross."""
-    assert [(name, *(v and 100 * v for v in row.values)) for name, row in TABLE_3.items()] == [
+    assert [(name, *(v and 100 * v for v in row.values)) for name, row in CAT.table3.items()] == [
         pytest.approx(row)
         for row in (
             ("natural", 95.93, 0, 0),
@@ -26,68 +25,49 @@ def test_the_values_are_the_paper_s_in_its_order() -> None:
             ("cat-mix", 89.61, 73.16, 71.67),
         )
     ]
-
-
-def test_values_are_fractions_and_robust_accuracy_is_below_clean() -> None:
-    for name, row in TABLE_3.items():
-        known = [value for value in row.values if value is not None]
-        assert all(0 < value < 1 for value in known) or name == "natural", name
-        assert row.clean == max(known), name
-    assert TABLE_3["natural"].values == (0.9593, 0.0, 0.0)
+    assert CAT.order == tuple(CAT.table3)
 
 
 def test_the_rows_with_defects_say_so() -> None:
-    assert TABLE_3["trades"].cw == TABLE_3["dynamic"].cw
-    assert "slip" in TABLE_3["trades"].notes[0]
+    rows = CAT.table3
+    assert rows["trades"].cw == rows["dynamic"].cw
+    assert "slip" in rows["trades"].notes[0]
     for name in ("madry", "dynamic", "iaat", "mma", "bilateral", "cat-ce", "cat-mix"):
-        assert TABLE_3[name].notes, name
-    for name, row in TABLE_3.items():
+        assert rows[name].notes, name
+    for name, row in rows.items():
         assert None not in row.values or "no C&W value" in row.notes[0], name
 
 
 def test_what_the_paper_s_table_states_of_its_attacks() -> None:
     """Its marks are (20), (10) and (*), on PGD and C&W."""
-    unstated = [name for name, row in TABLE_3.items() if any("not state" in n for n in row.notes)]
+    rows = CAT.table3
+    unstated = [name for name, row in rows.items() if any("not state" in n for n in row.notes)]
     assert unstated == ["madry", "dynamic", "mma"]
-    restarts = [name for name, row in TABLE_3.items() if any("restarts" in n for n in row.notes)]
+    restarts = [name for name, row in rows.items() if any("restarts" in n for n in row.notes)]
     assert restarts == ["bilateral", "iaat", "cat-ce", "cat-mix"]
-    assert "20 steps of PGD for TRADES, Bilateral, MART and CAT, 10 for IAAT" in CAVEAT
-    assert "restarts for Bilateral, IAAT and CAT" in CAVEAT
-    assert "eps 8/255 for all" in CAVEAT
-    assert "PGD-10" in TABLE_3["iaat"].notes[0]
+    assert "20 steps of PGD for TRADES, Bilateral, MART and CAT, 10 for IAAT" in CAT.caveat
+    assert "restarts for Bilateral, IAAT and CAT" in CAT.caveat
+    assert "eps 8/255 for all" in CAT.caveat
+    assert "PGD-10" in rows["iaat"].notes[0]
 
 
-def test_the_differences_of_the_paper_s_table_of_losses() -> None:
-    assert "swaps the arguments" in TABLE_2_NOTES["mart"]
-    assert "BCE inside the maximum" in TABLE_2_NOTES["mart"]
-    assert "no weights" in TABLE_2_NOTES["mma"]
-    assert "fixed eps" in TABLE_2_NOTES["mma"]
+def test_what_only_the_paper_s_own_artefacts_read() -> None:
+    losses = CAT.more["table2"]
+    assert "swaps the arguments" in losses["mart"]
+    assert "BCE inside the maximum" in losses["mart"]
+    assert "no weights" in losses["mma"]
+    assert "fixed eps" in losses["mma"]
+    assert "neither the network nor the norm" in CAT.more["complexity"]["claim"]
+    # typed again from Tables 1 and 4, in percent
+    assert [[round(100 * row[k], 2) for k in ("test", "train")] for row in CAT.more["table1"]["rows"]
+            ] == [[69.79, 99.96], [69.06, 99.99], [66.04, 99.16]]  # fmt: skip
+    assert [round(100 * CAT.more["table4"][arch][name], 2) for arch in ("vgg-16", "wrn-34-10")
+            for name in ("madry", "trades", "cat")] == [79.13, 83.53, 86.58, 85.84, 83.90, 88.66]  # fmt: skip
 
 
-def test_the_paper_s_complexity_ratios_name_no_network() -> None:
-    claim = next(claim for claim in CLAIMS if claim.key == "10a")
-    assert "not named" in claim.says
-    assert "neither the network of its ratios nor the norm" in claim.measured
-    assert "neither the network nor the norm" in COMPLEXITY_CLAIM
-
-
-def test_the_claims_on_the_radius_say_what_changes_with_it() -> None:
-    by_key = {claim.key: claim.measured for claim in CLAIMS}
-    attack = {
-        name: (own["start"].default, own["step_size"].default)
-        for pair in RADIUS_PAIRS
-        for name in pair
-        if (own := parameters(method_class(name)))
-    }
-    assert attack == {
-        **dict.fromkeys(("cat-ce", "adp-adv"), ("zero", 0.007)),
-        **dict.fromkeys(("madry", "adv-ls"), ("uniform", 2 / 255)),
-    }
-    for key in ("9a", "9b"):
-        assert "radius, start and step" in by_key[key]
-        assert "steps of 0.007" in by_key[key]
-    for key in ("9c", "9d"):
-        assert "start" not in by_key[key]
+def test_an_unknown_paper_is_one_line() -> None:
+    with pytest.raises(ConfigError, match="unknown paper 'dog'"):
+        published("dog")
 
 
 @pytest.mark.parametrize(
@@ -101,4 +81,4 @@ def test_the_claims_on_the_radius_say_what_changes_with_it() -> None:
     ],
 )
 def test_differences(setting: tuple[str, str, float | None], expected: list[str]) -> None:
-    assert differences(*setting) == expected
+    assert CAT.differences(*setting) == expected
