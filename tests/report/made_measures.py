@@ -16,6 +16,7 @@ from bench.spec import EvalSpec, MeasureSpec
 from bench.study import Study
 from bench.suite import load_suite
 from tests.report.made import PARTS, train_run
+from tests.report.made_manifests import add_to_suites
 
 
 def study_of(suite: str, number: int = 0, size: str = "tiny") -> Study:
@@ -27,7 +28,7 @@ def trained(results: Path, study: Study, method: str, *, seed: int = 0, **others
     """A finished training that belongs to the study; `others` as of `train_run`."""
     recipe, _ = load_recipe(study.recipe, arch=study.arch, dataset=study.dataset, method=method)
     values = recipe.replaced(study.training, "a test")
-    return train_run(
+    run = train_run(
         results,
         method,
         seed=seed,
@@ -39,6 +40,9 @@ def trained(results: Path, study: Study, method: str, *, seed: int = 0, **others
         values=values,
         **others,
     )
+    if (others.get("provenance") or {}).get("role") != "surrogate":
+        add_to_suites(results, study, run, method, seed)
+    return run
 
 
 def scored(

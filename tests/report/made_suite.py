@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.recipe import load_recipe
 from bench.study import AskedAttack, Study
 from bench.suite import load_suite
-from tests.report.made import evaluate, train_run
+from tests.report.made import evaluate
+from tests.report.made_measures import trained
 
 CLEAN = 0.95
 Survives = Callable[[str, AskedAttack, float, int], float | None]
@@ -61,18 +61,11 @@ def _make(
     images: int,
     provenance: Mapping[str, Any] | None,
 ) -> None:
-    recipe, _ = load_recipe(study.recipe, arch=study.arch, dataset=study.dataset, method=method)
-    values = recipe.replaced(study.training, "a test")
-    run = train_run(
+    run = trained(
         results,
+        study,
         method,
         seed=seed,
-        dataset=study.dataset,
-        arch=study.arch,
-        recipe=study.recipe,
-        eps=study.eps,
-        epochs=values.epochs,
-        values=values,
         provenance=provenance,
         card={
             "paper": "arXiv 0000.00000",

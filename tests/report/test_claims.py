@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bench.report.titles import AUTOATTACK, CW, PGD
 from bench.report.claims import CLAIMS, claims_files, claims_markdown, results
 from bench.report.claims.claim import Result, Verdict
 from bench.report.claims.evidence import radii
@@ -21,6 +20,7 @@ from bench.papers.cat.complexity import COLUMNS
 from bench.records import load_records
 from bench.report.published import CAT, REFERENCE
 from bench.report.suite_runs import choose
+from bench.report.titles import AUTOATTACK, CW, PGD
 from bench.study import Study
 from bench.suite import load_suite
 from tests.report.cells import attacked, cell, first, measured

@@ -10,11 +10,11 @@ import os
 from pathlib import Path
 
 import pytest
-from bench.report.titles import AUTOATTACK, PGD
 from bench.report.claims import CLAIMS, claims_files
 from bench.report.claims.evidence import radii
 
 from bench.records import load_records
+from bench.report.titles import AUTOATTACK, PGD
 from bench.suite import load_suite
 from tests.report.cells import attacked, cell, first, measured
 

@@ -14,12 +14,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from bench.folder import RunFolder
 from bench.papers.cat.parts import parts
 from bench.report.artefact import Output
-from bench.report.style import KNOWN
+from bench.report.style import styles
 from bench.study import AskedAttack
 from tests.report.made import evaluate
 from tests.report.made_suite import falling, make_suite, nothing
 from tests.report.outputs import chosen_of, drawn, named_lines, numbers_of, output_of, title_of
 
+KNOWN = styles(("natural", "madry", "adv-ls", "cat-ce"))
 FIGURES = ("figure2", "figure4a", "figure4b")
 METHODS = {
     "figure2": ("natural", "madry", "cat-ce"),
@@ -109,7 +110,7 @@ def test_figure2_starts_at_clean_accuracy_and_marks_autoattack(
     made: Mapping[str, Output],
 ) -> None:
     rows = numbers_of(made["figure2"], "figure2")
-    own = dict(rows[rows["method"] == "madry"].groupby("attack"))
+    own = dict(iter(rows[rows["method"] == "madry"].groupby("attack")))
     assert len(own["pgd-20"]) == len(own["cw"]) == 9
     assert own["pgd-20"]["eps"].iloc[0] == own["cw"]["eps"].iloc[0] == 0
     assert list(own["autoattack"]["eps"]) == [0.095625, 0.2]

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from bench.papers.cat.ratio_axis import ratio_axis
 from bench.papers.cat.trainings import alarm_note, captioned, untrained
-from bench.report.rows import sections
 from bench.report.artefact import Output
 from bench.report.cost import GroupCost, costs
 from bench.report.export import fitted
 from bench.report.formatting import MISSING
 from bench.report.published import published
+from bench.report.rows import sections
 from bench.report.style import Style, styles
 from bench.report.suite_runs import SuiteRuns
 
