@@ -205,3 +205,11 @@ def over_seeds(estimates: Sequence[SeedEstimate | None], n_expected: int) -> Acc
         )
     values = [estimate.value for estimate in found]
     return AccuracyEstimate(value=fmean(values), std=stdev(values), n=n, n_expected=expected)
+
+
+def error_limits(cell: AccuracyEstimate) -> tuple[float, float]:
+    """Return the ends of an error bar: Wilson's interval, or one standard deviation over seeds."""
+    value = cell.value or 0.0
+    if cell.std is not None:
+        return value - cell.std, value + cell.std
+    return value if cell.low is None else cell.low, value if cell.high is None else cell.high

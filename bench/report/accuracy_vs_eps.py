@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from bench.report.accuracy import AccuracyEstimate, mean_accuracy
-from bench.report.columns import number
+from bench.report.accuracy import AccuracyEstimate, error_limits, mean_accuracy
+from bench.report.columns import estimate_cells, number
 from bench.report.export import fitted, legend_label
 from bench.report.formatting import eps_text, span
 from bench.report.groups import Group, Setting
@@ -116,12 +116,7 @@ def curve_csv(found: Sequence[Curve]) -> pd.DataFrame:
             "checkpoint": curve.checkpoint,
             "attack": curve.attack,
             "eps": number(eps, "%.9g"),
-            "accuracy": number(cell.value, "%.6f"),
-            "low": number(cell.low, "%.6f"),
-            "high": number(cell.high, "%.6f"),
-            "std": number(cell.std, "%.6f"),
-            "n": min(cell.n),
-            "n_seeds": len(cell.n),
+            **estimate_cells(cell),
         }
         for curve in found
         for eps, cell in curve.points.items()
@@ -175,26 +170,14 @@ def _line(axes: Axes, curve: Curve, style: Style) -> Artist:
             [100 * (high - v) for v, (_, high) in zip(values, limits, strict=True)],
         ],
         label=curve.name,
-        color=style.colour,
-        marker=style.marker,
-        linestyle=style.dash,
         linewidth=1.4,
         markersize=5.0,
-        markeredgecolor="white",
-        markeredgewidth=0.5,
         elinewidth=0.9,
         capsize=1.8,
+        **style.line,
     )
     line: Artist = container[0]  # without its error bars
     return line
-
-
-def error_limits(cell: AccuracyEstimate) -> tuple[float, float]:
-    """Return the ends of an error bar: Wilson's interval, or one standard deviation over seeds."""
-    value = cell.value or 0.0
-    if cell.std is not None:
-        return value - cell.std, value + cell.std
-    return value if cell.low is None else cell.low, value if cell.high is None else cell.high
 
 
 def _axis(axes: Axes, radii: Sequence[float], setting: Setting) -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from bench.report.artefact import Artefact, Output
-from bench.report.columns import accuracy_text
 from bench.report.export import csv_text, figure_files, latex, latex_document, markdown, plain
 from bench.report.suite_runs import SuiteRuns
-
-__all__ = ["accuracy_text", "output_files"]
 
 
 def output_files(

@@ -307,6 +307,18 @@ def number(value: float | None, form: str = "%.6g") -> str:
     return "" if value is None else form % value
 
 
+def estimate_cells(estimate: AccuracyEstimate) -> dict[str, Any]:
+    """Return the cells of a .csv for an accuracy, as fractions; over seeds the smallest n."""
+    return {
+        "accuracy": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "std": estimate.std,
+        "n": min(estimate.n),
+        "n_seeds": len(estimate.n),
+    }
+
+
 def percent_or_missing(value: float | None, digits: int = 1) -> str:
     return MISSING if value is None else percent(value, digits)
 

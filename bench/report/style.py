@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from bench.report.formatting import ALARM
 from bench.report.published import method_order, published_papers
@@ -24,6 +25,12 @@ class Style:
     colour: str
     marker: str
     dash: str = "-"
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """Arguments of `Axes.plot`."""
+        white = {"markeredgecolor": "white", "markeredgewidth": 0.5}
+        return {"color": self.colour, "marker": self.marker, "linestyle": self.dash, **white}
 
 
 COLOURS = {

@@ -31,7 +31,7 @@ def output_of(results: Path, name: str, size: str | None = None) -> Output:
     return make(chosen_of(results, BY_NAME[name].suite, size))
 
 
-def numbers_of(output: Output, name: str) -> pd.DataFrame:
+def numbers_of(output: Output, name: str) -> Any:
     """Return the numbers as a reader of the .csv gets them."""
     text = csv_text(output.numbers[name], "note")
     return pd.read_csv(io.StringIO(text), comment="#")

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from bench.papers.cat.stated import STATED, TABLE_3
+from bench.errors import ConfigError
+from bench.report.published import published
+
+CAT = published("cat")
 
 
 def test_the_values_are_the_paper_s_in_its_order() -> None:
     """Typed again from the paper's Table 3, in percent; None where it has a cross."""
-    assert [(name, *(v and 100 * v for v in row.values)) for name, row in TABLE_3.items()] == [
+    assert [(name, *(v and 100 * v for v in row.values)) for name, row in CAT.table3.items()] == [
         pytest.approx(row)
         for row in (
             ("natural", 95.93, 0, 0),
@@ -22,46 +25,50 @@ def test_the_values_are_the_paper_s_in_its_order() -> None:
             ("cat-mix", 89.61, 73.16, 71.67),
         )
     ]
-
-
-def test_values_are_fractions_and_robust_accuracy_is_below_clean() -> None:
-    for name, row in TABLE_3.items():
-        known = [value for value in row.values if value is not None]
-        assert all(0 < value < 1 for value in known) or name == "natural", name
-        assert row.clean == max(known), name
-    assert TABLE_3["natural"].values == (0.9593, 0.0, 0.0)
+    assert CAT.order == tuple(CAT.table3)
 
 
 def test_the_rows_with_defects_say_so() -> None:
-    assert TABLE_3["trades"].cw == TABLE_3["dynamic"].cw
-    assert "slip" in TABLE_3["trades"].notes[0]
+    rows = CAT.table3
+    assert rows["trades"].cw == rows["dynamic"].cw
+    assert "slip" in rows["trades"].notes[0]
     for name in ("madry", "dynamic", "iaat", "mma", "bilateral", "cat-ce", "cat-mix"):
-        assert TABLE_3[name].notes, name
-    for name, row in TABLE_3.items():
+        assert rows[name].notes, name
+    for name, row in rows.items():
         assert None not in row.values or "no C&W value" in row.notes[0], name
 
 
 def test_what_the_paper_s_table_states_of_its_attacks() -> None:
     """Its marks are (20), (10) and (*), on PGD and C&W."""
-    unstated = [name for name, row in TABLE_3.items() if any("not state" in n for n in row.notes)]
+    rows = CAT.table3
+    unstated = [name for name, row in rows.items() if any("not state" in n for n in row.notes)]
     assert unstated == ["madry", "dynamic", "mma"]
-    restarts = [name for name, row in TABLE_3.items() if any("restarts" in n for n in row.notes)]
+    restarts = [name for name, row in rows.items() if any("restarts" in n for n in row.notes)]
     assert restarts == ["bilateral", "iaat", "cat-ce", "cat-mix"]
-    assert "20 steps of PGD for TRADES, Bilateral, MART and CAT, 10 for IAAT" in STATED.caveat
-    assert "restarts for Bilateral, IAAT and CAT" in STATED.caveat
-    assert "eps 8/255 for all" in STATED.caveat
-    assert "PGD-10" in TABLE_3["iaat"].notes[0]
+    assert "20 steps of PGD for TRADES, Bilateral, MART and CAT, 10 for IAAT" in CAT.caveat
+    assert "restarts for Bilateral, IAAT and CAT" in CAT.caveat
+    assert "eps 8/255 for all" in CAT.caveat
+    assert "PGD-10" in rows["iaat"].notes[0]
 
 
-def test_the_differences_of_the_paper_s_table_of_losses() -> None:
-    assert "swaps the arguments" in STATED.more["table2"]["mart"]
-    assert "BCE inside the maximum" in STATED.more["table2"]["mart"]
-    assert "no weights" in STATED.more["table2"]["mma"]
-    assert "fixed eps" in STATED.more["table2"]["mma"]
+def test_what_only_the_paper_s_own_artefacts_read() -> None:
+    losses = CAT.more["table2"]
+    assert "swaps the arguments" in losses["mart"]
+    assert "BCE inside the maximum" in losses["mart"]
+    assert "no weights" in losses["mma"]
+    assert "fixed eps" in losses["mma"]
+    assert "neither the network nor the norm" in CAT.more["complexity"]["claim"]
+    # typed again from Tables 1 and 4
+    rows = [[row["test"], row["train"]] for row in CAT.more["table1"]["rows"]]
+    assert rows == [[0.6979, 0.9996], [0.6906, 0.9999], [0.6604, 0.9916]]
+    transfer = CAT.more["table4"]
+    assert transfer["vgg-16"] == {"madry": 0.7913, "trades": 0.8353, "cat": 0.8658}
+    assert transfer["wrn-34-10"] == {"madry": 0.8584, "trades": 0.8390, "cat": 0.8866}
 
 
-def test_the_paper_s_complexity_ratios_name_no_network() -> None:
-    assert "neither the network nor the norm" in STATED.more["complexity"]["claim"]
+def test_an_unknown_paper_is_one_line() -> None:
+    with pytest.raises(ConfigError, match="unknown paper 'dog'"):
+        published("dog")
 
 
 @pytest.mark.parametrize(
@@ -75,4 +82,4 @@ def test_the_paper_s_complexity_ratios_name_no_network() -> None:
     ],
 )
 def test_differences(setting: tuple[str, str, float | None], expected: list[str]) -> None:
-    assert STATED.differences(*setting) == expected
+    assert CAT.differences(*setting) == expected

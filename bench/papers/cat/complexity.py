@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from bench.papers.cat.parts import digits
 from bench.papers.cat.ratio_axis import ratio_axis
 from bench.papers.cat.trainings import SuiteMeasure, alarm_note, captioned, suite_measures
 from bench.report.artefact import Output
+from bench.report.columns import number
 from bench.report.export import Table, fitted
 from bench.report.formatting import MINUS, MISSING
 from bench.report.published import published
@@ -182,7 +182,7 @@ def complexity_numbers(compared: NormComparison) -> pd.DataFrame:
             rows.append(
                 {"label": network.label, "method": network.method, "n_layers": network.n_layers}
                 | {f"log10_product_{name}": network.log10_products.get(name) for name in COLUMNS}
-                | {f"ratio_{name}": digits(own.get(name), 6) for name in COLUMNS}
+                | {f"ratio_{name}": number(own.get(name)) for name in COLUMNS}
             )
     return pd.DataFrame(rows)
 

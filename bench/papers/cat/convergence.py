@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from bench.papers.cat.parts import estimate_cells
 from bench.papers.cat.series import grid
 from bench.papers.cat.trainings import alarm_note, captioned, label, untrained
 from bench.records import RunRecord
 from bench.report.accuracy import AccuracyEstimate, SeedEstimate, over_seeds
 from bench.report.artefact import Output
+from bench.report.columns import estimate_cells
 from bench.report.export import fitted, legend_label
 from bench.report.formatting import MISSING, eps_text, percent, span
 from bench.report.statistics import wilson
@@ -112,14 +112,10 @@ def _draw(found: Sequence[LearningCurve], eps: float, caption: str) -> Figure:
             epochs,
             y,
             label=_legend_text(curve),
-            color=style.colour,
-            marker=style.marker,
             markevery=max(1, len(y) // _MARKS),
-            linestyle=style.dash,
             linewidth=1.4,
             markersize=5.0,
-            markeredgecolor="white",
-            markeredgewidth=0.5,
+            **style.line,
         )
         if curve.epochs[-1].std is not None:
             spread = [100 * (e.std or 0.0) for e in curve.epochs]

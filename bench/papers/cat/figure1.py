@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from bench.data.dataset import Split
 from bench.papers.cat.gaussians import MARGIN, UNIT, load_two_gaussians, to_points
-from bench.papers.cat.parts import digits
 from bench.papers.cat.trainings import SuiteMeasure, suite_measures
 from bench.report.artefact import Output
+from bench.report.columns import number
 from bench.report.export import fitted
 from bench.report.formatting import MINUS
 from bench.report.style import order, styles
@@ -100,15 +100,15 @@ def _boundary(found: SuiteMeasure) -> Boundary:
 def _row(boundary: Boundary) -> dict[str, Any]:
     return {
         "method": boundary.method,
-        "eps": digits(boundary.eps, 6),
+        "eps": number(boundary.eps),
         "seed": boundary.seed,
-        "angle_degrees": digits(boundary.angle, 6),
-        "offset": digits(boundary.offset, 6),
-        "weight_0": digits(boundary.weight[0], 6),
-        "weight_1": digits(boundary.weight[1], 6),
-        "bias": digits(boundary.bias, 6),
-        "clean_accuracy": digits(boundary.clean_accuracy, 6),
-        "robust_accuracy": digits(boundary.robust_accuracy, 6),
+        "angle_degrees": number(boundary.angle),
+        "offset": number(boundary.offset),
+        "weight_0": number(boundary.weight[0]),
+        "weight_1": number(boundary.weight[1]),
+        "bias": number(boundary.bias),
+        "clean_accuracy": number(boundary.clean_accuracy),
+        "robust_accuracy": number(boundary.robust_accuracy),
     }
 
 
@@ -150,7 +150,7 @@ def _lines(
     """Draw the lines: a method keeps its colour and marker, its radii differ by their dash."""
     look = styles(boundary.method for boundary in boundaries)
     dashes: dict[str, dict[str, str]] = {}
-    for number, boundary in enumerate(boundaries):
+    for place, boundary in enumerate(boundaries):
         own = dashes.setdefault(boundary.method, {})
         repeated = boundary.label in own
         dash = own.setdefault(boundary.label, _DASHES[len(own) % len(_DASHES)])
@@ -158,22 +158,18 @@ def _lines(
         if piece is None:
             x, y = np.full((2, _MARKS), np.nan)  # only in the legend
         else:
-            part = np.linspace(0.05, 0.85, _MARKS)[:, None] + 0.03 * (number % 5)
+            part = np.linspace(0.05, 0.85, _MARKS)[:, None] + 0.03 * (place % 5)
             x, y = np.vstack([piece[:1], piece[0] + part * (piece[1] - piece[0]), piece[1:]]).T
         style = look[boundary.method]
         axes.plot(
             x,
             y,
             label=None if repeated else _legend_text(boundary, piece is not None),
-            color=style.colour,
             alpha=_FAINT if repeated else 1.0,
-            marker="" if repeated else style.marker,
             markevery=slice(1, -1),
-            linestyle=dash,
-            linewidth=_THICKNESS[min(number, len(_THICKNESS) - 1)],
+            linewidth=_THICKNESS[min(place, len(_THICKNESS) - 1)],
             markersize=5.0,
-            markeredgecolor="white",
-            markeredgewidth=0.5,
+            **style.line | {"linestyle": dash} | ({"marker": ""} if repeated else {}),
         )
 
 

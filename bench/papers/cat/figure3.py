@@ -18,9 +18,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.papers.cat.height_scale import SCALE, HeightScale
-from bench.papers.cat.parts import digits
 from bench.papers.cat.trainings import SuiteMeasure, alarm_note, by_label, captioned, suite_measures
 from bench.report.artefact import Output
+from bench.report.columns import number
 from bench.report.export import fitted
 from bench.report.formatting import eps_text
 from bench.report.style import order
@@ -120,7 +120,7 @@ def _surface(label: str, seeds: Sequence[SuiteMeasure], n: int) -> Surface:
 def surface_numbers(surfaces: Sequence[Surface], quantity: Quantity) -> pd.DataFrame:
     """Return a row per panel and grid point."""
     return pd.DataFrame(
-        (surface.label, digits(a, 6), digits(b, 6), digits(value, 6))
+        (surface.label, number(a), number(b), number(value))
         for surface in surfaces
         for a, row in zip(surface.a, surface.heights(quantity), strict=True)
         for b, value in zip(surface.b, row, strict=True)

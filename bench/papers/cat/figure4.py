@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from bench.papers.cat.parts import Part, lacks, limits, parts
+from bench.papers.cat.parts import Part, lacks, parts
 from bench.papers.cat.series import (
     COLUMN,
     WIDTH,
@@ -31,7 +31,7 @@ from bench.papers.cat.series import (
     series_rows,
 )
 from bench.papers.cat.trainings import alarm_note, captioned
-from bench.report.accuracy import AccuracyEstimate
+from bench.report.accuracy import AccuracyEstimate, error_limits
 from bench.report.artefact import Output
 from bench.report.export import fitted, legend_label
 from bench.report.formatting import eps_text, percent
@@ -144,7 +144,7 @@ def _step_axes(axes: Axes, lines: Sequence[Series]) -> None:
     axes.set_xticks([], minor=True)
     axes.set_xlabel("steps of PGD (log scale)")
     axes.set_ylabel("accuracy on test images (%)")
-    edges = [100 * edge for line in lines for _, e in line.points for edge in limits(e)]
+    edges = [100 * edge for line in lines for _, e in line.points for edge in error_limits(e)]
     room = 0.05 * (max(edges) - min(edges)) + 0.5
     axes.set_ylim(min(edges) - room, max(edges) + room)
     grid(axes)
@@ -157,7 +157,7 @@ def _change_text(one: StepSeries) -> str:
         return ""
     if change.std is not None:
         return f": {percent(change.value)} \u00b1 {percent(change.std)}"
-    low, high = limits(change)
+    low, high = error_limits(change)
     return f": {percent(change.value)} [{percent(low)}, {percent(high)}]"
 
 

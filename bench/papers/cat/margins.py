@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.papers.cat.parts import digits
 from bench.papers.cat.series import grid
 from bench.papers.cat.trainings import SuiteMeasure, alarm_note, by_label, captioned, suite_measures
 from bench.report.artefact import Output
+from bench.report.columns import number
 from bench.report.export import fitted, legend_label
 from bench.report.formatting import MISSING, span
 from bench.report.style import order, styles
@@ -74,7 +74,7 @@ def make_margins(chosen: SuiteRuns) -> Output:
         found = [_margins(label, seeds, kind) for label, seeds in by_label(measures).items()]
         found.sort(key=lambda m: (order(m.method), m.label))
         numbers[name] = pd.DataFrame(
-            {"label": m.label, "n": len(m.margin), "image": place, "margin": digits(value, 6)}
+            {"label": m.label, "n": len(m.margin), "image": place, "margin": number(value)}
             for m in found
             for place, value in enumerate(m.margin)
         )
@@ -107,9 +107,9 @@ def _means(found: ImageMargins, kind: str) -> dict[str, Any]:
         "n": len(found.margin),
         "n_seeds": found.n_seeds,
         "n_above_0": int((found.margin > 0).sum()),
-        "mean": digits(fmean(found.margin), 6),
-        "mean_inverse": digits(found.mean_inverse, 6),
-        "mean_inverse_std": digits(std, 6),
+        "mean": number(fmean(found.margin)),
+        "mean_inverse": number(found.mean_inverse),
+        "mean_inverse_std": number(std),
     }
 
 
@@ -131,14 +131,10 @@ def draw_margins(found: Sequence[ImageMargins], kind: str, caption: str = "") ->
             y,
             label=legend_label(f"{margins.label}: {number}"),
             drawstyle="steps-post",
-            color=style.colour,
-            marker=style.marker,
             markevery=max(1, len(x) // _MARKS),
-            linestyle=style.dash,
             linewidth=1.4,
             markersize=5.0,
-            markeredgecolor="white",
-            markeredgewidth=0.5,
+            **style.line,
         )
     axes.set_xlim(-0.02 * right, 1.02 * right)
     axes.set_ylim(-3, 103)

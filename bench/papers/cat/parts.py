@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pandas as pd
 
@@ -13,7 +12,6 @@ from bench.records import RunRecord
 from bench.report.accuracy import (
     AccuracyEstimate,
     ImageOutcomes,
-    SeedEstimate,
     difference,
     mean_accuracy,
     over_seeds,
@@ -182,32 +180,6 @@ def parts(chosen: SuiteRuns) -> list[Part]:
 def lacks(found: Sequence[Part]) -> tuple[str, ...]:
     """Return what all parts lack."""
     return tuple(text for part in found for text in part.lacks())
-
-
-def estimate_cells(estimate: AccuracyEstimate) -> dict[str, Any]:
-    """Return the cells of a .csv for an accuracy, as fractions; over seeds the smallest n."""
-    return {
-        "accuracy": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
-        "std": estimate.std,
-        "n": min(estimate.n),
-        "n_seeds": len(estimate.n),
-    }
-
-
-def digits(value: float | None, n: int = 9) -> str:
-    """Return a number of a .csv with n significant digits; empty for None."""
-    return "" if value is None else f"{value:.{n}g}"
-
-
-def limits(estimate: AccuracyEstimate | SeedEstimate) -> tuple[float, float]:
-    """Return the ends of the interval; over seeds a standard deviation about the mean."""
-    value, std = estimate.value or 0.0, getattr(estimate, "std", None)
-    if std is not None:
-        return value - std, value + std
-    low, high = estimate.low, estimate.high
-    return value if low is None else low, value if high is None else high
 
 
 def eps_of_paper(part: Part, eps: float) -> str:

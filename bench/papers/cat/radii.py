@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.papers.cat.parts import digits
 from bench.papers.cat.trainings import alarm_note, captioned, label, untrained
 from bench.records import QUANTILES, RunRecord
 from bench.report.artefact import Output
+from bench.report.columns import number
 from bench.report.export import fitted
 from bench.report.formatting import eps_both
 from bench.report.style import styles
@@ -90,10 +90,10 @@ def _rows(radii: RadiusHistory) -> Iterator[dict[str, Any]]:
             "method": radii.label,
             "quantity": radii.quantity,
             "seed": radii.seed,
-            "eps": digits(radii.eps),
+            "eps": number(radii.eps, "%.9g"),
             "epoch": epoch,
-            "mean": digits(mean, 6),
-            **{f"q{level:g}": digits(v, 6) for level, v in zip(QUANTILES, row, strict=True)},
+            "mean": number(mean),
+            **{f"q{level:g}": number(v) for level, v in zip(QUANTILES, row, strict=True)},
         }
 
 
@@ -126,11 +126,11 @@ def _draw(found: Sequence[RadiusHistory], caption: str) -> Figure:
 def _panel(axes: Axes, seeds: Sequence[RadiusHistory], colour: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    for number, radii in enumerate(seeds):
+    for place, radii in enumerate(seeds):
         relative = radii.quantiles / radii.eps
         epochs = np.arange(1, len(relative) + 1)
         line: dict[str, Any] = {"linewidth": 0.9, "alpha": 0.5}
-        if number == 0:
+        if place == 0:
             line = {"linewidth": 1.6, "marker": "o" if len(epochs) == 1 else ""}
             for width, opacity in enumerate(_SHADES):
                 low, high = relative[:, width], relative[:, -1 - width]

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.papers.cat.parts import CLEAN, Part, digits, estimate_cells, limits
-from bench.report.accuracy import AccuracyEstimate
+from bench.papers.cat.parts import CLEAN, Part
+from bench.report.accuracy import AccuracyEstimate, error_limits
+from bench.report.columns import estimate_cells, number
 from bench.report.export import legend_label
 from bench.report.formatting import eps_text, span
 from bench.report.style import Style, order
@@ -28,7 +29,6 @@ _BAND = 0.13
 """Opacity: ten bands leave every line visible."""
 _APART = 0.16
 """Largest distance of two dots of one group, in distances of the groups."""
-_MARK: dict[str, Any] = {"markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.5}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def _known(
 def draw_line(axes: Axes, one: Series, style: Style) -> None:
     """Draw a line in a band: the 95% interval of one seed, a standard deviation of several."""
     x = [x for x, _ in one.points]
-    low, high = zip(*(limits(estimate) for _, estimate in one.points), strict=True)
+    low, high = zip(*(error_limits(estimate) for _, estimate in one.points), strict=True)
     axes.fill_between(
         x,
         [100 * edge for edge in low],
@@ -92,11 +92,9 @@ def draw_line(axes: Axes, one: Series, style: Style) -> None:
         x,
         [100 * (estimate.value or 0.0) for _, estimate in one.points],
         label=legend_label(one.label),
-        color=style.colour,
-        marker=style.marker,
-        linestyle=style.dash,
         linewidth=1.3,
-        **_MARK,
+        markersize=4.5,
+        **style.line,
     )
 
 
@@ -112,18 +110,16 @@ def draw_dots(
     for place, group in enumerate(groups.values()):
         for one in group:
             (_, estimate), style = one.points[0], look[one.label]
-            value, (low, high) = estimate.value or 0.0, limits(estimate)
+            value, (low, high) = estimate.value or 0.0, error_limits(estimate)
             axes.errorbar(
                 [place + (methods.index(one.label) - (len(methods) - 1) / 2) * step],
                 [100 * value],
                 yerr=[[100 * (value - low)], [100 * (high - value)]],
                 label=legend_label(one.label),
-                color=style.colour,
-                marker=style.marker,
-                linestyle="none",
+                markersize=4.5,
                 elinewidth=0.9,
                 capsize=1.6,
-                **_MARK,
+                **style.line | {"linestyle": "none"},
             )
     for place in range(len(groups) - 1):
         axes.axvline(place + 0.5, color="#dddddd", linewidth=0.6, zorder=0)
@@ -196,6 +192,6 @@ def series_rows(found: Iterable[Series], x: str) -> Iterator[dict[str, Any]]:
                 "method": one.method,
                 "label": one.label,
                 "attack": one.attack,
-                x: digits(place),
+                x: number(place, "%.9g"),
                 **estimate_cells(estimate),
             }

@@ -11,16 +11,14 @@ from bench.papers.cat.parts import (
     CLEAN,
     PERCENT,
     Part,
-    digits,
     eps_of_paper,
-    estimate_cells,
     lacks,
     not_comparable,
     parts,
 )
 from bench.papers.cat.trainings import alarm_note
 from bench.report.artefact import Output
-from bench.report.artefact_files import accuracy_text
+from bench.report.columns import accuracy_text, estimate_cells, number
 from bench.report.export import Notes, Table
 from bench.report.formatting import MISSING, percent, span
 from bench.report.published import published
@@ -124,12 +122,12 @@ def _numbers(part: Part) -> Iterator[dict[str, Any]]:
                     yield {
                         "method": method,
                         "label": part.label(method),
-                        "train_eps": digits(eps),
-                        "paper_train_eps": digits(part.paper_eps(eps)),
+                        "train_eps": number(eps, "%.9g"),
+                        "paper_train_eps": number(part.paper_eps(eps), "%.9g"),
                         "checkpoint": checkpoint,
                         "split": split,
                         "attack": asked.name,
-                        "eps": "0" if clean else digits(part.eps(asked)),
+                        "eps": "0" if clean else number(part.eps(asked), "%.9g"),
                         **estimate_cells(estimate),
                         "paper_accuracy": _stated(part, split) if compared else None,
                     }

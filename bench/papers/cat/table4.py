@@ -15,18 +15,15 @@ import pandas as pd
 from bench.papers.cat.parts import (
     PERCENT,
     Part,
-    digits,
     eps_of_paper,
-    estimate_cells,
     lacks,
-    limits,
     not_comparable,
     parts,
 )
 from bench.papers.cat.trainings import alarm_note
-from bench.report.accuracy import AccuracyEstimate
+from bench.report.accuracy import AccuracyEstimate, error_limits
 from bench.report.artefact import Output
-from bench.report.artefact_files import accuracy_text
+from bench.report.columns import accuracy_text, estimate_cells, number
 from bench.report.export import Bold, Notes, Table
 from bench.report.formatting import MISSING, percent, span
 from bench.report.published import published
@@ -129,7 +126,7 @@ def _robust_text(
     text, gap = accuracy_text(found.robust, n_seeds, n), found.minus_white_box
     if gap is None or gap.value is None or gap.value >= 0:
         return text
-    low, high = limits(gap)
+    low, high = error_limits(gap)
     if gap.std is not None:
         interval = f"\u00b1 {percent(gap.std)} over seeds"
     else:
@@ -199,8 +196,8 @@ def _numbers(part: Part) -> Iterator[dict[str, Any]]:
                 "label": part.label(method),
                 "attack": asked.name,
                 "source": source,
-                "eps": digits(part.eps(asked)),
-                "paper_eps": digits(part.paper_eps(part.eps(asked))),
+                "eps": number(part.eps(asked), "%.9g"),
+                "paper_eps": number(part.paper_eps(part.eps(asked)), "%.9g"),
                 "scoring": scoring,
                 **estimate_cells(estimate),
                 "minus_white_box": gap.value if gap else None,
