@@ -8,8 +8,7 @@ from pathlib import Path
 
 from bench.folder import RunFolder
 from bench.manifest import Manifest, PlannedRun, add_to_manifests
-from bench.report.suite_runs import is_variant
-from bench.study import Study
+from bench.study import Study, is_variant
 from bench.suite import list_suites, load_suite, sizes
 
 

@@ -111,3 +111,63 @@ def autoattacked(run: RunFolder, study: Study, n: int, broken: Sequence[int]) ->
         seconds=1.0,
     )
     run.evaluation(spec).write_chunk(0, chunk)
+
+
+def cell(
+    results: Path,
+    study: Study,
+    method: str,
+    *,
+    seed: int = 0,
+    robust: Sequence[float] = (0.3, 0.5),
+    passes: float = 11.0,
+) -> RunFolder:
+    """A finished training; `robust`: robust validation accuracy of each epoch."""
+    run = trained(results, study, method, seed=seed, passes=(passes, passes))
+    scored(run, robust)
+    return run
+
+
+def attacked(
+    folder: RunFolder,
+    attack: str,
+    survived: Sequence[bool] | np.ndarray,
+    *,
+    eps: float,
+    clean: Sequence[bool] | np.ndarray | None = None,
+    checkpoint: str = "best",
+    split: str = "test",
+    sources: Sequence[str] = (),
+    after: Sequence[bool] | np.ndarray | None = None,
+) -> None:
+    """One evaluation, an entry an image; all are right without an attack without `clean`."""
+    kept = np.asarray(survived, bool)
+    correct = np.ones(len(kept), bool) if clean is None else np.asarray(clean, bool)
+    assert (correct | ~kept).all(), "an image that survives is correct without the attack"
+    spec = EvalSpec(
+        checkpoint=checkpoint,
+        attack=attack,
+        params={"sources": list(sources)} if sources else {},
+        eps=eps,
+        split=split,
+        n_examples=len(kept),
+        data_sha256="d" * 64,
+    )
+    out = folder.evaluation(spec)
+    for number, places in enumerate(spec.chunks()):
+        index = np.array(places)
+        chunk = Chunk(
+            index=index,
+            clean=correct[index],
+            survived=kept[index],
+            broken_by=np.where(correct & ~kept, 0, -1).astype(np.int8)[index],
+            parts=(attack,),
+            seconds=1.0,
+            after=None if after is None else np.asarray(after, bool)[index],
+        )
+        out.write_chunk(number, chunk)
+
+
+def first(n: int, k: int) -> np.ndarray:
+    """(n,) bool: the first k."""
+    return np.arange(n) < k

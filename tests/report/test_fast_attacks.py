@@ -72,7 +72,7 @@ def _best(section: Section) -> dict[str, str]:
     """Heading -> the first word of the cell in the row of the best checkpoint."""
     text = main_table(section).text
     row = text[text["Checkpoint"] == "best"].iloc[0]
-    return {heading: str(cell).partition(" ")[0] for heading, cell in row.items()}
+    return {str(heading): str(cell).partition(" ")[0] for heading, cell in row.items()}
 
 
 def test_alone_they_stand_for_no_other(tmp_path: Path) -> None:
