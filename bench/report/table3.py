@@ -95,7 +95,8 @@ def brief_table(section: Section) -> Table:
     main = [row for row in section.rows if row.checkpoint != "last"]
     counts = {len(row.index) for row in main if row.clean}
     # one number of images is said below the table
-    own = [c for c in columns.COLUMNS if c.brief or (c.key == "n" and len(counts) > 1)]
+    own = [c for c in columns.COLUMNS if c.brief]
+    own += [c for c in columns.COLUMNS if c.key == "n" and len(counts) > 1]
     shown_, hidden = {c.key for c in own}, [c for c in columns.COLUMNS if c.title]
     notes, lines = Notes(), []
     for row in main:

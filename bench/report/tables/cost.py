@@ -189,12 +189,13 @@ def cost_csv(parts: Sequence[Section]) -> pd.DataFrame:
             "label": cost.group.label,
             "seed": run.seed,
             "status": status(run) if run.status != "done" else "done",
-            **_numbers(next((own for own in cost.runs if own.run is run), None), cost.reference),
+            **_numbers(by_id.get(run.run_id), cost.reference),
             "run_id": run.run_id,
         }
         for section in parts
         for cost in costs(section)
         if not cost.group.outside
+        for by_id in [{own.run.run_id: own for own in cost.runs}]
         for run in cost.group.runs
     ]
     return pd.DataFrame(rows, columns=_COLUMNS, dtype=object).fillna("")
