@@ -53,18 +53,23 @@ class Curve:
         return legend_label(f"{self.label} (last)" if self.checkpoint == "last" else self.label)
 
 
+_Attacked = Mapping[tuple[str, str], Sequence[tuple[int, str, float]]]
+"""(run id, checkpoint) -> position in the frame, attack and eps of its evaluations."""
+
+
 def curves(section: Section) -> list[Curve]:
     """Return the curve of every method that has the attack at any eps above 0, by attack."""
     ids = {run.run_id for group in section.groups for run in group.runs}
     table = select(section.frame, run_ids=ids, norm=section.setting.norm, split=SPLIT)
-    by_run = {
-        (str(run_id), str(checkpoint)): found
-        for (run_id, checkpoint), found in table.groupby(["run_id", "checkpoint"], sort=False)
-    }
-    found = [
+    by_run: dict[tuple[str, str], list[tuple[int, str, float]]] = {}
+    columns = (table[name] for name in ("run_id", "checkpoint", "attack", "eps"))
+    for position, run_id, checkpoint, attack, eps in zip(table.index, *columns, strict=True):
+        found = by_run.setdefault((run_id, checkpoint), [])
+        found.append((int(position), attack, round(eps, EPS_DIGITS)))
+    made = [
         _curve(group, attack, section, by_run) for attack in ATTACKS for group in section.groups
     ]
-    return [curve for curve in found if curve is not None]
+    return [curve for curve in made if curve is not None]
 
 
 def drawn(section: Section, found: Sequence[Curve]) -> list[Curve]:
@@ -74,36 +79,29 @@ def drawn(section: Section, found: Sequence[Curve]) -> list[Curve]:
     return [curve for curve in found if curve.label in most]
 
 
-def _curve(
-    group: Group, attack: str, section: Section, by_run: Mapping[tuple[str, str], pd.DataFrame]
-) -> Curve | None:
+def _curve(group: Group, attack: str, section: Section, by_run: _Attacked) -> Curve | None:
     """Return the best checkpoint's curve; the last one's where only that was attacked."""
+    frame = section.frame
     for checkpoint in (*CHECKPOINTS, GIVEN):
-        runs = [by_run.get((run.run_id, checkpoint)) for run in group.runs]
+        runs = [by_run.get((run.run_id, checkpoint), ()) for run in group.runs]
         # runs that were never attacked this way would move only the point at eps 0
-        attacked = [
-            (run, own[own["eps"] > 0])
-            for run in runs
-            if run is not None and len(own := run[run["attack"] == attack])
-        ]
-        if not any(len(own) for _, own in attacked):
+        runs = [own for own in runs if any(name == attack for _, name, _ in own)]
+        radii = {eps for own in runs for _, name, eps in own if name == attack and eps > 0}
+        if not radii:
             continue
-        frame, seeds = section.frame, dict[float, list[list[int]]]()
-        for _, own in attacked:
-            for eps, at in own.groupby(own["eps"].round(EPS_DIGITS)):
-                seeds.setdefault(float(str(eps)), []).append(at.index.tolist())
-        clean = [outcomes_at(frame, run.index.to_numpy(), "clean") for run, _ in attacked]
-        points = {0.0: mean_accuracy(clean)} | {
-            eps: mean_accuracy([outcomes_at(frame, positions) for positions in seeds[eps]])
-            for eps in sorted(seeds)
-        }
+        clean = [outcomes_at(frame, [p for p, _, _ in own], "clean") for own in runs]
+        points, positions = {0.0: mean_accuracy(clean)}, list[int]()
+        for eps in sorted(radii):
+            seeds = [[p for p, name, r in own if name == attack and r == eps] for own in runs]
+            points[eps] = mean_accuracy([outcomes_at(frame, found) for found in seeds if found])
+            positions += [position for found in seeds for position in found]
         return Curve(
             label=group.label,
             method=group.method,
             attack=attack,
             checkpoint=checkpoint,
             points={eps: cell for eps, cell in points.items() if cell.value is not None},
-            positions=tuple(p for _, own in attacked for p in own.index.tolist()),
+            positions=tuple(positions),
         )
     return None
 
