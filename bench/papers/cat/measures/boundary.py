@@ -32,7 +32,7 @@ SAME = 1e-3
 
 
 def measure_boundary(measured: MeasuredModel, *, eps: Sequence[float] | None = None) -> Measured:
-    """The line of a two-class linear model on points of two channels and one pixel.
+    """Measure the line of a two-class linear model on points of two channels and one pixel.
 
     eps: radii in pixels of [0, 1] (1/64 is one unit), the threat's where none is given.
     values: `angle` between the line and x_0 = 0, 0 to 90 degrees; `offset`, the x_0 at which it
@@ -98,7 +98,7 @@ def _affine(model: nn.Module, x: Tensor) -> tuple[NDArray[np.float64], float]:
 
 
 def _in_units(weight: NDArray[np.float64], bias: float) -> tuple[NDArray[np.float64], float]:
-    """The same affine function of points p, where pixels are (p + SHIFT) / UNIT."""
+    """Return the same affine function of points p, where pixels are (p + SHIFT) / UNIT."""
     return weight / UNIT, bias + float(weight.sum()) * SHIFT / UNIT
 
 

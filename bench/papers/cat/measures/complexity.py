@@ -45,7 +45,7 @@ Norms = dict[str, float]
 
 
 def measure_complexity(measured: MeasuredModel) -> Measured:
-    """Norms of every layer that a forward pass of one image calls, and log10 of their products.
+    """Measure the norms of every layer that a forward pass calls, and log10 of their products.
 
     values: n_layers; n_folded and n_own, how many BatchNorms went which way; and
     log10_product_VARIANT_NORM, None where a norm is zero or not finite.
@@ -79,7 +79,7 @@ def measure_complexity(measured: MeasuredModel) -> Measured:
 
 
 def _folded(calls: Sequence[Call]) -> list[tuple[str, Norms]]:
-    """Names and norms, every BatchNorm joined to the layer that it reads, or on its own."""
+    """Return names and norms, with each BatchNorm folded into the layer it reads, if any."""
     scales = {call.reads: _scale(call.module) for call in calls if call.reads is not None}
     rows = []
     for place, call in enumerate(calls):
@@ -94,7 +94,6 @@ def _folded(calls: Sequence[Call]) -> list[tuple[str, Norms]]:
 
 
 def _norms(matrix: Tensor) -> Norms:
-    """Of (rows, columns), float64."""
     return {
         "frobenius": float(matrix.norm()),
         "spectral": _spectral(matrix),
@@ -103,7 +102,7 @@ def _norms(matrix: Tensor) -> Norms:
 
 
 def _spectral(matrix: Tensor) -> float:
-    """By the eigenvalues of the smaller Gram matrix: the SVD of a wide layer takes seconds."""
+    """Use the eigenvalues of the smaller Gram matrix: the SVD of a wide layer takes seconds."""
     if not bool(matrix.isfinite().all()):
         return float("nan")
     wide = matrix if len(matrix) <= matrix.shape[1] else matrix.T
@@ -111,7 +110,7 @@ def _spectral(matrix: Tensor) -> float:
 
 
 def _matrix(module: nn.Module) -> Tensor:
-    """The weight (out, in * k * k); the blocks of a grouped convolution on a diagonal."""
+    """Return the weight (out, in * k * k); block-diagonal for a grouped convolution."""
     assert isinstance(module, LAYERS)
     matrix = module.weight.detach().double().cpu().flatten(1)
     groups = 1 if isinstance(module, nn.Linear) else module.groups
@@ -122,7 +121,7 @@ def _matrix(module: nn.Module) -> Tensor:
 
 
 def _scale(module: nn.Module) -> Tensor:
-    """(channels,): what BatchNorm multiplies by in eval mode."""
+    """Return (channels,) the factors of BatchNorm in eval mode."""
     assert isinstance(module, _BatchNorm)
     if module.running_var is None:
         raise ConfigError("a BatchNorm keeps no running statistics, so it has no scale of its own")

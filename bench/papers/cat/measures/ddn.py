@@ -25,13 +25,13 @@ TINY = 1e-12
 
 
 def first_order(network: Perturbed, x: Tensor, y: Tensor, target: Tensor) -> Tensor:
-    """(B,): the size of the smallest perturbation, were the network linear."""
+    """Return (B,) the size of the smallest perturbation if the network were linear."""
     lead, gradient = _lead(network, x, network.zeros(x), y, target)
     return -lead / size(gradient).clamp_min(TINY)
 
 
 def smallest(network: Perturbed, x: Tensor, y: Tensor, target: Tensor, *, steps: int) -> Tensor:
-    """(B,): size of a small perturbation with Z_target >= Z_y; infinite where none was found.
+    """Return (B,) sizes of small perturbations with Z_target >= Z_y; infinite if none was found.
 
     x: (B, C, H, W), all classified as y (B,); target: (B,) other classes. steps: gradients.
     """
@@ -59,7 +59,7 @@ def smallest(network: Perturbed, x: Tensor, y: Tensor, target: Tensor, *, steps:
 
 
 def _shortened(network: Perturbed, x: Tensor, deltas: Deltas, y: Tensor, target: Tensor) -> Tensor:
-    """(B,) in (0, 1]: the least factor at which the perturbation still succeeds, by bisection."""
+    """Return (B,) in (0, 1] the smallest factor that still succeeds, by bisection."""
     low, high = x.new_zeros(len(x)), x.new_ones(len(x))
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
@@ -72,7 +72,7 @@ def _shortened(network: Perturbed, x: Tensor, deltas: Deltas, y: Tensor, target:
 def _lead(
     network: Perturbed, x: Tensor, deltas: Deltas, y: Tensor, target: Tensor
 ) -> tuple[Tensor, Deltas]:
-    """Z_target - Z_y (B,), and its gradient with regard to each perturbation."""
+    """Return Z_target - Z_y (B,), and its gradient with respect to each perturbation."""
     deltas = [delta.detach().requires_grad_() for delta in deltas]
     with torch.enable_grad():
         lead = _difference(network(x, deltas), y, target)

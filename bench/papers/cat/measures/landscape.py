@@ -32,7 +32,7 @@ from bench.threat import rowwise
 def measure_landscape(
     measured: MeasuredModel, *, n_images: int = 8, n_points: int = 41, reach: float = 2.0
 ) -> Measured:
-    """Cross entropy and the margin max_{j != y} Z_j - Z_y over (a, b), of the first images.
+    """Measure cross entropy and the margin max_{j != y} Z_j - Z_y over (a, b).
 
     n_points: of the grid, a side, odd so that x itself is one. reach: largest |a| and |b|, in
     units of eps. A pixel whose gradient is zero is not moved by a.
@@ -91,7 +91,7 @@ def _logits(
     grid: Tensor,
     batch_size: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits (B, K) and labels (B,) of all points of all images, in order, block by block."""
+    """Yield logits (B, K) and labels (B,) of all points of all images, in order."""
     lengths, side = grid.to(x), len(grid)
     places = torch.arange(len(x) * side * side, device=x.device)
     for rows in torch.split(places, batch_size):

@@ -26,18 +26,17 @@ class Call:
     shape: tuple[int, ...]
     """Of the output of one image."""
     reads: int | None = None
-    """Of a BatchNorm: place of the layer whose output it reads; None where that is no layer's."""
+    """For a BatchNorm, the position of the layer whose output it reads; else None."""
 
     @property
     def is_layer(self) -> bool:
-        """Whether it is not a BatchNorm."""
         return isinstance(self.module, LAYERS)
 
 
 def trace(model: nn.Module, x: Tensor) -> list[Call]:
-    """The calls of one forward pass of x (B, C, H, W), in order. Modules never called are absent.
+    """Return the calls of one forward pass of x (B, C, H, W), in order.
 
-    An output that two BatchNorms read belongs to the first.
+    An output that two BatchNorms read belongs to the first. Modules that are never called are absent.
     """
     found: list[Call] = []
     # The outputs themselves are kept, so that no later tensor can have the identity of one.
@@ -58,7 +57,7 @@ def trace(model: nn.Module, x: Tensor) -> list[Call]:
 
 @contextmanager
 def watched(model: nn.Module, hook: Hook) -> Iterator[None]:
-    """`hook` sees every call of a layer and of a BatchNorm inside."""
+    """Call `hook` after every call of a layer and of a BatchNorm."""
 
     def attach(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
         return module.register_forward_hook(

@@ -45,7 +45,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 def measure_margins(
     measured: MeasuredModel, *, n_images: int = 100, n_targets: int = 3, steps: int = 20
 ) -> Measured:
-    """The margins input, layers and both of the first images.
+    """Measure the margins input, layers and both of the first images.
 
     n_targets: classes to try for each image, nearest by first order first. steps: gradients for
     each. On small networks of 10 classes, 3 and 20 give a mean within 1% of 9 and 200.
@@ -89,7 +89,7 @@ def _margins(
     n_targets: int,
     steps: int,
 ) -> NDArray[np.float64]:
-    """(n,): in float64; 0 where the prediction is wrong."""
+    """Return (n,) float64; 0 where the prediction is wrong."""
     margins = torch.zeros(len(x), dtype=torch.float64)
     places = right.nonzero().squeeze(1)
     with perturbed(measured.model, x[:1], where) as network:
@@ -110,7 +110,7 @@ def _margins(
 
 
 def _others(y: Tensor, n_classes: int) -> Tensor:
-    """(B,) -> (B, K - 1): every class but the true one."""
+    """Return every class but the true one, (B,) -> (B, K - 1)."""
     classes = torch.arange(n_classes - 1, device=y.device).expand(len(y), -1)
     return classes + (classes >= y[:, None])
 

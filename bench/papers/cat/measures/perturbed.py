@@ -28,7 +28,7 @@ Deltas = list[Tensor]
 
 
 class Perturbed:
-    """A forward pass that adds `deltas`; made by `perturbed`, and of use inside it alone."""
+    """A forward pass that adds `deltas`; usable only inside `perturbed`, which makes it."""
 
     def __init__(self, model: nn.Module, like: Tensor, where: Where) -> None:
         self.model = model
@@ -47,11 +47,11 @@ class Perturbed:
         self._lengths: list[Tensor] = []
 
     def zeros(self, x: Tensor) -> Deltas:
-        """Perturbations that do nothing, for x (B, C, H, W)."""
+        """Return perturbations of zero for x (B, C, H, W)."""
         return [x.new_zeros(len(x), *shape) for shape in self.shapes]
 
     def __call__(self, x: Tensor, deltas: Deltas) -> Tensor:
-        """(B, C, H, W) -> logits (B, K). Pixels may leave [0, 1]: the definition has no box."""
+        """Return logits, (B, C, H, W) -> (B, K). Pixels may leave [0, 1]: there is no box."""
         self._deltas, self._lengths = deltas, []
         if self.at_input:
             x = x + deltas[0] * rowwise(_length(x), x)
@@ -59,7 +59,7 @@ class Perturbed:
         return logits
 
     def see(self, name: str, module: nn.Module, h: Tensor, out: Tensor) -> Tensor | None:
-        """The hook: adds what belongs to this call."""
+        """Return the output with the perturbation of this call; the hook of `watched`."""
         place = len(self._lengths)
         self._lengths.append(_length(h))
         if place not in self._at:
@@ -70,30 +70,29 @@ class Perturbed:
 
 @contextmanager
 def perturbed(model: nn.Module, like: Tensor, where: Where) -> Iterator[Perturbed]:
-    """The model with hooks that perturb it; `like` (1, C, H, W) is an image to trace it with."""
+    """Attach hooks that perturb the model; `like` (1, C, H, W) is an image to trace it with."""
     network = Perturbed(model, like, where)
     with watched(model, network.see):
         yield network
 
 
 def _length(h: Tensor) -> Tensor:
-    """(B, ...) -> (B,)."""
     # Unlike sqrt, whose gradient at a dead layer's 0 would be NaN.
     length: Tensor = torch.linalg.vector_norm(h.flatten(1), dim=1)
     return length
 
 
 def size(deltas: Sequence[Tensor]) -> Tensor:
-    """(B,): the Euclidean norm of all perturbations of a row together."""
+    """Return (B,) the Euclidean norm of all perturbations of a row together."""
     squares = [delta.flatten(1).square().sum(1) for delta in deltas]
     return torch.stack(squares).sum(0).sqrt()
 
 
 def scaled(deltas: Sequence[Tensor], factor: Tensor) -> Deltas:
-    """Every row times its factor (B,)."""
+    """Return every row times its factor (B,)."""
     return [delta * rowwise(factor, delta) for delta in deltas]
 
 
 def chosen(rows: Tensor, first: Sequence[Tensor], second: Sequence[Tensor]) -> Deltas:
-    """`first` in the rows (B,) that are true, `second` in the others."""
+    """Return `first` in the rows (B,) that are true, `second` in the others."""
     return [torch.where(rowwise(rows, a), a, b) for a, b in zip(first, second, strict=True)]
