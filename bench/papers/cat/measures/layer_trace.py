@@ -36,7 +36,8 @@ class Call:
 def trace(model: nn.Module, x: Tensor) -> list[Call]:
     """Return the calls of one forward pass of x (B, C, H, W), in order.
 
-    An output that two BatchNorms read belongs to the first. Modules that are never called are absent.
+    Modules that are never called are absent. An output that two BatchNorms read belongs to the
+    first.
     """
     found: list[Call] = []
     # The outputs themselves are kept, so that no later tensor can have the identity of one.
