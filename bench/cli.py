@@ -23,7 +23,6 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
-
 MOVED = {"speed": "python -m benchmarks.steps (attacks, memory, profile, scaling) in a checkout"}
 """Commands of earlier versions -> what to type instead."""
 
@@ -67,16 +66,8 @@ def main() -> None:
     """
 
 
-for command in (
-    run,
-    evaluate,
-    report,
-    compare,
-    verify,
-    verify_adversarials,
-    doctor,
-    list_command,
-):
+COMMANDS = (run, evaluate, report, compare, verify, verify_adversarials, doctor, list_command)
+for command in COMMANDS:
     main.add_command(command)
 
 

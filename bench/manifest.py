@@ -47,7 +47,6 @@ class Manifest:
 
     suite: str
     size: str
-    """full, or the name of a smaller size."""
     runs: tuple[PlannedRun, ...]
     evaluations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Evaluation id -> attack, checkpoint, split, eps, n_examples."""
@@ -86,17 +85,13 @@ def manifest_files(results: str | Path) -> list[Path]:
 
 
 def load_manifest(path: Path) -> Manifest:
-    """Return the manifest in `path`; raises RecordError where it is damaged."""
     content = read_json(path)
     try:
-        runs = tuple(PlannedRun(**_tuples(run)) for run in content["runs"])
-        return Manifest(**{**content, "runs": runs})
+        lists = ("evaluations", "measures")
+        runs = (run | {key: tuple(run[key]) for key in lists} for run in content["runs"])
+        return Manifest(**{**content, "runs": tuple(PlannedRun(**run) for run in runs)})
     except (AttributeError, KeyError, TypeError) as error:
         raise RecordError(f"{path} is damaged: {error!r}") from None
-
-
-def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
 
 
 def add_to_manifests(results: Path, manifests: Sequence[Manifest]) -> None:

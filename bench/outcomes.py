@@ -66,32 +66,28 @@ class EvaluationRecord:
 
     @cached_property
     def index(self) -> np.ndarray:
-        """(n,) dataset indices that have an outcome, ascending."""
-        return self._joined("index", np.int64)
+        """(n,) dataset indices that have an outcome, ascending; the other arrays go with it."""
+        return _joined([chunk.index for chunk in self.chunks], np.int64)
 
     @cached_property
     def clean(self) -> np.ndarray:
-        """(n,) bool, aligned with `index`."""
-        return self._joined("clean", np.bool_)
+        return _joined([chunk.clean for chunk in self.chunks], np.bool_)
 
     @cached_property
     def survived(self) -> np.ndarray:
-        """(n,) bool, aligned with `index`."""
-        return self._joined("survived", np.bool_)
+        return _joined([chunk.survived for chunk in self.chunks], np.bool_)
 
     @cached_property
     def label(self) -> np.ndarray | None:
-        """(n,) class indices, aligned with `index`; None if a chunk has no labels."""
-        if any(chunk.label is None for chunk in self.chunks):
-            return None
-        return self._joined("label", np.int64)
+        """(n,) class indices; None if a chunk has no labels."""
+        labels = [chunk.label for chunk in self.chunks if chunk.label is not None]
+        return _joined(labels, np.int64) if len(labels) == len(self.chunks) else None
 
     @cached_property
     def after(self) -> np.ndarray | None:
-        """(n,) bool, aligned with `index`: correct under a transferred image, clean or not."""
-        if any(chunk.after is None for chunk in self.chunks):
-            return None
-        return self._joined("after", np.bool_)
+        """(n,) bool: correct under a transferred image, clean or not; None if a chunk has none."""
+        afters = [chunk.after for chunk in self.chunks if chunk.after is not None]
+        return _joined(afters, np.bool_) if len(afters) == len(self.chunks) else None
 
     @property
     def package_checks(self) -> list[dict[str, Any]]:
@@ -154,6 +150,6 @@ class EvaluationRecord:
                 counts[part] = counts.get(part, 0) + int((chunk.broken_by == number).sum())
         return counts
 
-    def _joined(self, name: str, dtype: type) -> np.ndarray:
-        arrays = [getattr(chunk, name) for chunk in self.chunks]
-        return np.concatenate(arrays) if arrays else np.zeros(0, dtype)
+
+def _joined(arrays: list[np.ndarray], dtype: type) -> np.ndarray:
+    return np.concatenate(arrays) if arrays else np.zeros(0, dtype)

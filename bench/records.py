@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from bench.errors import RecordError
 from bench.manifest import Manifest, load_manifest, manifest_files
 from bench.measured import MeasureRecord, load_measure
-from bench.outcomes import Chunk, EvaluationRecord
+from bench.outcomes import Chunk as Chunk
+from bench.outcomes import EvaluationRecord as EvaluationRecord
 from bench.spec import CHUNK, EvalSpec
 from bench.storage import npz_arrays, read_json, sha256
 
@@ -61,14 +62,12 @@ class RunRecord:
     history: tuple[Mapping[str, Any], ...]
     evaluations: tuple[EvaluationRecord, ...]
     measures: tuple[MeasureRecord, ...] = ()
-    """Masking checks, margins, landscapes, ..."""
 
     @property
     def status(self) -> str:
         """done, failed, or unfinished."""
-        if self.kind == "model":
-            return "done"
-        return str(self.train["status"]) if self.train else "unfinished"
+        done = "done" if self.kind == "model" else "unfinished"
+        return str(self.train["status"]) if self.train else done
 
     @property
     def method(self) -> str:
@@ -87,8 +86,7 @@ class RunRecord:
     @property
     def seed(self) -> int | None:
         """None for a model from outside."""
-        seed = self.spec.get("seed")
-        return None if seed is None else int(seed)
+        return self.spec.get("seed")
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,8 @@ class Records(Sequence[RunRecord]):
         """Return one row per evaluation, and one with an empty attack for a run without any."""
         import pandas as pd
 
-        return pd.DataFrame([row for run in self for row in _rows(run)], columns=list(COLUMNS))
+        rows = [_row(run, found) for run in self for found in run.evaluations or (None,)]
+        return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 COLUMNS = (
@@ -136,8 +135,8 @@ COLUMNS = (
 )
 
 
-def _rows(run: RunRecord) -> Iterator[dict[str, Any]]:
-    head = {
+def _row(run: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, Any]:
+    row = {
         "run_id": run.run_id,
         "method": run.method,
         "arch": run.arch,
@@ -148,22 +147,22 @@ def _rows(run: RunRecord) -> Iterator[dict[str, Any]]:
         "precision": run.spec.get("precision", ""),
         "run_status": run.status,
     }
-    if not run.evaluations:
-        yield head | {"checkpoint": "", "attack": "", "n_examples": 0, "status": run.status}
-    for evaluation in run.evaluations:
-        yield head | {
-            "checkpoint": evaluation.spec.checkpoint,
-            "attack": evaluation.spec.attack,
-            "eps": evaluation.spec.eps,
-            "split": evaluation.spec.split,
-            "n_examples": evaluation.n_examples,
-            "n_expected": evaluation.spec.n_examples,
-            "n_clean": int(evaluation.clean.sum()),
-            "n_correct": evaluation.n_correct,
-            "balanced_accuracy": evaluation.balanced_accuracy(),
-            "seconds": evaluation.seconds,
-            "status": "done" if evaluation.complete else "unfinished",
-        }
+    if evaluation is None:
+        return row | {"checkpoint": "", "attack": "", "n_examples": 0, "status": run.status}
+    spec = evaluation.spec
+    return row | {
+        "checkpoint": spec.checkpoint,
+        "attack": spec.attack,
+        "eps": spec.eps,
+        "split": spec.split,
+        "n_examples": evaluation.n_examples,
+        "n_expected": spec.n_examples,
+        "n_clean": int(evaluation.clean.sum()),
+        "n_correct": evaluation.n_correct,
+        "balanced_accuracy": evaluation.balanced_accuracy(),
+        "seconds": evaluation.seconds,
+        "status": "done" if evaluation.complete else "unfinished",
+    }
 
 
 def load_records(results: str | Path) -> Records:
@@ -172,18 +171,10 @@ def load_records(results: str | Path) -> Records:
     Damaged files are left out and listed in `.damaged`; the rest stays usable.
     """
     damaged: list[Damage] = []
-    folders = (Path(results, name) for name in _names(results))
-    runs = [
-        run
-        for folder in folders
-        if (folder / "spec.json").exists() and (run := _load_run(folder, damaged)) is not None
-    ]
-    manifests = [
-        found
-        for path in manifest_files(results)
-        if (found := _undamaged(load_manifest, path, damaged)) is not None
-    ]
-    return Records(runs, damaged, manifests)
+    folders = [Path(results, name) for name in _names(results)]
+    runs = [_load_run(f, damaged) for f in folders if (f / "spec.json").exists()]
+    manifests = _all_undamaged(load_manifest, manifest_files(results), damaged)
+    return Records([run for run in runs if run is not None], damaged, manifests)
 
 
 def _names(folder: str | Path) -> list[str]:
@@ -205,28 +196,31 @@ def _undamaged(read: Callable[[Path], T], path: Path, damaged: list[Damage]) -> 
     return None
 
 
+def _all_undamaged(
+    read: Callable[[Path], T], paths: Iterable[Path], damaged: list[Damage]
+) -> tuple[T, ...]:
+    found = (_undamaged(read, path, damaged) for path in paths)
+    return tuple(one for one in found if one is not None)
+
+
 def _load_run(folder: Path, damaged: list[Damage]) -> RunRecord | None:
     head = _undamaged(_load_head, folder / "spec.json", damaged)
     if head is None:
         return None
     train, history = folder / "train.json", folder / "history.jsonl"
-    evaluations, measures = folder / "evaluations", folder / "measures"
+    evaluations = (folder / "evaluations" / name for name in _names(folder / "evaluations"))
+    found = [
+        load_evaluation(path, damaged) for path in evaluations if (path / "eval.json").exists()
+    ]
+    measures = (folder / "measures" / name for name in _names(folder / "measures"))
     return RunRecord(
         **head,
         path=folder,
         train=_undamaged(read_json, train, damaged) if train.exists() else None,
         history=tuple(_undamaged(lambda _: load_history(folder), history, damaged) or ()),
-        evaluations=tuple(
-            evaluation
-            for name in _names(evaluations)
-            if (evaluations / name / "eval.json").exists()
-            and (evaluation := load_evaluation(evaluations / name, damaged)) is not None
-        ),
-        measures=tuple(
-            measure
-            for name in _names(measures)
-            if name.endswith(".json")
-            and (measure := _undamaged(load_measure, measures / name, damaged)) is not None
+        evaluations=tuple(evaluation for evaluation in found if evaluation is not None),
+        measures=_all_undamaged(
+            load_measure, (path for path in measures if path.suffix == ".json"), damaged
         ),
     )
 
@@ -239,17 +233,12 @@ def _load_head(path: Path) -> dict[str, Any]:
 def load_history(folder: Path) -> list[dict[str, Any]]:
     """Return the epochs of a run, if it has any; raises RecordError for a damaged file."""
     path = folder / "history.jsonl"
-    if not path.exists():
-        return []
     try:
-        lines = path.read_text().splitlines()
-        # one parse of all lines: starting the parser costs more than a line
-        epochs: list[dict[str, Any]] = json.loads(f"[{','.join(lines)}]")
-        if len(epochs) != len(lines):
-            raise ValueError(f"{len(lines)} lines hold {len(epochs)} epochs")
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except FileNotFoundError:
+        return []
     except (OSError, ValueError) as error:
         raise RecordError(f"{path} is damaged or unreadable: {error}") from None
-    return epochs
 
 
 def load_evaluation(folder: Path, damaged: list[Damage]) -> EvaluationRecord | None:
@@ -258,13 +247,10 @@ def load_evaluation(folder: Path, damaged: list[Damage]) -> EvaluationRecord | N
     if spec is None:
         return None
     present = set(_names(folder))
-    chunks = [
-        chunk
-        for number in range(-(-spec.n_examples // CHUNK))
-        if f"{number}.json" in present
-        and (chunk := _undamaged(load_chunk, folder / f"{number}.json", damaged)) is not None
-    ]
-    return EvaluationRecord(eval_id=folder.name, spec=spec, chunks=tuple(chunks))
+    names = [f"{number}.json" for number in range(-(-spec.n_examples // CHUNK))]
+    paths = (folder / name for name in names if name in present)
+    chunks = _all_undamaged(load_chunk, paths, damaged)
+    return EvaluationRecord(eval_id=folder.name, spec=spec, chunks=chunks)
 
 
 def load_chunk(path: Path) -> Chunk:
@@ -294,19 +280,3 @@ def load_chunk(path: Path) -> Chunk:
         )
     except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise RecordError(f"{path} is damaged: {error!r}") from None
-
-
-__all__ = [
-    "COLUMNS",
-    "QUANTILES",
-    "SCHEMA",
-    "Chunk",
-    "Damage",
-    "EvaluationRecord",
-    "Records",
-    "RunRecord",
-    "load_chunk",
-    "load_evaluation",
-    "load_history",
-    "load_records",
-]

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from bench.errors import ConfigError
+from bench.errors import refuse_unknown
 from bench.recipe import Recipe
 
 PRECISIONS = ("fp32", "bf16")
@@ -36,13 +36,15 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9.+_-]+", "-", text).strip("-.") or "x"
 
 
-def _json_values(spec: Any) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(json.dumps(asdict(spec)))
-    return values
+class _Json:
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; the class called with them, or its `from_dict`, inverts it."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # type: ignore[call-overload]
+        return values
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSpec:
+class TrainSpec(_Json):
     """One training run. Fields marked `label` are only names and do not enter the id."""
 
     method: str
@@ -75,10 +77,7 @@ class TrainSpec:
     recipe_name: str = field(metadata={"label": True})
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ConfigError(
-                f"precision '{self.precision}' is unknown; use {' or '.join(PRECISIONS)}"
-            )
+        refuse_unknown("precision", [self.precision], PRECISIONS)
 
     @property
     def attacked_eps(self) -> float:
@@ -87,7 +86,6 @@ class TrainSpec:
 
     @property
     def run_id(self) -> str:
-        """A readable head and a hashed tail."""
         hashed = {
             f.name: getattr(self, f.name) for f in fields(self) if not f.metadata.get("label")
         }
@@ -95,23 +93,18 @@ class TrainSpec:
         head = f"{slug(self.method)}-{self.arch}-{slug(self.dataset)}-s{self.seed}"
         return f"{head}-{digest(hashed, 10)}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; `from_dict` is the inverse."""
-        return _json_values(self)
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainSpec:
-        plain: dict[str, Any] = {name: _tuples(value) for name, value in values.items()}
-        recipe: dict[str, Any] = {k: _tuples(v) for k, v in values["recipe"].items()}
-        return cls(**(plain | {"recipe": Recipe(**recipe)}))
+        recipe = Recipe(**_tuples(values["recipe"]))
+        return cls(**_tuples({**values, "recipe": recipe}))
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSpec:
+class ModelSpec(_Json):
     """A model from outside."""
 
     model: str
@@ -140,13 +133,9 @@ class ModelSpec:
         )
         return f"model-{slug(self.model.rpartition('/')[2])}-{digest(hashed, 10)}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; `ModelSpec(**values)` is the inverse."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class _OnImages:
+class _OnImages(_Json):
     """What specifications of attacks and of measures have in common."""
 
     checkpoint: str
@@ -167,10 +156,6 @@ class _OnImages:
         """Run ids of the other models that it needs, such as the source of a transfer."""
         return tuple(self.params.get("surrogates", ()))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; the class called with them is the inverse."""
-        return _json_values(self)
-
     def _id(self, name: str) -> str:
         head = f"{slug(name)}-{self.checkpoint}-{self.split}{self.n_examples}"
         return f"{head}-eps{self.eps:.4f}-{digest(self.to_dict(), 8)}"
@@ -184,12 +169,8 @@ class EvalSpec(_OnImages):
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("checkpoint", self.checkpoint, (*CHECKPOINTS, GIVEN)),
-            ("split", self.split, SPLITS),
-        ):
-            if value not in known:
-                raise ConfigError(f"{name} '{value}' is unknown; use {', '.join(known)}")
+        refuse_unknown("checkpoint", [self.checkpoint], (*CHECKPOINTS, GIVEN))
+        refuse_unknown("split", [self.split], SPLITS)
 
     @property
     def eval_id(self) -> str:

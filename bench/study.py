@@ -87,46 +87,37 @@ def is_variant(name: str, dataset: str) -> bool:
 def changed(
     study: Study,
     *,
-    methods: Sequence[str] = (),
-    arch: str | None = None,
-    dataset: str | None = None,
-    data_root: str | None = None,
-    seeds: Sequence[str] = (),
     epochs: int | None = None,
     batch_size: int | None = None,
-    eps: float | None = None,
-    train_size: int | None = None,
-    test_size: int | None = None,
+    dataset: str | None = None,
+    seeds: Sequence[str] = (),
     attacks: Sequence[str] = (),
     checks: bool | None = None,
-    recipe: str | None = None,
     params: Sequence[str] = (),
-    precision: str = "fp32",
+    **values: Any,
 ) -> Study:
-    """Return the study with the options of `bench run` applied; raises ConfigError."""
-    training = {"epochs": epochs, "batch_size": batch_size}
-    options: dict[str, Any] = {
-        "methods": tuple(methods),
-        "arch": arch,
+    """Return the study with the options of `bench run` applied; raises ConfigError.
+
+    values: of other fields; None or () leaves the study's.
+    """
+    known = {(attack.name, attack.eps): attack for attack in study.attacks}
+    parsed = [AskedAttack.parse(text) for text in attacks]
+    values |= {
         "dataset": None if study.dataset in OWN_DATA else dataset,
-        "recipe": recipe,
-        "eps": eps,
         "seeds": _seeds(seeds),
-        "attacks": chosen_attacks(study, attacks),
-        "train_size": train_size,
-        "test_size": test_size,
+        # the study's own attacks where it has them, else on both checkpoints
+        "attacks": tuple(known.get((attack.name, attack.eps), attack) for attack in parsed),
     }
     wanted = study.checks or AskedMeasures() if checks else None
     if checks is None and not attacks:
         wanted = study.checks
+    training = {"epochs": epochs, "batch_size": batch_size}
     return replace(
         study,
-        **{name: value for name, value in options.items() if value not in (None, ())},
+        **{name: value for name, value in values.items() if value not in (None, ())},
         checks=wanted,
         training={**study.training, **{k: v for k, v in training.items() if v is not None}},
-        params=parse_params(params),
-        data_root=data_root,
-        precision=precision,
+        params=_params(params),
     )
 
 
@@ -139,14 +130,7 @@ def _seeds(texts: Sequence[str]) -> tuple[int, ...]:
         ) from None
 
 
-def chosen_attacks(study: Study, names: Sequence[str]) -> tuple[AskedAttack, ...]:
-    """Return the named attacks: the study's own where it has them, else on both checkpoints."""
-    known = {(attack.name, attack.eps): attack for attack in study.attacks}
-    asked = [AskedAttack.parse(name) for name in names]
-    return tuple(known.get((attack.name, attack.eps), attack) for attack in asked)
-
-
-def parse_params(texts: Sequence[str]) -> dict[str, dict[str, str]]:
+def _params(texts: Sequence[str]) -> dict[str, dict[str, str]]:
     """Return {"trades": {"beta": "1"}} for ["trades.beta=1"]."""
     params: dict[str, dict[str, str]] = {}
     for text in texts:
