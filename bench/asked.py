@@ -30,7 +30,6 @@ class Asked:
     def evaluations(
         self, attacks: Iterable[AskedAttack], eps: float, surrogates: Mapping[str, str]
     ) -> tuple[EvalSpec, ...]:
-        """Return one for each attack and checkpoint, each once."""
         specs: dict[str, EvalSpec] = {}
         for attack in attacks:
             runs = [surrogates[source] for source in get_attack(attack.name).sources]
@@ -105,7 +104,6 @@ class Asked:
         )
 
     def _first(self, split: str, first: int | None) -> dict[str, Any]:
-        """Return how many images those are, and their hash."""
         images = getattr(self.dataset, split)
         n = min(first or len(images), len(images))
         if (split, n) not in self._hashes:

@@ -7,12 +7,10 @@ from typing import Any
 
 import click
 
-from bench.commands.doctor import doctor
 from bench.commands.evaluate import evaluate, verify_adversarials
-from bench.commands.listing import list_command
+from bench.commands.inspect import doctor, list_command, verify
 from bench.commands.report import compare, report
 from bench.commands.run import run
-from bench.commands.verify import verify
 from bench.errors import BenchError
 
 RESUMABLE = ("run", "evaluate")

@@ -102,7 +102,6 @@ class RunFolder:
         card: Mapping[str, Any],
         provenance: Mapping[str, Any],
     ) -> None:
-        """Write spec.json, unless it exists."""
         head = {
             "schema": SCHEMA,
             "run_id": self.run_id,
@@ -201,7 +200,6 @@ class EvaluationFolder:
         self.partial(number).unlink(missing_ok=True)
 
     def adversarials(self, number: int) -> Path:
-        """The adversarial images of a chunk, if they are saved."""
         return self.path / f"{number}.adversarials.safetensors"
 
     def partial(self, number: int) -> Path:
@@ -210,7 +208,6 @@ class EvaluationFolder:
 
 
 def _read(read: Callable[[Path], T], path: Path) -> T | None:
-    """Return what `read` makes of a file; None if it is missing or damaged."""
     try:
         return read(path)
     except RecordError:

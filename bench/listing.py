@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tabulate import tabulate
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Return a plain table with columns as wide as their widest cell."""
     return str(tabulate(rows, tablefmt="plain", disable_numparse=True))
 
 
 def listing(kind: str) -> str:
-    """Return the names of one registry, each with a one-line description."""
     if kind == "methods":
         return _methods()
     from bench.archs import describe, list_archs
@@ -22,7 +20,7 @@ def listing(kind: str) -> str:
     from bench.recipe import list_recipes, recipe_title
     from bench.suite import list_suites
 
-    rows = {
+    rows: dict[str, Callable[[], Sequence[tuple[str, str]]]] = {
         "archs": lambda: [(name, describe(name)) for name in list_archs()],
         "datasets": list_datasets,
         "attacks": lambda: [(name, describe_attack(name)) for name in list_attacks()],

@@ -27,9 +27,7 @@ BF16_CAPABILITY = (8, 0)
 """Ampere, the first NVIDIA generation that multiplies bf16."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""As malloc.h of glibc numbers them."""
 NEVER = 2**30
-"""Bytes that nothing here frees at once."""
 MALLOC_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
@@ -111,7 +109,6 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def bf16_flags(cpuinfo: Path = CPUINFO) -> tuple[str, ...]:
-    """Return those of BF16_FLAGS that the processor has."""
     found = _cpuinfo("flags", cpuinfo).split()
     return tuple(flag for flag in BF16_FLAGS if flag in found)
 

@@ -30,12 +30,10 @@ class PlannedRun:
     study: int
     """Position of the study among the suite's own, without those of suites that it includes."""
     dataset: str
-    """The data variant's name in the records."""
     method: str
     seed: int
     arch: str
     eps: float
-    """Radius at which the suite attacks it."""
     run_id: str
     evaluations: tuple[str, ...] = ()
     measures: tuple[str, ...] = ()
@@ -58,7 +56,6 @@ class Manifest:
         return f"{self.suite}.json" if self.size == FULL else f"{self.suite}@{self.size}.json"
 
     def merged(self, other: Manifest) -> Manifest:
-        """Return a manifest with the runs, evaluations and measures of both."""
         runs: dict[tuple[int, str], PlannedRun] = {}
         for run in (*self.runs, *other.runs):
             earlier = runs.get((run.study, run.run_id), run)
@@ -76,7 +73,6 @@ class Manifest:
 
 
 def read_manifests(results: str | Path) -> list[Manifest]:
-    """Return every manifest of a results folder; raises RecordError for a damaged one."""
     return [load_manifest(path) for path in manifest_files(results)]
 
 

@@ -34,7 +34,6 @@ class MeasureRecord:
     """One measure on one checkpoint: specification and outcome."""
 
     path: Path
-    """Its .json file."""
     spec: MeasureSpec
     values: Mapping[str, Any]
     seconds: float

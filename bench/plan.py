@@ -51,7 +51,6 @@ class Cell:
         )
 
     def status(self, folder: RunFolder) -> CellStatus:
-        """Return which parts of the cell are on disk."""
         summary = folder.train_summary()
         if summary and summary["status"] == "failed":
             return CellStatus(trained=True, failed=str(summary["error"]))
@@ -100,7 +99,6 @@ class Plan:
     cells: tuple[Cell, ...]
     dataset: Dataset
     source: str
-    """Name of the data set on the command line."""
     studies: tuple[Study, ...] = ()
     """The studies of the cells; none for evaluations of existing runs."""
 
@@ -197,7 +195,6 @@ def training_sha256(dataset: Dataset) -> str:
 
 
 def _resolve(study: Study, name: str, arch: str) -> tuple[Method, Recipe]:
-    """Return the method with its parameters, and its recipe with the study's changes."""
     registered = method_name(name)
     recipe, params = load_recipe(study.recipe, arch=arch, dataset=study.dataset, method=registered)
     method = get_method(name, **(params | dict(study.params.get(registered, {}))))

@@ -86,7 +86,6 @@ class Reporter:
             self.bars.stop()
 
     def say(self, text: str) -> None:
-        """Print one line, unless quiet."""
         if not self.quiet:
             self._print(text)
 
@@ -106,7 +105,6 @@ class Reporter:
 
     @contextmanager
     def task(self, title: str, total: int) -> Iterator[Task]:
-        """Show a task of `total` units while the block runs."""
         task = Task(self, title, total)
         try:
             yield task

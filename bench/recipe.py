@@ -26,15 +26,12 @@ class Recipe:
     """Resolved values; every one of them can change the weights."""
 
     epochs: int
-    """Passes over the training split."""
     batch_size: int
-    """Images per step."""
     lr: float
     """Peak learning rate of SGD."""
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 5e-4
-    """L2 penalty of SGD."""
     decay: str = field(default="all", metadata=_LATER)
     """What it applies to: all parameters, or only the weights of convolutions and linear layers."""
     schedule: str = "multistep"

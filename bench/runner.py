@@ -51,11 +51,9 @@ class Runner:
         self.provenance = {**origin, **plan.dataset.notes(), **(provenance or {})}
         self.info = machine | {"code": evaluation_code()}
         self.networks: dict[str, nn.Module] = {}
-        """Surrogates by run id."""
         self.attacked: dict[tuple[str, str], nn.Module] = {}
         """The last attacked network: while waiting, it is asked for every second."""
         self.begun: set[str] = set()
-        """Runs that this process has prepared."""
         for method in (cell.method for cell in plan.cells):
             if method is not None:
                 training_code(source_file(method))  # hash the file now, before it can change
@@ -114,7 +112,6 @@ class Runner:
         return True
 
     def _prepare(self, cell: Cell, folder: RunFolder) -> None:
-        """Set damaged files aside, and train if needed."""
         folder.set_damage_aside()
         if folder.run_id not in self.begun:
             folder.traceback_file.unlink(missing_ok=True)
@@ -269,7 +266,6 @@ class Runner:
         remove_states(folder.path)
 
     def _weights_whole(self, folder: RunFolder, checkpoints: Sequence[str]) -> bool:
-        """Whether the weights of these checkpoints are the recorded ones."""
         summary = folder.train_summary()
         assert summary is not None
         for checkpoint in dict.fromkeys(checkpoints):

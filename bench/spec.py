@@ -32,7 +32,6 @@ def digest(value: Any, length: int) -> str:
 
 
 def slug(text: str) -> str:
-    """Return `text` with everything replaced that a file name should not hold."""
     return re.sub(r"[^A-Za-z0-9.+_-]+", "-", text).strip("-.") or "x"
 
 
@@ -56,19 +55,16 @@ class TrainSpec(_Json):
     num_classes: int
     in_channels: int
     image_size: int
-    """Pixels per side."""
     mean: tuple[float, ...] | None = None
     """Normalisation inside the model, one value per channel; None is the identity."""
     std: tuple[float, ...] | None = None
     dataset: str = field(metadata={"label": True})
-    """The data variant's name in every table."""
     data_sha256: str
     """Of the training and validation images, their scale, and their labels."""
     n_train: int
     n_val: int
     norm: str = "linf"
     eps: float
-    """Radius of the training."""
     study_eps: float | None = field(default=None, metadata={"label": True})
     """Radius of the study and its attacks, where the recipe trains at another radius."""
     seed: int
@@ -141,14 +137,12 @@ class _OnImages(_Json):
     checkpoint: str
     """best, last, or given for a model from outside."""
     params: Mapping[str, Any] = field(default_factory=dict)
-    """Parameters of the attack or measure, defaults included."""
     norm: str = "linf"
     eps: float
     split: str = "test"
     n_examples: int
     """The images are the first n of the split."""
     data_sha256: str
-    """Of those images and labels."""
     seed: int = 0
 
     @property
@@ -187,7 +181,6 @@ class MeasureSpec(_OnImages):
     """One property of one checkpoint, measured on the first images: a masking check, say."""
 
     name: str
-    """Of the measure or check."""
 
     @property
     def measure_id(self) -> str:

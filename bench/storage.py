@@ -43,7 +43,6 @@ def check_writable(path: Path) -> None:
 
 
 def _temporary(path: Path, content: bytes) -> Path:
-    """Return a synced temporary file with this content in the folder of `path`."""
     temporary = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,6 @@ class AskedAttack:
 
     name: str
     eps: float | None = None
-    """None takes the study's."""
     checkpoints: tuple[str, ...] = CHECKPOINTS
     first: int | None = None
     """Use only the first N images; None uses all."""
@@ -44,7 +43,6 @@ class AskedMeasures:
     """C1 to C14, or names of measures; empty means all checks."""
     checkpoints: tuple[str, ...] = ("best",)
     first: int | None = 1000
-    """Use only the first N test images."""
     params: Mapping[str, Any] = field(default_factory=dict)
     """Effort of the checks: steps, samples, restarts; or parameters of the measure."""
 
@@ -63,13 +61,11 @@ class Study:
     recipe: str
     attacks: tuple[AskedAttack, ...]
     checks: AskedMeasures | None = None
-    """The masking checks; None for none."""
     measures: tuple[AskedMeasures, ...] = ()
     """Other properties of the trained models: margins, landscapes."""
     size: str = ""
     """Size of a suite that comes in several; full is the paper's."""
     training: Mapping[str, Any] = field(default_factory=dict)
-    """Recipe values that the suite or the command line overrides."""
     params: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Method -> parameter -> value, from the command line."""
     train_size: int | None = None

@@ -209,7 +209,6 @@ def _names() -> tuple[str, ...]:
 
 @cache
 def _files() -> dict[str, Traversable]:
-    """Map the name of every suite, of the package and of its papers, to its file."""
     folders = [files("bench") / "suites", *(paper.folder / "suites" for paper in papers())]
     found = [file for folder in folders if folder.is_dir() for file in folder.iterdir()]
     return {file.name[:-5]: file for file in found if file.name.endswith(".toml")}

@@ -19,7 +19,6 @@ from bench.training.engine import initial_model
 
 
 def weights_whole(folder: RunFolder, summary: Mapping[str, Any], checkpoint: str) -> bool:
-    """Whether the weights exist and match `summary`, the content of train.json."""
     path, recorded = folder.weights(checkpoint), summary.get("checkpoints", {})
     found = path.exists() and checkpoint in recorded
     return found and sha256_file(path) == recorded[checkpoint]["sha256"]

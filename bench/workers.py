@@ -94,7 +94,6 @@ def _start(
 
 
 def _die_with_parent() -> None:
-    """In a worker: exit when the parent process ends, even if that was killed."""
     while os.read(0, 1):  # unbuffered: Python cannot shut down while a thread holds a reader
         pass
     os._exit(1)  # the parent closed its end of the pipe

@@ -153,7 +153,6 @@ def run(
 
 
 def _with_precision(studies: list[Study], where: Workspace) -> list[Study]:
-    """Return the studies with `auto` resolved for this device, and say why."""
     from bench.machine import has_fast_bf16
     from bench.precision import automatic, evidence
 
@@ -172,7 +171,6 @@ def _with_precision(studies: list[Study], where: Workspace) -> list[Study]:
 def _done(
     before: Sequence[CellStatus], after: Sequence[CellStatus], results: Path, n_failures: int
 ) -> str:
-    """Return a summary of the command and the next step; n_failures: of this command only."""
     pairs = [pair for pair in zip(before, after, strict=True) if not pair[1].failed]
     n_trained = sum(not old.trained and new.trained for old, new in pairs)
     n_made = sum(old.n_missing - new.n_missing for old, new in pairs)
@@ -185,7 +183,6 @@ def _done(
 
 
 def _studies(options: dict[str, Any]) -> tuple[Suite, list[Study]]:
-    """Return the suite that the options start from, and its studies with the options applied."""
     from bench.study import changed
     from bench.suite import load_suite
 
