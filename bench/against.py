@@ -43,7 +43,6 @@ def verdicts(plan: Plan, results: Path, methods: Sequence[str], against: Sequenc
 
 
 def _pairs(methods: Sequence[str], against: Sequence[str]) -> list[tuple[str, str]]:
-    """Return pairs of registered names, each pair once, even if both are on both sides."""
     pairs: dict[frozenset[str], tuple[str, str]] = {}
     for first, second in product(map(method_name, methods), map(method_name, against)):
         if first != second:

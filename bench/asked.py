@@ -30,11 +30,9 @@ class Asked:
     def evaluations(
         self, attacks: Iterable[AskedAttack], eps: float, surrogates: Mapping[str, str]
     ) -> tuple[EvalSpec, ...]:
-        """One for each attack and checkpoint that is asked for, each once."""
         specs: dict[str, EvalSpec] = {}
         for attack in attacks:
-            n, sha256 = self._first(attack.split, attack.first)
-            runs = [surrogates[source] for source in sources(attack.name)]
+            runs = [surrogates[source] for source in get_attack(attack.name).sources]
             for checkpoint in attack.checkpoints:
                 spec = EvalSpec(
                     checkpoint=checkpoint,
@@ -42,8 +40,7 @@ class Asked:
                     params=attack_params(attack.name) | ({"surrogates": runs} if runs else {}),
                     eps=eps if attack.eps is None else attack.eps,
                     split=attack.split,
-                    n_examples=n,
-                    data_sha256=sha256,
+                    **self._first(attack.split, attack.first),
                 )
                 specs[spec.eval_id] = spec
         return tuple(specs.values())
@@ -51,48 +48,36 @@ class Asked:
     def checks(
         self, asked: AskedMeasures, eps: float, surrogates: Mapping[str, str]
     ) -> tuple[MeasureSpec, ...]:
-        """The masking checks that can be made on this data set with these surrogates."""
-        n, sha256 = self._first("test", asked.first)
-        budget = _budget(asked.params)
+        """Return the masking checks that can be made on this data set with these surrogates."""
+        try:
+            budget = CheckBudget(**asked.params)
+        except TypeError:
+            raise ConfigError(
+                f"checks take steps, samples and restarts, not {', '.join(sorted(asked.params))}"
+            ) from None
         refuse_unknown("check", asked.names, CHECKS)
         runs = [surrogates[TWIN]] if TWIN in surrogates else []
         absent = left_out(len(runs), self.dataset.num_classes)
-        return tuple(
-            MeasureSpec(
-                checkpoint=checkpoint,
-                name=number,
-                params=check_params(number, budget)
-                | ({"surrogates": runs} if runs and CHECKS[number].uses_surrogate else {}),
-                eps=eps,
-                n_examples=n,
-                data_sha256=sha256,
-            )
-            for checkpoint in asked.checkpoints
-            for number in asked.names or CHECKS
-            if number not in absent
+        return self._specs(
+            asked,
+            eps,
+            {
+                number: check_params(number, budget)
+                | ({"surrogates": runs} if runs and CHECKS[number].uses_surrogate else {})
+                for number in asked.names or CHECKS
+                if number not in absent
+            },
         )
 
     def measures(self, asked: AskedMeasures, eps: float) -> tuple[MeasureSpec, ...]:
-        """Other properties: margins, landscapes.
+        """Return other properties: margins, landscapes.
 
         Raises ConfigError for an unknown one, and for a parameter that it does not have.
         """
         refuse_unknown("measure", asked.names, plugins("measures"))
         for name in asked.names:
             refuse_unknown(f"key ([[measures]], {name})", asked.params, _keys(name))
-        n, sha256 = self._first("test", asked.first)
-        return tuple(
-            MeasureSpec(
-                checkpoint=checkpoint,
-                name=name,
-                params=dict(asked.params),
-                eps=eps,
-                n_examples=n,
-                data_sha256=sha256,
-            )
-            for checkpoint in asked.checkpoints
-            for name in asked.names
-        )
+        return self._specs(asked, eps, dict.fromkeys(asked.names, asked.params))
 
     def refuse_too_few_classes(self, attacks: Iterable[AskedAttack]) -> None:
         """AutoAttack would refuse too few classes itself, but after the training.
@@ -108,23 +93,27 @@ class Asked:
                     "use --attacks pgd-20,cw"
                 )
 
-    def _first(self, split: str, first: int | None) -> tuple[int, str]:
-        """How many images those are, and their hash."""
+    def _specs(
+        self, asked: AskedMeasures, eps: float, params: Mapping[str, Mapping[str, Any]]
+    ) -> tuple[MeasureSpec, ...]:
+        first = self._first("test", asked.first)
+        return tuple(
+            MeasureSpec(checkpoint=checkpoint, name=name, params=dict(own), eps=eps, **first)
+            for checkpoint in asked.checkpoints
+            for name, own in params.items()
+        )
+
+    def _first(self, split: str, first: int | None) -> dict[str, Any]:
         images = getattr(self.dataset, split)
         n = min(first or len(images), len(images))
         if (split, n) not in self._hashes:
             self._hashes[split, n] = first_images(images, n).sha256
-        return n, self._hashes[split, n]
-
-
-def sources(attack: str) -> tuple[str, ...]:
-    """The models that a transfer attack is crafted on, by name; nothing for other attacks."""
-    return get_attack(attack).sources
+        return {"n_examples": n, "data_sha256": self._hashes[split, n]}
 
 
 def all_sources(attacks: Sequence[AskedAttack], checks: AskedMeasures | None) -> list[str]:
-    """Of all attacks and, for the checks, the undefended twin; each once."""
-    wanted = [source for attack in attacks for source in sources(attack.name)]
+    """Return the surrogates of all attacks and, for the checks, the undefended twin; each once."""
+    wanted = [source for attack in attacks for source in get_attack(attack.name).sources]
     return list(dict.fromkeys([*wanted, *([TWIN] if checks else [])]))
 
 
@@ -135,12 +124,3 @@ def _keys(measure: str) -> list[str]:
     """
     parameters = list(signature(plugins("measures")[measure][0]).parameters)[1:]
     return [*(f.name for f in fields(AskedMeasures) if f.name != "params"), *parameters]
-
-
-def _budget(params: Mapping[str, Any]) -> CheckBudget:
-    try:
-        return CheckBudget(**params)
-    except TypeError:
-        raise ConfigError(
-            f"checks take steps, samples and restarts, not {', '.join(sorted(params))}"
-        ) from None

@@ -7,12 +7,10 @@ from typing import Any
 
 import click
 
-from bench.commands.doctor import doctor
 from bench.commands.evaluate import evaluate, verify_adversarials
-from bench.commands.listing import list_command
+from bench.commands.inspect import doctor, list_command, verify
 from bench.commands.report import compare, report
 from bench.commands.run import run
-from bench.commands.verify import verify
 from bench.errors import BenchError
 
 RESUMABLE = ("run", "evaluate")
@@ -22,7 +20,6 @@ RESUMABLE = ("run", "evaluate")
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-
 
 MOVED = {"speed": "python -m benchmarks.steps (attacks, memory, profile, scaling) in a checkout"}
 """Commands of earlier versions -> what to type instead."""
@@ -67,16 +64,8 @@ def main() -> None:
     """
 
 
-for command in (
-    run,
-    evaluate,
-    report,
-    compare,
-    verify,
-    verify_adversarials,
-    doctor,
-    list_command,
-):
+COMMANDS = (run, evaluate, report, compare, verify, verify_adversarials, doctor, list_command)
+for command in COMMANDS:
     main.add_command(command)
 
 

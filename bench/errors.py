@@ -64,7 +64,6 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:
 
 
 def refuse_unknown(kind: str, names: Iterable[str], known: Collection[str]) -> None:
-    """Raise the error of `unknown_name` for the first of the names that is not known."""
     for name in names:
         if name not in known:
             raise unknown_name(kind, name, known)

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from bench.errors import BenchError, RecordError, one_line
 from bench.measured import whole
@@ -17,6 +17,8 @@ from bench.records import SCHEMA, Chunk, load_chunk
 from bench.spec import EvalSpec, MeasureSpec, ModelSpec, TrainSpec
 from bench.storage import keep_aside, npz_bytes, read_json, sha256, write_atomic, write_json
 
+T = TypeVar("T")
+
 
 class RunFolder:
     """Paths, claims and writes below results/<run_id>."""
@@ -24,28 +26,19 @@ class RunFolder:
     def __init__(self, results: Path, run_id: str) -> None:
         self.run_id = run_id
         self.path = results / run_id
-
-    @property
-    def train_file(self) -> Path:
+        self.train_file = self.path / "train.json"
         """Summary of the training; written when it ends."""
-        return self.path / "train.json"
-
-    @property
-    def earlier_train_file(self) -> Path:
+        self.earlier_train_file = self.path / "train.json.earlier"
         """Summary of an earlier training, while its lost weights are trained again."""
-        return self.path / "train.json.earlier"
+        self.traceback_file = self.path / "traceback.txt"
+        """Tracebacks of the last command's failures; ignored by git."""
 
     def earlier_weights(self) -> Any:
         """Return the checkpoints of the earlier training, if there was one."""
-        return (_content(self.earlier_train_file) or {}).get("checkpoints")
+        return (_read(read_json, self.earlier_train_file) or {}).get("checkpoints")
 
     def weights(self, checkpoint: str) -> Path:
         return self.path / f"{checkpoint}.safetensors"
-
-    @property
-    def traceback_file(self) -> Path:
-        """Tracebacks of the last command's failures; ignored by git."""
-        return self.path / "traceback.txt"
 
     def failure(self, error: BaseException) -> str:
         """Return why something failed, in one line; keep the traceback of unforeseen errors."""
@@ -109,10 +102,6 @@ class RunFolder:
         card: Mapping[str, Any],
         provenance: Mapping[str, Any],
     ) -> None:
-        """Write spec.json, unless it exists."""
-        path = self.path / "spec.json"
-        if path.exists():
-            return
         head = {
             "schema": SCHEMA,
             "run_id": self.run_id,
@@ -121,11 +110,12 @@ class RunFolder:
             "card": card,
             "provenance": provenance,
         }
-        write_json(path, head)
+        if not (self.path / "spec.json").exists():
+            write_json(self.path / "spec.json", head)
 
     def other_code(self, code: Mapping[str, Any]) -> str:
         """Return the revision in spec.json if its code may give other weights, else empty."""
-        spec = _content(self.path / "spec.json") or {}
+        spec = _read(read_json, self.path / "spec.json") or {}
         began = spec.get("provenance", {}).get("code", {})
         hashes = ("training_sha256", "method_sha256")
         if all(canonical(began.get(h, UNKNOWN)) == canonical(code[h]) for h in hashes):
@@ -134,7 +124,7 @@ class RunFolder:
 
     def train_summary(self) -> dict[str, Any] | None:
         """Return the content of train.json; None if training is unfinished or it is damaged."""
-        return _content(self.train_file)
+        return _read(read_json, self.train_file)
 
     def set_damage_aside(self) -> None:
         """Rename damaged files, so that they are made again, and remove what a kill left.
@@ -143,19 +133,19 @@ class RunFolder:
         """
         for left in self.path.rglob(".*.partial"):
             left.unlink(missing_ok=True)
-        files = [self.path / "spec.json", self.train_file]
-        for path in (*files, *self.path.glob("evaluations/*/eval.json")):
-            if path.exists() and _content(path) is None:
+        chunks = [p for p in self.path.glob("evaluations/*/*.json") if p.name != "eval.json"]
+        damaged = [
+            *(path for path in chunks if _read(load_chunk, path) is None),
+            *(path for path in self.path.glob("measures/*.json") if not whole(path)),
+        ]
+        damaged += [path.with_suffix(".npz") for path in damaged]
+        heads = [self.path / "spec.json", self.train_file]
+        heads += self.path.glob("evaluations/*/eval.json")
+        for path in [*(head for head in heads if _read(read_json, head) is None), *damaged]:
+            if path.exists():
                 keep_aside(path)
-        for path in self.path.glob("evaluations/*/*.json"):
-            if path.name == "eval.json" or _chunk(path) is not None:
-                continue
-            _pair_aside(path)
-        for path in self.path.glob("measures/*.json"):
-            if not whole(path):
-                _pair_aside(path)
         for left in self.path.glob("evaluations/*/*.unfinished"):
-            if _chunk(left.with_suffix(".json")) is not None:
+            if left.with_suffix(".json").exists():
                 left.unlink(missing_ok=True)
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -182,24 +172,17 @@ class EvaluationFolder:
 
     def has(self, number: int, *, images: bool = False) -> bool:
         """Whether a chunk is complete, with `images` including its adversarial images."""
-        if _content(self.path / "eval.json") is None:
-            return False
         kept = not images or self.adversarials(number).exists()
-        return kept and _chunk(self.path / f"{number}.json") is not None
+        reads = ((read_json, "eval.json"), (load_chunk, f"{number}.json"))
+        return kept and all(_read(read, self.path / name) is not None for read, name in reads)
 
     def write_chunk(self, number: int, chunk: Chunk) -> None:
         """Write the flags, then the .json file that marks the chunk as complete."""
-        if _content(self.path / "eval.json") is None:
+        if _read(read_json, self.path / "eval.json") is None:
             write_json(self.path / "eval.json", self.spec.to_dict())
-        arrays = {
-            "index": chunk.index,
-            "clean": chunk.clean,
-            "survived": chunk.survived,
-            "broken_by": chunk.broken_by,
-        }
-        optional = {"label": chunk.label, "after": chunk.after}
-        arrays |= {name: array for name, array in optional.items() if array is not None}
-        flags = npz_bytes(arrays)
+        names = ("index", "clean", "survived", "broken_by", "label", "after")
+        arrays = {name: getattr(chunk, name) for name in names}
+        flags = npz_bytes({name: array for name, array in arrays.items() if array is not None})
         facts = {
             "n_examples": len(chunk.index),
             "n_clean": int(chunk.clean.sum()),
@@ -217,7 +200,6 @@ class EvaluationFolder:
         self.partial(number).unlink(missing_ok=True)
 
     def adversarials(self, number: int) -> Path:
-        """The adversarial images of a chunk, if they are saved."""
         return self.path / f"{number}.adversarials.safetensors"
 
     def partial(self, number: int) -> Path:
@@ -225,25 +207,8 @@ class EvaluationFolder:
         return self.path / f"{number}.unfinished"
 
 
-def _content(path: Path) -> dict[str, Any] | None:
-    """Return the value in a JSON file; None if it is missing or damaged."""
+def _read(read: Callable[[Path], T], path: Path) -> T | None:
     try:
-        content: dict[str, Any] = read_json(path)
-    except RecordError:
-        return None
-    return content
-
-
-def _pair_aside(path: Path) -> None:
-    """Rename a damaged .json file and its .npz file."""
-    for damaged in (path, path.with_suffix(".npz")):
-        if damaged.exists():
-            keep_aside(damaged)
-
-
-def _chunk(path: Path) -> Chunk | None:
-    """Return the chunk in `path`; None if it is missing or damaged."""
-    try:
-        return load_chunk(path)
+        return read(path)
     except RecordError:
         return None

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tabulate import tabulate
 
 
-def listing(kind: str) -> str:
-    """Return the names of one registry, each with a one-line description."""
-    return {
-        "methods": _methods,
-        "archs": _archs,
-        "datasets": _datasets,
-        "attacks": _attacks,
-        "suites": _suites,
-        "recipes": _recipes,
-    }[kind]()
-
-
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Return a plain table with columns as wide as their widest cell."""
     return str(tabulate(rows, tablefmt="plain", disable_numparse=True))
+
+
+def listing(kind: str) -> str:
+    if kind == "methods":
+        return _methods()
+    from bench.archs import describe, list_archs
+    from bench.attacks import describe_attack, list_attacks
+    from bench.data import list_datasets
+    from bench.recipe import list_recipes, recipe_title
+    from bench.suite import list_suites
+
+    rows: dict[str, Callable[[], Sequence[tuple[str, str]]]] = {
+        "archs": lambda: [(name, describe(name)) for name in list_archs()],
+        "datasets": list_datasets,
+        "attacks": lambda: [(name, describe_attack(name)) for name in list_attacks()],
+        "suites": list_suites,
+        "recipes": lambda: [(name, recipe_title(name)) for name in list_recipes()],
+    }
+    return aligned(rows[kind]())
 
 
 def _methods() -> str:
@@ -42,33 +48,3 @@ def _methods() -> str:
         "step, counted in the middle of training"
     )
     return "\n".join([aligned(rows), *broken, legend])
-
-
-def _archs() -> str:
-    from bench.archs import describe, list_archs
-
-    return aligned([(name, describe(name)) for name in list_archs()])
-
-
-def _datasets() -> str:
-    from bench.data import list_datasets
-
-    return aligned(list_datasets())
-
-
-def _attacks() -> str:
-    from bench.attacks import describe_attack, list_attacks
-
-    return aligned([(name, describe_attack(name)) for name in list_attacks()])
-
-
-def _suites() -> str:
-    from bench.suite import list_suites
-
-    return aligned(list_suites())
-
-
-def _recipes() -> str:
-    from bench.recipe import list_recipes, recipe_title
-
-    return aligned([(name, recipe_title(name)) for name in list_recipes()])

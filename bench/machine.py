@@ -27,17 +27,12 @@ BF16_CAPABILITY = (8, 0)
 """Ampere, the first NVIDIA generation that multiplies bf16."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""As malloc.h of glibc numbers them."""
 NEVER = 2**30
-"""Bytes that nothing here frees at once."""
 MALLOC_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the named device; `auto` is a GPU if there is one.
-
-    Raises ConfigError if the device cannot be used.
-    """
+    """Return the named device, a GPU if there is one for `auto`; raises ConfigError."""
     import torch
 
     if name == "auto":
@@ -60,17 +55,10 @@ def tune_process() -> None:
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     torch.set_num_threads(min(torch.get_num_threads(), cores or 1))
-    _keep_freed_memory()
-
-
-def _keep_freed_memory() -> None:
-    """Stop glibc from returning freed memory to the system, which zeroes it page by page.
-
-    Activations are freed and allocated again in every pass. Does nothing with another C library,
-    or if the user has set malloc up.
-    """
-    if any(name in os.environ for name in MALLOC_VARIABLES):
+    if any(name in os.environ for name in MALLOC_VARIABLES):  # set up by the user
         return
+    # Activations are freed and allocated again in every pass; glibc would return them to the
+    # system, which zeroes each page. Nothing is done with another C library.
     with suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
         if mallopt(M_MMAP_THRESHOLD, NEVER):  # the second alone would make it worse
@@ -81,10 +69,14 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     """Return versions, processor, threads and device name: provenance of a record."""
     import torch
 
+    versions = dict.fromkeys(PACKAGES, "")
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
     return {
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": versions,
         "python": platform.python_version(),
-        "processor": _processor(),
+        "processor": _cpuinfo("model name") or platform.processor(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
     }
@@ -108,10 +100,7 @@ def free_memory(device: torch.device) -> None:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Return whether the device multiplies bf16 in hardware; False if unknown.
-
-    Elsewhere torch emulates it, which is slower than fp32.
-    """
+    """Whether the device multiplies bf16 in hardware; elsewhere bf16 is slower than fp32."""
     if device.type == "cuda":
         import torch
 
@@ -120,24 +109,14 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def bf16_flags(cpuinfo: Path = CPUINFO) -> tuple[str, ...]:
-    """Return those of BF16_FLAGS that the processor has; none without the file."""
+    found = _cpuinfo("flags", cpuinfo).split()
+    return tuple(flag for flag in BF16_FLAGS if flag in found)
+
+
+def _cpuinfo(key: str, cpuinfo: Path = CPUINFO) -> str:
+    """Return the first value of a key in the file; empty without the file."""
     with suppress(OSError):
         for line in cpuinfo.read_text().splitlines():
-            if line.startswith("flags"):
-                found = line.split()
-                return tuple(flag for flag in BF16_FLAGS if flag in found)
-    return ()
-
-
-def _version(name: str) -> str:
-    with suppress(PackageNotFoundError):
-        return version(name)
-    return ""
-
-
-def _processor() -> str:
-    with suppress(OSError):
-        for line in CPUINFO.read_text().splitlines():
-            if line.startswith("model name"):
+            if line.startswith(key):
                 return line.partition(":")[2].strip()
-    return platform.processor()
+    return ""

@@ -30,12 +30,10 @@ class PlannedRun:
     study: int
     """Position of the study among the suite's own, without those of suites that it includes."""
     dataset: str
-    """The data variant's name in the records."""
     method: str
     seed: int
     arch: str
     eps: float
-    """Radius at which the suite attacks it."""
     run_id: str
     evaluations: tuple[str, ...] = ()
     measures: tuple[str, ...] = ()
@@ -47,7 +45,6 @@ class Manifest:
 
     suite: str
     size: str
-    """full, or the name of a smaller size."""
     runs: tuple[PlannedRun, ...]
     evaluations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Evaluation id -> attack, checkpoint, split, eps, n_examples."""
@@ -59,7 +56,6 @@ class Manifest:
         return f"{self.suite}.json" if self.size == FULL else f"{self.suite}@{self.size}.json"
 
     def merged(self, other: Manifest) -> Manifest:
-        """Return a manifest with the runs, evaluations and measures of both."""
         runs: dict[tuple[int, str], PlannedRun] = {}
         for run in (*self.runs, *other.runs):
             earlier = runs.get((run.study, run.run_id), run)
@@ -77,7 +73,6 @@ class Manifest:
 
 
 def read_manifests(results: str | Path) -> list[Manifest]:
-    """Return every manifest of a results folder; raises RecordError for a damaged one."""
     return [load_manifest(path) for path in manifest_files(results)]
 
 
@@ -86,17 +81,13 @@ def manifest_files(results: str | Path) -> list[Path]:
 
 
 def load_manifest(path: Path) -> Manifest:
-    """Return the manifest in `path`; raises RecordError where it is damaged."""
     content = read_json(path)
     try:
-        runs = tuple(PlannedRun(**_tuples(run)) for run in content["runs"])
-        return Manifest(**{**content, "runs": runs})
+        lists = ("evaluations", "measures")
+        runs = (run | {key: tuple(run[key]) for key in lists} for run in content["runs"])
+        return Manifest(**{**content, "runs": tuple(PlannedRun(**run) for run in runs)})
     except (AttributeError, KeyError, TypeError) as error:
         raise RecordError(f"{path} is damaged: {error!r}") from None
-
-
-def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
 
 
 def add_to_manifests(results: Path, manifests: Sequence[Manifest]) -> None:

@@ -1,15 +1,13 @@
 """Records of measures: masking checks, margins, landscapes. No torch.
 
-A measure is stored in one or two files:
-
-    results/<run_id>/measures/<measure_id>.json   the specification, and the numbers
-    results/<run_id>/measures/<measure_id>.npz    its arrays, if any
+<measure_id>.json has the specification and the numbers, <measure_id>.npz the arrays, if any.
 """
 
 from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +34,6 @@ class MeasureRecord:
     """One measure on one checkpoint: specification and outcome."""
 
     path: Path
-    """Its .json file."""
     spec: MeasureSpec
     values: Mapping[str, Any]
     seconds: float
@@ -61,7 +58,6 @@ class MeasureRecord:
 
 
 def load_measure(path: Path) -> MeasureRecord:
-    """Load the measure in `path`; raises RecordError if it is damaged."""
     facts = read_json(path)
     try:
         return MeasureRecord(
@@ -95,10 +91,6 @@ def write_measure(
 
 def whole(path: Path) -> bool:
     """Whether the measure in `path` exists and is undamaged, arrays included."""
-    if not path.exists():
-        return False
-    try:
-        load_measure(path).arrays  # noqa: B018 - reading them is the check
-    except RecordError:
-        return False
-    return True
+    with suppress(RecordError):
+        return path.exists() and load_measure(path).arrays is not None
+    return False

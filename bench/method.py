@@ -9,6 +9,7 @@ Shapes: B batch, C H W image, K classes, N training images.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import ClassVar, Literal, Protocol, TypeVar
@@ -147,38 +148,34 @@ class Range:
     optional: bool = False
     """Whether None is a value too."""
 
+    def _bounds(self) -> list[tuple[Callable[[float, float], bool], str, float]]:
+        bounds = (
+            (operator.ge, "at least", self.ge),
+            (operator.gt, "above", self.gt),
+            (operator.le, "at most", self.le),
+            (operator.lt, "below", self.lt),
+        )
+        return [(holds, word, bound) for holds, word, bound in bounds if bound is not None]
+
     def __contains__(self, value: float | None) -> bool:
         if value is None:
             return self.optional
-        return (
-            (self.ge is None or value >= self.ge)
-            and (self.gt is None or value > self.gt)
-            and (self.le is None or value <= self.le)
-            and (self.lt is None or value < self.lt)
-        )
+        return all(holds(value, bound) for holds, _, bound in self._bounds())
 
     def __str__(self) -> str:
         if self.ge is not None and self.le is not None:
             return f"{self.ge:g} to {self.le:g}"
-        words = {"at least": self.ge, "above": self.gt, "at most": self.le, "below": self.lt}
-        text = " and ".join(f"{word} {v:g}" for word, v in words.items() if v is not None)
+        text = " and ".join(f"{word} {bound:g}" for _, word, bound in self._bounds())
         return f"{text}, or none" if self.optional else text
 
 
-def param(
-    default: T,
-    *,
-    ge: float | None = None,
-    gt: float | None = None,
-    le: float | None = None,
-    lt: float | None = None,
-) -> T:
+def param(default: T, **bounds: float) -> T:
     """Declare a method's parameter and its range, as in `beta: float = param(6.0, ge=0)`.
 
-    ge, gt, le, lt: the value is at least, above, at most, below this. A default of None allows
-    None as well.
+    bounds: ge, gt, le, lt; the value is at least, above, at most, below this. A default of None
+    allows None as well.
     """
-    allowed = Range(ge, gt, le, lt, optional=default is None)
+    allowed = Range(**bounds, optional=default is None)
     declared: T = field(default=default, metadata={"range": allowed})
     return declared
 

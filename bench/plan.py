@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from bench.asked import Asked, all_sources
 from bench.attacks import get_attack
 from bench.data import Dataset, load_dataset
 from bench.eps import REFERENCE_EPS
-from bench.errors import ConfigError, unknown_name
+from bench.errors import ConfigError, refuse_unknown
 from bench.folder import RunFolder
 from bench.manifest import Manifest, PlannedRun
 from bench.measured import whole
@@ -40,8 +40,7 @@ class Cell:
     @property
     def surrogates(self) -> set[str]:
         """Run ids of the other models that its attacks and checks need."""
-        asked: tuple[EvalSpec | MeasureSpec, ...] = (*self.evaluations, *self.measures)
-        return {run for spec in asked for run in spec.surrogates}
+        return _surrogates(self.evaluations, self.measures)
 
     def joined(self, other: Cell) -> Cell:
         """Return the training with the evaluations and measures of both."""
@@ -52,13 +51,11 @@ class Cell:
         )
 
     def status(self, folder: RunFolder) -> CellStatus:
-        """Return which parts of the cell are on disk."""
         summary = folder.train_summary()
         if summary and summary["status"] == "failed":
             return CellStatus(trained=True, failed=str(summary["error"]))
         return CellStatus(
             trained=summary is not None,
-            failed=None,
             missing=tuple(
                 e for e in self.evaluations if folder.evaluation(e).missing(images=self.keep_images)
             ),
@@ -71,7 +68,7 @@ class CellStatus:
     """Which parts of a cell are on disk."""
 
     trained: bool
-    failed: str | None
+    failed: str | None = None
     """Why training ended early; it would again, so it is not repeated."""
     missing: tuple[EvalSpec, ...] = ()
     missing_measures: tuple[MeasureSpec, ...] = ()
@@ -79,17 +76,19 @@ class CellStatus:
     @property
     def surrogates(self) -> set[str]:
         """Run ids of the models that the missing parts need."""
-        asked: tuple[EvalSpec | MeasureSpec, ...] = (*self.missing, *self.missing_measures)
-        return {run for spec in asked for run in spec.surrogates}
+        return _surrogates(self.missing, self.missing_measures)
 
     @property
     def n_missing(self) -> int:
-        """Evaluations and measures that are missing or incomplete."""
         return len(self.missing) + len(self.missing_measures)
 
     @property
     def finished(self) -> bool:
         return self.failed is not None or (self.trained and not self.n_missing)
+
+
+def _surrogates(evaluations: Iterable[EvalSpec], measures: Iterable[MeasureSpec]) -> set[str]:
+    return {run for spec in (*evaluations, *measures) for run in spec.surrogates}
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,6 @@ class Plan:
     cells: tuple[Cell, ...]
     dataset: Dataset
     source: str
-    """Name of the data set on the command line."""
     studies: tuple[Study, ...] = ()
     """The studies of the cells; none for evaluations of existing runs."""
 
@@ -115,19 +113,121 @@ def make_plans(title: str, studies: Sequence[Study]) -> list[Plan]:
         key = (study.dataset, study.data_root, study.train_size, study.test_size)
         loaded = together[key][0].dataset if key in together else None
         together.setdefault(key, []).append(make_plan(study, loaded))
-    return [_merged(title, plans) for plans in together.values()]
+    return [
+        replace(
+            plans[0],
+            title=title,
+            cells=surrogates_first(joined(cell for plan in plans for cell in plan.cells), {}),
+            studies=tuple(study for plan in plans for study in plan.studies),
+        )
+        for plans in together.values()
+    ]
 
 
-def _merged(title: str, plans: Sequence[Plan]) -> Plan:
-    cells: dict[str, Cell] = {}
-    for cell in (cell for plan in plans for cell in plan.cells):
+def joined(cells: Iterable[Cell]) -> list[Cell]:
+    """Return the cells with each training once."""
+    found: dict[str, Cell] = {}
+    for cell in cells:
         run_id = cell.spec.run_id
-        cells[run_id] = cells[run_id].joined(cell) if run_id in cells else cell
-    return replace(
-        plans[0],
-        title=title,
-        cells=surrogates_first(list(cells.values()), {}),
-        studies=tuple(study for plan in plans for study in plan.studies),
+        found[run_id] = found[run_id].joined(cell) if run_id in found else cell
+    return list(found.values())
+
+
+def make_plan(study: Study, dataset: Dataset | None = None, asked: Asked | None = None) -> Plan:
+    """Return the plan of one study; raises a BenchError for the first thing that cannot work.
+
+    dataset: the study's, if it is loaded already; asked: of that data set, with its hashes.
+    """
+    arch = resolve(study.arch)
+    for attack in study.attacks:
+        get_attack(attack.name)
+    names = [method_name(name) for name in study.methods]
+    refuse_unknown("method of this run, in --param", study.params, names)
+    wanted = all_sources(study.attacks, study.checks)
+    resolved = {
+        name: _resolve(study, name, arch) for name in dict.fromkeys((*study.methods, *wanted))
+    }
+    dataset = dataset or load_dataset(
+        study.dataset,
+        data_root=study.data_root,
+        train_size=study.train_size,
+        test_size=study.test_size,
+    )
+    asked = asked or Asked(dataset)
+    asked.refuse_too_few_classes(study.attacks)
+    specs = {}
+    for name, (method, recipe) in resolved.items():
+        method.validate(Threat(eps=study.eps), dataset.num_classes)
+        specs[name] = _train_spec(study, name, method, arch, recipe, dataset)
+    cells: list[Cell] = []
+    beside: dict[str, Cell] = {}
+    for name in study.methods:
+        for seed in study.seeds:
+            spec = replace(specs[name], seed=seed)
+            serve = {source: surrogate(spec, specs[source]) for source in wanted}
+            beside |= {s.run_id: Cell(s, resolved[source][0]) for source, s in serve.items()}
+            runs = {source: s.run_id for source, s in serve.items()}
+            measures = asked.checks(study.checks, study.eps, runs) if study.checks else ()
+            for group in study.measures:
+                measures += asked.measures(group, study.eps)
+            evaluations = asked.evaluations(study.attacks, study.eps, runs)
+            cells.append(Cell(spec, resolved[name][0], evaluations, measures))
+    return Plan(study.title, surrogates_first(cells, beside), dataset, study.dataset, (study,))
+
+
+def surrogate(spec: TrainSpec, source: TrainSpec) -> TrainSpec:
+    """Return the training of `source` with the seed of `spec`, but never `spec` itself."""
+    twin = replace(source, seed=spec.seed)
+    return replace(twin, seed=spec.seed + 1) if twin.run_id == spec.run_id else twin
+
+
+def surrogates_first(cells: Sequence[Cell], beside: Mapping[str, Cell]) -> tuple[Cell, ...]:
+    """Return the cells and the surrogates that only serve them, surrogates first."""
+    own = {cell.spec.run_id for cell in cells}
+    needed = {run for cell in cells for run in cell.surrogates}
+    support = [cell for run, cell in beside.items() if run in needed - own]
+    return (*support, *sorted(cells, key=lambda cell: cell.spec.run_id not in needed))
+
+
+def training_sha256(dataset: Dataset) -> str:
+    """Return the hash of the training and validation images, their scale, and their labels."""
+    return digest([dataset.train.sha256, dataset.val.sha256, dataset.scale], 64)
+
+
+def _resolve(study: Study, name: str, arch: str) -> tuple[Method, Recipe]:
+    registered = method_name(name)
+    recipe, params = load_recipe(study.recipe, arch=arch, dataset=study.dataset, method=registered)
+    method = get_method(name, **(params | dict(study.params.get(registered, {}))))
+    return method, recipe.replaced(study.training, f"suite {study.suite}")
+
+
+def _train_spec(
+    study: Study, name: str, method: Method, arch: str, recipe: Recipe, dataset: Dataset
+) -> TrainSpec:
+    """Return the specification of the first seed."""
+    pad = dataset.pad if recipe.pad is None else recipe.pad
+    flip = dataset.flip if recipe.flip is None else recipe.flip
+    eps = study.eps if recipe.eps is None else recipe.eps * (study.eps / REFERENCE_EPS)
+    return TrainSpec(
+        method=method_name(name),
+        params={key: getattr(method, key) for key in parameters(type(method))},
+        method_sha256=method_sha256(name),
+        arch=arch,
+        num_classes=dataset.num_classes,
+        in_channels=dataset.in_channels,
+        image_size=dataset.image_size,
+        mean=dataset.mean,
+        std=dataset.std,
+        dataset=dataset.name,
+        data_sha256=training_sha256(dataset),
+        n_train=len(dataset.train),
+        n_val=len(dataset.val),
+        eps=eps,
+        study_eps=None if eps == study.eps else study.eps,
+        seed=study.seeds[0],
+        precision=study.precision,
+        recipe=replace(recipe, pad=pad, flip=flip, eps=None),
+        recipe_name=study.recipe,
     )
 
 
@@ -147,15 +247,28 @@ def suite_manifests(plan: Plan) -> list[Manifest]:
             for cell in _same_cells(study, plan, asked)
             if cell.spec.run_id in run_ids and (cell.evaluations or cell.measures)
         ]
-        if cells:
-            manifest = Manifest(
-                suite=suite,
-                size=size,
-                runs=tuple(_planned(cell, number) for number, cell in cells),
-                evaluations={e.eval_id: _facts(e) for _, c in cells for e in c.evaluations},
-                measures={m.measure_id: _facts(m) for _, c in cells for m in c.measures},
+        runs = tuple(
+            PlannedRun(
+                study=number,
+                dataset=cell.spec.dataset,
+                method=cell.spec.method,
+                seed=cell.spec.seed,
+                arch=cell.spec.arch,
+                eps=cell.spec.attacked_eps,
+                run_id=cell.spec.run_id,
+                evaluations=tuple(e.eval_id for e in cell.evaluations),
+                measures=tuple(m.measure_id for m in cell.measures),
             )
-            found.append(manifest)
+            for number, cell in cells
+        )
+        evaluations = {e.eval_id: _facts("attack", e) for _, c in cells for e in c.evaluations}
+        measures = {m.measure_id: _facts("name", m) for _, c in cells for m in c.measures}
+        if runs:
+            found.append(
+                Manifest(
+                    suite=suite, size=size, runs=runs, evaluations=evaluations, measures=measures
+                )
+            )
     return found
 
 
@@ -183,123 +296,5 @@ def _same_cells(study: Study, plan: Plan, asked: Asked) -> Sequence[Cell]:
         return ()
 
 
-def _planned(cell: Cell, study: int) -> PlannedRun:
-    spec = cell.spec
-    return PlannedRun(
-        study=study,
-        dataset=spec.dataset,
-        method=spec.method,
-        seed=spec.seed,
-        arch=spec.arch,
-        eps=spec.attacked_eps,
-        run_id=spec.run_id,
-        evaluations=tuple(e.eval_id for e in cell.evaluations),
-        measures=tuple(m.measure_id for m in cell.measures),
-    )
-
-
-def _facts(spec: EvalSpec | MeasureSpec) -> dict[str, Any]:
-    name = "attack" if isinstance(spec, EvalSpec) else "name"
+def _facts(name: str, spec: EvalSpec | MeasureSpec) -> dict[str, Any]:
     return {key: getattr(spec, key) for key in (name, "checkpoint", "split", "eps", "n_examples")}
-
-
-def make_plan(study: Study, dataset: Dataset | None = None, asked: Asked | None = None) -> Plan:
-    """Return the plan of one study; raises a BenchError for the first thing that cannot work.
-
-    dataset: the study's, if it is loaded already; asked: of that data set, with its hashes.
-    """
-    arch = resolve(study.arch)
-    for attack in study.attacks:
-        get_attack(attack.name)
-    names = [method_name(name) for name in study.methods]
-    for name in study.params:
-        if name not in names:
-            raise unknown_name("method of this run, in --param", name, names)
-    wanted = all_sources(study.attacks, study.checks)
-    resolved = {
-        name: _resolve(study, name, arch) for name in dict.fromkeys((*study.methods, *wanted))
-    }
-    dataset = dataset or load_dataset(
-        study.dataset,
-        data_root=study.data_root,
-        train_size=study.train_size,
-        test_size=study.test_size,
-    )
-    asked = asked or Asked(dataset)
-    asked.refuse_too_few_classes(study.attacks)
-    specs = {}
-    for name, (method, recipe) in resolved.items():
-        method.validate(Threat(eps=study.eps), dataset.num_classes)
-        specs[name] = _train_spec(study, name, method, arch, recipe, dataset)
-    cells: list[Cell] = []
-    beside: dict[str, Cell] = {}
-    for name in study.methods:
-        for seed in study.seeds:
-            spec = replace(specs[name], seed=seed)
-            serve = {source: surrogate(spec, specs[source]) for source in wanted}
-            beside |= {s.run_id: Cell(s, resolved[source][0]) for source, s in serve.items()}
-            cells.append(_cell(study, spec, resolved[name][0], asked, serve))
-    cells_in_order = surrogates_first(cells, beside)
-    return Plan(study.title, cells_in_order, dataset, study.dataset, (study,))
-
-
-def _cell(
-    study: Study, spec: TrainSpec, method: Method, asked: Asked, serve: Mapping[str, TrainSpec]
-) -> Cell:
-    runs = {source: s.run_id for source, s in serve.items()}
-    measures = asked.checks(study.checks, study.eps, runs) if study.checks else ()
-    for group in study.measures:
-        measures += asked.measures(group, study.eps)
-    return Cell(spec, method, asked.evaluations(study.attacks, study.eps, runs), measures)
-
-
-def surrogate(spec: TrainSpec, source: TrainSpec) -> TrainSpec:
-    """Return the training of `source` with the seed of `spec`, but never `spec` itself."""
-    twin = replace(source, seed=spec.seed)
-    return replace(twin, seed=spec.seed + 1) if twin.run_id == spec.run_id else twin
-
-
-def surrogates_first(cells: Sequence[Cell], beside: Mapping[str, Cell]) -> tuple[Cell, ...]:
-    """Return the cells and the surrogates that only serve them, surrogates first."""
-    own = {cell.spec.run_id for cell in cells}
-    needed = {run for cell in cells for run in cell.surrogates}
-    support = [cell for run, cell in beside.items() if run in needed - own]
-    return (*support, *sorted(cells, key=lambda cell: cell.spec.run_id not in needed))
-
-
-def _resolve(study: Study, name: str, arch: str) -> tuple[Method, Recipe]:
-    """Return the method with its parameters, and its recipe with the study's changes."""
-    registered = method_name(name)
-    recipe, params = load_recipe(study.recipe, arch=arch, dataset=study.dataset, method=registered)
-    method = get_method(name, **(params | dict(study.params.get(registered, {}))))
-    return method, recipe.replaced(study.training, f"suite {study.suite}")
-
-
-def _train_spec(
-    study: Study, name: str, method: Method, arch: str, recipe: Recipe, dataset: Dataset
-) -> TrainSpec:
-    """Return the specification of the first seed."""
-    pad = dataset.pad if recipe.pad is None else recipe.pad
-    flip = dataset.flip if recipe.flip is None else recipe.flip
-    eps = study.eps if recipe.eps is None else recipe.eps * (study.eps / REFERENCE_EPS)
-    return TrainSpec(
-        method=method_name(name),
-        params={key: getattr(method, key) for key in parameters(type(method))},
-        method_sha256=method_sha256(name),
-        arch=arch,
-        num_classes=dataset.num_classes,
-        in_channels=dataset.in_channels,
-        image_size=dataset.image_size,
-        mean=dataset.mean,
-        std=dataset.std,
-        dataset=dataset.name,
-        data_sha256=digest([dataset.train.sha256, dataset.val.sha256, dataset.scale], 64),
-        n_train=len(dataset.train),
-        n_val=len(dataset.val),
-        eps=eps,
-        study_eps=None if eps == study.eps else study.eps,
-        seed=study.seeds[0],
-        precision=study.precision,
-        recipe=replace(recipe, pad=pad, flip=flip, eps=None),
-        recipe_name=study.recipe,
-    )

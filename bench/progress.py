@@ -27,14 +27,12 @@ class Task:
     """A task with a known number of units."""
 
     def __init__(self, reporter: Reporter, title: str, total: int) -> None:
-        self.title = title
-        self.total = total
-        self.done = 0
-        self.detail = ""
+        self.title, self.total = title, total
+        self.done, self.detail = 0, ""
         self._reporter = reporter
-        self._bar = reporter.bars.add_task(title, total=total, detail="") if reporter.bars else None
         self._start = self._said = time.monotonic()
         self._done_at_start = 0
+        self.bar = reporter.bars.add_task(title, total=total, detail="") if reporter.bars else None
 
     def begin_at(self, done: int) -> None:
         """Start at `done`: the units that an earlier process finished."""
@@ -45,23 +43,14 @@ class Task:
         """Count `n` more units; `detail` is a short text, shown until replaced."""
         self.done += n
         self.detail = self.detail if detail is None else detail
-        bars = self._reporter.bars
-        if bars is not None and self._bar is not None:
-            bars.update(self._bar, completed=self.done, detail=self.detail)
-        elif time.monotonic() - self._said >= PLAIN_SECONDS:
-            self._said = time.monotonic()
-            self._reporter.say(f"{self.title}: {self.done}/{self.total}{self._eta()} {self.detail}")
-
-    def close(self) -> None:
-        if self._reporter.bars is not None and self._bar is not None:
-            self._reporter.bars.remove_task(self._bar)
-
-    def _eta(self) -> str:
-        done = self.done - self._done_at_start
-        if done <= 0:
-            return ""
-        left = (time.monotonic() - self._start) / done * (self.total - self.done)
-        return f", {duration(left)} left"
+        bars, now = self._reporter.bars, time.monotonic()
+        if bars is not None and self.bar is not None:
+            bars.update(self.bar, completed=self.done, detail=self.detail)
+        elif now - self._said >= PLAIN_SECONDS:
+            self._said, left = now, ""
+            if (done := self.done - self._done_at_start) > 0:
+                left = f", {duration((now - self._start) / done * (self.total - self.done))} left"
+            self._reporter.say(f"{self.title}: {self.done}/{self.total}{left} {self.detail}")
 
 
 class Reporter:
@@ -97,9 +86,10 @@ class Reporter:
             self.bars.stop()
 
     def say(self, text: str) -> None:
-        """Print one line, unless quiet."""
-        if self.quiet:
-            return
+        if not self.quiet:
+            self._print(text)
+
+    def _print(self, text: str) -> None:
         if self.bars is not None:
             self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
         else:
@@ -107,23 +97,20 @@ class Reporter:
 
     def failed(self, what: str, line: str, error: BaseException) -> None:
         """Print and remember that `what` failed, once, even if quiet."""
-        if what in self.failures:
-            return
-        self.failures[what] = line
-        is_mendable = isinstance(error, BenchError) and self.exit_code != 1
-        self.exit_code = 2 if is_mendable else 1
-        quiet, self.quiet = self.quiet, False
-        self.say(line)
-        self.quiet = quiet
+        if what not in self.failures:
+            self.failures[what] = line
+            is_mendable = isinstance(error, BenchError) and self.exit_code != 1
+            self.exit_code = 2 if is_mendable else 1
+            self._print(line)
 
     @contextmanager
     def task(self, title: str, total: int) -> Iterator[Task]:
-        """Show a task of `total` units while the block runs."""
         task = Task(self, title, total)
         try:
             yield task
         finally:
-            task.close()
+            if self.bars is not None and task.bar is not None:
+                self.bars.remove_task(task.bar)
 
 
 def duration(seconds: float) -> str:

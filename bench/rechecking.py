@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from bench.evaluation.model_checks import inspect_model
 from bench.evaluation.store import Images, default_batch
 from bench.external import Named, load_external
 from bench.folder import RunFolder
-from bench.records import RunRecord, load_records
+from bench.records import load_records
 from bench.spec import CHECKPOINTS, EvalSpec, TrainSpec
 from bench.threat import Threat
 from bench.trained import load_network
@@ -31,7 +32,6 @@ class VerificationTarget:
     """The model and data to verify the images against; None means as named in the file."""
 
     results: Path
-    """Folder of the records."""
     model: str | None = None
     """A run id, or an external model as for `bench evaluate --model`."""
     weights: Path | None = None
@@ -61,97 +61,75 @@ def verify_files(
     Raises ConfigError, CheckpointError or DataError if the model or its data cannot be loaded.
     """
     runs = {run.run_id: run for run in load_records(against.results)}
-    verifier = _Verifier(against, runs, device)
-    for path in paths:
-        try:
-            yield verifier.verify(path)
-        except _Unusable as error:
-            yield FileVerdict(line=str(error), usable=False, holds=False)
 
+    @cache
+    def load_images(source: str, n_train: int | None) -> Images:
+        root = against.data_root
+        dataset = load_dataset(source, data_root=root, train_size=n_train, trains=False)
+        return Images(dataset, device)
 
-class _Unusable(DataError):
-    """A file that cannot be verified; the others can."""
-
-
-@dataclass(frozen=True)
-class _Verifier:
-    against: VerificationTarget
-    runs: dict[str, RunRecord]
-    device: torch.device
-    _images: dict[tuple[str, int | None], Images] = field(default_factory=dict)
-    _networks: dict[tuple[str, str, str], nn.Module] = field(default_factory=dict)
-
-    def verify(self, path: Path) -> FileVerdict:
-        found, spec = _read(path)
-        run_id = str(found.facts["run_id"])
-        images = self._source(path, run_id)
-        x, y = _originals(path, found, spec, images)
-        network = self._network(path, run_id, spec.checkpoint, images.dataset)
-        batch_size = default_batch(self.device, network)
-        inspect_model(network, x, y, batch_size)  # raises if it cannot take them
-        outcome = recheck(found, network, x, y, batch_size)
-        on = self.against.model or f"{run_id} ({spec.checkpoint})"
-        head = f"{path}: {spec.attack} at eps {spec.eps:.4g} on {on}"
-        return FileVerdict(line=f"{head}: {_findings(outcome)}", holds=outcome.holds)
-
-    def _source(self, path: Path, run_id: str) -> Images:
-        """Return the images of the data set that is named, or else of the run's own."""
-        run = self.runs.get(run_id)
-        if run is None and self.against.dataset is None:
-            raise self._unknown(path, run_id)
-        source = self.against.dataset or str(run and run.provenance["dataset_source"])
-        n_train = None
-        if run is not None and run.kind == "train":
-            n_train = int(run.spec["n_train"]) + int(run.spec["n_val"])
-        if (source, n_train) not in self._images:
-            root = self.against.data_root
-            dataset = load_dataset(source, data_root=root, train_size=n_train, trains=False)
-            self._images[source, n_train] = Images(dataset, self.device)
-        return self._images[source, n_train]
-
-    def _network(self, path: Path, run_id: str, checkpoint: str, dataset: Dataset) -> nn.Module:
-        """Return the model that is named, or else the one that was attacked."""
-        name = self.against.model or run_id
-        key = name, checkpoint, dataset.name
-        if key not in self._networks:
-            if name not in self.runs and self.against.model is None:
-                raise self._unknown(path, run_id)
-            network = self._load(name, checkpoint, dataset)
-            self._networks[key] = network.to(self.device)
-        return self._networks[key]
-
-    def _load(self, name: str, checkpoint: str, dataset: Dataset) -> nn.Module:
-        run, given = self.runs.get(name), self.against
+    def load_model(name: str, checkpoint: str, dataset: Dataset) -> nn.Module:
+        run = runs.get(name)
         if run is None:
-            named = Named(model=name, weights=given.weights, mean=given.mean, std=given.std)
-            return load_external(named, dataset, self.device).network
+            named = Named(model=name, weights=against.weights, mean=against.mean, std=against.std)
+            return load_external(named, dataset, device).network
         if run.kind == "train":
-            if given.weights or given.mean or given.std:
+            if against.weights or against.mean or against.std:
                 raise ConfigError(f"{name} was trained here: --weights, --mean, --std are not its")
-            there = checkpoint if checkpoint in CHECKPOINTS else "best"
-            folder = RunFolder(given.results, name)
-            return load_network(TrainSpec.from_dict(run.spec), folder, there)
-        trained, _, its_checkpoint = str(run.spec["model"]).partition(":")
-        if trained in self.runs:  # a run of ours on other data than it was trained on
-            return self._load(trained, its_checkpoint, dataset)
+            own = checkpoint if checkpoint in CHECKPOINTS else "best"
+            spec = TrainSpec.from_dict(run.spec)
+            return load_network(spec, RunFolder(against.results, name), own)
+        model = str(run.spec["model"])
+        trained, _, its_checkpoint = model.partition(":")
+        if trained in runs:  # a run of ours on other data than it was trained on
+            return load_model(trained, its_checkpoint, dataset)
         mean, std = (
-            ",".join(map(repr, values)) if (values := run.spec.get(name)) is not None else None
-            for name in ("mean", "std")
+            ",".join(map(repr, values)) if (values := run.spec.get(key)) is not None else None
+            for key in ("mean", "std")
         )
-        named = Named(model=str(run.spec["model"]), weights=given.weights, mean=mean, std=std)
-        external = load_external(named, dataset, self.device)
+        named = Named(model=model, weights=against.weights, mean=mean, std=std)
+        external = load_external(named, dataset, device)
         if replace(external.spec, variant=run.spec.get("variant", 0)).run_id != name:
             raise CheckpointError(
-                f"{named.model} is not the network of {name}, or has other weights; name those "
+                f"{model} is not the network of {name}, or has other weights; name those "
                 "with --weights, or check against another model with --model"
             )
         return external.network
 
-    def _unknown(self, path: Path, run_id: str) -> ConfigError:
-        return ConfigError(
-            f"{path} is of the run {run_id}, which is not in {self.against.results}; name its "
-            "folder with --results, or a model and the data with --model and --dataset"
-        )
+    @cache
+    def load_once(name: str, checkpoint: str, source: str, n_train: int | None) -> nn.Module:
+        return load_model(name, checkpoint, load_images(source, n_train).dataset).to(device)
+
+    for path in paths:
+        try:
+            found, spec = _read(path)
+            run_id = str(found.facts["run_id"])
+            run, name = runs.get(run_id), against.model or run_id
+            if run is None and None in (against.model, against.dataset):
+                raise ConfigError(
+                    f"{path} is of the run {run_id}, which is not in {against.results}; name its "
+                    "folder with --results, or a model and the data with --model and --dataset"
+                )
+            n_train = None
+            if run is not None and run.kind == "train":
+                n_train = int(run.spec["n_train"]) + int(run.spec["n_val"])
+            source = against.dataset or str(run and run.provenance["dataset_source"])
+            images = load_images(source, n_train)
+            x, y = _originals(path, found, spec, images)
+            network = load_once(name, spec.checkpoint, source, n_train)
+            batch_size = default_batch(device, network)
+            inspect_model(network, x, y, batch_size)  # raises if it cannot take them
+            outcome = recheck(found, network, x, y, batch_size)
+        except _Unusable as error:
+            yield FileVerdict(line=str(error), usable=False, holds=False)
+            continue
+        on = against.model or f"{run_id} ({spec.checkpoint})"
+        head = f"{path}: {spec.attack} at eps {spec.eps:.4g} on {on}"
+        yield FileVerdict(line=f"{head}: {_findings(outcome)}", holds=outcome.holds)
+
+
+class _Unusable(DataError):
+    """A file that cannot be verified; the others can."""
 
 
 def _read(path: Path) -> tuple[Adversarials, EvalSpec]:

@@ -26,15 +26,12 @@ class Recipe:
     """Resolved values; every one of them can change the weights."""
 
     epochs: int
-    """Passes over the training split."""
     batch_size: int
-    """Images per step."""
     lr: float
     """Peak learning rate of SGD."""
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 5e-4
-    """L2 penalty of SGD."""
     decay: str = field(default="all", metadata=_LATER)
     """What it applies to: all parameters, or only the weights of convolutions and linear layers."""
     schedule: str = "multistep"
@@ -62,6 +59,9 @@ class Recipe:
     study's. In a TrainSpec it is None: the spec's own eps holds the result."""
 
     def __post_init__(self) -> None:
+        drops = self.drop if isinstance(self.drop, tuple) else (self.drop,)
+        n_fits = len(drops) == len(self.milestones) or not isinstance(self.drop, tuple)
+        good_drop = n_fits and all(drop > 0 for drop in drops)
         checks = (
             ("epochs", self.epochs >= 1, "at least 1"),
             ("batch_size", self.batch_size >= 1, "at least 1"),
@@ -71,7 +71,7 @@ class Recipe:
             ("decay", self.decay in DECAYED, f"one of {', '.join(DECAYED)}"),
             ("schedule", self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
             ("milestones", all(0 < m <= 1 for m in self.milestones), "fractions in (0, 1]"),
-            ("drop", self._drops(), "above 0; a number, or a list with one for each milestone"),
+            ("drop", good_drop, "above 0; a number, or a list with one for each milestone"),
             ("time_decay", self.time_decay >= 0, "at least 0"),
             ("warmup", 0 <= self.warmup < 1, "in [0, 1)"),
             ("clip", self.clip is None or self.clip > 0, "above 0"),
@@ -82,11 +82,6 @@ class Recipe:
         for name, good, allowed in checks:
             if not good:
                 raise ConfigError(f"{name} = {getattr(self, name)} is out of range: {allowed}")
-
-    def _drops(self) -> bool:
-        if not isinstance(self.drop, tuple):
-            return self.drop > 0
-        return len(self.drop) == len(self.milestones) and all(share > 0 for share in self.drop)
 
     def identity(self) -> dict[str, Any]:
         """Return the values that enter the run id."""
@@ -99,7 +94,10 @@ class Recipe:
     def replaced(self, values: Mapping[str, Any], where: str) -> Recipe:
         """Return the recipe with some values changed; `where` names their origin in an error."""
         refuse_unknown(f"recipe value ({where})", values, recipe_values())
-        return replace(self, **{name: _frozen(value) for name, value in values.items()})
+        frozen: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return replace(self, **frozen)
 
 
 def recipe_values() -> list[str]:
@@ -167,7 +165,3 @@ def _keys(table: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], Co
 @cache
 def _table(name: str) -> Mapping[str, Any]:
     return tomllib.loads((files("bench") / "recipes" / f"{name}.toml").read_text())
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

@@ -21,15 +21,17 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import numpy as np
 
 from bench.errors import RecordError
 from bench.manifest import Manifest, load_manifest, manifest_files
 from bench.measured import MeasureRecord, load_measure
-from bench.outcomes import Chunk, EvaluationRecord
 from bench.spec import CHUNK, EvalSpec
 from bench.storage import npz_arrays, read_json, sha256
 
@@ -41,6 +43,147 @@ SCHEMA = 1
 """Version of the layout, in every spec.json."""
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 """Levels of every NAME_quantiles in history.jsonl: the per-example state NAME after an epoch."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The outcome of one attack on one chunk of images."""
+
+    index: np.ndarray
+    """(n,) dataset indices."""
+    clean: np.ndarray
+    """(n,) bool: correct without an attack."""
+    survived: np.ndarray
+    """(n,) bool: correct without and under the attack."""
+    broken_by: np.ndarray
+    """(n,) int8: which part broke it, an index into `parts`; -1 where none did."""
+    parts: tuple[str, ...]
+    """Names of the attack's parts, in the order in which they ran."""
+    seconds: float
+    warnings: tuple[str, ...] = ()
+    info: Mapping[str, Any] = field(default_factory=dict)
+    """Versions and hardware."""
+    label: np.ndarray | None = None
+    """(n,) class indices; None in records from before labels were stored."""
+    after: np.ndarray | None = None
+    """(n,) bool: correct under the attack, whether or not correct without it; transfer only."""
+    package_checks: tuple[Mapping[str, Any], ...] = ()
+    """AutoAttack's own checks: name, value, threshold, alarm of each."""
+
+    def on(self, index: np.ndarray) -> Chunk:
+        kept = np.isin(self.index, index)
+        names = ("index", "clean", "survived", "broken_by", "label", "after")
+        arrays = {name: getattr(self, name) for name in names}
+        return replace(self, **{k: v[kept] for k, v in arrays.items() if v is not None})
+
+
+SQUARE_CHECK = "AA square breaks: share of images"
+SQUARE_SHARE = 0.002
+"""AutoAttack's own threshold of that check; here it is at least two images."""
+
+
+def _excess(check: Mapping[str, Any]) -> float:
+    """Distance above the threshold; infinite if the value is not a number."""
+    value = check["value"]
+    return float("inf") if value is None else float(value) - float(check["threshold"])
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """One attack on one checkpoint: specification and the chunks that exist."""
+
+    eval_id: str
+    spec: EvalSpec
+    chunks: tuple[Chunk, ...]
+
+    @cached_property
+    def index(self) -> np.ndarray:
+        """(n,) dataset indices that have an outcome, ascending; the other arrays go with it."""
+        return _joined([chunk.index for chunk in self.chunks], np.int64)
+
+    @cached_property
+    def clean(self) -> np.ndarray:
+        return _joined([chunk.clean for chunk in self.chunks], np.bool_)
+
+    @cached_property
+    def survived(self) -> np.ndarray:
+        return _joined([chunk.survived for chunk in self.chunks], np.bool_)
+
+    @cached_property
+    def label(self) -> np.ndarray | None:
+        """(n,) class indices; None if a chunk has no labels."""
+        labels = [chunk.label for chunk in self.chunks if chunk.label is not None]
+        return _joined(labels, np.int64) if len(labels) == len(self.chunks) else None
+
+    @cached_property
+    def after(self) -> np.ndarray | None:
+        """(n,) bool: correct under a transferred image, clean or not; None if a chunk has none."""
+        afters = [chunk.after for chunk in self.chunks if chunk.after is not None]
+        return _joined(afters, np.bool_) if len(afters) == len(self.chunks) else None
+
+    @property
+    def package_checks(self) -> list[dict[str, Any]]:
+        """AutoAttack's own checks, each from its worst chunk; Square's is counted over all."""
+        worst: dict[str, dict[str, Any]] = {}
+        for check in (check for chunk in self.chunks for check in chunk.package_checks):
+            name = str(check["name"])
+            if name not in worst or _excess(check) > _excess(worst[name]):
+                worst[name] = dict(check)
+        if SQUARE_CHECK in worst and self.n_examples:
+            share = self.broken_by().get("square", 0) / self.n_examples
+            limit = max(SQUARE_SHARE, 2 / self.n_examples)
+            worst[SQUARE_CHECK] |= {"value": share, "threshold": limit, "alarm": share > limit}
+        return list(worst.values())
+
+    def class_accuracies(self, *, clean: bool = False) -> dict[int, float] | None:
+        """Map each class to its accuracy, under the attack or `clean`; None without labels."""
+        if self.label is None:
+            return None
+        right = self.clean if clean else self.survived
+        return {int(k): float(right[self.label == k].mean()) for k in np.unique(self.label)}
+
+    def balanced_accuracy(self, *, clean: bool = False) -> float | None:
+        """Mean of the class accuracies, which large classes do not dominate.
+
+        Restricted ImageNet is mostly dogs, and so is its accuracy. None without labels or images.
+        """
+        accuracies = self.class_accuracies(clean=clean)
+        return sum(accuracies.values()) / len(accuracies) if accuracies else None
+
+    @property
+    def complete(self) -> bool:
+        return len(self.index) == self.spec.n_examples
+
+    @property
+    def n_examples(self) -> int:
+        return len(self.index)
+
+    @property
+    def n_correct(self) -> int:
+        return int(self.survived.sum())
+
+    @property
+    def seconds(self) -> float:
+        return sum(chunk.seconds for chunk in self.chunks)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(w for chunk in self.chunks for w in chunk.warnings))
+
+    def on(self, index: np.ndarray) -> EvaluationRecord:
+        return replace(self, chunks=tuple(chunk.on(index) for chunk in self.chunks))
+
+    def broken_by(self) -> dict[str, int]:
+        """Count the images that each part of the attack broke."""
+        counts: dict[str, int] = {}
+        for chunk in self.chunks:
+            for number, part in enumerate(chunk.parts):
+                counts[part] = counts.get(part, 0) + int((chunk.broken_by == number).sum())
+        return counts
+
+
+def _joined(arrays: list[np.ndarray], dtype: type) -> np.ndarray:
+    return np.concatenate(arrays) if arrays else np.zeros(0, dtype)
 
 
 @dataclass(frozen=True)
@@ -61,14 +204,11 @@ class RunRecord:
     history: tuple[Mapping[str, Any], ...]
     evaluations: tuple[EvaluationRecord, ...]
     measures: tuple[MeasureRecord, ...] = ()
-    """Masking checks, margins, landscapes, ..."""
 
     @property
     def status(self) -> str:
-        """done, failed, or unfinished."""
-        if self.kind == "model":
-            return "done"
-        return str(self.train["status"]) if self.train else "unfinished"
+        done = "done" if self.kind == "model" else "unfinished"
+        return str(self.train["status"]) if self.train else done
 
     @property
     def method(self) -> str:
@@ -77,7 +217,6 @@ class RunRecord:
 
     @property
     def arch(self) -> str:
-        """Empty for a model from outside."""
         return str(self.spec.get("arch", ""))
 
     @property
@@ -86,9 +225,7 @@ class RunRecord:
 
     @property
     def seed(self) -> int | None:
-        """None for a model from outside."""
-        seed = self.spec.get("seed")
-        return None if seed is None else int(seed)
+        return self.spec.get("seed")
 
 
 @dataclass(frozen=True)
@@ -126,7 +263,8 @@ class Records(Sequence[RunRecord]):
         """Return one row per evaluation, and one with an empty attack for a run without any."""
         import pandas as pd
 
-        return pd.DataFrame([row for run in self for row in _rows(run)], columns=list(COLUMNS))
+        rows = [_row(run, found) for run in self for found in run.evaluations or (None,)]
+        return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 COLUMNS = (
@@ -136,8 +274,8 @@ COLUMNS = (
 )
 
 
-def _rows(run: RunRecord) -> Iterator[dict[str, Any]]:
-    head = {
+def _row(run: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, Any]:
+    row = {
         "run_id": run.run_id,
         "method": run.method,
         "arch": run.arch,
@@ -148,22 +286,22 @@ def _rows(run: RunRecord) -> Iterator[dict[str, Any]]:
         "precision": run.spec.get("precision", ""),
         "run_status": run.status,
     }
-    if not run.evaluations:
-        yield head | {"checkpoint": "", "attack": "", "n_examples": 0, "status": run.status}
-    for evaluation in run.evaluations:
-        yield head | {
-            "checkpoint": evaluation.spec.checkpoint,
-            "attack": evaluation.spec.attack,
-            "eps": evaluation.spec.eps,
-            "split": evaluation.spec.split,
-            "n_examples": evaluation.n_examples,
-            "n_expected": evaluation.spec.n_examples,
-            "n_clean": int(evaluation.clean.sum()),
-            "n_correct": evaluation.n_correct,
-            "balanced_accuracy": evaluation.balanced_accuracy(),
-            "seconds": evaluation.seconds,
-            "status": "done" if evaluation.complete else "unfinished",
-        }
+    if evaluation is None:
+        return row | {"checkpoint": "", "attack": "", "n_examples": 0, "status": run.status}
+    spec = evaluation.spec
+    return row | {
+        "checkpoint": spec.checkpoint,
+        "attack": spec.attack,
+        "eps": spec.eps,
+        "split": spec.split,
+        "n_examples": evaluation.n_examples,
+        "n_expected": spec.n_examples,
+        "n_clean": int(evaluation.clean.sum()),
+        "n_correct": evaluation.n_correct,
+        "balanced_accuracy": evaluation.balanced_accuracy(),
+        "seconds": evaluation.seconds,
+        "status": "done" if evaluation.complete else "unfinished",
+    }
 
 
 def load_records(results: str | Path) -> Records:
@@ -172,18 +310,10 @@ def load_records(results: str | Path) -> Records:
     Damaged files are left out and listed in `.damaged`; the rest stays usable.
     """
     damaged: list[Damage] = []
-    folders = (Path(results, name) for name in _names(results))
-    runs = [
-        run
-        for folder in folders
-        if (folder / "spec.json").exists() and (run := _load_run(folder, damaged)) is not None
-    ]
-    manifests = [
-        found
-        for path in manifest_files(results)
-        if (found := _undamaged(load_manifest, path, damaged)) is not None
-    ]
-    return Records(runs, damaged, manifests)
+    folders = [Path(results, name) for name in _names(results)]
+    runs = [_load_run(f, damaged) for f in folders if (f / "spec.json").exists()]
+    manifests = _all_undamaged(load_manifest, manifest_files(results), damaged)
+    return Records([run for run in runs if run is not None], damaged, manifests)
 
 
 def _names(folder: str | Path) -> list[str]:
@@ -205,28 +335,31 @@ def _undamaged(read: Callable[[Path], T], path: Path, damaged: list[Damage]) -> 
     return None
 
 
+def _all_undamaged(
+    read: Callable[[Path], T], paths: Iterable[Path], damaged: list[Damage]
+) -> tuple[T, ...]:
+    found = (_undamaged(read, path, damaged) for path in paths)
+    return tuple(one for one in found if one is not None)
+
+
 def _load_run(folder: Path, damaged: list[Damage]) -> RunRecord | None:
     head = _undamaged(_load_head, folder / "spec.json", damaged)
     if head is None:
         return None
     train, history = folder / "train.json", folder / "history.jsonl"
-    evaluations, measures = folder / "evaluations", folder / "measures"
+    evaluations = (folder / "evaluations" / name for name in _names(folder / "evaluations"))
+    found = [
+        load_evaluation(path, damaged) for path in evaluations if (path / "eval.json").exists()
+    ]
+    measures = (folder / "measures" / name for name in _names(folder / "measures"))
     return RunRecord(
         **head,
         path=folder,
         train=_undamaged(read_json, train, damaged) if train.exists() else None,
         history=tuple(_undamaged(lambda _: load_history(folder), history, damaged) or ()),
-        evaluations=tuple(
-            evaluation
-            for name in _names(evaluations)
-            if (evaluations / name / "eval.json").exists()
-            and (evaluation := load_evaluation(evaluations / name, damaged)) is not None
-        ),
-        measures=tuple(
-            measure
-            for name in _names(measures)
-            if name.endswith(".json")
-            and (measure := _undamaged(load_measure, measures / name, damaged)) is not None
+        evaluations=tuple(evaluation for evaluation in found if evaluation is not None),
+        measures=_all_undamaged(
+            load_measure, (path for path in measures if path.suffix == ".json"), damaged
         ),
     )
 
@@ -239,17 +372,12 @@ def _load_head(path: Path) -> dict[str, Any]:
 def load_history(folder: Path) -> list[dict[str, Any]]:
     """Return the epochs of a run, if it has any; raises RecordError for a damaged file."""
     path = folder / "history.jsonl"
-    if not path.exists():
-        return []
     try:
-        lines = path.read_text().splitlines()
-        # one parse of all lines: starting the parser costs more than a line
-        epochs: list[dict[str, Any]] = json.loads(f"[{','.join(lines)}]")
-        if len(epochs) != len(lines):
-            raise ValueError(f"{len(lines)} lines hold {len(epochs)} epochs")
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except FileNotFoundError:
+        return []
     except (OSError, ValueError) as error:
         raise RecordError(f"{path} is damaged or unreadable: {error}") from None
-    return epochs
 
 
 def load_evaluation(folder: Path, damaged: list[Damage]) -> EvaluationRecord | None:
@@ -258,13 +386,10 @@ def load_evaluation(folder: Path, damaged: list[Damage]) -> EvaluationRecord | N
     if spec is None:
         return None
     present = set(_names(folder))
-    chunks = [
-        chunk
-        for number in range(-(-spec.n_examples // CHUNK))
-        if f"{number}.json" in present
-        and (chunk := _undamaged(load_chunk, folder / f"{number}.json", damaged)) is not None
-    ]
-    return EvaluationRecord(eval_id=folder.name, spec=spec, chunks=tuple(chunks))
+    names = [f"{number}.json" for number in range(-(-spec.n_examples // CHUNK))]
+    paths = (folder / name for name in names if name in present)
+    chunks = _all_undamaged(load_chunk, paths, damaged)
+    return EvaluationRecord(eval_id=folder.name, spec=spec, chunks=chunks)
 
 
 def load_chunk(path: Path) -> Chunk:
@@ -294,19 +419,3 @@ def load_chunk(path: Path) -> Chunk:
         )
     except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise RecordError(f"{path} is damaged: {error!r}") from None
-
-
-__all__ = [
-    "COLUMNS",
-    "QUANTILES",
-    "SCHEMA",
-    "Chunk",
-    "Damage",
-    "EvaluationRecord",
-    "Records",
-    "RunRecord",
-    "load_chunk",
-    "load_evaluation",
-    "load_history",
-    "load_records",
-]

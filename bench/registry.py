@@ -9,14 +9,14 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from dataclasses import MISSING, Field, fields, is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from bench.eps import parse_number
-from bench.errors import BenchError, ConfigError, one_line, unknown_name
+from bench.errors import BenchError, ConfigError, one_line, refuse_unknown
 from bench.method import Method, check_ranges
 from bench.storage import sha256_file
 
@@ -35,11 +35,8 @@ def register(name: str) -> Callable[[M], M]:
     """Register the decorated method class as `name`; refuses a second class of that name."""
 
     def add(cls: M) -> M:
-        known = _METHODS.get(name)
-        if known is not None and (known.__module__, known.__qualname__) != (
-            cls.__module__,
-            cls.__qualname__,
-        ):
+        known = _METHODS.get(name, cls)
+        if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ConfigError(
                 f"two methods are called '{name}': {known.__module__} and {cls.__module__}; "
                 "rename one"
@@ -77,7 +74,6 @@ def list_methods() -> list[str]:
 
 
 def broken_methods() -> dict[str, str]:
-    """Return the modules that failed to import, and why."""
     discover()
     return dict(_BROKEN)
 
@@ -87,8 +83,7 @@ def method_class(name: str) -> type[Method]:
     discover()
     if name.endswith(".py"):
         return _METHODS[_load_file(Path(name))]
-    if name not in _METHODS:
-        raise unknown_name("method", name, _METHODS)
+    refuse_unknown("method", [name], _METHODS)
     return _METHODS[name]
 
 
@@ -99,15 +94,13 @@ def get_method(name: str, /, **params: Any) -> Method:
     of range.
     """
     cls = method_class(name)
-    known = parameters(cls)
-    for key in params:
-        if key not in known:
-            raise unknown_name(f"parameter of {method_name(name)}", key, known)
+    known, own_name = parameters(cls), method_name(name)
+    refuse_unknown(f"parameter of {own_name}", params, known)
     needed = [f.name for f in known.values() if f.default is MISSING and f.name not in params]
     if needed:
         raise ConfigError(
-            f"{method_name(name)} needs {', '.join(needed)}: give each with "
-            f"--param {method_name(name)}.{needed[0]}=VALUE, or a default in its file"
+            f"{own_name} needs {', '.join(needed)}: give each with "
+            f"--param {own_name}.{needed[0]}=VALUE, or a default in its file"
         )
     kinds = get_type_hints(cls)
     values = {key: _typed(name, key, kinds[key], value) for key, value in params.items()}
@@ -117,7 +110,6 @@ def get_method(name: str, /, **params: Any) -> Method:
 
 
 def method_name(name: str) -> str:
-    """Return the registered name of a name or file."""
     return _load_file(Path(name)) if name.endswith(".py") else name
 
 
@@ -137,7 +129,6 @@ def parameters(cls: type[Method]) -> dict[str, Field[Any]]:
 
 
 def _load_file(path: Path) -> str:
-    """Import a file and return the name of the one method in it."""
     discover()  # first, so that methods which the file imports do not count as its own
     path = path.resolve()
     if path in _FILES:
@@ -151,33 +142,31 @@ def _load_file(path: Path) -> str:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module  # dataclasses look it up
+    problem: BenchError | None = None
+    new: list[str] = []
     try:
         spec.loader.exec_module(module)
-    except SystemExit as error:
-        _forget_all_but(before)
-        raise ConfigError(
+        new = [name for name in _METHODS if name not in before]
+        if len(new) != 1:
+            found = f"registers {', '.join(new)}" if new else "registers none"
+            problem = ConfigError(
+                f"method file {path} {found}; it must register exactly one, with @register('name')"
+            )
+    except BenchError as error:
+        problem = error
+    except SystemExit:
+        problem = ConfigError(
             f"method file {path} ends the program: put what reads a command line below "
             '`if __name__ == "__main__":`'
-        ) from error
-    except Exception as error:
-        _forget_all_but(before)
-        if isinstance(error, BenchError):
-            raise
-        raise ConfigError(f"method file {path} does not import: {one_line(error)}") from error
-    new = [name for name in _METHODS if name not in before]
-    if len(new) != 1:
-        _forget_all_but(before)
-        found = f"registers {', '.join(new)}" if new else "registers none"
-        raise ConfigError(
-            f"method file {path} {found}; it must register exactly one, with @register('name')"
         )
+    except Exception as error:
+        problem = ConfigError(f"method file {path} does not import: {one_line(error)}")
+    if problem:
+        _METHODS.clear()
+        _METHODS.update(before)
+        raise problem
     _FILES[path] = new[0]
     return new[0]
-
-
-def _forget_all_but(names: Container[str]) -> None:
-    for name in [name for name in _METHODS if name not in names]:
-        del _METHODS[name]
 
 
 def _typed(method: str, name: str, kind: Any, value: Any) -> Any:

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from bench.errors import BenchError, CheckpointError, NonFiniteLoss, RecordError
 from bench.evaluation.store import Images, Target, evaluate_missing
 from bench.folder import RunFolder
 from bench.machine import describe_machine, free_memory
-from bench.plan import Cell, Plan
-from bench.progress import Reporter
+from bench.plan import Cell, CellStatus, Plan
 from bench.provenance import evaluation_code, training_code
 from bench.records import load_evaluation
 from bench.registry import source_file
@@ -28,6 +25,7 @@ from bench.storage import keep_aside, write_json
 from bench.trained import load_network, surrogate_network, weights_whole
 from bench.training.checkpoint import has_state, remove_states
 from bench.training.engine import Trainer
+from bench.workers import Workspace
 
 WAIT_SECONDS = 1.0
 """Time between two looks at trainings that other processes hold."""
@@ -39,27 +37,26 @@ class Runner:
     def __init__(
         self,
         plan: Plan,
-        results: Path,
-        device: torch.device,
-        reporter: Reporter,
-        provenance: Mapping[str, Any],
+        where: Workspace,
+        provenance: Mapping[str, Any] | None = None,
         *,
         compiles: bool = False,
     ) -> None:
-        """compiles: whether to compile the copies of networks that trainings attack."""
-        self.plan, self.results, self.device, self.reporter = plan, results, device, reporter
-        self.images = Images(plan.dataset, device)
-        self.machine = describe_machine(device)
-        self.provenance = dict(provenance) | {"machine": self.machine}
-        self.info = self.machine | {"code": evaluation_code()}
-        self.compiles = compiles
+        """provenance: more entries of it; compiles: compile the copies that trainings attack."""
+        self.plan, self.compiles = plan, compiles
+        self.results, self.device, self.reporter = where.results, where.device, where.reporter
+        self.images = Images(plan.dataset, self.device)
+        machine = describe_machine(self.device)
+        origin = {"command": where.command, "dataset_source": plan.source, "machine": machine}
+        self.provenance = {**origin, **plan.dataset.notes(), **(provenance or {})}
+        self.info = machine | {"code": evaluation_code()}
         self.networks: dict[str, nn.Module] = {}
+        self.attacked: dict[tuple[str, str], nn.Module] = {}
+        """The last attacked network: while waiting, it is asked for every second."""
         self.begun: set[str] = set()
-        """Runs that this process has prepared."""
         for method in (cell.method for cell in plan.cells):
             if method is not None:
                 training_code(source_file(method))  # hash the file now, before it can change
-        self.attacked: dict[tuple[str, str], nn.Module] = {}
 
     def run(self) -> None:
         """Work on every cell; those that wait for another process come last."""
@@ -68,22 +65,16 @@ class Runner:
             names = ", ".join(cell.spec.run_id for cell in held)
             self.reporter.say(f"another process works on {names}; waiting for it")
         while held:
-            for cell in self._awaited(held):
-                self._try(cell)
+            # a training that is repeated may need a surrogate whose weights were not needed before
+            wanted = {run for cell in held for run in self._status(cell).surrogates}
+            lacking = wanted - self.networks.keys() - {cell.spec.run_id for cell in held}
+            for cell in self.plan.cells:
+                if cell.spec.run_id in lacking:
+                    self._try(cell)
             still = [cell for cell in held if not self._try(cell)]
             if len(still) == len(held):
                 time.sleep(WAIT_SECONDS)
             held = still
-
-    def _awaited(self, held: Sequence[Cell]) -> list[Cell]:
-        """Return finished cells that others wait for.
-
-        A training that is repeated may need a surrogate whose weights were not needed before.
-        """
-        statuses = (cell.status(RunFolder(self.results, cell.spec.run_id)) for cell in held)
-        wanted = {run_id for status in statuses for run_id in status.surrogates}
-        lacking = wanted - self.networks.keys() - {cell.spec.run_id for cell in held}
-        return [cell for cell in self.plan.cells if cell.spec.run_id in lacking]
 
     def surrogate(self, run_id: str) -> nn.Module:
         """Return the network of another run in eval mode; raises CheckpointError."""
@@ -91,6 +82,9 @@ class Runner:
             network = surrogate_network(self.results, run_id, self.plan.dataset)
             self.networks[run_id] = network.to(self.device)
         return self.networks[run_id]
+
+    def _status(self, cell: Cell) -> CellStatus:
+        return cell.status(RunFolder(self.results, cell.spec.run_id))
 
     def _try(self, cell: Cell) -> bool:
         """Do what can be done of a cell; return False if it waits for another process or cell.
@@ -118,43 +112,38 @@ class Runner:
         return True
 
     def _prepare(self, cell: Cell, folder: RunFolder) -> None:
-        """Set damaged files aside, and train if needed."""
         folder.set_damage_aside()
         if folder.run_id not in self.begun:
             folder.traceback_file.unlink(missing_ok=True)
             self.begun.add(folder.run_id)
-        if cell.method is not None:
-            self._write_spec(cell, folder)
+        self._write_spec(cell, folder)
         status = cell.status(folder)
-        needed = [e.checkpoint for e in status.missing]
-        needed += [m.checkpoint for m in status.missing_measures]
-        needed += ["best"] if self._serves(cell) else []
+        needed = [spec.checkpoint for spec in (*status.missing, *status.missing_measures)]
+        others = [other for other in self.plan.cells if folder.run_id in other.surrogates]
+        if any(folder.run_id in self._status(other).surrogates for other in others):
+            needed.append("best")
         if status.failed or (status.finished and not needed):
             note = f"failed before: {status.failed}" if status.failed else "done already"
             self.reporter.say(f"{folder.run_id}: {note}")
-            return
-        if not (status.trained and self._weights_whole(folder, needed)):
+        elif not (status.trained and self._weights_whole(folder, needed)):
             self._train(cell, folder)
 
     def _write_spec(self, cell: Cell, folder: RunFolder) -> None:
-        assert cell.method is not None
-        code = {"code": training_code(source_file(cell.method))}
-        folder.write_spec(cell.spec, card(cell), self.provenance | self._role(cell) | code)
-
-    def _serves(self, cell: Cell) -> bool:
-        """Whether missing work of another cell needs this one as a surrogate."""
-        run_id = cell.spec.run_id
-        return any(
-            run_id in other.status(RunFolder(self.results, other.spec.run_id)).surrogates
-            for other in self.plan.cells
-            if run_id in other.surrogates
-        )
-
-    def _role(self, cell: Cell) -> dict[str, Any]:
-        """Return the role of a training that only serves as a surrogate; else nothing."""
-        alone = not cell.evaluations and not cell.measures
-        others = any(cell.spec.run_id in other.surrogates for other in self.plan.cells)
-        return {"role": "surrogate"} if alone and others else {}
+        method = cell.method
+        if method is None:  # an existing run
+            return
+        card = {
+            "name": cell.spec.method,
+            "title": method.title or cell.spec.method,
+            "paper": method.paper,
+            "objective": method.objective,
+            "inner": method.inner,
+            "params": dict(cell.spec.params),
+        }
+        serves = any(cell.spec.run_id in other.surrogates for other in self.plan.cells)
+        role = {} if cell.evaluations or cell.measures or not serves else {"role": "surrogate"}
+        code = {"code": training_code(source_file(method))}
+        folder.write_spec(cell.spec, card, self.provenance | role | code)
 
     def _attack(self, cell: Cell, folder: RunFolder) -> bool:
         """Evaluate what is missing and has its surrogates; return whether nothing is left."""
@@ -179,7 +168,7 @@ class Runner:
                     target, now, now_measures, self.reporter
                 )
         if complete:
-            self.reporter.say(f"{folder.run_id}: {self._figures(folder, cell)}")
+            self.reporter.say(f"{folder.run_id}: {_accuracies(folder, cell)}")
         return complete
 
     def _target(self, cell: Cell, folder: RunFolder, checkpoint: str) -> Target | None:
@@ -189,7 +178,7 @@ class Runner:
         if cell.method is not None and not weights_whole(folder, summary, checkpoint):
             return None
         key = folder.run_id, str(summary["checkpoints"][checkpoint]["sha256"])
-        if key not in self.attacked:  # keep the last one: while waiting, this runs every second
+        if key not in self.attacked:
             self.attacked = {key: load_network(cell.spec, folder, checkpoint).to(self.device)}
         return Target(
             folder=folder,
@@ -252,77 +241,49 @@ class Runner:
         try:
             summary = trainer.run(self.reporter)
         except NonFiniteLoss as error:
-            summary = failure(error, trainer.warnings)
+            summary = {
+                "status": "failed",
+                "error": str(error),
+                "epoch": error.epoch,
+                "step": error.step,
+                "warnings": list(trainer.warnings),
+            }
             self.reporter.say(f"{folder.run_id}: failed: {error}")
         if began := folder.other_code(training_code(source_file(cell.method))):
-            summary["warnings"] = [
-                *summary["warnings"],
-                f"begun by other code ({began}), then resumed",
-            ]
+            warning = f"begun by other code ({began}), then resumed"
+            summary["warnings"] = [*summary["warnings"], warning]
         if folder.earlier_weights() != summary.get("checkpoints"):
-            self._set_evaluations_aside(folder)
+            # outcomes of earlier weights, which training on another machine may change
+            for earlier in (folder.path / "evaluations", folder.path / "measures"):
+                if earlier.exists():
+                    aside = keep_aside(earlier)
+                    self.reporter.say(
+                        f"{folder.run_id}: the new weights differ from the recorded ones; the "
+                        f"earlier {earlier.name} are kept as {aside.name} and made again"
+                    )
         write_json(folder.train_file, summary)
         folder.earlier_train_file.unlink(missing_ok=True)
         remove_states(folder.path)
 
     def _weights_whole(self, folder: RunFolder, checkpoints: Sequence[str]) -> bool:
-        """Whether the weights of these checkpoints are the recorded ones."""
         summary = folder.train_summary()
         assert summary is not None
         for checkpoint in dict.fromkeys(checkpoints):
             path = folder.weights(checkpoint)
-            if not path.exists():
-                self.reporter.say(f"{folder.run_id}: {path.name} is not here; training again")
-                return False
             if not weights_whole(folder, summary, checkpoint):
-                aside = keep_aside(path)
-                self.reporter.say(
-                    f"{folder.run_id}: {path.name} is damaged, kept as {aside.name}; training again"
-                )
+                why = "not here"
+                if path.exists():
+                    why = f"damaged, kept as {keep_aside(path).name}"
+                self.reporter.say(f"{folder.run_id}: {path.name} is {why}; training again")
                 return False
         return True
 
-    def _set_evaluations_aside(self, folder: RunFolder) -> None:
-        """Rename outcomes of earlier weights, which training on another machine may change."""
-        for earlier in (folder.path / "evaluations", folder.path / "measures"):
-            if earlier.exists():
-                aside = keep_aside(earlier)
-                self.reporter.say(
-                    f"{folder.run_id}: the new weights differ from the recorded ones; the earlier "
-                    f"{earlier.name} are kept as {aside.name} and made again"
-                )
 
-    def _figures(self, folder: RunFolder, cell: Cell) -> str:
-        """Return the accuracies of a cell in one line."""
-        shown = []
-        for spec in cell.evaluations:
-            record = load_evaluation(folder.evaluation(spec).path, [])
-            if record and spec.checkpoint == "best" and spec.eps == cell.spec.attacked_eps:
-                share = record.n_correct / record.n_examples
-                shown.append(f"{spec.attack} {share:.1%} of {record.n_examples}")
-        return "; ".join(shown) or "done"
-
-
-def card(cell: Cell) -> dict[str, Any]:
-    """Return the description of the method for the record."""
-    method = cell.method
-    assert method is not None
-    return {
-        "name": cell.spec.method,
-        "title": method.title or cell.spec.method,
-        "paper": method.paper,
-        "objective": method.objective,
-        "inner": method.inner,
-        "params": dict(cell.spec.params),
-    }
-
-
-def failure(error: NonFiniteLoss, warnings: Sequence[str]) -> dict[str, Any]:
-    """Return the content of train.json for a training that ended with an error."""
-    return {
-        "status": "failed",
-        "error": str(error),
-        "epoch": error.epoch,
-        "step": error.step,
-        "warnings": list(warnings),
-    }
+def _accuracies(folder: RunFolder, cell: Cell) -> str:
+    shown = []
+    for spec in cell.evaluations:
+        record = load_evaluation(folder.evaluation(spec).path, [])
+        if record and spec.checkpoint == "best" and spec.eps == cell.spec.attacked_eps:
+            share = record.n_correct / record.n_examples
+            shown.append(f"{spec.attack} {share:.1%} of {record.n_examples}")
+    return "; ".join(shown) or "done"

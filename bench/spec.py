@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from bench.errors import ConfigError
+from bench.errors import refuse_unknown
 from bench.recipe import Recipe
 
 PRECISIONS = ("fp32", "bf16")
@@ -32,17 +32,18 @@ def digest(value: Any, length: int) -> str:
 
 
 def slug(text: str) -> str:
-    """Return `text` with everything replaced that a file name should not hold."""
     return re.sub(r"[^A-Za-z0-9.+_-]+", "-", text).strip("-.") or "x"
 
 
-def _json_values(spec: Any) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(json.dumps(asdict(spec)))
-    return values
+class _Json:
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; the class called with them, or its `from_dict`, inverts it."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # type: ignore[call-overload]
+        return values
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSpec:
+class TrainSpec(_Json):
     """One training run. Fields marked `label` are only names and do not enter the id."""
 
     method: str
@@ -54,19 +55,16 @@ class TrainSpec:
     num_classes: int
     in_channels: int
     image_size: int
-    """Pixels per side."""
     mean: tuple[float, ...] | None = None
     """Normalisation inside the model, one value per channel; None is the identity."""
     std: tuple[float, ...] | None = None
     dataset: str = field(metadata={"label": True})
-    """The data variant's name in every table."""
     data_sha256: str
     """Of the training and validation images, their scale, and their labels."""
     n_train: int
     n_val: int
     norm: str = "linf"
     eps: float
-    """Radius of the training."""
     study_eps: float | None = field(default=None, metadata={"label": True})
     """Radius of the study and its attacks, where the recipe trains at another radius."""
     seed: int
@@ -75,10 +73,7 @@ class TrainSpec:
     recipe_name: str = field(metadata={"label": True})
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ConfigError(
-                f"precision '{self.precision}' is unknown; use {' or '.join(PRECISIONS)}"
-            )
+        refuse_unknown("precision", [self.precision], PRECISIONS)
 
     @property
     def attacked_eps(self) -> float:
@@ -87,7 +82,6 @@ class TrainSpec:
 
     @property
     def run_id(self) -> str:
-        """A readable head and a hashed tail."""
         hashed = {
             f.name: getattr(self, f.name) for f in fields(self) if not f.metadata.get("label")
         }
@@ -95,23 +89,18 @@ class TrainSpec:
         head = f"{slug(self.method)}-{self.arch}-{slug(self.dataset)}-s{self.seed}"
         return f"{head}-{digest(hashed, 10)}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; `from_dict` is the inverse."""
-        return _json_values(self)
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainSpec:
-        plain: dict[str, Any] = {name: _tuples(value) for name, value in values.items()}
-        recipe: dict[str, Any] = {k: _tuples(v) for k, v in values["recipe"].items()}
-        return cls(**(plain | {"recipe": Recipe(**recipe)}))
+        recipe = Recipe(**_tuples(values["recipe"]))
+        return cls(**_tuples({**values, "recipe": recipe}))
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSpec:
+class ModelSpec(_Json):
     """A model from outside."""
 
     model: str
@@ -140,36 +129,26 @@ class ModelSpec:
         )
         return f"model-{slug(self.model.rpartition('/')[2])}-{digest(hashed, 10)}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; `ModelSpec(**values)` is the inverse."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class _OnImages:
+class _OnImages(_Json):
     """What specifications of attacks and of measures have in common."""
 
     checkpoint: str
     """best, last, or given for a model from outside."""
     params: Mapping[str, Any] = field(default_factory=dict)
-    """Parameters of the attack or measure, defaults included."""
     norm: str = "linf"
     eps: float
     split: str = "test"
     n_examples: int
     """The images are the first n of the split."""
     data_sha256: str
-    """Of those images and labels."""
     seed: int = 0
 
     @property
     def surrogates(self) -> tuple[str, ...]:
         """Run ids of the other models that it needs, such as the source of a transfer."""
         return tuple(self.params.get("surrogates", ()))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; the class called with them is the inverse."""
-        return _json_values(self)
 
     def _id(self, name: str) -> str:
         head = f"{slug(name)}-{self.checkpoint}-{self.split}{self.n_examples}"
@@ -184,12 +163,8 @@ class EvalSpec(_OnImages):
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("checkpoint", self.checkpoint, (*CHECKPOINTS, GIVEN)),
-            ("split", self.split, SPLITS),
-        ):
-            if value not in known:
-                raise ConfigError(f"{name} '{value}' is unknown; use {', '.join(known)}")
+        refuse_unknown("checkpoint", [self.checkpoint], (*CHECKPOINTS, GIVEN))
+        refuse_unknown("split", [self.split], SPLITS)
 
     @property
     def eval_id(self) -> str:
@@ -206,7 +181,6 @@ class MeasureSpec(_OnImages):
     """One property of one checkpoint, measured on the first images: a masking check, say."""
 
     name: str
-    """Of the measure or check."""
 
     @property
     def measure_id(self) -> str:

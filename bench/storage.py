@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,6 @@ def check_writable(path: Path) -> None:
 
 
 def _temporary(path: Path, content: bytes) -> Path:
-    """Return a synced temporary file with this content in the folder of `path`."""
     temporary = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,6 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Return the value in a JSON file; raises RecordError that names the file."""
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -81,37 +80,22 @@ def read_json(path: Path) -> Any:
 
 
 def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Return the content of a compressed .npz file."""
     buffer = io.BytesIO()
-    plain: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
-    np.savez_compressed(buffer, **plain)
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 
 def npz_arrays(content: bytes) -> dict[str, np.ndarray]:
-    """Return the arrays of an .npz file by name, ten times faster than np.load.
+    """Return the arrays of an .npz file by name, three times faster than np.load.
 
-    A report reads thousands of these files; np.load parses each header as Python. The zip
-    checksums are not verified. Raises ValueError or BadZipFile for a damaged file, and ValueError
-    for an array of objects.
+    A report reads thousands of these files; np.load parses each header as Python. Raises ValueError
+    or BadZipFile for a damaged file, and ValueError for an array of objects.
     """
-    arrays = {}
     with zipfile.ZipFile(io.BytesIO(content)) as file:
-        for member in file.infolist():
-            arrays[member.filename.removesuffix(".npy")] = _array(_member(content, member))
-    return arrays
-
-
-def _member(content: bytes, member: zipfile.ZipInfo) -> bytes:
-    """Return the uncompressed content of one archive member, without a file object's copies."""
-    local = member.header_offset
-    lengths = [int.from_bytes(content[at : at + 2], "little") for at in (local + 26, local + 28)]
-    start = local + 30 + sum(lengths)
-    stored = content[start : start + member.compress_size]
-    try:
-        return zlib.decompress(stored, -zlib.MAX_WBITS) if member.compress_type else stored
-    except zlib.error as error:
-        raise ValueError(f"{member.filename} cannot be unpacked: {error}") from None
+        try:
+            return {n.removesuffix(".npy"): _array(file.read(n)) for n in file.namelist()}
+        except zlib.error as error:
+            raise ValueError(f"it cannot be unpacked: {error}") from None
 
 
 def _array(stored: bytes) -> np.ndarray:
@@ -146,10 +130,6 @@ def sha256_file(path: Path) -> str:
 
 def keep_aside(path: Path) -> Path:
     """Rename a damaged file, so that it is made again and can still be inspected."""
-    aside = path.with_name(f"{path.name}.damaged")
-    number = 1
-    while aside.exists():
-        number += 1
-        aside = path.with_name(f"{path.name}.damaged{number}")
-    path.replace(aside)
-    return aside
+    names = (path.with_name(f"{path.name}.damaged{number}") for number in chain([""], count(2)))
+    aside = next(name for name in names if not name.exists())
+    return path.replace(aside)

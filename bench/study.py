@@ -23,7 +23,6 @@ class AskedAttack:
 
     name: str
     eps: float | None = None
-    """None takes the study's."""
     checkpoints: tuple[str, ...] = CHECKPOINTS
     first: int | None = None
     """Use only the first N images; None uses all."""
@@ -44,7 +43,6 @@ class AskedMeasures:
     """C1 to C14, or names of measures; empty means all checks."""
     checkpoints: tuple[str, ...] = ("best",)
     first: int | None = 1000
-    """Use only the first N test images."""
     params: Mapping[str, Any] = field(default_factory=dict)
     """Effort of the checks: steps, samples, restarts; or parameters of the measure."""
 
@@ -63,13 +61,11 @@ class Study:
     recipe: str
     attacks: tuple[AskedAttack, ...]
     checks: AskedMeasures | None = None
-    """The masking checks; None for none."""
     measures: tuple[AskedMeasures, ...] = ()
     """Other properties of the trained models: margins, landscapes."""
     size: str = ""
     """Size of a suite that comes in several; full is the paper's."""
     training: Mapping[str, Any] = field(default_factory=dict)
-    """Recipe values that the suite or the command line overrides."""
     params: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Method -> parameter -> value, from the command line."""
     train_size: int | None = None
@@ -87,46 +83,37 @@ def is_variant(name: str, dataset: str) -> bool:
 def changed(
     study: Study,
     *,
-    methods: Sequence[str] = (),
-    arch: str | None = None,
-    dataset: str | None = None,
-    data_root: str | None = None,
-    seeds: Sequence[str] = (),
     epochs: int | None = None,
     batch_size: int | None = None,
-    eps: float | None = None,
-    train_size: int | None = None,
-    test_size: int | None = None,
+    dataset: str | None = None,
+    seeds: Sequence[str] = (),
     attacks: Sequence[str] = (),
     checks: bool | None = None,
-    recipe: str | None = None,
     params: Sequence[str] = (),
-    precision: str = "fp32",
+    **values: Any,
 ) -> Study:
-    """Return the study with the options of `bench run` applied; raises ConfigError."""
-    training = {"epochs": epochs, "batch_size": batch_size}
-    options: dict[str, Any] = {
-        "methods": tuple(methods),
-        "arch": arch,
+    """Return the study with the options of `bench run` applied; raises ConfigError.
+
+    values: of other fields; None or () leaves the study's.
+    """
+    known = {(attack.name, attack.eps): attack for attack in study.attacks}
+    parsed = [AskedAttack.parse(text) for text in attacks]
+    values |= {
         "dataset": None if study.dataset in OWN_DATA else dataset,
-        "recipe": recipe,
-        "eps": eps,
         "seeds": _seeds(seeds),
-        "attacks": chosen_attacks(study, attacks),
-        "train_size": train_size,
-        "test_size": test_size,
+        # the study's own attacks where it has them, else on both checkpoints
+        "attacks": tuple(known.get((attack.name, attack.eps), attack) for attack in parsed),
     }
     wanted = study.checks or AskedMeasures() if checks else None
     if checks is None and not attacks:
         wanted = study.checks
+    training = {"epochs": epochs, "batch_size": batch_size}
     return replace(
         study,
-        **{name: value for name, value in options.items() if value not in (None, ())},
+        **{name: value for name, value in values.items() if value not in (None, ())},
         checks=wanted,
         training={**study.training, **{k: v for k, v in training.items() if v is not None}},
-        params=parse_params(params),
-        data_root=data_root,
-        precision=precision,
+        params=_params(params),
     )
 
 
@@ -139,14 +126,7 @@ def _seeds(texts: Sequence[str]) -> tuple[int, ...]:
         ) from None
 
 
-def chosen_attacks(study: Study, names: Sequence[str]) -> tuple[AskedAttack, ...]:
-    """Return the named attacks: the study's own where it has them, else on both checkpoints."""
-    known = {(attack.name, attack.eps): attack for attack in study.attacks}
-    asked = [AskedAttack.parse(name) for name in names]
-    return tuple(known.get((attack.name, attack.eps), attack) for attack in asked)
-
-
-def parse_params(texts: Sequence[str]) -> dict[str, dict[str, str]]:
+def _params(texts: Sequence[str]) -> dict[str, dict[str, str]]:
     """Return {"trades": {"beta": "1"}} for ["trades.beta=1"]."""
     params: dict[str, dict[str, str]] = {}
     for text in texts:

@@ -71,24 +71,19 @@ class Suite:
 
 
 def list_suites() -> list[tuple[str, str]]:
-    """Return the names and titles of all suites."""
     return [(name, str(_table(name)["title"])) for name in _names()]
 
 
 def load_suite(name: str, size: str | None = None) -> Suite:
     """Return a suite in one of its sizes; raises ConfigError for an unknown name or size."""
     refuse_unknown("suite", [name], _names())
-    chosen = size or FULL
-    if chosen not in sizes(name):
+    size = size or FULL
+    if size not in sizes(name):
         raise ConfigError(
-            f"suite '{name}' has no size '{chosen}'; its sizes: {', '.join(sizes(name))}"
+            f"suite '{name}' has no size '{size}'; its sizes: {', '.join(sizes(name))}"
         )
-    return Suite(
-        name=name,
-        title=str(_table(name)["title"]),
-        size=chosen,
-        studies=tuple(_studies(name, chosen)),
-    )
+    studies = tuple(_studies(name, size))
+    return Suite(name=name, title=str(_table(name)["title"]), size=size, studies=studies)
 
 
 def sizes(name: str) -> list[str]:
@@ -147,8 +142,17 @@ def _names_in(studies: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
 
 
 def _study(name: str, size: str, table: Mapping[str, Any], changes: Mapping[str, Any]) -> Study:
-    first = changes.get("first", {})
     factor = parse_eps(str(changes.get("reference_eps", REFERENCE_EPS))) / REFERENCE_EPS
+    limits = changes.get("first", {})
+    checks = None
+    if "checks" in table:
+        group = {**table["checks"], **changes.get("checks", {})}
+        checks = _measures(group, limits.get("checks"))
+    measures = []
+    for group in table.get("measures", ()):
+        smaller = {k: v for k, v in changes.get("measures", {}).items() if k in group}
+        own = [limits.get(measure) for measure in group.get("names", ())]
+        measures.append(_measures({**group, **smaller}, *own))
     return Study(
         suite=name,
         size=size if _table(name).get("sizes") else "",
@@ -159,9 +163,9 @@ def _study(name: str, size: str, table: Mapping[str, Any], changes: Mapping[str,
         eps=parse_eps(str(table["eps"])) * factor,
         seeds=tuple(table["seeds"]),
         recipe=table["recipe"],
-        attacks=tuple(_attacks(table, first, factor)),
-        checks=_checks(table, changes) if "checks" in table else None,
-        measures=tuple(_measures(group, changes) for group in table.get("measures", ())),
+        attacks=tuple(_attacks(table, limits, factor)),
+        checks=checks,
+        measures=tuple(measures),
         training={**table.get("training", {}), **changes.get("training", {})},
         train_size=changes.get("train_size"),
         test_size=changes.get("test_size"),
@@ -169,7 +173,7 @@ def _study(name: str, size: str, table: Mapping[str, Any], changes: Mapping[str,
 
 
 def _attacks(
-    table: Mapping[str, Any], first: Mapping[str, int], factor: float
+    table: Mapping[str, Any], limits: Mapping[str, int], factor: float
 ) -> Iterator[AskedAttack]:
     for group in table.get("attacks", ()):
         for text in group["names"]:
@@ -181,22 +185,11 @@ def _attacks(
             yield replace(
                 attack,
                 eps=None if attack.eps is None else attack.eps * factor,
-                first=_least(group.get("first"), first.get(attack.name)),
+                first=_least(group.get("first"), limits.get(attack.name)),
             )
 
 
-def _checks(table: Mapping[str, Any], changes: Mapping[str, Any]) -> AskedMeasures:
-    group = {**table["checks"], **changes.get("checks", {})}
-    return _asked(group, changes.get("first", {}).get("checks"))
-
-
-def _measures(group: Mapping[str, Any], changes: Mapping[str, Any]) -> AskedMeasures:
-    smaller = {k: v for k, v in changes.get("measures", {}).items() if k in group}
-    first = changes.get("first", {})
-    return _asked({**group, **smaller}, *(first.get(name) for name in group.get("names", ())))
-
-
-def _asked(group: Mapping[str, Any], *limits: int | None) -> AskedMeasures:
+def _measures(group: Mapping[str, Any], *limits: int | None) -> AskedMeasures:
     default = AskedMeasures()
     return AskedMeasures(
         names=tuple(group.get("names", default.names)),
@@ -216,7 +209,6 @@ def _names() -> tuple[str, ...]:
 
 @cache
 def _files() -> dict[str, Traversable]:
-    """Map the name of every suite, of the package and of its papers, to its file."""
     folders = [files("bench") / "suites", *(paper.folder / "suites" for paper in papers())]
     found = [file for folder in folders if folder.is_dir() for file in folder.iterdir()]
     return {file.name[:-5]: file for file in found if file.name.endswith(".toml")}

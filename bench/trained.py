@@ -19,10 +19,9 @@ from bench.training.engine import initial_model
 
 
 def weights_whole(folder: RunFolder, summary: Mapping[str, Any], checkpoint: str) -> bool:
-    """Whether the weights exist and match `summary`, the content of train.json."""
     path, recorded = folder.weights(checkpoint), summary.get("checkpoints", {})
-    there = path.exists() and checkpoint in recorded
-    return there and sha256_file(path) == recorded[checkpoint]["sha256"]
+    found = path.exists() and checkpoint in recorded
+    return found and sha256_file(path) == recorded[checkpoint]["sha256"]
 
 
 def load_network(spec: TrainSpec, folder: RunFolder, checkpoint: str) -> nn.Module:
@@ -56,10 +55,7 @@ def surrogate_network(results: Path, run_id: str, dataset: Dataset) -> nn.Module
 
 
 def refuse_other_images(spec: TrainSpec, dataset: Dataset) -> None:
-    """Raise ConfigError if a network cannot take the images, or has other classes.
-
-    It may have more classes if the data does not show all of them.
-    """
+    """Raise ConfigError if a network cannot take the images, or lacks some of their classes."""
     dataset = dataset.seen_by(spec.num_classes)
     takes, has = (
         f"images {(of.in_channels, of.image_size, of.image_size)} of {of.num_classes} classes"

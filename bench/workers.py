@@ -1,7 +1,7 @@
-"""Worker processes: the same command again, in the same results folder.
+"""What a command computes with: results folder, device, progress, and worker processes.
 
-Workers claim runs through file locks and never talk to each other; if one dies, the others take
-over its run.
+A worker is the same command again in the same results folder. Workers claim runs through file locks
+and never talk to each other; if one dies, the others take over its run.
 """
 
 from __future__ import annotations
@@ -10,22 +10,48 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
+from bench.machine import choose_device, tune_process
 from bench.progress import Reporter
 
 HELPER = "ATBENCH_HELPER"
 """Environment variable of a worker process: the command that started it."""
 
 
+@dataclass(frozen=True)
+class Workspace:
+    """The results folder, device, reporter and helper processes of a command."""
+
+    results: Path
+    device: torch.device
+    reporter: Reporter
+    command: str
+    """As typed; goes into the records."""
+    helpers: AbstractContextManager[None]
+    """Helper processes for the same work; entered once there is work to share."""
+
+
 @contextmanager
-def helpers(
-    n: int, arguments: Sequence[str], device: torch.device, reporter: Reporter
-) -> Iterator[None]:
-    """Run `n` more processes of `bench ARGUMENTS` while the block runs, and pass on their lines.
+def workspace(results: Path, device: str, workers: int, quiet: bool) -> Iterator[Workspace]:
+    """Set up this process for a command, and yield what it computes with."""
+    tune_process()
+    chosen = choose_device(device)
+    if HELPER in os.environ:
+        threading.Thread(target=_die_with_parent, daemon=True).start()
+    command = os.environ.get(HELPER) or "bench " + " ".join(sys.argv[1:])
+    with Reporter(quiet=quiet) as reporter:
+        yield Workspace(results, chosen, reporter, command, _helpers(workers - 1, chosen, reporter))
+
+
+@contextmanager
+def _helpers(n: int, device: torch.device, reporter: Reporter) -> Iterator[None]:
+    """Run `n` more processes of this command while the block runs, and pass on their lines.
 
     Each gets the next GPU, or a share of the CPU cores. They end with the block and with this
     process, even if it is killed.
@@ -33,7 +59,7 @@ def helpers(
     threads = max(1, torch.get_num_threads() // (n + 1))
     if device.type == "cpu":
         torch.set_num_threads(threads)
-    started = [_start(i + 1, arguments, device, threads, reporter) for i in range(n)]
+    started = [_start(i + 1, device, threads, reporter) for i in range(n)]
     try:
         yield
     finally:
@@ -44,13 +70,9 @@ def helpers(
 
 
 def _start(
-    number: int,
-    arguments: Sequence[str],
-    device: torch.device,
-    threads: int,
-    reporter: Reporter,
+    number: int, device: torch.device, threads: int, reporter: Reporter
 ) -> subprocess.Popen[str]:
-    where = "cpu"
+    where, arguments = "cpu", sys.argv[1:]
     if device.type == "cuda":
         where = f"cuda:{((device.index or 0) + number) % torch.cuda.device_count()}"
     process = subprocess.Popen(
@@ -61,25 +83,17 @@ def _start(
         stderr=subprocess.PIPE,
         text=True,
     )
-    threading.Thread(target=_pass_on, args=(process, reporter), daemon=True).start()
+
+    def pass_on() -> None:
+        assert process.stderr is not None
+        for line in process.stderr:
+            reporter.say(line)
+
+    threading.Thread(target=pass_on, daemon=True).start()
     return process
 
 
-def _pass_on(process: subprocess.Popen[str], reporter: Reporter) -> None:
-    assert process.stderr is not None
-    for line in process.stderr:
-        reporter.say(line)
-
-
-def die_with_parent() -> None:
-    """In a worker: exit when the parent process ends, even if that was killed."""
-    if HELPER not in os.environ:
-        return
-
-    def watch() -> None:
-        # unbuffered: Python cannot shut down while a thread holds a buffered reader
-        while os.read(0, 1):
-            pass
-        os._exit(1)  # the parent closed its end of the pipe
-
-    threading.Thread(target=watch, daemon=True).start()
+def _die_with_parent() -> None:
+    while os.read(0, 1):  # unbuffered: Python cannot shut down while a thread holds a reader
+        pass
+    os._exit(1)  # the parent closed its end of the pipe

@@ -379,7 +379,7 @@ def test_an_outside_model_is_not_attacked_while_its_folder_is_mended(
             waits.append((folder / "evaluations").exists())
             mending.close()
 
-        monkeypatch.setattr("bench.attack_given.time.sleep", mended)
+        monkeypatch.setattr("bench.evaluate_model.time.sleep", mended)
         done(*arguments)
     assert waits == [False]
     assert (folder / "spec.json").exists()

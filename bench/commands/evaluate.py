@@ -13,11 +13,12 @@ from bench.commands.options import (
     device_option,
     mean_option,
     quiet_option,
+    radius,
     results_option,
     std_option,
     workers_option,
 )
-from bench.commands.work import at_work
+from bench.errors import ConfigError
 
 
 @click.command()
@@ -55,7 +56,9 @@ from bench.commands.work import at_work
 )
 @data_root_option
 @click.option(
-    "--eps", help="Radius of the attacks: 8/255 or 0.03.  [the run's; 8/255 with --model]"
+    "--eps",
+    callback=radius,
+    help="Radius of the attacks: 8/255 or 0.03.  [the run's; 8/255 with --model]",
 )
 @click.option("--test-size", type=int, help="Use only the first N test images.")
 @click.option("--checks", is_flag=True, help="Test for gradient masking: checks C1 to C14.")
@@ -97,25 +100,22 @@ def evaluate(
 
     Run the same command again to resume; finished evaluations are skipped.
     """
-    from bench.attack_given import Workspace, evaluate_external, evaluate_runs
-    from bench.errors import ConfigError
-    from bench.external import Named
-    from bench.plan_runs import EvaluateOptions
-
     if bool(runs) == bool(model):
         raise ConfigError("name runs by their ids (bench report lists them), or one --model")
     if runs and (weights or mean or std):
         raise ConfigError("--weights, --mean and --std go with --model; a run has its own")
-    request = EvaluateOptions(**options)
-    with at_work(device, workers, quiet) as (chosen, reporter, command, others):
-        where = Workspace(results, chosen, reporter, command, others)
+    from bench.evaluate_model import EvaluateOptions, evaluate_external, evaluate_runs
+    from bench.external import Named
+    from bench.workers import workspace
+
+    with workspace(results, device, workers, quiet) as where:
         if model:
             named = Named(model=model, weights=weights, mean=mean, std=std)
-            evaluate_external(named, request, where)
+            evaluate_external(named, EvaluateOptions(**options), where)
         else:
-            evaluate_runs(runs, request, where)
-    if reporter.failures:
-        raise click.exceptions.Exit(reporter.exit_code)
+            evaluate_runs(runs, EvaluateOptions(**options), where)
+    if where.reporter.failures:
+        raise click.exceptions.Exit(where.reporter.exit_code)
 
 
 @click.command("verify-adversarials")

@@ -41,7 +41,6 @@ def report(results: Path, reports: Path, suite: str | None, size: str | None) ->
 
 
 def _report_command(results: Path, reports: Path, suite: str | None, size: str | None) -> str:
-    """Return the command that the files name as their origin."""
     named = {"--results": results, "--reports": reports, "--suite": suite, "--size": size}
     given = [f"{name} {value}" for name, value in named.items() if value and str(value) != name[2:]]
     return " ".join(["bench report", *given])

@@ -18,15 +18,12 @@ from bench.commands.options import (
     results_option,
     workers_option,
 )
-from bench.commands.work import at_work
 
 if TYPE_CHECKING:
-    import torch
-
     from bench.plan import CellStatus
-    from bench.progress import Reporter
     from bench.study import Study
     from bench.suite import Suite
+    from bench.workers import Workspace
 
 ONE_STUDY = ("methods", "arch", "eps", "recipe", "attacks", "params")
 """Options that can change a suite of one study, but not a suite of several."""
@@ -121,29 +118,29 @@ def run(
     from bench.manifest import add_to_manifests
     from bench.plan import make_plans, suite_manifests
     from bench.runner import Runner
+    from bench.workers import workspace
 
     own = studies[0].methods
     if against:
         suite.only()
         studies = [with_baselines(studies[0], against)]
-    with at_work(device, workers, quiet) as (chosen, reporter, command, helpers):
-        studies = _with_precision(studies, chosen, reporter)
-        if compiles and chosen.type == "cpu":
+    with workspace(results, device, workers, quiet) as where:
+        reporter = where.reporter
+        studies = _with_precision(studies, where)
+        if compiles and where.device.type == "cpu":
             reporter.say("--compile: on a CPU this takes longer than without")
         plans = make_plans(suite.title, studies)
         for line in dict.fromkeys(line for p in plans for line in p.dataset.lines(trains=True)):
             reporter.say(line)
         if dry_run:
-            texts = [describe_plan(plan, results, chosen, reporter) for plan in plans]
+            texts = [describe_plan(plan, results, where.device, reporter) for plan in plans]
             click.echo("\n\n".join(texts))
             return
         add_to_manifests(results, [found for plan in plans for found in suite_manifests(plan)])
         before = [status for plan in plans for status in plan.statuses(results)]
-        origin = {"command": command, "suite": suite.name}
-        with helpers:
+        with where.helpers:
             for plan in plans:
-                provenance = origin | {"dataset_source": plan.source} | plan.dataset.notes()
-                Runner(plan, results, chosen, reporter, provenance, compiles=compiles).run()
+                Runner(plan, where, {"suite": suite.name}, compiles=compiles).run()
     after = [status for plan in plans for status in plan.statuses(results)]
     if not quiet:
         click.echo(_done(before, after, results, len(reporter.failures)))
@@ -155,25 +152,25 @@ def run(
         raise click.exceptions.Exit(reporter.exit_code)
 
 
-def _with_precision(studies: list[Study], device: torch.device, reporter: Reporter) -> list[Study]:
-    """Return the studies with `auto` resolved for this device, and say why."""
+def _with_precision(studies: list[Study], where: Workspace) -> list[Study]:
     from bench.machine import has_fast_bf16
     from bench.precision import automatic, evidence
 
-    fast = has_fast_bf16(device)
+    fast = has_fast_bf16(where.device)
     if studies[0].precision == "bf16" and not fast:
-        reporter.say("--precision bf16: this device has none in hardware; expect it to be slow")
+        where.reporter.say(
+            "--precision bf16: this device has none in hardware; expect it to be slow"
+        )
     if studies[0].precision != "auto":
         return studies
     precision, why = automatic(fast, evidence())
-    reporter.say(f"--precision auto: {precision}, since {why}")
+    where.reporter.say(f"--precision auto: {precision}, since {why}")
     return [replace(study, precision=precision) for study in studies]
 
 
 def _done(
     before: Sequence[CellStatus], after: Sequence[CellStatus], results: Path, n_failures: int
 ) -> str:
-    """Return a summary of the command and the next step; n_failures: of this command only."""
     pairs = [pair for pair in zip(before, after, strict=True) if not pair[1].failed]
     n_trained = sum(not old.trained and new.trained for old, new in pairs)
     n_made = sum(old.n_missing - new.n_missing for old, new in pairs)
@@ -186,7 +183,6 @@ def _done(
 
 
 def _studies(options: dict[str, Any]) -> tuple[Suite, list[Study]]:
-    """Return the suite that the options start from, and its studies with the options applied."""
     from bench.study import changed
     from bench.suite import load_suite
 

@@ -1,0 +1,90 @@
+"""`bench list`, `bench doctor` and `bench verify`: what there is, and whether it still works."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from bench.commands.options import comma_list, data_root_option, device_option, quiet_option
+from bench.errors import ConfigError
+
+LISTED = ("methods", "archs", "datasets", "attacks", "suites", "recipes")
+
+
+@click.command("list")
+@click.argument("kind", type=click.Choice(LISTED), default="methods")
+def list_command(kind: str) -> None:
+    """Print the names of methods, archs, datasets, attacks, suites or recipes."""
+    from bench.listing import listing
+
+    click.echo(listing(kind))
+
+
+@click.command()
+@click.option("--suite", help="Also estimate the time of this suite.")
+@click.option("--size", help="Size of the suite: full, small, tiny.  [full]")
+@device_option
+@data_root_option
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0),
+    default=25.0,
+    show_default=True,
+    help="About how long to measure speeds; 0 measures none.",
+)
+def doctor(
+    suite: str | None, size: str | None, device: str, data_root: str | None, seconds: float
+) -> None:
+    """Show this machine, what is missing and how to fix it, and the training speed.
+
+    \b
+    bench doctor
+    bench doctor --suite table3 --size full      also the time of that suite on this machine
+    """
+    from bench.suite import load_suite
+
+    if size and not suite:
+        raise ConfigError(f"--size {size} is that of a suite; name it with --suite")
+    loaded = load_suite(suite, size) if suite else None
+    from bench.doctor import diagnosis
+    from bench.machine import choose_device, tune_process
+    from bench.progress import Reporter
+
+    tune_process()
+    with Reporter(quiet=not sys.stderr.isatty()) as reporter:
+        root = Path(data_root or "data")
+        text = diagnosis(choose_device(device), seconds, root, loaded, reporter)
+    click.echo(text)
+
+
+@click.command()
+@click.option("--only", callback=comma_list, help="Methods and attacks: trades,pgd-20.  [all]")
+@click.option(
+    "--pin", is_flag=True, help="Write what is now, after a change that is meant to move."
+)
+@click.option(
+    "--pins",
+    type=click.Path(path_type=Path),
+    default=Path("results/pinned"),
+    show_default=True,
+    help="Folder of the pins.",
+)
+@quiet_option
+def verify(only: tuple[str, ...], pin: bool, pins: Path, quiet: bool) -> None:
+    """Check that methods and attacks do what they did: short runs against pinned facts.
+
+    Prints a line for each that moved, and what moved. Exit code 1 if any did.
+    """
+    from bench.progress import Reporter
+    from bench.verify import verify as compare_with_pins
+
+    with Reporter(quiet=quiet) as reporter:
+        verdict = compare_with_pins(pins, only, reporter, pin=pin)
+    for line in verdict.lines:
+        click.echo(line)
+    if verdict.moved or not quiet:
+        click.echo(verdict.summary)
+    if verdict.moved:
+        raise click.exceptions.Exit(1)
