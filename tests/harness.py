@@ -1,7 +1,11 @@
-"""A method's step without the engine: small networks, batches and the plainest stepper."""
+"""Small networks, batches, the plainest stepper, and assertions that many tests share."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -67,6 +71,38 @@ class OnePixel(nn.Module):
         self.forwards["gradient" if x.requires_grad else "plain"] += 1
         z = self.slope * (x.flatten(1) - self.edge)
         return torch.cat([torch.zeros_like(z), z], dim=1)
+
+
+class Counted(nn.Module):
+    """Records the number of images of each call."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.rows: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.rows.append(len(x))
+        logits: Tensor = self.model(x)
+        return logits
+
+
+@contextmanager
+def raises_line(kind: type[Exception], *words: str) -> Iterator[None]:
+    """The block raises that error, with a message of one line that holds these words."""
+    with pytest.raises(kind) as caught:
+        yield
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """(n,) bool: whether the model classifies each image as its label says."""
+    with torch.no_grad():
+        correct: Tensor = model(x).argmax(1) == y
+        return correct
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bench.attacks import PGD
 from bench.threat import Threat
+from tests.harness import generator, right
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # it imports a name that SciPy moved
@@ -68,12 +69,6 @@ def subject() -> tuple[nn.Module, Tensor, Tensor]:
     return net.eval(), x, y
 
 
-def survivors(net: nn.Module, x_adv: Tensor, y: Tensor) -> Tensor:
-    with torch.no_grad():
-        right: Tensor = net(x_adv).argmax(1) == y
-        return right
-
-
 def theirs(
     net: nn.Module, x: Tensor, y: Tensor, loss: str, steps: int, noise: Tensor | None
 ) -> Tensor:
@@ -84,22 +79,14 @@ def theirs(
 
 
 @pytest.mark.parametrize("loss", ["ce", "margin"])
-def test_from_the_image_itself_the_same_images_survive(loss: Any) -> None:
+@pytest.mark.parametrize("start", ["zero", "uniform"])
+def test_from_the_same_start_the_same_images_survive(loss: Any, start: Any) -> None:
     net, x, y = subject()
-    ours = PGD(steps=20, relative_step=0.2, loss=loss, start="zero")(net, x, y, THREAT)
-    left = survivors(net, ours, y)
-    assert torch.equal(left, survivors(net, theirs(net, x, y, loss, 20, None), y))
+    noise = THREAT.uniform(x, generator(7)) * EPS if start == "uniform" else None
+    attack = PGD(steps=20, relative_step=0.2, loss=loss, start=start)
+    left = right(net, attack(net, x, y, THREAT, generator=generator(7)), y)
+    assert torch.equal(left, right(net, theirs(net, x, y, loss, 20, noise), y))
     assert 40 < int(left.sum()) < 160  # neither attack nor model is trivial
-
-
-@pytest.mark.parametrize("loss", ["ce", "margin"])
-def test_from_the_same_noise_the_same_images_survive(loss: Any) -> None:
-    net, x, y = subject()
-    noise = THREAT.uniform(x, torch.Generator().manual_seed(7)) * EPS
-    attack = PGD(steps=20, relative_step=0.2, loss=loss)
-    ours = attack(net, x, y, THREAT, generator=torch.Generator().manual_seed(7))
-    found = theirs(net, x, y, loss, 20, noise)
-    assert torch.equal(survivors(net, ours, y), survivors(net, found, y))
 
 
 @pytest.mark.parametrize("loss", ["ce", "margin"])
@@ -108,9 +95,9 @@ def test_five_steps_are_the_same_images_in_double_precision(loss: Any, start: An
     single, x, y = subject()
     net = deepcopy(single).double()
     x = x.double()
-    noise = THREAT.uniform(x, torch.Generator().manual_seed(7)) * EPS
+    noise = THREAT.uniform(x, generator(7)) * EPS
     attack = PGD(steps=5, relative_step=0.2, loss=loss, start=start)
-    ours = attack(net, x, y, THREAT, generator=torch.Generator().manual_seed(7))
+    ours = attack(net, x, y, THREAT, generator=generator(7))
     found = theirs(net, x, y, loss, 5, noise if start == "uniform" else None)
     torch.testing.assert_close(ours, found, rtol=0, atol=1e-10)
 
@@ -119,16 +106,11 @@ def test_with_noise_of_their_own_accuracies_agree() -> None:
     """Means of three runs over 200 images; a run's own scatter is about half a point."""
     net, x, y = subject()
     ours = PGD(steps=20, relative_step=0.2)
-    mine = [
-        survivors(net, ours(net, x, y, THREAT, generator=torch.Generator().manual_seed(s)), y)
-        for s in range(3)
-    ]
+    mine = [right(net, ours(net, x, y, THREAT, generator=generator(s)), y) for s in range(3)]
     torch.manual_seed(0)
     model = foolbox.PyTorchModel(net, bounds=(0, 1), device="cpu")
     attack = foolbox.attacks.LinfProjectedGradientDescentAttack(steps=20, rel_stepsize=0.2)
-    others = [
-        survivors(net, attack.run(model, x, foolbox.criteria.Misclassification(y), epsilon=EPS), y)
-        for _ in range(3)
-    ]
+    wanted = foolbox.criteria.Misclassification(y)
+    others = [right(net, attack.run(model, x, wanted, epsilon=EPS), y) for _ in range(3)]
     means = [float(torch.stack(runs).double().mean()) for runs in (mine, others)]
     assert means[0] == pytest.approx(means[1], abs=0.015)

@@ -1,29 +1,27 @@
-"""A model in blocks gives what the model gives, to the bit, whatever the blocks."""
+"""The networks that attacks call: blocks change nothing, copies only search, the network judges."""
 
 from __future__ import annotations
 
+from functools import cache
+
+import pyautoattack
 import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.archs.fast import filled
-from bench.attacks.blocks import MIN_ROWS, Blocked
+from bench.archs import build
+from bench.archs.arch import ArchSpec
+from bench.archs.cnn import Cnn
+from bench.archs.fast import FastCopy, filled
+from bench.attacks import AttackWarning, PGDOn, blocks, get_attack
+from bench.attacks.blocks import MIN_ROWS, Blocked, Ensemble, searched
+from bench.errors import ConfigError
+from bench.evaluation.chunk import Outcome, attack_chunk
 from bench.evaluation.prediction import predictions
-from tests.harness import small_batch, small_net
-
-
-class Counted(nn.Module):
-    """Records the rows of each call."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self.rows: list[int] = []
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.rows.append(len(x))
-        logits: Tensor = self.model(x)
-        return logits
+from bench.threat import Threat
+from tests.harness import Counted, generator, raises_line, right, small_batch, small_net
+from tests.short import ShortAutoAttack
+from tests.trained import Trained, trained
 
 
 @pytest.mark.parametrize(
@@ -34,8 +32,6 @@ class Counted(nn.Module):
         (70, 32, [32, 32, 16]),
         (17, 16, [16, 16]),
         (5, 64, [5]),
-        (1, 64, [1]),
-        (16, 1, [16]),
         (40, 1, [16, 16, 16]),
         (0, 64, [0]),
     ],
@@ -44,38 +40,31 @@ def test_the_last_of_several_blocks_has_the_least_rows_and_none_more_than_a_bloc
     n: int, batch_size: int, rows: list[int]
 ) -> None:
     counted = Counted(small_net(dtype=torch.float32).eval())
-    blocked = Blocked(counted, batch_size)
-    x = small_batch(n=n, dtype=torch.float32).x
-    assert blocked(x).shape == (n, 4)
+    assert Blocked(counted, batch_size)(small_batch(n=n, dtype=torch.float32).x).shape == (n, 4)
     assert counted.rows == rows
     assert MIN_ROWS == 16
 
 
 def test_logits_do_not_depend_on_the_blocks() -> None:
-    net = small_net(dtype=torch.float32).eval()
-    x = small_batch(n=61, dtype=torch.float32).x
+    net, x = small_net(dtype=torch.float32).eval(), small_batch(n=61, dtype=torch.float32).x
     with torch.no_grad():
-        whole = net(x)
-        for batch_size in (16, 17, 32, 61, 1000):
-            assert torch.equal(Blocked(net, batch_size)(x), whole)
-        for rows in (1, 15, 16, 17, 33):
+        for rows in (1, 15, 16, 17, 33, 61):
             alone = net(x[:rows])
-            for batch_size in (1, 16, 32):
+            for batch_size in (1, 16, 17, 32, 1000):
                 assert torch.equal(Blocked(net, batch_size)(x[:rows]), alone)
 
 
-def test_an_image_is_judged_alike_whichever_are_beside_it() -> None:
+def test_a_prediction_does_not_depend_on_the_rest_of_the_batch() -> None:
     counted = Counted(small_net(dtype=torch.float32).eval())
     batch = small_batch(n=61, dtype=torch.float32)
     with torch.no_grad():
         whole = counted(batch.x)
-        right, _ = predictions(counted, batch.x, batch.y)
-        for rows in (1, 2, 3, 15, 16, 33):
-            assert torch.equal(counted(filled(batch.x[:rows], MIN_ROWS))[:rows], whole[:rows])
+        correct, _ = predictions(counted, batch.x, batch.y)
+        for rows in (0, 1, 2, 3, 15, 16, 33):
+            if rows:
+                assert torch.equal(counted(filled(batch.x[:rows], MIN_ROWS))[:rows], whole[:rows])
             alone, _ = predictions(counted, batch.x[:rows], batch.y[:rows])
-            assert torch.equal(alone, right[:rows])
-        none, _ = predictions(counted, batch.x[:0], batch.y[:0])
-    assert len(none) == 0
+            assert torch.equal(alone, correct[:rows])
     assert set(counted.rows) == {0, MIN_ROWS, 33, 61}
 
 
@@ -100,6 +89,242 @@ def test_logits_have_storage_of_their_own(n: int) -> None:
 def test_the_mode_is_the_models_and_a_frozen_layer_stays_frozen(training: bool) -> None:
     net = small_net().train(training)
     net.bn.eval()
-    blocked = Blocked(net, 16)
-    assert blocked.training == net.training == training
+    assert Blocked(net, 16).training == net.training == training
     assert not net.bn.training
+
+
+# Attacks search on a copy of a trained network.
+
+N = 40
+OURS = ("pgd-20", "cw", "pgd-plus", "multitargeted", "md")
+FAST = ("autoattack-fast", "autoattack-fast-fp32", "pgd-20-fast", "pgd-20-fast-fp32")
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With few iterations, and as if every processor multiplied bf16."""
+    monkeypatch.setattr(pyautoattack, "AutoAttack", ShortAutoAttack)
+    monkeypatch.setattr(blocks, "has_fast_bf16", lambda device: True)
+
+
+class Watched(Cnn):
+    """Counts the images that it classifies; a copy counts its own."""
+
+    def __init__(self, spec: ArchSpec) -> None:
+        super().__init__(spec)
+        self.n_images = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if isinstance(x, Tensor):  # and not the stand-in of a trace
+            self.n_images += len(x)
+        return super().forward(x)
+
+
+class Liar(FastCopy):
+    """Wrong wherever the network is right."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).roll(1, dims=1)
+
+
+def subject() -> Trained:
+    found = trained("madry")
+    return Trained(model=found.model, x=found.x[:N], y=found.y[:N], threat=found.threat)
+
+
+def watched() -> Watched:
+    net = Watched(ArchSpec(in_channels=1))
+    net.load_state_dict(subject().model.state_dict())
+    return net.eval()
+
+
+def outcome(
+    name: str, model: nn.Module, surrogate: tuple[nn.Module, ...] = (), batch_size: int = 256
+) -> Outcome:
+    found = subject()
+    return attack_chunk(
+        *(model, found.x, found.y, torch.arange(N), found.threat, name),
+        surrogate=surrogate,
+        batch_size=batch_size,
+        keep_images=True,
+    )
+
+
+@cache
+def run(name: str) -> tuple[Outcome, int]:
+    """On a `Watched` network, and the number of images that it classified."""
+    net = watched()
+    return outcome(name, net), net.n_images
+
+
+@pytest.mark.parametrize("name", [*OURS, "pgd-20-fast-fp32"])
+@pytest.mark.slow
+def test_our_attacks_take_only_the_judgement_from_the_network(name: str) -> None:
+    found, n_images = run(name)
+    assert 0 < found.survived.sum() < found.clean.sum()
+    assert n_images <= 2 * N  # without an attack, and under it
+    assert torch.equal(found.survived, outcome(name, Counted(watched())).survived)
+    assert not found.warnings
+
+
+@pytest.mark.slow
+def test_the_package_searches_on_the_network() -> None:
+    for name in ("autoattack", "autoattack-plus", "autoattack-rand", "apgd-ce", "square"):
+        assert get_attack(name).search == "network"
+    assert run("autoattack")[1] > 100 * N
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_fast_attacks_search_on_a_copy_and_find_what_the_slow_ones_find(name: str) -> None:
+    assert get_attack(name).search == ("fp32" if name.endswith("fp32") else "bf16")
+    fast, n_images = run(name)
+    cascade = name.startswith("autoattack")
+    # the last part of a cascade takes ten short steps; what only a copy got wrong, twenty
+    assert n_images < (25 if cascade else 6) * N
+    assert not fast.warnings
+    if cascade:
+        slow = run("autoattack")[0]
+        assert torch.equal(slow.clean, fast.clean)
+        left = [slow.survived, fast.survived]
+    else:  # from the same noise
+        found = subject()
+        images = found.x, found.y, found.threat
+        adv = [get_attack(n)(found.model, *images, generator=generator()) for n in ("pgd-20", name)]
+        left = [right(found.model, x_adv, found.y) for x_adv in adv]
+    assert int((left[0] != left[1]).sum()) <= 1
+    assert 5 < int(left[0].sum()) < int(fast.clean.sum()) - 5
+
+
+@pytest.mark.parametrize("name", [*OURS, *FAST, "transfer"])
+def test_an_image_that_only_a_copy_gets_wrong_is_not_broken(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every image looks broken to the search at once."""
+    honest = run(name)[0] if name in FAST else None  # before its copies lie too
+    monkeypatch.setattr(blocks, "FastCopy", Liar)
+    net = subject().model
+    found = outcome(name, net, surrogate=(net,) if name == "transfer" else ())
+    assert found.x_adv is not None
+    assert torch.equal(found.survived, right(net, found.x_adv, subject().y) & found.clean)
+    assert int(found.survived.sum()) > 5
+    if honest is not None:  # such images stay in the race
+        assert int((found.survived != honest.survived).sum()) <= 2  # other noise
+
+
+def test_called_directly_fast_attacks_repeat_on_the_network_where_the_copy_misled_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    honest, _ = run("pgd-20")  # before its copies lie too
+    monkeypatch.setattr(blocks, "FastCopy", Liar)
+    net, found = watched(), subject()
+    images = found.x, found.y, found.threat
+    n_left = int(right(net, get_attack("pgd-20-fast")(net, *images), found.y).sum())
+    assert abs(n_left - int(honest.survived.sum())) <= 2  # other noise
+    assert net.n_images > 20 * n_left
+    cascade = get_attack("autoattack-fast")
+    alone = right(net, get_attack("apgd-ce")(net, *images), found.y)
+    assert torch.equal(right(net, cascade(net, *images), found.y), alone)
+    assert int(alone.sum()) < N - 5
+    names = [name for name, _ in cascade.stages]
+    assert names == ["apgd-ce", "apgd-t", "fab-t", "square", "apgd-ce on the network"]
+    assert [part.search for _, part in cascade.stages] == ["bf16"] * 4 + ["network"]
+
+
+NO_COPY = (
+    "the attack searched on the model itself: only networks built by `bench.archs`, in float32, "
+    "have a bf16 copy"
+)
+
+
+def test_without_an_architecture_of_ours_the_network_is_searched_with_one_warning() -> None:
+    assert not outcome("pgd-20-fast-fp32", Counted(watched())).warnings
+    net = watched()
+    found = outcome("pgd-20-fast", Counted(net))
+    assert net.n_images > 20 * int(found.survived.sum())
+    assert found.warnings == (NO_COPY,)
+    assert outcome("autoattack-fast", Counted(watched())).warnings == (NO_COPY,)
+    with pytest.warns(AttackWarning, match="have a bf16 copy"):
+        assert isinstance(searched(watched().double(), "bf16"), Watched)
+
+
+def test_emulated_bf16_is_named_and_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "has_fast_bf16", lambda device: False)
+    found = outcome("pgd-20-fast", watched())
+    assert found.warnings == ("this device emulates bf16: an fp32 search is faster",)
+    assert torch.equal(found.survived, run("pgd-20-fast")[0].survived)
+    assert not outcome("pgd-20-fast-fp32", watched()).warnings
+
+
+def test_one_copy_serves_all_and_follows_the_weights() -> None:
+    net = watched()
+    blocked = Blocked(net, 16)
+    first = searched(blocked, "fp32")
+    assert isinstance(first, Blocked)
+    assert isinstance(first.model, FastCopy)
+    assert first.batch_size == 16
+    assert searched(blocked, "bf16") is not first
+    assert [name for name, _ in blocked.named_children()] == ["model"]
+    with torch.no_grad():
+        net.fc.bias.add_(torch.arange(10.0))
+    assert searched(blocked, "fp32") is first
+    x = subject().x
+    torch.testing.assert_close(first(x), net(x))
+
+
+def test_a_copy_is_not_copied_and_an_ensemble_is_of_copies() -> None:
+    net, outside = watched(), nn.Flatten()
+    copy = FastCopy(net)
+    for model in (copy, Blocked(copy, 16)):
+        assert searched(model, "fp32") is model
+    for model in (net, Blocked(net, 16)):
+        assert searched(model, "network") is model
+    mean = searched(Ensemble([Blocked(net, 16), outside]), "fp32")
+    assert isinstance(mean, Ensemble)
+    ours, other = mean.networks
+    assert isinstance(ours, Blocked)
+    assert isinstance(ours.model, FastCopy)
+    assert other is outside
+
+
+def test_transferred_images_are_crafted_on_copies_of_the_surrogates() -> None:
+    surrogate = watched()
+    found = outcome("transfer", watched(), surrogate=(surrogate,))
+    assert surrogate.n_images == 0
+    assert 0 < found.survived.sum() < found.clean.sum()
+
+
+def test_a_copy_has_no_train_mode_and_no_misspelt_precision() -> None:
+    params = {"steps": 2, "relative_step": 0.2, "model_mode": "train"}
+    with raises_line(ConfigError, "use search = 'network'"):
+        get_attack("pgd-20-fast", **params)
+    with raises_line(ConfigError, "search 'bf61' is unknown; use network or fp32 or bf16"):
+        get_attack("pgd-20-fast", search="bf61")
+    net = watched()
+    attack = PGDOn(steps=2, relative_step=0.2, model_mode="train", search="network")
+    assert attack.search == get_attack("pgd-20", model_mode="train").search == "network"
+    attack(net, subject().x, subject().y, subject().threat)
+    assert net.n_images == 2 * N
+
+
+@pytest.mark.parametrize("name", ["pgd-plus", "pgd-20-fast", "pgd-20-fast-fp32"])
+@pytest.mark.slow
+def test_neither_blocks_nor_images_that_left_change_an_image(name: str) -> None:
+    """A copy's logits for an image are the same to the bit whatever the rest of the batch."""
+    small, large = (outcome(name, subject().model, batch_size=size).x_adv for size in (16, 256))
+    assert small is not None
+    assert large is not None
+    assert torch.equal(small, large)
+
+
+@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_images_in_colour_of_either_layout(name: str, layout: torch.memory_format) -> None:
+    """The package calls `view` on gradients, which a copy gives channels last."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = build("cnn", num_classes=5).eval()
+        x = torch.rand(12, 3, 8, 8).contiguous(memory_format=layout)
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    x_adv = get_attack(name)(net, x, y, Threat(eps=0.3))
+    assert int(right(net, x_adv, y).sum()) < 6

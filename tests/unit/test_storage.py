@@ -7,6 +7,7 @@ import io
 import os
 import warnings
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from bench.errors import RecordError
 from bench.folder import RunFolder
-from bench.records import Chunk, load_records
+from bench.records import Chunk, EvaluationRecord, load_records
 from bench.spec import EvalSpec
 from bench.storage import (
     check_writable,
@@ -26,6 +27,7 @@ from bench.storage import (
     write_atomic,
     write_json,
 )
+from tests.harness import raises_line
 from tests.unit.test_spec import SPEC
 
 EVAL = EvalSpec(checkpoint="best", attack="pgd-20", eps=0.2, n_examples=300, data_sha256="cd")
@@ -56,31 +58,23 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RecordError, match=r"No space left on device.*--results"):
+    with raises_line(RecordError, "No space left on device", "--results"):
         write_json(path, {"new": 2})
     assert read_json(path) == {"old": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_what_cannot_be_written_is_known_before(tmp_path: Path) -> None:
+def test_what_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
     check_writable(tmp_path / "new" / "a.json")
     assert list((tmp_path / "new").iterdir()) == []
     (tmp_path / "file").touch()
     for path in (tmp_path, tmp_path / "file" / "a.json"):
-        with pytest.raises(RecordError, match=f"cannot write {path}: .*--out"):
+        with raises_line(RecordError, f"cannot write {path}: ", "--out"):
             check_writable(path)
-
-
-def test_a_folder_that_is_a_file_is_one_clear_error(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(RecordError, match="cannot write"):
+    with raises_line(RecordError, "cannot write"):
         write_atomic(tmp_path / "file" / "a", b"x")
-    claim = RunFolder(tmp_path / "file", "run").claimed()
-    with pytest.raises(RecordError, match="--results"):
-        claim.__enter__()
-
-
-def test_nan_is_not_written(tmp_path: Path) -> None:
+    with raises_line(RecordError, "--results"):
+        RunFolder(tmp_path / "file", "run").claimed().__enter__()
     with pytest.raises(ValueError, match=r"NaN|nan|Out of range"):
         write_json(tmp_path / "a.json", {"x": float("nan")})
 
@@ -135,18 +129,15 @@ def test_arrays_come_back_as_numpy_reads_them(pack: Any) -> None:
         assert found[name].dtype == array.dtype
         assert found[name].shape == array.shape
         assert found[name].tolist() == array.tolist()
-        found[name][...] = found[name]  # as np.load's, they can be written
+        found[name][...] = found[name]  # they can be written, like np.load's
 
 
-@pytest.mark.parametrize("array", [np.array([{}]), np.array(None)])
-def test_an_array_of_objects_is_not_read(array: np.ndarray) -> None:
-    file = io.BytesIO()
-    np.savez(file, array)
-    with pytest.raises(ValueError, match="objects"):
-        npz_arrays(file.getvalue())
-
-
-def test_arrays_that_cannot_be_unpacked_are_one_error() -> None:
+def test_arrays_of_objects_or_damaged_ones_are_one_error() -> None:
+    for array in (np.array([{}]), np.array(None)):
+        file = io.BytesIO()
+        np.savez(file, array)
+        with pytest.raises(ValueError, match="objects"):
+            npz_arrays(file.getvalue())
     content = npz_bytes({"a": np.arange(1000)})
     start = content.index(b"a.npy") + 60
     with pytest.raises(ValueError, match="cannot be unpacked"):
@@ -155,53 +146,35 @@ def test_arrays_that_cannot_be_unpacked_are_one_error() -> None:
         npz_arrays(content[:50])
 
 
-@pytest.mark.parametrize("lines", ['{"epoch": 0', '{"epoch": 0}, {"epoch": 1}', '{"epoch": 0}\n\n'])
-def test_a_damaged_history_is_named(folder: RunFolder, lines: str) -> None:
-    (folder.path / "history.jsonl").write_text(f'{lines}\n{{"epoch": 2}}\n')
-    records = load_records(folder.path.parent)
-    assert records[0].history == ()
-    assert [d.path.name for d in records.damaged] == ["history.jsonl"]
-
-
-def test_the_frame_has_a_row_an_evaluation_and_one_for_a_run_without(folder: RunFolder) -> None:
+def test_the_frame_has_a_row_per_evaluation_and_one_for_a_run_without(folder: RunFolder) -> None:
+    assert len(load_records(folder.path.parent / "nothing")) == 0
+    assert load_records(folder.path.parent / "nothing").to_frame().empty
     frame = load_records(folder.path.parent).to_frame()
-    assert frame[["run_id", "attack", "status"]].to_numpy().tolist() == [
-        [SPEC.run_id, "", "unfinished"]
-    ]
+    (row,) = frame[["run_id", "attack", "status"]].to_numpy().tolist()
+    assert row == [SPEC.run_id, "", "unfinished"]
     write_json(folder.train_file, {"status": "done"})
     folder.evaluation(EVAL).write_chunk(0, chunk(range(256)))
     (row,) = load_records(folder.path.parent).to_frame().to_dict("records")
-    assert row["attack"] == "pgd-20"
-    assert row["n_examples"] == 256
-    assert row["n_expected"] == 300
-    assert row["status"] == "unfinished"
-    assert row["run_status"] == "done"
-    assert row["train_seed"] == 0
+    assert (row["attack"], row["n_examples"], row["n_expected"]) == ("pgd-20", 256, 300)
+    assert (row["status"], row["run_status"], row["train_seed"]) == ("unfinished", "done", 0)
 
 
 @pytest.mark.parametrize("name", ["0.json", "0.npz"])
 @pytest.mark.parametrize("how", ["truncated", "flipped", "emptied", "removed"])
-def test_a_damaged_chunk_is_named_kept_aside_and_asked_for_again(
+def test_a_damaged_chunk_is_named_kept_aside_and_missing_again(
     folder: RunFolder, name: str, how: str
 ) -> None:
     evaluation = folder.evaluation(EVAL)
     for number, rows in enumerate((range(256), range(256, 300))):
         evaluation.write_chunk(number, chunk(rows))
     path = evaluation.path / name
-    content = path.read_bytes()
+    content = bytearray(path.read_bytes())
     middle = len(content) // 2
+    if how == "flipped":
+        content[middle] ^= 255
+    path.write_bytes({"truncated": content[:middle], "emptied": b""}.get(how, content))
     if how == "removed":
         path.unlink()
-    else:
-        path.write_bytes(
-            {
-                "truncated": content[:middle],
-                "flipped": content[:middle]
-                + bytes([content[middle] ^ 255])
-                + content[middle + 1 :],
-                "emptied": b"",
-            }[how]
-        )
     records = load_records(folder.path.parent)
     assert records[0].evaluations[0].n_examples == 44
     if not (how == "removed" and name == "0.json"):
@@ -212,14 +185,27 @@ def test_a_damaged_chunk_is_named_kept_aside_and_asked_for_again(
     assert load_records(folder.path.parent)[0].evaluations[0].complete
 
 
-@pytest.mark.parametrize("name", ["spec.json", "train.json", "history.jsonl"])
-def test_any_other_damaged_file_harms_only_itself(folder: RunFolder, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("spec.json", '{"half": '),
+        ("train.json", '{"half": '),
+        ("history.jsonl", '{"epoch": 0\n{"epoch": 2}\n'),
+        ("history.jsonl", '{"epoch": 0}, {"epoch": 1}\n{"epoch": 2}\n'),
+        ("history.jsonl", '{"epoch": 0}\n\n\n{"epoch": 2}\n'),
+    ],
+)
+def test_any_other_damaged_file_harms_only_itself(
+    folder: RunFolder, name: str, content: str
+) -> None:
     write_json(folder.train_file, {"status": "done"})
     folder.write_history([{"epoch": 0}])
-    (folder.path / name).write_text('{"half": ')
+    (folder.path / name).write_text(content)
     records = load_records(folder.path.parent)
     assert [d.path.name for d in records.damaged] == [name]
     assert len(records) == (0 if name == "spec.json" else 1)
+    if name == "history.jsonl":
+        assert records[0].history == ()
 
 
 def test_one_claim_at_a_time(folder: RunFolder) -> None:
@@ -230,6 +216,57 @@ def test_one_claim_at_a_time(folder: RunFolder) -> None:
         assert again
 
 
-def test_an_empty_folder_has_no_records(tmp_path: Path) -> None:
-    assert len(load_records(tmp_path / "nothing")) == 0
-    assert load_records(tmp_path).to_frame().empty
+# Accuracies in which each class counts the same, from the labels that evaluations keep.
+
+
+def labelled(first: int, labels: Sequence[int] | None, survived: Sequence[int]) -> Chunk:
+    """Images from `first` on, all of them clean-correct but those of class 2."""
+    n, flags = len(survived), np.array(survived, dtype=bool)
+    label = None if labels is None else np.array(labels, dtype=np.int64)
+    clean = np.ones(n, dtype=bool) if label is None else label != 2
+    broken = np.where(flags, -1, 0).astype(np.int8)
+    index = np.arange(first, first + n)
+    return Chunk(index, clean, flags, broken, ("pgd-20",), 1.0, label=label)
+
+
+def stored(folder: RunFolder, *chunks: Chunk) -> EvaluationRecord:
+    for number, part in enumerate(chunks):
+        folder.evaluation(EVAL).write_chunk(number, part)
+    (record,) = load_records(folder.path.parent)[0].evaluations
+    return record
+
+
+def test_labels_come_back_and_every_class_counts_the_same(folder: RunFolder) -> None:
+    # class 0: 8 of 8 and 1 of 2; class 1: 0 of 1; class 2: 0 of 1; class 5: 1 of 2
+    found = stored(
+        folder,
+        labelled(0, [0] * 8 + [1], [1] * 8 + [0]),
+        labelled(256, [0, 5, 0, 2, 5], [1, 0, 0, 0, 1]),
+    )
+    assert found.label is not None
+    assert found.label.tolist() == [0] * 8 + [1, 0, 5, 0, 2, 5]
+    assert found.class_accuracies() == {0: 0.9, 1: 0.0, 2: 0.0, 5: 0.5}
+    assert found.balanced_accuracy() == pytest.approx((0.9 + 0.5) / 4)
+    assert found.n_correct / found.n_examples == 10 / 14
+    assert found.class_accuracies(clean=True) == {0: 1.0, 1: 1.0, 2: 0.0, 5: 1.0}
+    assert found.balanced_accuracy(clean=True) == 0.75
+    frame = load_records(folder.path.parent).to_frame()
+    assert frame.balanced_accuracy.tolist() == [pytest.approx(0.35)]
+
+
+@pytest.mark.parametrize("labels", [None, [0, 1]])
+def test_records_without_labels_stay_readable(
+    labels: Sequence[int] | None, folder: RunFolder
+) -> None:
+    found = stored(folder, labelled(0, labels, [1, 0]), labelled(256, None, [1, 1]))
+    assert found.survived.tolist() == [True, False, True, True]
+    assert found.label is None
+    assert found.class_accuracies() is None
+    assert found.balanced_accuracy() is None
+    assert load_records(folder.path.parent).to_frame().balanced_accuracy.isna().all()
+
+
+def test_an_evaluation_without_images_has_no_accuracy() -> None:
+    empty = EvaluationRecord(eval_id="e", spec=EVAL, chunks=())
+    assert empty.class_accuracies() == {}
+    assert empty.balanced_accuracy() is None

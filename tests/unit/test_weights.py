@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import struct
 from collections.abc import Callable
@@ -25,13 +24,14 @@ from bench.archs.weights import (
     save_weights,
     state_sha256,
 )
-from bench.errors import CheckpointError, ConfigError, RecordError
+from bench.errors import CheckpointError, ConfigError
 from bench.storage import sha256
+from tests.harness import raises_line
 
 
-def cnn(seed: int) -> Arch:
+def cnn(seed: int, **others: Any) -> Arch:
     torch.manual_seed(seed)
-    return archs.build("cnn", in_channels=1)
+    return archs.build("cnn", in_channels=1, **others)
 
 
 @pytest.fixture
@@ -39,125 +39,107 @@ def source() -> dict[str, Tensor]:
     return dict(cnn(1).state_dict())
 
 
+def prefixed(state: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {prefix + name: value for name, value in state.items()}
+
+
+def assert_same(model: nn.Module, source: dict[str, Tensor]) -> None:
+    for value, expected in zip(model.state_dict().values(), source.values(), strict=True):
+        assert torch.equal(value, expected)
+
+
 def assert_loads(state: dict[str, Any], source: dict[str, Tensor]) -> None:
     model = cnn(2)
     load_state(model, state)
-    for name, tensor in model.state_dict().items():
-        torch.testing.assert_close(tensor, source[name], rtol=0, atol=0)
+    assert_same(model, source)
 
 
-def refused(model: nn.Module, state: dict[str, Any]) -> str:
-    """The error's one line; the model must be as it was."""
+def assert_refused(model: nn.Module, state: dict[Any, Any], *words: str) -> None:
+    """With one line that holds these words; the model is as it was."""
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(CheckpointError) as caught:
+    with raises_line(CheckpointError, *words):
         load_state(model, state)
-    for name, tensor in model.state_dict().items():
-        torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    assert_same(model, before)
 
 
-@pytest.mark.parametrize("key", ["state_dict", "model", "net", "model_state_dict"])
-def test_wrappers(key: str, source: dict[str, Tensor]) -> None:
-    assert_loads({key: source, "epoch": 3, "optimizer": {"lr": 0.1}}, source)
+PREFIXES = ("", "module.", "model.", "_orig_mod.", "module.model.", "module.attacker.model.")
+PLACES = ("_orig_mod.module.", "1.", "backbone.encoder.", "1.module.")
 
 
-@pytest.mark.parametrize(
-    "prefix",
-    ["", "module.", "model.", "_orig_mod.", "module.model.", "module.attacker.model.",
-     "_orig_mod.module."],
-)  # fmt: skip
-def test_prefixes(prefix: str, source: dict[str, Tensor]) -> None:
-    prefixed = {prefix + name: tensor for name, tensor in source.items()}
-    assert_loads(prefixed, source)
-    assert_loads({"net": prefixed, "acc": 0.5}, source)
+@pytest.mark.parametrize("prefix", [*PREFIXES, *PLACES])
+def test_wrappers_prefixes_and_places_in_another_network(
+    prefix: str, source: dict[str, Tensor]
+) -> None:
+    assert_loads(prefixed(source, prefix), source)
+    for key in ("state_dict", "model", "net", "model_state_dict"):
+        more = {"epoch": 3, "acc": 0.5, "optimizer": {"lr": 0.1}}
+        assert_loads({key: prefixed(source, prefix), **more}, source)
+
+
+def test_a_model_with_a_prefix_of_its_own(source: dict[str, Tensor]) -> None:
+    compiled = torch.compile(cnn(2), backend="eager")
+    assert isinstance(compiled, nn.Module)
+    wrapped = nn.ModuleDict({"model": cnn(2)})
+    for model in (compiled, wrapped, nn.Sequential(nn.Identity(), nn.DataParallel(cnn(2)))):
+        load_state(model, prefixed(source, "module." if model is compiled else ""))
+        assert_same(model, source)
 
 
 def test_what_data_parallel_adds_is_dropped_wherever_it_stands(source: dict[str, Tensor]) -> None:
-    mixed = {f"module.{name}": tensor for name, tensor in source.items()}
+    mixed = prefixed(source, "module.")
     mixed["fc.bias"] = mixed.pop("module.fc.bias")
     assert_loads(mixed, source)
     inside = {name.replace("features.", "features.module."): t for name, t in source.items()}
     assert_loads(inside, source)
-    parallel = nn.Sequential(nn.Identity(), nn.DataParallel(cnn(2)))
-    load_state(parallel, source)
-    assert torch.equal(parallel.state_dict()["1.module.fc.bias"], source["fc.bias"])
-
-
-@pytest.mark.parametrize("prefix", ["1.", "backbone.encoder.", "1.module."])
-def test_the_place_of_a_network_in_another_is_found(prefix: str, source: dict[str, Tensor]) -> None:
-    assert_loads({prefix + name: tensor for name, tensor in source.items()}, source)
-    placed = nn.Sequential(nn.Identity(), cnn(2))
-    load_state(placed, source)
-    torch.testing.assert_close(placed.state_dict()["1.fc.bias"], source["fc.bias"])
 
 
 def test_a_part_of_a_network_is_not_taken_for_the_network(source: dict[str, Tensor]) -> None:
-    both = {f"first.{name}": t for name, t in source.items()}
-    both |= {f"second.{name}": t for name, t in source.items()}
-    assert f"{2 * len(source) - 8} unexpected" in refused(cnn(2), both)
-    head = nn.Linear(128, 10)
-    assert "unexpected" in refused(head, dict(source))
+    both = prefixed(source, "first.") | prefixed(source, "second.")
+    assert_refused(cnn(2), both, f"{2 * len(source) - 8} unexpected")
+    assert_refused(nn.Linear(128, 10), source, "unexpected")
 
 
 def test_bookkeeping_of_common_tools_counts_nothing(source: dict[str, Tensor]) -> None:
-    profiled = {**source, "total_ops": torch.zeros(1), "features.0.total_params": torch.zeros(1)}
-    assert_loads(profiled, source)
+    profiled = {"total_ops": torch.zeros(1), "features.0.total_params": torch.zeros(1)}
+    assert_loads(source | profiled, source)
     averaged = torch.optim.swa_utils.AveragedModel(cnn(1)).state_dict()
     assert "n_averaged" in averaged
     assert_loads(dict(averaged), source)
     old = {name: t for name, t in source.items() if "num_batches_tracked" not in name}
-    model = cnn(2)
-    load_state(model, {f"module.{name}": tensor for name, tensor in old.items()})
+    load_state(model := cnn(2), prefixed(old, "module."))
     assert torch.equal(model.state_dict()["fc.bias"], source["fc.bias"])
 
 
 @pytest.mark.parametrize("name", ["decay", "step", "num_updates"])
 def test_what_is_learned_is_no_bookkeeping_whatever_its_name(name: str) -> None:
-    def network() -> nn.Module:
-        model = nn.Linear(2, 2)
-        model.register_parameter(name, nn.Parameter(torch.ones(3)))
-        return model
-
+    model = nn.Linear(2, 2)
+    model.register_parameter(name, nn.Parameter(torch.ones(3)))
     bare = {"module.weight": torch.zeros(2, 2), "module.bias": torch.zeros(2)}
-    assert f"1 missing: {name}" in refused(network(), bare)
-    assert "of another shape" in refused(network(), {**bare, f"module.{name}": torch.ones(4)})
-    load_state(network(), {**bare, f"module.{name}": torch.ones(3)})
-
-
-class Renamed(nn.Linear):
-    """A layer that reads its old names, as torch allows."""
-
-    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-        for name in ("weight", "bias"):
-            if f"{prefix}old_{name}" in state:
-                state[prefix + name] = state.pop(f"{prefix}old_{name}")
-        super()._load_from_state_dict(state, prefix, *rest)
+    assert_refused(model, bare, f"1 missing: {name}")
+    assert_refused(model, {**bare, f"module.{name}": torch.ones(4)}, "of another shape")
+    load_state(model, {**bare, f"module.{name}": torch.ones(3)})
 
 
 def test_what_torch_loads_by_its_strict_rules_is_loaded() -> None:
+    class Renamed(nn.Linear):
+        """A layer that reads its old names, as torch allows."""
+
+        def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+            for name in ("weight", "bias"):
+                if f"{prefix}old_{name}" in state:
+                    state[prefix + name] = state.pop(f"{prefix}old_{name}")
+            super()._load_from_state_dict(state, prefix, *rest)
+
     model = nn.Sequential(Renamed(2, 3))
     load_state(model, {"0.old_weight": torch.ones(3, 2), "0.old_bias": torch.ones(3)})
     assert all(bool((p == 1).all()) for p in model.parameters())
 
 
-def test_a_model_with_a_prefix_of_its_own(source: dict[str, Tensor]) -> None:
-    wrapped = nn.Sequential()
-    wrapped.add_module("model", cnn(2))
-    load_state(wrapped, source)
-    compiled = torch.compile(cnn(3), backend="eager")
-    assert isinstance(compiled, nn.Module)
-    load_state(compiled, {f"module.{name}": tensor for name, tensor in source.items()})
-    for model in (wrapped, compiled):
-        for actual, expected in zip(model.state_dict().values(), source.values(), strict=True):
-            torch.testing.assert_close(actual, expected, rtol=0, atol=0)
-
-
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_a_second_copy_in_an_attacker_is_left_out(prefix: str, source: dict[str, Tensor]) -> None:
     """As the package `robustness` saves it; the copies are made unequal to see which one counts."""
-    twice = {f"{prefix}model.{name}": tensor for name, tensor in source.items()}
-    twice |= {f"{prefix}attacker.model.{name}": tensor + 1 for name, tensor in source.items()}
+    twice = prefixed(source, f"{prefix}model.")
+    twice |= prefixed({k: v + 1 for k, v in source.items()}, f"{prefix}attacker.model.")
     assert_loads({"model": twice, "epoch": 3}, source)
     both = nn.ModuleDict({"model": cnn(2), "attacker": cnn(3)})
     load_state(both, {name.replace("attacker.model.", "attacker."): t for name, t in twice.items()})
@@ -167,24 +149,19 @@ def test_a_second_copy_in_an_attacker_is_left_out(prefix: str, source: dict[str,
 def test_constants_may_be_left_out_and_nothing_else(source: dict[str, Tensor]) -> None:
     """Networks of a zoo hold a normalisation that the files of their weights lack."""
     for prefix in ("", "module.model."):
-        model = archs.build("cnn", in_channels=1, mean=(0.5,), std=(0.2,))
-        load_state(
-            model, {prefix + name: t for name, t in source.items()}, constants=("mean", "std")
-        )
-        loaded = model.state_dict()
-        assert float(loaded["std"]) == pytest.approx(0.2)
-        torch.testing.assert_close(loaded["fc.bias"], source["fc.bias"], rtol=0, atol=0)
-    front = nn.Sequential()
-    front.add_module("normalize", nn.BatchNorm2d(1, affine=False))
-    front.add_module("model", cnn(2))
+        model = cnn(2, mean=(0.5,), std=(0.2,))
+        load_state(model, prefixed(source, prefix), constants=("mean", "std"))
+        assert float(model.state_dict()["std"]) == pytest.approx(0.2)
+        assert torch.equal(model.state_dict()["fc.bias"], source["fc.bias"])
+    front = nn.ModuleDict({"normalize": nn.BatchNorm2d(1, affine=False), "model": cnn(2)})
     constants = [name for name in front.state_dict() if name.startswith("normalize.")]
     load_state(front, source, constants=constants)
-    torch.testing.assert_close(front.state_dict()["model.fc.bias"], source["fc.bias"])
+    assert torch.equal(front.state_dict()["model.fc.bias"], source["fc.bias"])
     own = {**front.state_dict(), "normalize.running_mean": torch.ones(1)}
     load_state(front, own, constants=constants)
     assert float(front.state_dict()["normalize.running_mean"]) == 1
     del source["fc.bias"]
-    with pytest.raises(CheckpointError, match=r"1 missing: fc\.bias"):
+    with raises_line(CheckpointError, "1 missing: fc.bias"):
         load_state(front, source, constants=constants)
 
 
@@ -195,44 +172,27 @@ def test_the_dead_group_of_trades_is_dropped() -> None:
     live = {name: torch.full_like(value, 2) for name, value in model.state_dict().items()}
     dead = {name.replace("block1", "sub_block1"): torch.zeros(1) for name in live if "k1." in name}
     assert len(dead) > 50
-    both = {f"module.{name}": value for name, value in (live | dead).items()}
-    load_state(model, both)
+    load_state(model, prefixed(live | dead, "module."))
     assert all((tensor == 2).all() for tensor in model.state_dict().values())
-    assert "1 unexpected: sub_block2.bn1.bias" in refused(
-        model, live | {"sub_block2.bn1.bias": torch.zeros(1)}
-    )
+    other = {"sub_block2.bn1.bias": torch.zeros(1)}
+    with raises_line(CheckpointError, "1 unexpected: sub_block2.bn1.bias"):
+        load_state(model, live | other)
 
 
 def test_what_does_not_fit_is_named(source: dict[str, Tensor]) -> None:
-    del source["features.1.num_batches_tracked"], source["fc.bias"]
-    source["fc.weight"] = torch.zeros(100, 128)
-    source["epoch"] = torch.tensor(3)
-    message = refused(cnn(2), source)
-    assert "do not fit Cnn" in message
-    assert "1 missing: fc.bias;" in message  # torch itself makes up num_batches_tracked
-    assert "1 unexpected: epoch" in message
-    assert "1 of another shape: fc.weight (file (100, 128), model (10, 128))" in message
-    assert "check the arch" in message
-
-
-def test_only_the_first_few_are_named(source: dict[str, Tensor]) -> None:
-    message = refused(cnn(2), {})
     n_needed = sum("num_batches_tracked" not in name for name in source)
-    assert f"{n_needed} missing: features.0.weight, " in message
-    assert message.count("features.") == 3
-    assert ", ..." in message
-
-
-def test_a_value_that_is_no_tensor(source: dict[str, Tensor]) -> None:
-    assert "1 unexpected: epoch" in refused(cnn(2), {**source, "epoch": 3})
-    assert "fc.bias (file list, model (10,))" in refused(cnn(2), {**source, "fc.bias": [0.0] * 10})
-    assert "unexpected: 7" in refused(cnn(2), {**source, 7: torch.zeros(1)})  # type: ignore[dict-item]
-
-
-def test_normalisation_on_one_side_only(source: dict[str, Tensor]) -> None:
-    normalised = archs.build("cnn", in_channels=1, mean=(0.5,), std=(0.2,))
-    assert "call set_normalisation" in refused(normalised, source)
-    assert "build with mean and std" in refused(cnn(2), dict(normalised.state_dict()))
+    assert_refused(cnn(2), {}, f"{n_needed} missing: features.0.weight, ", ", ...")
+    assert_refused(cnn(2), {**source, "epoch": 3}, "1 unexpected: epoch")
+    assert_refused(cnn(2), {**source, 7: torch.zeros(1)}, "unexpected: 7")
+    assert_refused(cnn(2), {**source, "fc.bias": [0.0] * 10}, "fc.bias (file list, model (10,))")
+    normalised = cnn(2, mean=(0.5,), std=(0.2,))
+    assert_refused(normalised, source, "call set_normalisation")
+    assert_refused(cnn(2), normalised.state_dict(), "build with mean and std")
+    del source["features.1.num_batches_tracked"], source["fc.bias"]
+    source["fc.weight"], source["epoch"] = torch.zeros(100, 128), torch.tensor(3)
+    shapes = "1 of another shape: fc.weight (file (100, 128), model (10, 128))"
+    missing = "1 missing: fc.bias;"  # torch itself makes up num_batches_tracked
+    assert_refused(cnn(2), source, "do not fit Cnn", missing, "1 unexpected: epoch", shapes)
 
 
 def test_round_trip_keeps_every_bit(tmp_path: Path) -> None:
@@ -246,35 +206,21 @@ def test_round_trip_keeps_every_bit(tmp_path: Path) -> None:
     assert read.keys() == model.state_dict().keys()
     for name, tensor in model.state_dict().items():
         assert read[name].dtype == tensor.dtype
-        torch.testing.assert_close(read[name], tensor, rtol=0, atol=0, check_stride=False)
+        assert torch.equal(read[name], tensor)
     assert [file.name for file in path.parent.iterdir()] == ["best.safetensors"]
 
 
-def test_a_write_that_fails_keeps_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "last.safetensors"
-    save_weights(cnn(1), path)
-    before = path.read_bytes()
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RecordError, match="No space left on device"):
-        save_weights(cnn(2), path)
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
-
-
 @pytest.mark.parametrize("zipped", [True, False])
-def test_files_of_torch_save(zipped: bool, source: dict[str, Tensor], tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint.pt"
+def test_files_are_known_by_their_content(
+    zipped: bool, source: dict[str, Tensor], tmp_path: Path
+) -> None:
     content = {"state_dict": source, "epoch": 3, "best": 0.5}
-    torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    read = read_weights(path)
-    assert read.keys() == source.keys()
-    assert_loads(dict(read), source)
+    for name in ("checkpoint.pt", "torch.safetensors"):
+        torch.save(content, tmp_path / name, _use_new_zipfile_serialization=zipped)
+        assert_loads(dict(read_weights(tmp_path / name)), source)
+    for name in ("weights.pt", "weights.bin", "weights"):
+        save_weights(cnn(1), tmp_path / name)
+        assert_loads(dict(read_weights(tmp_path / name)), source)
 
 
 @pytest.mark.parametrize(
@@ -286,7 +232,7 @@ def test_files_of_torch_save(zipped: bool, source: dict[str, Tensor], tmp_path: 
         ("unaveraged_model_state_dict", "ema.state_dict"),
     ],
 )
-def test_averaged_weights_are_taken_before_raw_ones_and_it_is_said(
+def test_averaged_weights_are_preferred_with_a_note(
     raw: str, averaged: str, source: dict[str, Tensor], tmp_path: Path
 ) -> None:
     path = tmp_path / "w.pt"
@@ -303,52 +249,41 @@ def test_averaged_weights_are_taken_before_raw_ones_and_it_is_said(
     chosen = open_weights(path, raw)
     assert torch.equal(chosen.state["fc.bias"], other["fc.bias"])
     assert chosen.notes == ()
-    with pytest.raises(ConfigError, match=rf"unknown key of .*'{raw}x'. Did you mean '{raw}'"):
+    with raises_line(ConfigError, "unknown key of ", f"'{raw}x'. Did you mean '{raw}'"):
         open_weights(path, f"{raw}x")
-
-
-@pytest.mark.parametrize("key", ["avg_meter", "ema"])
-def test_what_is_called_averaged_and_is_no_network_is_not_taken(
-    key: str, source: dict[str, Tensor], tmp_path: Path
-) -> None:
-    path = tmp_path / "w.pt"
-    torch.save({"state_dict": source, key: {"loss": torch.zeros(1)}}, path)
-    assert read_weights(path).keys() == source.keys()
 
 
 def test_of_several_networks_one_must_be_named(source: dict[str, Tensor], tmp_path: Path) -> None:
     path = tmp_path / "gan.pt"
     torch.save({"generator": source, "discriminator": source}, path)
-    assert "name one of several with --weights FILE:KEY" in read_error(path)
+    assert_unreadable(path, "name one of several with --weights FILE:KEY")
     assert open_weights(path, "generator").state.keys() == source.keys()
-    torch.save({"whatever": source, "epoch": 3}, path)
-    assert read_weights(path).keys() == source.keys()
-
-
-@pytest.mark.parametrize("name", ["weights.pt", "weights.bin", "weights"])
-def test_a_file_is_known_by_its_content(
-    name: str, source: dict[str, Tensor], tmp_path: Path
-) -> None:
-    path = tmp_path / name
-    save_weights(cnn(1), path)
-    assert_loads(dict(read_weights(path)), source)
-    other = tmp_path / "torch.safetensors"
-    torch.save(source, other)
-    assert_loads(dict(read_weights(other)), source)
+    for content in (
+        {"whatever": source, "epoch": 3},
+        {"state_dict": source, "avg_meter": {"loss": torch.zeros(1)}},
+        {"state_dict": source, "ema": {"loss": torch.zeros(1)}},
+    ):
+        torch.save(content, path)
+        assert read_weights(path).keys() == source.keys()
 
 
 def test_the_digest_tells_states_apart_that_are_no_plain_tensors() -> None:
     assert state_sha256(cnn(1)) == sha256(network_bytes(cnn(1))) != state_sha256(cnn(2))
-    networks = [nn.Linear(3, 2), nn.Linear(3, 2)]
-    for scale, network in enumerate(networks, 1):
+    digests = []
+    for scale in (1, 2, 2):
+        network = nn.Linear(3, 2)
+        nn.init.ones_(network.weight)
+        nn.init.ones_(network.bias)
         network.register_buffer("sparse", (scale * torch.eye(3)).to_sparse())
-        with torch.no_grad():
-            network.weight.fill_(1)
-            network.bias.fill_(1)
-    assert state_sha256(networks[0]) != state_sha256(networks[1])
-    assert state_sha256(networks[0]) == state_sha256(networks[0])
-    with pytest.raises(CheckpointError, match="has no values yet: call the network once"):
+        digests.append(state_sha256(network))
+    assert digests[0] != digests[1] == digests[2]
+    with raises_line(CheckpointError, "has no values yet: call the network once"):
         state_sha256(nn.Sequential(nn.LazyLinear(3)))
+
+
+def assert_unreadable(path: Path, *words: str) -> None:
+    with raises_line(CheckpointError, str(path), *words):
+        read_weights(path)
 
 
 class Touch:
@@ -361,18 +296,14 @@ class Touch:
         return Path.touch, (self.target,)
 
 
-def dump_plain(content: object, path: Path, protocol: int) -> None:
-    path.write_bytes(pickle.dumps(content, protocol=protocol))
-
-
 @pytest.mark.parametrize(
     "write",
     [
         lambda content, path: torch.save(content, path),
         lambda content, path: torch.save(content, path, _use_new_zipfile_serialization=False),
         lambda content, path: torch.save(content, path, pickle_protocol=4),
-        lambda content, path: dump_plain(content, path, 2),
-        lambda content, path: dump_plain(content, path, 5),
+        lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2)),
+        lambda content, path: path.write_bytes(pickle.dumps(content, protocol=5)),
     ],
 )
 def test_a_pickle_that_needs_code_is_refused(
@@ -380,20 +311,8 @@ def test_a_pickle_that_needs_code_is_refused(
 ) -> None:
     path, touched = tmp_path / "evil.pt", tmp_path / "touched"
     write({"state_dict": {"w": torch.zeros(2)}, "args": Touch(touched)}, path)
-    line = read_error(path)
-    assert "could run code" in line
-    assert "safetensors" in line
+    assert_unreadable(path, "could run code", "safetensors")
     assert not touched.exists()
-
-
-def read_error(path: Path) -> str:
-    """The one line of the error, which must name the file."""
-    with pytest.raises(CheckpointError) as caught:
-        read_weights(path)
-    line = str(caught.value)
-    assert "\n" not in line
-    assert str(path) in line
-    return line
 
 
 @pytest.mark.parametrize("kept", [0, 5, 40, 0.3, 0.9, -1])
@@ -403,11 +322,10 @@ def test_a_truncated_file(kind: str, kept: float, tmp_path: Path) -> None:
     if kind == "safetensors":
         save_weights(cnn(1), path)
     else:
-        state = cnn(1).state_dict()
-        torch.save(state, path, _use_new_zipfile_serialization=kind == "pt")
+        torch.save(cnn(1).state_dict(), path, _use_new_zipfile_serialization=kind == "pt")
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content)) if 0 < kept < 1 else int(kept)])
-    assert "damaged, cut short or no file of weights" in read_error(path)
+    assert_unreadable(path, "damaged, cut short or no file of weights")
 
 
 def looped() -> dict[str, Any]:
@@ -420,36 +338,31 @@ def looped() -> dict[str, Any]:
     ("content", "found"),
     [
         ({"w": torch.zeros(2), "epoch": 3}, "holds epoch"),
-        ({"epoch": 3}, "holds epoch"),
         ({}, "holds no named tensors"),
         ([torch.zeros(2)], "holds no named tensors"),
         (torch.zeros(2), "holds no named tensors"),
         (looped(), "holds model"),
         (nn.Linear(2, 2), "it asks for torch.nn.modules.linear.Linear"),
     ],
-    ids=range(7),
+    ids=range(6),
 )
 def test_a_file_without_a_state_dict(content: object, found: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "other.pt")
-    assert found in read_error(tmp_path / "other.pt")
-
-
-def safetensors_with_a_wrong_header() -> bytes:
-    header = json.dumps({"w": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 8]}})
-    return struct.pack("<Q", len(header)) + header.encode() + b"\0" * 8
+    assert_unreadable(tmp_path / "other.pt", found)
 
 
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
 def test_what_is_no_file_of_weights(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"weights.{suffix}"
-    assert "No such file" in read_error(path)
+    assert_unreadable(path, "No such file")
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 8]}})
     for content, words in (
         (b"<html><body>Sign in to continue</body></html>\n", "no file of weights"),
-        (safetensors_with_a_wrong_header(), "damaged"),
+        (struct.pack("<Q", len(header)) + header.encode() + b"\0" * 8, "damaged"),
         (safetensors.torch.save({"w": torch.zeros(2)})[:-4], "damaged"),
     ):
         path.write_bytes(content)
-        assert words in read_error(path)
+        assert_unreadable(path, words)
     path.unlink()
     path.mkdir()
-    read_error(path)
+    assert_unreadable(path)
