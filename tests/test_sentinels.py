@@ -38,7 +38,7 @@ class FewQueries(pyautoattack.AutoAttack):  # type: ignore[misc]
 @pytest.fixture(autouse=True)
 def _less(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pyautoattack, "AutoAttack", FewQueries)
-    monkeypatch.setattr("bench.evaluation.checks.budget.UNBOUNDED", (0.5, 1.0))
+    monkeypatch.setattr("bench.evaluation.checks.white_box.UNBOUNDED", (0.5, 1.0))
 
 
 def alarms(checks: list[Check]) -> dict[str, tuple[float, float]]:

@@ -16,10 +16,10 @@ from bench.attacks import get_attack
 from bench.attacks.maximise import attack_mode
 from bench.evaluation.checks import CHECKS, Check, CheckBudget, CheckContext
 from bench.evaluation.checks.black_box import square
-from bench.evaluation.checks.budget import expected_accuracy
+from bench.evaluation.checks.white_box import expected_accuracy
 from bench.evaluation.checks.context import WHITE_BOX
 from bench.evaluation.checks.gradients import fosc
-from bench.evaluation.checks.losses import STARTS
+from bench.evaluation.checks.white_box import STARTS
 from bench.threat import Threat
 from tests.harness import small_batch, small_net
 from tests.masked import Hot, Masked, Noisy, Planted, Shattered, grey, hill

@@ -12,11 +12,11 @@ from typing import Any
 import pyautoattack
 import pytest
 import torch
+from bench.evaluation.check import Check, Indicator, verdict
 from torch import Tensor, nn
 
 from bench.errors import ConfigError
 from bench.evaluation import Evaluation, evaluate
-from bench.evaluation.check import Check, Indicator, verdict
 from bench.evaluation.checks import (
     CHECKS,
     CheckBudget,
@@ -40,7 +40,7 @@ N = 40
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pyautoattack, "AutoAttack", ShortAutoAttack)
-    monkeypatch.setattr("bench.evaluation.checks.budget.UNBOUNDED", (0.5, 1.0))
+    monkeypatch.setattr("bench.evaluation.checks.white_box.UNBOUNDED", (0.5, 1.0))
 
 
 def net(seed: int = 0, num_classes: int = 4) -> SmallNet:
