@@ -18,7 +18,7 @@ from bench.evaluation.checks.gradients import fosc
 from bench.evaluation.checks.white_box import STARTS, expected_accuracy
 from bench.threat import Threat
 from tests.harness import small_batch, small_net
-from tests.masked import Hot, Masked, Noisy, Planted, Shattered, grey, hill
+from tests.masked import Masked, Planted, grey, hill, hot, noisy, shattered
 from tests.short import ShortAutoAttack
 
 EPS = 0.1
@@ -76,9 +76,9 @@ class Recorder(Masked):
         super().__init__(model)
         self.seen: list[Tensor] = []
 
-    def before(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         self.seen.append(x.detach().clone())
-        return x
+        return super().forward(x)
 
 
 # --- C1, C2, C6, C12: black box and transfer ---
@@ -183,7 +183,7 @@ def test_the_white_box_and_transfer_are_each_of_their_attacks_and_run_once() -> 
         (sum_beyond(0.05), 0),
         (sum_beyond(0.2), 1),
         (sum_beyond(-0.3), 0),  # wrong without an attack
-        (Hot(sum_beyond(0.05)), 0),  # cross entropy has no gradient there, the margin has
+        (hot(sum_beyond(0.05)), 0),  # cross entropy has no gradient there, the margin has
     ],
 )
 def test_c12_rings_where_the_undefended_network_withstands(twin: nn.Module, kept: int) -> None:
@@ -195,7 +195,7 @@ def test_c12_rings_where_the_undefended_network_withstands(twin: nn.Module, kept
 
 
 def test_c3_takes_the_worse_loss_and_rings_where_grey_or_anything_is_still_right() -> None:
-    ctx = planted(Hot(Planted(lambda x: (x - 0.5).sum(1) - 5)), size=6)
+    ctx = planted(hot(Planted(lambda x: (x - 0.5).sum(1) - 5)), size=6)
     params: dict[str, Any] = {"steps": 200, "relative_step": 2.5 / 200}
     # cross entropy has no gradient
     assert accuracy(ctx, "pgd-20", "unbounded 0.25", eps=0.25, **params) == 1
@@ -337,11 +337,11 @@ def test_c7_is_the_spread_of_losses_with_as_many_restarts_as_targets() -> None:
 
 
 def test_c7_and_c8_ring_for_logits_that_cross_entropy_cannot_climb() -> None:
-    hot = planted(Hot(sum_beyond(0.05)))
+    steep = planted(hot(sum_beyond(0.05)))
     for number in ("C7", "C8"):
-        check = run(number, hot)
+        check = run(number, steep)
         assert (check.value, check.alarm) == (1, True)
-    assert run("C8", hot).detail["scale"] == [1.0, 0.01, 0.1, 10.0, 100.0]
+    assert run("C8", steep).detail["scale"] == [1.0, 0.01, 0.1, 10.0, 100.0]
 
 
 def test_c8_is_silent_where_only_a_larger_scale_hides_the_gradient() -> None:
@@ -390,7 +390,7 @@ def test_c14_compares_targets_with_as_many_restarts() -> None:
     assert detail["hard"] == accuracy(ctx, "pgd-20", "pgd-20", restarts=STARTS)
     assert detail["hard_restarts"] == accuracy(ctx, "pgd-20", "pgd-20", restarts=3)
     assert detail["targeted"] == accuracy(ctx, "multitargeted", "multitargeted", loss="ce")
-    assert run("C14", planted(Hot(sum_beyond(0.05)))).detail["figures"][1]["alarm"]
+    assert run("C14", planted(hot(sum_beyond(0.05)))).detail["figures"][1]["alarm"]
     net, x = small_net().eval(), small_batch(20).x
     double = CheckContext.of(net, x, net(x).argmax(1), Threat(eps=0.05))
     for number in ("C7", "C8", "C14"):
@@ -451,12 +451,12 @@ def linear(reach: float) -> CheckContext:
 def test_fosc_of_a_linear_model_is_one_at_x_and_zero_at_the_optimum() -> None:
     ctx = linear(0.5)
     best = ctx.threat.project(ctx.x + EPS * WEIGHT.view(1, 1, 4, 4).sign(), ctx.x)
-    hot = CheckContext.of(Hot(ctx.model.model), ctx.x, ctx.y, ctx.threat)  # flat cross entropy
+    steep = CheckContext.of(hot(ctx.model.model), ctx.x, ctx.y, ctx.threat)  # flat cross entropy
     for context, x_adv, expected in (
         (ctx, ctx.x, 1.0),
         (ctx, best, 0.0),
         (ctx, (ctx.x + best) / 2, 0.5),
-        (hot, ctx.x, 1.0),
+        (steep, ctx.x, 1.0),
     ):
         assert fosc(context, x_adv).tolist() == pytest.approx([expected] * 20, abs=1e-5)
 
@@ -466,7 +466,7 @@ def test_c11_is_of_what_survives_and_rings_where_no_step_helps() -> None:
     quiet = run("C11", ctx)
     assert quiet.value == pytest.approx(0, abs=1e-5)
     assert quiet.detail == {**quiet.detail, "n_robust": 20, "accuracy": 1.0}
-    loud = run("C11", CheckContext.of(Shattered(ctx.model.model), ctx.x, ctx.y, ctx.threat))
+    loud = run("C11", CheckContext.of(shattered(ctx.model.model), ctx.x, ctx.y, ctx.threat))
     assert loud.alarm
     assert loud.value == pytest.approx(1, abs=0.2)
     fallen = run("C11", linear(0.05))
@@ -474,11 +474,11 @@ def test_c11_is_of_what_survives_and_rings_where_no_step_helps() -> None:
 
 
 def test_c13_rings_where_repeated_calls_differ() -> None:
-    check = run("C13", convolution(model=Noisy(small_net(dtype=torch.float32).eval())))
+    check = run("C13", convolution(model=noisy(small_net(dtype=torch.float32).eval())))
     assert check.alarm
     assert check.name == "C13: repeated calls: logits apart by"
     assert check.value > 1
-    fixed = run("C13", convolution(model=Hot(Planted(lambda x: x.sum(1) - 16))))
+    fixed = run("C13", convolution(model=hot(Planted(lambda x: x.sum(1) - 16))))
     assert fixed.detail["figures"][0]["value"] == 0
     assert not fixed.alarm
 
@@ -486,18 +486,17 @@ def test_c13_rings_where_repeated_calls_differ() -> None:
 class Shy(Masked):
     """Shows its gradient in train mode only, and to sixteen images at once."""
 
-    def before(self, x: Tensor) -> Tensor:
-        return x if self.training and len(x) == 16 else x.detach() + 0 * x
+    def forward(self, x: Tensor) -> Tensor:
+        shown = self.training and len(x) == 16
+        return super().forward(x if shown else x.detach() + 0 * x)
 
 
 class Dropping(Masked):
     """In train mode three gradients of ten, drawn at random, are shown."""
 
-    def before(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return x
-        shown = torch.rand(len(x)).view(-1, 1, 1, 1) < 0.3
-        return torch.where(shown, x, x.detach())
+    def forward(self, x: Tensor) -> Tensor:
+        shown = torch.rand(len(x)).view(-1, 1, 1, 1) < 0.3 if self.training else torch.tensor(True)
+        return super().forward(torch.where(shown, x, x.detach()))
 
 
 @pytest.mark.parametrize("batch_size", [16, 256])

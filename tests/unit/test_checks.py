@@ -30,7 +30,7 @@ from bench.evaluation.measuring import Measuring
 from bench.spec import MeasureSpec
 from bench.threat import Threat
 from tests.harness import SmallNet, small_batch, small_net
-from tests.masked import Noisy, Planted, grey
+from tests.masked import Planted, grey, noisy
 from tests.short import ShortAutoAttack
 
 BUDGET = CheckBudget(steps=20, samples=20, restarts=6)
@@ -221,7 +221,7 @@ class DarkNan(nn.Module):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [DarkNan(), Noisy(net(), 0.01)])
+@pytest.mark.parametrize("model", [DarkNan(), noisy(net(), 0.01)])
 def test_every_check_is_plain_json_whatever_the_model_returns(model: nn.Module) -> None:
     found = made(model=model)
     assert [check.number for check in found] == list(QUICK)
