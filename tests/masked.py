@@ -6,62 +6,51 @@ Shapes: n images, C H W image, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+Change: TypeAlias = Callable[[Tensor], Tensor]
+
+
+def unchanged(x: Tensor) -> Tensor:
+    return x
+
 
 class Masked(nn.Module):
-    """A network with something put in front of it or behind it; in eval mode."""
+    """A network in eval mode, with something done to its images (before) or its logits (after)."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(
+        self, model: nn.Module, *, before: Change = unchanged, after: Change = unchanged
+    ) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.before, self.after = model, before, after
         self.eval()
-
-    def before(self, x: Tensor) -> Tensor:
-        """What the network is given in place of x."""
-        return x
-
-    def after(self, logits: Tensor) -> Tensor:
-        """What is returned in place of its logits."""
-        return logits
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, C, H, W) -> (n, K)."""
         return self.after(self.model(self.before(x)))
 
 
-class Hot(Masked):
+def hot(model: nn.Module) -> Masked:
     """Logits times a thousand: cross entropy of what is right is 0, and so is its gradient."""
-
-    def after(self, logits: Tensor) -> Tensor:
-        return logits * 1e3
+    return Masked(model, after=lambda logits: logits * 1e3)
 
 
-class Quantised(Masked):
+def quantised(model: nn.Module) -> Masked:
     """Pixels in steps of a quarter: no gradient anywhere."""
-
-    def before(self, x: Tensor) -> Tensor:
-        return (x * 4).round() / 4
+    return Masked(model, before=lambda x: (x * 4).round() / 4)
 
 
-class Shattered(Masked):
+def shattered(model: nn.Module) -> Masked:
     """Pixels with a ripple that moves them little, and the signs of their gradients at random."""
-
-    def before(self, x: Tensor) -> Tensor:
-        return x + 0.02 * (2000 * x).sin()
+    return Masked(model, before=lambda x: x + 0.02 * (2000 * x).sin())
 
 
-class Noisy(Masked):
+def noisy(model: nn.Module, std: float = 2.0) -> Masked:
     """Logits that differ from call to call."""
-
-    def __init__(self, model: nn.Module, std: float = 2.0) -> None:
-        super().__init__(model)
-        self.std = std
-
-    def after(self, logits: Tensor) -> Tensor:
-        return logits + self.std * torch.randn_like(logits)
+    return Masked(model, after=lambda logits: logits + std * torch.randn_like(logits))
 
 
 class Planted(nn.Module):
@@ -70,7 +59,7 @@ class Planted(nn.Module):
     score: (n, D) -> (n,): above 0 the answer is 1, else 0.
     """
 
-    def __init__(self, score: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, score: Change) -> None:
         super().__init__()
         self.score = score
         self.eval()

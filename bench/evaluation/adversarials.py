@@ -47,7 +47,7 @@ class Adversarials:
     correct: Tensor
     """(n,) bool: the model's predictions, according to the file."""
     facts: Mapping[str, Any]
-    """The evaluation: attack, eps, norm, split, n_examples, data_sha256, dataset, run_id."""
+    """The evaluation: its specification, dataset and run_id."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from bench.attacks import Attack, AttackWarning, get_attack
 from bench.attacks.blocks import Blocked, searched
 from bench.attacks.pgd import only_copy_fooled
-from bench.evaluation.check import Check
+from bench.evaluation.checks.context import Check
 from bench.evaluation.model_checks import package_checks
 from bench.evaluation.prediction import evaluating, predictions
 from bench.seeding import generator_for
@@ -101,11 +100,11 @@ def attack_chunk(
     parts = list(found.stages) or [(attack, found)]
     names = tuple(name for name, _ in parts)
     with evaluating(blocked):
-        work = _Work(blocked, x, y, rows, threat, transfers=bool(found.sources))
-        work.begin(clean, unfinished, keep_images=keep_images)
-        if unfinished is not None:
-            since -= unfinished.seconds
-        for part in range(0 if unfinished is None else unfinished.n_parts, len(parts)):
+        work = _Work(blocked, x, y, rows, threat, clean, unfinished)
+        work.transfers = bool(found.sources)
+        work.x_adv = x.clone() if keep_images else None
+        since -= unfinished.seconds if unfinished else 0.0
+        for part in range(unfinished.n_parts if unfinished else 0, len(parts)):
             work.run(part, *parts[part], generator_for(seed, attack, number, device=x.device))
             if on_part is not None and part + 1 < len(parts):
                 broken_by, after = work.broken_by.cpu().clone(), work.after.cpu().clone()
@@ -129,42 +128,40 @@ def attack_chunk(
         )
 
 
-@dataclass
 class _Work:
-    """The state of one chunk under one attack, while it runs."""
+    """The state of one chunk under one attack, while it runs.
 
-    model: Blocked
-    x: Tensor
-    y: Tensor
-    rows: Tensor
-    """(n,) positions in the frame of 256 that noise is drawn for."""
-    threat: Threat
-    transfers: bool
-    notes: dict[str, None] = field(default_factory=dict)
-    """Warnings for the record, each once."""
-    clean: Tensor = field(init=False)
-    broken_by: Tensor = field(init=False)
-    after: Tensor = field(init=False)
+    rows: (n,) positions in the frame of 256 that noise is drawn for.
+    """
+
+    transfers = False
     x_adv: Tensor | None = None
 
-    def begin(
-        self, clean: Tensor | None, unfinished: PartialOutcome | None, *, keep_images: bool
+    def __init__(
+        self,
+        model: Blocked,
+        x: Tensor,
+        y: Tensor,
+        rows: Tensor,
+        threat: Threat,
+        clean: Tensor | None,
+        unfinished: PartialOutcome | None,
     ) -> None:
-        device = self.y.device
+        self.model, self.x, self.y, self.rows, self.threat = model, x, y, rows, threat
+        self.notes = dict[str, None]()  # warnings for the record, each once
         if clean is None:
-            self.clean, missing = predictions(self.model, self.x, self.y)
+            self.clean, missing = predictions(model, x, y)
             if missing:
                 self.notes[f"{missing} clean images have logits that are not finite"] = None
         else:
-            self.clean = clean.to(device)
+            self.clean = clean.to(y.device)
         if unfinished is None:
-            self.broken_by = torch.full((len(self.y),), -1, dtype=torch.int8, device=device)
+            self.broken_by = torch.full((len(y),), -1, dtype=torch.int8, device=y.device)
             self.after = torch.ones_like(self.clean)
         else:
-            self.broken_by = unfinished.broken_by.clone().to(device)
-            self.after = unfinished.after.clone().to(device)
+            self.broken_by = unfinished.broken_by.clone().to(y.device)
+            self.after = unfinished.after.clone().to(y.device)
             self.notes |= dict.fromkeys(unfinished.warnings)
-        self.x_adv = self.x.clone() if keep_images else None
 
     def run(self, part: int, name: str, attack: Attack, generator: torch.Generator) -> None:
         """Run one part on the images that are left; a transfer attack, on every image."""
@@ -173,10 +170,13 @@ class _Work:
         if len(tried) == 0:
             return
         x, y = self.x[tried], self.y[tried]
-        with _collected(self.notes):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("always", AttackWarning)
             # the images are judged below, so the attack need not ask the network about each
             on = searched(self.model, attack.search) if attack.refines else self.model
             x_adv = attack(on, x, y, self.threat, generator=generator, rows=self.rows[tried])
+        self.notes |= dict.fromkeys(str(warning.message) for warning in caught)
         if torch.equal(x_adv, x):  # nothing moved, and these images were judged already
             right, projected = self.clean[tried], x.clone()  # written to below
         else:
@@ -200,28 +200,16 @@ class _Work:
     def _judged(self, x: Tensor, y: Tensor, x_adv: Tensor, name: str) -> tuple[Tensor, Tensor]:
         """Return (n,) bool, still correct on the projected adversarial image, and those images."""
         unusable = ~x_adv.isfinite().flatten(1).all(1)
-        if unusable.any():
-            note = f"{name} returned {int(unusable.sum())} images that are not finite: broken"
-            self.notes[note] = None
         x_adv = torch.where(unusable.view(-1, 1, 1, 1), x, x_adv)
         outside = self.threat.distance(x_adv, x) > self.threat.eps + TOLERANCE
-        if outside.any():
-            note = f"{name} left the ball on {int(outside.sum())} images; they were projected"
-            self.notes[note] = None
         projected = self.threat.project(x_adv, x)
         assert bool((self.threat.distance(projected, x) <= self.threat.eps + TOLERANCE).all())
         right, missing = predictions(self.model, projected, y)
-        if missing:
-            note = f"{missing} images under {name} have logits that are not finite: broken"
-            self.notes[note] = None
+        for n, note in (
+            (int(unusable.sum()), "{name} returned {n} images that are not finite: broken"),
+            (int(outside.sum()), "{name} left the ball on {n} images; they were projected"),
+            (missing, "{n} images under {name} have logits that are not finite: broken"),
+        ):
+            if n:
+                self.notes[note.format(name=name, n=n)] = None
         return right & ~unusable, projected
-
-
-@contextmanager
-def _collected(notes: dict[str, None]) -> Iterator[None]:
-    """Add what an attack warns about to the notes."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", AttackWarning)
-        yield
-    notes |= dict.fromkeys(str(warning.message) for warning in caught)

@@ -53,20 +53,14 @@ def evaluate(
 ) -> Evaluation:
     """Attack `model` on images x (n, C, H, W) in [0, 1] with labels y (n,), chunk by chunk.
 
-    The model, a module or a function, takes images in [0, 1] and returns logits. It is evaluated in
-    eval mode and fp32 (in float64 if its weights are), on the device of its parameters, and gets
-    copies of the images.
-
-    x and y are tensors, numpy arrays or lists. Images are floats in [0, 1], or uint8 of 0..255,
-    which are divided by 255; half precision becomes float32, and so does float64 unless the model
-    is in float64 (or a function, given a float64 tensor). Pixels at most 1e-5 outside [0, 1]
-    (half precision: two rounding steps) are clamped, in a copy; others are refused. Labels are
-    integers of any type, or bool.
-
-    threat: a Threat, or its eps. batch_size: rows per call of the model; it bounds the memory and
-    changes no result. checks: also look for gradient masking, computing as much as `effort`
-    allows. surrogates: networks by name, on the same device, for transfer attacks; `transfer` and
-    some checks need `natural`, a naturally trained network of the same arch.
+    model: a module or a function from images in [0, 1] to logits. It is evaluated in eval mode and
+    fp32 (in float64 if its weights are), on the device of its parameters, on copies of the images.
+    x, y: tensors, numpy arrays or lists. Images are floats in [0, 1] or uint8 of 0..255, see
+    `checked_inputs`; pixels at most 1e-5 outside [0, 1] are clamped. threat: a Threat, or its eps.
+    batch_size: rows per call of the model; changes no result. checks: also look for gradient
+    masking, computing as much as `effort` allows. surrogates: networks by name, on the same device,
+    for transfer attacks; `transfer` and some checks need `natural`, a naturally trained network of
+    the same arch.
 
     Raises ConfigError or DataError for an unknown attack or unusable images, labels or logits, and
     ModelError, naming the attack, for any exception of the model.
@@ -110,10 +104,10 @@ def evaluate(
         with blamed(model, "the masking checks"):
             found = run_checks(
                 *(model, x, y, threat),
+                surrogates=natural,
                 seed=seed,
                 batch_size=batch_size,
                 budget=effort,
-                surrogates=natural,
             )
         if not found:
             notes["no check was made: no image is correct without an attack"] = None

@@ -47,7 +47,16 @@ def checked_inputs(x: Values, y: Values, model: nn.Module) -> tuple[Tensor, Tens
     as a float64 tensor, for a function, whose weights are unknown.
     """
     images, labels = _tensor(x, "images"), _tensor(y, "labels")
-    _check_shapes(images, labels)
+    if images.ndim != 4 or not images.numel() or labels.shape != (len(images),):
+        cure = ""
+        if images.ndim == 4 and labels.shape == (len(images), 1):
+            cure = "; give the labels as y[:, 0]"
+        elif images.ndim == 4 and labels.ndim == 2 and len(labels) == len(images):
+            cure = "; give the class of each image, y.argmax(1) of one-hot labels"
+        raise DataError(
+            f"images {tuple(images.shape)} and labels {tuple(labels.shape)}: must be "
+            f"(n, C, H, W) and (n,){cure}"
+        )
     images = _in_range(_floats(images))
     default = images.dtype if isinstance(x, Tensor) else torch.float32
     if not images.dtype == (_weights_dtype(model) or default) == torch.float64:
@@ -81,23 +90,8 @@ def _tensor(values: Values, what: str) -> Tensor:
         ) from None
 
 
-def _check_shapes(x: Tensor, y: Tensor) -> None:
-    if x.ndim == 4 and x.numel() and y.shape == (len(x),):
-        return
-    cure = ""
-    if x.ndim == 4 and y.shape == (len(x), 1):
-        cure = "; give the labels as y[:, 0]"
-    elif x.ndim == 4 and y.ndim == 2 and len(y) == len(x):
-        cure = "; give the class of each image, y.argmax(1) of one-hot labels"
-    raise DataError(
-        f"images {tuple(x.shape)} and labels {tuple(y.shape)}: must be (n, C, H, W) and (n,){cure}"
-    )
-
-
 def _floats(x: Tensor) -> Tensor:
-    if x.is_floating_point():
-        if x.dtype not in (*HALF, torch.float32, torch.float64):
-            raise DataError(f"images are {x.dtype}: write x.float() for pixels in [0, 1]")
+    if x.dtype in (*HALF, torch.float32, torch.float64):
         return x
     if x.dtype != torch.uint8:
         raise DataError(
@@ -120,16 +114,13 @@ def _in_range(x: Tensor) -> Tensor:
         return x
     if -slack <= low and high <= 1 + slack:
         return x.clamp(0, 1)
+    cure = "put any normalisation inside the model, and clamp what a resize or noise put outside"
     if not low <= high:
         cure = "some pixels are NaN; remove them"
     elif low >= -slack and 2 < high <= MAX_GREY:
         cure = (
             f"these look like grey levels of 0..{MAX_GREY}: divide them by {MAX_GREY}, and put any "
             "normalisation inside the model"
-        )
-    else:
-        cure = (
-            "put any normalisation inside the model, and clamp what a resize or noise put outside"
         )
     raise DataError(f"images are in [{low:g}, {high:g}] and must be in [0, 1]; {cure}")
 
@@ -152,22 +143,20 @@ class ExternalNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, C, H, W) -> (n, K); raises ModelError if the model fails or returns no logits."""
-        logits = self._call(filled(x, self.least_rows))
+        logits = self._call(filled(x, self.least_rows).clone())
         return logits[: len(x)].to(x.dtype)
 
     def train(self, mode: bool = True) -> ExternalNetwork:
         """Set the mode of all modules, even if the model's own `train` does something else."""
+        own_failed = False
         try:
             super().train(mode)
         except Exception:  # a `train` that does not set modes, but trains, for example
-            self._set_flags(mode)
-        if not mode:  # layers may be kept in eval mode, but never in train mode
-            self._set_flags(mode)
+            own_failed = True
+        if own_failed or not mode:  # layers may be kept in eval mode, but never in train mode
+            for module in self.modules():
+                module.training = mode
         return self
-
-    def _set_flags(self, mode: bool) -> None:
-        for module in self.modules():
-            module.training = mode
 
     def probe(self, x: Tensor) -> list[str]:
         """Call the model on a few of the images (n, C, H, W) and on one; return warnings.
@@ -176,14 +165,14 @@ class ExternalNetwork(nn.Module):
         """
         self.least_rows = 1
         few, notes = filled(x[:MIN_ROWS], MIN_ROWS), []
-        given = few.clone()
-        self._call(few, given)
-        if not torch.equal(given, few):
+        written = few.clone()
+        self._call(written)
+        if not torch.equal(written, few):
             notes.append("the model writes into the images that it is given; it gets copies")
         if self.model.training:
             raise ConfigError("the model switches itself to train mode when called; remove that")
         try:
-            self._call(x[:1])
+            self._call(x[:1].clone())
         except ModelError as error:
             self.least_rows = MIN_ROWS
             reason = str(error).removeprefix(f"{self.name} ")
@@ -193,12 +182,10 @@ class ExternalNetwork(nn.Module):
             )
         return notes
 
-    def _call(self, x: Tensor, given: Tensor | None = None) -> Tensor:
-        """Return the logits of x; `given` is the tensor that the model gets, else a copy of x."""
-        given = x.clone() if given is None else given
-        given = given.to(self.dtype) if self.dtype is not None else given
+    def _call(self, x: Tensor) -> Tensor:
+        """Return the logits of x, which the model may write into."""
         try:
-            logits: object = self.model(given)
+            logits: object = self.model(x if self.dtype is None else x.to(self.dtype))
         except (BenchError, torch.OutOfMemoryError):
             raise
         except (Exception, SystemExit) as error:
@@ -222,11 +209,8 @@ class _Called(nn.Module):
 
     def __init__(self, function: Callable[[Tensor], Any]) -> None:
         super().__init__()
-        self.function = function
+        self.forward = function
         self.training = False
-
-    def forward(self, x: Tensor) -> Any:
-        return self.function(x)
 
 
 def wrapped_model(model: object, name: str = "") -> tuple[nn.Module, list[str]]:
@@ -270,12 +254,14 @@ def blamed(model: nn.Module, what: str) -> Iterator[None]:
     """Turn any exception of an external model inside, under `what`, into a ModelError."""
     try:
         yield
-    except (BenchError, torch.OutOfMemoryError) as error:
-        if isinstance(model, ExternalNetwork) and isinstance(error, ModelError):
-            raise ModelError(f"{what} cannot be run: {error}") from error
+    except torch.OutOfMemoryError:
         raise
     except (Exception, SystemExit) as error:
         if not isinstance(model, ExternalNetwork):
+            raise
+        if isinstance(error, ModelError):
+            raise ModelError(f"{what} cannot be run: {error}") from error
+        if isinstance(error, BenchError):
             raise
         raise ModelError(f"{what} cannot be run on {model.name}: {explained(error)}") from error
 

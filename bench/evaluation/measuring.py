@@ -60,5 +60,4 @@ class Measuring:
         absent = left_out(len(ctx.surrogates), ctx.n_classes)
         if spec.name in absent:
             raise ConfigError(f"check {spec.name} cannot be made: it {absent[spec.name]}")
-        check = CHECKS[spec.name].run(ctx)
-        return Measured(values=check.to_dict(), arrays=check.arrays)
+        return Measured(values=CHECKS[spec.name].run(ctx).to_dict())

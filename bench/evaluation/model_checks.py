@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from types import SimpleNamespace
 
 import torch
 from pyautoattack import checks as package
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from bench.attacks.blocks import MIN_ROWS, Blocked
 from bench.errors import ConfigError, ModelError
-from bench.evaluation.check import Check
+from bench.evaluation.checks.context import LEAST_IMAGES, Check
 from bench.evaluation.inputs import ExternalNetwork
 from bench.evaluation.prediction import evaluating, is_right, predictions
 from bench.losses import dlr
@@ -35,7 +36,6 @@ COMMON = {
 """Mean and standard deviation, per channel, that training scripts contain."""
 REPEATS = 5
 SQUARE = 0.002
-LEAST_IMAGES = 2
 
 
 def inspect_model(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> list[str]:
@@ -58,10 +58,10 @@ def inspect_model(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> li
             f"the model returns {tuple(logits.shape)} for {len(first)} images; "
             "it must return logits (n, K)"
         )
-    if int(y.max()) >= logits.shape[1] or int(y.min()) < 0:
+    n_classes = logits.shape[1]
+    if int(y.max()) >= n_classes or int(y.min()) < 0:
         raise ConfigError(
-            f"labels are in {int(y.min())}..{int(y.max())} and the model has "
-            f"{logits.shape[1]} classes"
+            f"labels are in {int(y.min())}..{int(y.max())} and the model has {n_classes} classes"
         )
     finite = logits.isfinite().all(1)
     if not finite.all():
@@ -71,15 +71,15 @@ def inspect_model(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> li
         notes.append(
             "the model seems to return probabilities; attacks need logits: remove its softmax"
         )
-    notes += [unsteady] * bool(unsteady)
-    if bool((logits.argmax(1)[finite] == labels[finite]).float().mean() < 1.5 / logits.shape[1]):
+    notes += unsteady
+    if bool((logits.argmax(1)[finite] == labels[finite]).float().mean() < 1.5 / n_classes):
         notes.append(
             "clean accuracy is near chance: are labels, channels and normalisation the model's own?"
         )
     return notes
 
 
-def _unsteady(model: nn.Module, x: Tensor, logits: Tensor) -> str:
+def _unsteady(model: nn.Module, x: Tensor, logits: Tensor) -> list[str]:
     """Return a warning if an image's logits (n, K), of x all at once, depend on anything else.
 
     The images are predicted again in other batches: few of them, one alone, and a part that begins
@@ -88,14 +88,14 @@ def _unsteady(model: nn.Module, x: Tensor, logits: Tensor) -> str:
     relied = "; no attack's result on this model can be relied on"
     if _differ(logits, model(x)):
         what = "the model's logits are random, or change from call to call"
-        return f"{what}: two calls on the same images differ{relied}"
+        return [f"{what}: two calls on the same images differ{relied}"]
     n = len(x)
     parts = [slice(0, MIN_ROWS), slice(0, 1), slice(n // 3, n)]
     if any(_differ(logits[part], model(x[part])) for part in parts) or (
         n == 1 and _differ(logits, model(torch.cat([x, 1 - x]))[:1])
     ):
-        return f"an image's logits depend on the other images of its batch{relied}"
-    return ""
+        return [f"an image's logits depend on the other images of its batch{relied}"]
+    return []
 
 
 def _differ(logits: Tensor, others: Tensor) -> bool:
@@ -126,15 +126,16 @@ def expects_normalised(
         blocked = Blocked(model, batch_size)
         as_they_are = predictions(blocked, first, labels)[0] if right is None else right[:CHUNK]
         n_right = int(as_they_are.sum())
-        if n - n_right <= max(GAIN * n, GAIN_IMAGES):
+        enough = n_right + max(GAIN * n, GAIN_IMAGES)
+        if n <= enough:
             return []
-        tried: dict[str, int] = {}
+        tried = {"": n_right}
         for name, (mean, std) in candidates.items():
             with suppress(ModelError):  # a model may refuse pixels outside [0, 1]
                 found, _ = predictions(blocked, (first - mean) / std, labels)
                 tried[name] = int(found.sum())
-    best = max(tried, key=lambda name: tried[name], default=None)
-    if best is None or tried[best] - n_right <= max(GAIN * n, GAIN_IMAGES):
+    best = max(tried, key=lambda name: tried[name])
+    if tried[best] <= enough:
         return []
     mean_text, std_text = (
         ",".join(f"{value:.4g}" for value in values.flatten().tolist())
@@ -149,14 +150,12 @@ def expects_normalised(
 
 def _candidates(x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
     """Return name -> mean and standard deviation, both (1, C, 1, 1)."""
-    n_channels = x.shape[1]
-    constants = {"0.5 as": ((0.5,) * n_channels, (0.5,) * n_channels)}
-    constants |= {name: pair for name, pair in COMMON.items() if len(pair[0]) == n_channels}
-
-    def per_channel(values: tuple[float, ...]) -> Tensor:
-        return torch.tensor(values, dtype=x.dtype, device=x.device).view(1, -1, 1, 1)
-
-    found = {n: (per_channel(mean), per_channel(std)) for n, (mean, std) in constants.items()}
+    half = (0.5,) * x.shape[1]
+    found = {
+        name: (x.new_tensor(mean).view(1, -1, 1, 1), x.new_tensor(std).view(1, -1, 1, 1))
+        for name, (mean, std) in {"0.5 as": (half, half), **COMMON}.items()
+        if len(mean) == len(half)
+    }
     std, mean = torch.std_mean(x, (0, 2, 3), keepdim=True)
     if len(x) > 1 and bool((std > 0).all()):
         found["the images' own"] = mean, std
@@ -204,19 +203,15 @@ def _n_gradients_inside(model: nn.Module, x: Tensor) -> int:
     """Count calls of autograd inside a forward pass; the package never resets its counter."""
     tracer = sys.gettrace()  # of a debugger or of coverage; the package removes it
     package.funcs.update(dict.fromkeys(package.funcs, 0))
+    silent = SimpleNamespace(warning=lambda message: None)  # the number says it
     try:
         with torch.no_grad():
-            package.check_dynamic(model, x[:1], logger=_Silent())
+            package.check_dynamic(model, x[:1], logger=silent)
     finally:
         sys.settrace(tracer)
     n_calls = int(sum(package.funcs.values()))
     package.funcs.update(dict.fromkeys(package.funcs, 0))
     return n_calls
-
-
-class _Silent:
-    def warning(self, message: str) -> None:
-        """Discard the message: the number says it."""
 
 
 def _zero_gradients(model: nn.Module, x: Tensor, y: Tensor) -> float:

@@ -7,7 +7,6 @@ or the order. A kill costs at most one part of an attack on one chunk.
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -23,7 +22,7 @@ from bench.data.dataset import Dataset
 from bench.data.loader import Loader, loader
 from bench.errors import ModelError, RecordError
 from bench.evaluation.adversarials import write_adversarials
-from bench.evaluation.chunk import Outcome, PartialOutcome, attack_chunk
+from bench.evaluation.chunk import PartialOutcome, attack_chunk
 from bench.evaluation.inputs import blamed
 from bench.evaluation.measuring import Measuring
 from bench.evaluation.model_checks import expects_normalised, inspect_model
@@ -34,8 +33,13 @@ from bench.progress import Reporter
 from bench.provenance import UNKNOWN, canonical, evaluation_code
 from bench.records import Chunk
 from bench.spec import CHUNK, GIVEN, EvalSpec, MeasureSpec
-from bench.storage import npz_bytes, sha256, write_atomic
+from bench.storage import npz_arrays, npz_bytes, sha256, write_atomic
 from bench.threat import Threat
+
+SMALL = 1_000_000
+"""Parameters of a network whose activations for 256 images fit any machine."""
+CHECKSUM = 64
+"""Length of the hex digest that a file of a partial outcome begins with."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,6 @@ class Images:
         images = self.split(split)
         rows = torch.tensor(index, device=images.y.device)
         return images.images(rows), images.labels(rows)
-
-
-SMALL = 1_000_000
-"""Parameters of a network whose activations for 256 images fit any machine."""
-CHECKSUM = 64
-"""Length of the hex digest that a file of a partial outcome begins with."""
 
 
 def default_batch(device: torch.device, model: nn.Module) -> int:
@@ -105,6 +103,18 @@ class Target:
         return self._notes[key]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _WorkItem:
+    """What one process does at a time: a chunk under an attack, or a measure."""
+
+    spec_id: str
+    name: str
+    """Its place in the run's folder, for the claim."""
+    title: str
+    missing: Callable[[], bool]
+    make: Callable[[], None]
+
+
 def evaluate_missing(
     target: Target,
     specs: Sequence[EvalSpec],
@@ -116,68 +126,50 @@ def evaluate_missing(
     A failed evaluation or measure is reported, and the others still run.
     """
     measuring = Measuring(target.model, target.batch_size, target.surrogate)
-    units = [
-        _chunk_unit(target, spec, number)
+    items = [
+        _chunk_item(target, spec, number)
         for spec in specs
         for number in target.folder.evaluation(spec).missing(images=target.keep_images)
     ]
-    units += [
-        _measure_unit(target, spec, measuring)
+    items += [
+        _measure_item(target, spec, measuring)
         for spec in measures
         if not whole(target.folder.measure(spec))
     ]
-    if not units:
+    if not items:
         return True
-    held = 0
-    with reporter.task(
-        f"{target.folder.run_id} ({target.checkpoint}): attacks", len(units)
-    ) as task:
-        for unit in units:
-            task.advance(0, unit.title)
-            if f"{target.folder.run_id}/{unit.spec_id}" not in reporter.failures:
-                with target.folder.claimed_unit(unit.name) as mine:
-                    if mine and unit.missing():
-                        _make(target, unit, reporter)
+    held, run_id = 0, target.folder.run_id
+    with reporter.task(f"{run_id} ({target.checkpoint}): attacks", len(items)) as task:
+        for item in items:
+            task.advance(0, item.title)
+            if f"{run_id}/{item.spec_id}" not in reporter.failures:
+                with target.folder.claimed_unit(item.name) as mine:
+                    if mine and item.missing():
+                        _make(target, item, reporter)
                 held += not mine
             task.advance(1)
     return held == 0
 
 
-def _make(target: Target, unit: _Unit, reporter: Reporter) -> None:
-    """Run a unit and report a failure; raises RecordError if nothing can be written."""
+def _make(target: Target, item: _WorkItem, reporter: Reporter) -> None:
+    """Run an item and report a failure; raises RecordError if nothing can be written."""
     try:
-        with blamed(target.model, unit.title):
-            unit.make()
+        with blamed(target.model, item.title):
+            item.make()
         return
     except RecordError:
         raise
     except (Exception, SystemExit) as error:  # a user's model, no memory, a mistake here
         run_id, reason = target.folder.run_id, target.folder.failure(error)
-        head = f"{run_id} ({target.checkpoint}): "
-        named = reason if isinstance(error, ModelError) else f"{unit.title} was not made: {reason}"
-        told = f"{head}{named}"
-        why = reason.partition(": ")[2]
-        if why and any(
-            line.startswith(head) and why in line for line in reporter.failures.values()
-        ):
-            told = f"{head}{unit.title}: the same"  # one line explains all fourteen checks
-        reporter.failed(f"{run_id}/{unit.spec_id}", told, error)
+        head, why = f"{run_id} ({target.checkpoint}): ", reason.partition(": ")[2]
+        told = reason if isinstance(error, ModelError) else f"{item.title} was not made: {reason}"
+        if why and any(t.startswith(head) and why in t for t in reporter.failures.values()):
+            told = f"{item.title}: the same"  # one line explains all fourteen checks
+        reporter.failed(f"{run_id}/{item.spec_id}", head + told, error)
     free_memory(target.images.device)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Unit:
-    """A piece of work that one process does: a chunk under an attack, or a measure."""
-
-    spec_id: str
-    name: str
-    """Its place in the run's folder, for the claim."""
-    title: str
-    missing: Callable[[], bool]
-    make: Callable[[], None]
-
-
-def _chunk_unit(target: Target, spec: EvalSpec, number: int) -> _Unit:
+def _chunk_item(target: Target, spec: EvalSpec, number: int) -> _WorkItem:
     folder, resumes = target.folder.evaluation(spec), not target.keep_images
     partial = folder.partial(number)
 
@@ -198,10 +190,24 @@ def _chunk_unit(target: Target, spec: EvalSpec, number: int) -> _Unit:
             facts = {"run_id": target.folder.run_id, "dataset": target.images.dataset.name}
             path = folder.adversarials(number)
             write_adversarials(path, outcome, index, y, facts | spec.to_dict())
-        if not folder.has(number):
-            folder.write_chunk(number, _record(index, y, outcome, notes, target.info))
+        if folder.has(number):
+            return
+        chunk = Chunk(
+            index=np.asarray(index, dtype=np.int64),
+            clean=outcome.clean.numpy(),
+            survived=outcome.survived.numpy(),
+            broken_by=outcome.broken_by.numpy(),
+            parts=outcome.parts,
+            seconds=outcome.seconds,
+            warnings=(*notes, *outcome.warnings),
+            info=target.info,
+            label=y.cpu().numpy(),
+            after=outcome.after.numpy() if outcome.after is not None else None,
+            package_checks=tuple(check.to_dict() for check in outcome.package_checks),
+        )
+        folder.write_chunk(number, chunk)
 
-    return _Unit(
+    return _WorkItem(
         spec_id=spec.eval_id,
         name=f"{spec.eval_id}/{number}",
         title=f"{spec.attack} at {spec.eps:.4g}",
@@ -210,7 +216,7 @@ def _chunk_unit(target: Target, spec: EvalSpec, number: int) -> _Unit:
     )
 
 
-def _measure_unit(target: Target, spec: MeasureSpec, measuring: Measuring) -> _Unit:
+def _measure_item(target: Target, spec: MeasureSpec, measuring: Measuring) -> _WorkItem:
     path = target.folder.measure(spec)
 
     def make() -> None:
@@ -219,30 +225,12 @@ def _measure_unit(target: Target, spec: MeasureSpec, measuring: Measuring) -> _U
         measured = measuring.measure(spec, x, y)
         write_measure(path, spec, measured, time.monotonic() - since, target.info)
 
-    return _Unit(
+    return _WorkItem(
         spec_id=spec.measure_id,
         name=spec.measure_id,
         title=spec.name,
         missing=lambda: not whole(path),
         make=make,
-    )
-
-
-def _record(
-    index: Sequence[int], y: Tensor, outcome: Outcome, notes: Sequence[str], info: Mapping[str, Any]
-) -> Chunk:
-    return Chunk(
-        index=np.asarray(index, dtype=np.int64),
-        clean=outcome.clean.numpy(),
-        survived=outcome.survived.numpy(),
-        broken_by=outcome.broken_by.numpy(),
-        parts=outcome.parts,
-        seconds=outcome.seconds,
-        warnings=(*notes, *outcome.warnings),
-        info=info,
-        label=y.cpu().numpy(),
-        after=outcome.after.numpy() if outcome.after is not None else None,
-        package_checks=tuple(check.to_dict() for check in outcome.package_checks),
     )
 
 
@@ -254,13 +242,8 @@ def write_unfinished(path: Path, unfinished: PartialOutcome) -> None:
         "warnings": list(unfinished.warnings),
         "evaluation_sha256": evaluation_code()["evaluation_sha256"],
     }
-    content = npz_bytes(
-        {
-            "broken_by": unfinished.broken_by.numpy(),
-            "after": unfinished.after.numpy(),
-            "facts": np.array(json.dumps(facts)),
-        }
-    )
+    flags = {"broken_by": unfinished.broken_by.numpy(), "after": unfinished.after.numpy()}
+    content = npz_bytes(flags | {"facts": np.array(json.dumps(facts))})
     write_atomic(path, sha256(content).encode() + content)
 
 
@@ -273,16 +256,11 @@ def read_unfinished(path: Path, n: int) -> PartialOutcome | None:
     content = stored[CHECKSUM:]
     if stored[:CHECKSUM] != sha256(content).encode():
         return None
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        broken_by, after = arrays["broken_by"], arrays["after"]
-        facts = json.loads(str(arrays["facts"]))
+    arrays = npz_arrays(content)
+    facts = json.loads(str(arrays["facts"]))
+    broken_by, after = (torch.from_numpy(arrays[name]) for name in ("broken_by", "after"))
     began = canonical(facts.get("evaluation_sha256", UNKNOWN))
     if len(broken_by) != n or began != canonical(evaluation_code()["evaluation_sha256"]):
         return None  # of other images, or by other code, whose outcome the chunk would carry
-    return PartialOutcome(
-        n_parts=int(facts["n_parts"]),
-        broken_by=torch.from_numpy(broken_by),
-        after=torch.from_numpy(after),
-        seconds=float(facts["seconds"]),
-        warnings=tuple(facts["warnings"]),
-    )
+    warnings, seconds = tuple(facts["warnings"]), float(facts["seconds"])
+    return PartialOutcome(int(facts["n_parts"]), broken_by, after, seconds, warnings)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import nn
@@ -34,36 +35,16 @@ def from_file(reference: str, dataset: Dataset, *, pretrained: bool) -> BuiltNet
     path = Path(file)
     if not file.endswith(".py") or not factory.isidentifier():
         raise ConfigError(f"--model {reference}: write {FORM}, such as mine.py:make")
-    network = _made(path, factory)
-    constants = constants_of(network)
-    return BuiltNetwork(network=network, source_sha256=_text_sha256(path), constants=constants)
-
-
-def _text_sha256(path: Path) -> str:
-    """Hash the file, and what it imported from its own folder or the working directory."""
-    local = {str(getattr(sys.modules.get(name), "__file__", None) or "") for name in _LOCAL}
-    files = [path, *(Path(file) for file in sorted(local) if Path(file).is_file())]
-    hashes = [sha256_file(file) for file in files]
-    return hashes[0] if len(hashes) == 1 else sha256("".join(hashes).encode())
-
-
-def _made(path: Path, factory: str) -> nn.Module:
     if not path.is_file():
         raise ConfigError(f"model file {path} does not exist; write {FORM}")
-    name = f"_model_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    network: object
     try:
         with _as_script(path):
-            spec.loader.exec_module(module)
-            if not hasattr(module, factory):
+            network = getattr(_module(path), factory, None)
+            if network is None:
                 raise ConfigError(
                     f"{path} has no {factory}; write {FORM} with the name of its function"
                 )
-            network: object = getattr(module, factory)
             if callable(network) and not isinstance(network, nn.Module):
                 network = network()
     except BenchError:
@@ -77,13 +58,31 @@ def _made(path: Path, factory: str) -> nn.Module:
         raise ConfigError(f"{path}:{factory} fails: {explained(error)}") from error
     if not isinstance(network, nn.Module):
         raise ConfigError(f"{path}:{factory} returned {type(network).__name__}, not a nn.Module")
-    return network
+    return BuiltNetwork(network, _text_sha256(path), constants=constants_of(network))
+
+
+def _module(path: Path) -> ModuleType:
+    name = f"_model_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _text_sha256(path: Path) -> str:
+    """Hash the file, and what it imported from its own folder or the working directory."""
+    local = {str(getattr(sys.modules.get(name), "__file__", None) or "") for name in _LOCAL}
+    files = [path, *(Path(file) for file in sorted(local) if Path(file).is_file())]
+    hashes = [sha256_file(file) for file in files]
+    return hashes[0] if len(hashes) == 1 else sha256("".join(hashes).encode())
 
 
 @contextmanager
 def _as_script(path: Path) -> Iterator[None]:
-    """Run a file like `python FILE`; restore sys.argv and torch's defaults afterwards: gradients,
-    dtype, device and number of threads.
+    """Run a file like `python FILE`; restore sys.argv and torch's defaults afterwards.
 
     It sees no arguments, and may import from its own folder or the working directory. These
     modules stay importable afterwards, behind all others, until another file runs, since that may
@@ -92,7 +91,7 @@ def _as_script(path: Path) -> Iterator[None]:
     for name in _LOCAL:
         sys.modules.pop(name, None)
     _LOCAL.clear()
-    folders = [str(path.resolve().parent), str(Path.cwd())]
+    folders = list(dict.fromkeys([str(path.resolve().parent), str(Path.cwd())]))
     arguments, before = sys.argv, set(sys.modules)
     grad, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
     device, threads = torch.get_default_device(), torch.get_num_threads()
@@ -110,7 +109,7 @@ def _as_script(path: Path) -> Iterator[None]:
         for folder in folders:
             with suppress(ValueError):  # the file may have changed the path itself
                 sys.path.remove(folder)
-        sys.path.extend(folder for folder in dict.fromkeys(folders) if folder not in sys.path)
+        sys.path.extend(folder for folder in folders if folder not in sys.path)
         _LOCAL.update(name for name in set(sys.modules) - before if _home(name) in folders)
 
 

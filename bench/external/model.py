@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from bench.archs.arch import per_channel
 from bench.archs.fitting import load_state
 from bench.archs.weights import open_weights, state_sha256
 from bench.attacks.blocks import MIN_ROWS, Blocked
@@ -17,12 +19,13 @@ from bench.evaluation.inputs import wrapped_model
 from bench.evaluation.model_checks import expects_normalised, inspect_model
 from bench.evaluation.prediction import evaluating, is_right
 from bench.external.file import FORM, from_file
-from bench.external.normalisation import (
-    Normalised,
-    parse_normalisation,
-    without_normalisation,
+from bench.external.zoos import (
+    BuiltNetwork,
+    Normalisation,
+    from_robustbench,
+    from_timm,
+    from_torchvision,
 )
-from bench.external.zoos import BuiltNetwork, from_robustbench, from_timm, from_torchvision
 from bench.spec import CHUNK, ModelSpec
 
 ZOO_LOADERS = {
@@ -30,6 +33,9 @@ ZOO_LOADERS = {
     "torchvision": from_torchvision,
     "timm": from_timm,
 }
+PAIRS = (("new_mean", "new_std"), ("mean", "std"), ("mu", "sigma"))
+"""Last parts of the keys that a normalisation is saved under; first those of `robustness`."""
+IDENTITY = "--mean 0,0,0 --std 1,1,1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +69,12 @@ def load_external(named: Named, dataset: Dataset, device: torch.device) -> Exter
     evaluation notes.
     """
     notes = list[str]()
-    normalisation = parse_normalisation(named.mean, named.std, dataset.test.shape[2])
+    normalisation = _parse_normalisation(named.mean, named.std, dataset.test.shape[2])
     given = None if named.weights is None else open_weights(*_file_and_key(named.weights))
     built = _build(named.model, dataset, pretrained=given is None)
     network = built.network
     if given is not None:
-        state = without_normalisation(given.state, network, given=normalisation is not None)
+        state = _without_normalisation(given.state, network, given=normalisation is not None)
         notes += given.notes
         try:
             absent = load_state(network, state, constants=built.constants)
@@ -76,8 +82,7 @@ def load_external(named: Named, dataset: Dataset, device: torch.device) -> Exter
             raise CheckpointError("; ".join([str(error), *given.notes])) from None
         if absent:
             notes.append(f"{named.weights} lacks {', '.join(absent)}: the network's own stay")
-    if normalisation is None and built.mean is not None and built.std is not None:
-        normalisation = built.mean, built.std
+    normalisation = normalisation or built.normalisation
     if normalisation is not None:
         network = Normalised(network, *normalisation)
     spec = ModelSpec(
@@ -134,3 +139,71 @@ def _build(model: str, dataset: Dataset, *, pretrained: bool) -> BuiltNetwork:
         forms = ", ".join(f"{known}:NAME" for known in ZOO_LOADERS)
         raise ConfigError(f"--model {model}: write {FORM}, {forms}")
     return from_file(model, dataset, pretrained=pretrained)
+
+
+class Normalised(nn.Module):
+    """`network` on (x - mean) / std. Images (B, C, H, W) in [0, 1]; logits (B, K)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", per_channel("mean", mean, len(mean)))
+        self.register_buffer("std", per_channel("std", std, len(mean), positive=True))
+        self.training = network.training
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network((x - self.mean) / self.std)
+        return logits
+
+
+def _parse_normalisation(
+    mean: str | None, std: str | None, n_channels: int
+) -> Normalisation | None:
+    if mean is None and std is None:
+        return None
+    if mean is None or std is None:
+        raise ConfigError("--mean and --std go together: give both or neither")
+
+    def numbers(name: str, text: str) -> tuple[float, ...]:
+        try:
+            values = tuple(float(part) for part in text.split(","))
+        except ValueError:
+            raise ConfigError(
+                f"{name} {text}: write one number per channel, such as 0.4914,0.4822,0.4465"
+            ) from None
+        per_channel(name, values, n_channels, positive=name == "--std")  # raises
+        return values
+
+    return numbers("--mean", mean), numbers("--std", std)
+
+
+def _without_normalisation(
+    state: Mapping[str, Tensor], network: nn.Module, *, given: bool
+) -> dict[str, Tensor]:
+    """Drop a normalisation from a state dict if the network has no place for it.
+
+    given: whether --mean and --std are set; if not, a CheckpointError names the file's values,
+    since only the user knows whether the network normalises by itself.
+    """
+    own = {_last(name) for name in network.state_dict()}
+    for pair in PAIRS:
+        found = {_last(name): t for name, t in state.items() if _last(name) in pair}
+        if own.intersection(pair) or len(found) != len(pair):
+            continue
+        if not given:
+            mean, std = (
+                ",".join(f"{value:.4g}" for value in found[end].flatten().tolist()) for end in pair
+            )
+            raise CheckpointError(
+                f"the weights come with a normalisation: give --mean {mean} --std {std}, or "
+                f"{IDENTITY} if the network normalises by itself"
+            )
+        state = {name: tensor for name, tensor in state.items() if _last(name) not in pair}
+    return dict(state)
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]

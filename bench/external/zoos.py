@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -26,7 +26,11 @@ ZOOS = {10: "cifar10", 100: "cifar100", 1000: "imagenet"}
 THREAT = "Linf"
 
 
-@dataclass(frozen=True, kw_only=True)
+Normalisation: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation, one value per channel."""
+
+
+@dataclass(frozen=True)
 class BuiltNetwork:
     """A network as its source builds it."""
 
@@ -34,9 +38,8 @@ class BuiltNetwork:
     source_sha256: str | None = None
     """Hash of the file with its code, and of what that imports from its own folder or the working
     directory; None for code of an installed package."""
-    mean: tuple[float, ...] | None = None
-    """Normalisation, per channel, that its pretrained weights expect outside of it."""
-    std: tuple[float, ...] | None = None
+    normalisation: Normalisation | None = None
+    """What its pretrained weights expect outside of it."""
     constants: Sequence[str] = ()
     """Names in its state dict that a file of weights may leave out."""
 
@@ -52,16 +55,14 @@ def from_torchvision(name: str, dataset: Dataset, *, pretrained: bool) -> BuiltN
     if name not in known:
         raise unknown_name("torchvision model", name, known)
     if not pretrained:
-        return BuiltNetwork(
-            network=models.get_model(name, weights=None, num_classes=dataset.num_classes)
-        )
+        return BuiltNetwork(models.get_model(name, weights=None, num_classes=dataset.num_classes))
     title = f"torchvision:{name}"
     weights = models.get_model_weights(name).DEFAULT
     _match_classes(title, len(weights.meta["categories"]), dataset.num_classes, dataset.name)
     with _downloading(title):
         network = models.get_model(name, weights=weights)
     transforms = weights.transforms()
-    return BuiltNetwork(network=network, mean=tuple(transforms.mean), std=tuple(transforms.std))
+    return BuiltNetwork(network, normalisation=(tuple(transforms.mean), tuple(transforms.std)))
 
 
 def from_timm(name: str, dataset: Dataset, *, pretrained: bool) -> BuiltNetwork:
@@ -74,10 +75,9 @@ def from_timm(name: str, dataset: Dataset, *, pretrained: bool) -> BuiltNetwork:
         raise unknown_name("timm model", name, timm.list_models())
     channels = dataset.test.shape[2]
     if not pretrained:
-        network = timm.create_model(
-            name, pretrained=False, num_classes=dataset.num_classes, in_chans=channels
+        return BuiltNetwork(
+            timm.create_model(name, num_classes=dataset.num_classes, in_chans=channels)
         )
-        return BuiltNetwork(network=network)
     title = f"timm:{name}"
     # For another number of classes, timm would silently draw a new last layer.
     has: dict[str, Any] = timm.get_pretrained_cfg(name).to_dict()
@@ -86,9 +86,8 @@ def from_timm(name: str, dataset: Dataset, *, pretrained: bool) -> BuiltNetwork:
     _match_classes(title, int(has["num_classes"]), dataset.num_classes, dataset.name)
     with _downloading(title):
         network = timm.create_model(name, pretrained=True, in_chans=channels)
-    if channels != len(has["mean"]):
-        return BuiltNetwork(network=network)
-    return BuiltNetwork(network=network, mean=tuple(has["mean"]), std=tuple(has["std"]))
+    expected = tuple(has["mean"]), tuple(has["std"])
+    return BuiltNetwork(network, normalisation=expected if channels == len(expected[0]) else None)
 
 
 def import_timm() -> ModuleType:
@@ -147,10 +146,10 @@ def from_robustbench(name: str, dataset: Dataset, *, pretrained: bool) -> BuiltN
         raise unknown_name(f"robustbench model for {zoo}, {THREAT},", name, entries)
     if not pretrained:
         network: nn.Module = entries[name]["model"]()
-        return BuiltNetwork(network=network, constants=constants_of(network))
+        return BuiltNetwork(network, constants=constants_of(network))
     with _downloading(f"robustbench:{name}"):
         folder = Path(torch.hub.get_dir()) / "robustbench"
-        return BuiltNetwork(network=package.load_model(name, str(folder), zoo, THREAT))
+        return BuiltNetwork(package.load_model(name, str(folder), zoo, THREAT))
 
 
 def _match_classes(model: str, has: int, wanted: int, dataset: str) -> None:

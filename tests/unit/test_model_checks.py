@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pyautoattack
@@ -18,7 +19,7 @@ from bench.evaluation.model_checks import COMMON, expects_normalised, package_ch
 from bench.losses import dlr
 from bench.threat import Threat
 from tests.harness import small_batch, small_net
-from tests.masked import Masked, Noisy
+from tests.masked import Masked, noisy
 from tests.short import ShortAutoAttack
 
 # --- normalisation ---
@@ -64,6 +65,9 @@ def test_neither_a_right_model_nor_a_weak_one_is_named() -> None:
     assert expects_normalised(IDENTITY, x, y, 16) == []
     wrong = (y + 1 + torch.arange(100) // 10) % 10
     assert expects_normalised(IDENTITY, x, wrong, 16) == []
+    fragile = Shades((0.5,) * 3, (0.5,) * 3)  # NaN on normalised images, whose arg-max is 0
+    fragile.register_forward_hook(lambda _, x, z: z if x[0].amin() >= 0 else z * torch.nan)
+    assert expects_normalised(fragile, x, torch.zeros_like(y), 16) == []
 
 
 @pytest.mark.parametrize(("n_gained", "found"), [(3, False), (4, True)])
@@ -78,16 +82,6 @@ def test_of_few_images_more_than_three_must_turn_right(n_gained: int, found: boo
 
     x, y = shaded(20)
     assert bool(expects_normalised(Turned().eval(), x, y, 32)) == found
-
-
-def test_logits_that_are_not_finite_are_no_gain() -> None:
-    class Fragile(Shades):
-        def forward(self, x: Tensor) -> Tensor:
-            logits = super().forward(x)
-            return logits if x.amin() >= 0 else torch.full_like(logits, torch.nan)
-
-    y = torch.zeros(100, dtype=torch.int64)  # NaN's arg-max
-    assert expects_normalised(Fragile((0.5,) * 3, (0.5,) * 3), shaded(100)[0], y, 16) == []
 
 
 def test_evaluate_warns_of_a_normalisation_and_leaves_the_mode_unchanged() -> None:
@@ -113,66 +107,30 @@ def images(n: int = 20) -> tuple[Tensor, Tensor]:
     return x, net()(x).argmax(1)
 
 
-class Probabilities(Masked):
-    def after(self, logits: Tensor) -> Tensor:
-        return logits.softmax(1)
-
-
-class Dynamic(Masked):
+def dynamic() -> nn.Module:
     """Moves its input against a gradient before it answers."""
+    model = net()
 
-    def before(self, x: Tensor) -> Tensor:
-        moved = x.detach().clone().requires_grad_()
+    def moved(x: Tensor) -> Tensor:
+        start = x.detach().clone().requires_grad_()
         with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(self.model(moved).logsumexp(1).sum(), moved)
+            (gradient,) = torch.autograd.grad(model(start).logsumexp(1).sum(), start)
         return x - 0.01 * gradient
 
+    return Masked(model, before=moved)
 
-class Flat(Masked):
+
+def flat() -> nn.Module:
     """No gradient where the first pixel is bright."""
-
-    def before(self, x: Tensor) -> Tensor:
-        return torch.where((x[:, :1, :1, :1] > 0.5), x.detach(), x)
-
-
-class Argmax(Masked):
-    """No graph at all: an attack without gradients can still be evaluated."""
-
-    def after(self, logits: Tensor) -> Tensor:
-        return nn.functional.one_hot(logits.argmax(1), 4).float()
+    return Masked(net(), before=lambda x: torch.where((x[:, :1, :1, :1] > 0.5), x.detach(), x))
 
 
 class NanAt(Masked):
     """NaN for one image."""
 
-    def __init__(self, model: nn.Module, x: Tensor) -> None:
-        super().__init__(model)
-        self.x = x
-
     def forward(self, x: Tensor) -> Tensor:
-        same = (x == self.x).flatten(1).all(1)
-        logits: Tensor = super().forward(x).masked_fill(same[:, None], torch.nan)
-        return logits
-
-
-class SometimesNan(Masked):
-    """NaN at every second call."""
-
-    calls = 0
-
-    def after(self, logits: Tensor) -> Tensor:
-        self.calls += 1
-        return logits if self.calls % 2 else logits * torch.nan
-
-
-class Listener:
-    """A logger that keeps what the package says."""
-
-    def __init__(self) -> None:
-        self.messages: list[str] = []
-
-    def warning(self, message: str) -> None:
-        self.messages.append(message)
+        same = (x == images()[0][3]).flatten(1).all(1)
+        return super().forward(x).masked_fill(same[:, None], torch.nan)
 
 
 def theirs(model: nn.Module, x: Tensor, y: Tensor) -> list[bool]:
@@ -187,9 +145,9 @@ def theirs(model: nn.Module, x: Tensor, y: Tensor) -> list[bool]:
         (package.check_dynamic, (model, x)),
         (package.check_zero_gradients, (gradient,)),
     ):
-        listener = Listener()
-        check(*args, logger=listener)
-        spoke.append(bool(listener.messages))
+        messages = list[str]()
+        check(*args, logger=SimpleNamespace(warning=messages.append))
+        spoke.append(bool(messages))
     return spoke
 
 
@@ -197,11 +155,14 @@ def theirs(model: nn.Module, x: Tensor, y: Tensor) -> list[bool]:
     ("model", "expected"),
     [
         (net(), [False, False, False, False]),
-        (Noisy(net(), 0.01), [True, False, False, False]),
-        (Probabilities(net()), [False, True, False, False]),
-        (Dynamic(net()), [False, False, True, False]),
-        (Flat(net()), [False, False, False, True]),
-        (NanAt(net(), images()[0][3]), [False, False, False, False]),
+        (noisy(net(), 0.01), [True, False, False, False]),
+        (
+            Masked(net(), after=lambda logits: logits.softmax(1)),
+            [False, True, False, False],
+        ),
+        (dynamic(), [False, False, True, False]),
+        (flat(), [False, False, False, True]),
+        (NanAt(net()), [False, False, False, False]),
     ],
 )
 def test_each_alarm_is_the_packages_own(model: nn.Module, expected: list[bool]) -> None:
@@ -216,32 +177,29 @@ def test_each_alarm_is_the_packages_own(model: nn.Module, expected: list[bool]) 
 
 def test_values_of_the_planted_models() -> None:
     x, y = images()
-    noisy = package_checks(Noisy(net()), x, y, None)[RANDOMISED]
-    assert noisy.threshold == 1e-4
-    assert 1e-3 < noisy.value <= 2
-    flat = package_checks(Flat(net()), x, y, None)[ZERO]
-    assert flat.value == float((x[:, 0, 0, 0] > 0.5).double().mean())
-    assert 0 < flat.value < 1
-    assert package_checks(Argmax(net()), x, y, None)[ZERO].value == 1
-    assert package_checks(SometimesNan(net()), x, y, None)[RANDOMISED].value == 2
-    assert all(check.name.startswith("AA ") for check in package_checks(net(), x, y, 1))
-
-
-def test_a_label_that_ranks_third_has_no_gradient_in_any_model_and_is_not_attacked() -> None:
-    x, y = images()
-    third = net()(x).topk(3).indices[:, 2]
-    assert package_checks(net(), x, third, None)[ZERO].value == 0
+    varies = package_checks(noisy(net()), x, y, None)[RANDOMISED]
+    assert varies.threshold == 1e-4
+    assert 1e-3 < varies.value <= 2
+    third = net()(x).topk(3).indices[:, 2]  # has no gradient in any model, and is not attacked
     some = torch.where(torch.arange(20) < 5, third, y)
-    flat = package_checks(Flat(net()), x, some, None)[ZERO]
-    assert flat.value == float((x[5:, 0, 0, 0] > 0.5).double().mean())
+    bright = x[:, 0, 0, 0] > 0.5
+    assert package_checks(net(), x, third, None)[ZERO].value == 0
+    assert package_checks(flat(), x, y, None)[ZERO].value == float(bright.double().mean())
+    assert package_checks(flat(), x, some, None)[ZERO].value == float(bright[5:].double().mean())
+    no_graph = Masked(net(), after=lambda z: nn.functional.one_hot(z.argmax(1), 4).float())
+    assert package_checks(no_graph, x, y, None)[ZERO].value == 1
+    calls = itertools.count()
+    sometimes = Masked(net(), after=lambda logits: logits * (torch.nan if next(calls) % 2 else 1))
+    assert package_checks(sometimes, x, y, None)[RANDOMISED].value == 2
+    assert all(check.name.startswith("AA ") for check in package_checks(net(), x, y, 1))
 
 
 def test_a_dynamic_model_leaves_no_trace() -> None:
     x, y = images()
-    assert package_checks(Dynamic(net()), x, y, None)[DYNAMIC].value > 0
-    listener = Listener()
-    package.check_dynamic(net(), x, logger=listener)
-    assert listener.messages == []
+    assert package_checks(dynamic(), x, y, None)[DYNAMIC].value > 0
+    messages = list[str]()
+    package.check_dynamic(net(), x, logger=SimpleNamespace(warning=messages.append))
+    assert messages == []
     assert not package_checks(net(), x, y, None)[DYNAMIC].alarm
 
 
@@ -249,11 +207,10 @@ def test_a_tracer_is_put_back_even_where_the_model_raises() -> None:
     def tracer(frame: FrameType, event: str, argument: Any) -> None:
         return None
 
-    class Broken(Masked):
-        def before(self, x: Tensor) -> Tensor:
-            if sys.gettrace() is package.tracefunc:
-                raise RuntimeError("no")
-            return x
+    def broken(x: Tensor) -> Tensor:
+        if sys.gettrace() is package.tracefunc:
+            raise RuntimeError("no")
+        return x
 
     before = sys.gettrace()
     x, y = images()
@@ -262,7 +219,7 @@ def test_a_tracer_is_put_back_even_where_the_model_raises() -> None:
         package_checks(net(), x, y, None)
         after = sys.gettrace()
         with pytest.raises(RuntimeError, match="no"):
-            package_checks(Broken(net()), x, y, None)
+            package_checks(Masked(net(), before=broken), x, y, None)
         after_error = sys.gettrace()
     finally:
         sys.settrace(before)
@@ -284,15 +241,13 @@ def test_square_may_break_two_images_or_a_fifth_of_a_percent(
     assert check.alarm is alarm
 
 
-def test_blocks_and_padding_change_no_value() -> None:
+def test_an_outcome_has_them_and_blocks_and_padding_change_no_value(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pyautoattack, "AutoAttack", ShortAutoAttack)
     x, y = images(37)
     assert package_checks(Blocked(net(), 16), x, y, 1) == package_checks(net(), x, y, 1)
-
-
-def test_the_outcome_of_an_evaluation_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pyautoattack, "AutoAttack", ShortAutoAttack)
-    x, y = images()
-    for model, alarms in ((net(), []), (Flat(net()), [ZERO])):
+    for model, alarms in ((net(), []), (flat(), [ZERO])):
         outcomes = evaluate(model, x, y, Threat(eps=0.01), ("autoattack", "pgd-10")).outcomes
         found = outcomes["autoattack"][0].package_checks
         assert [i for i, check in enumerate(found) if check.alarm and i != SQUARE] == alarms

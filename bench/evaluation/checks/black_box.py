@@ -8,8 +8,7 @@ from torch import Tensor
 from bench.attacks import get_attack
 from bench.attacks.blocks import Blocked
 from bench.attacks.maximise import attack_mode
-from bench.evaluation.check import Check, Indicator, verdict
-from bench.evaluation.checks.context import CheckContext, share
+from bench.evaluation.checks.context import CheckContext, Found, Indicator, masking_check, share
 from bench.evaluation.prediction import is_right, predictions
 
 ROUND = 64
@@ -18,55 +17,84 @@ FLOATS = 2**24
 """Most floats per round: a copy of the points takes 64 MiB, and several are made."""
 
 
-def black_box(ctx: CheckContext) -> Check:
-    """C1: Square with 5000 queries, transfer and random search, together."""
+@masking_check(
+    "C1",
+    looks_for="black box beats white box",
+    compute="images that survive PGD-20, C&W and APGD-CE, and then fall to Square (5000 queries), "
+    "to random search or to transfer",
+    raises="more than 0.2 points (AutoAttack's own threshold) and 2 images",
+    source="AutoAttack, checks.py (0.2 points)",
+    budget=("samples",),
+    uses_surrogate=True,
+    least_classes=4,
+)
+def black_box(ctx: CheckContext) -> Found:
     white = ctx.white_box()
     together = white & square(ctx) & _random_search(ctx)
     for network in ctx.surrogates:
         together &= _transferred(ctx, network)
-    gained = Indicator(
-        "black box beats white box by", share(white) - share(together), ctx.points(0.2)
-    )
-    detail = {
+    gained = share(white) - share(together)
+    return [Indicator("black box beats white box by", gained, ctx.points(0.2))], {
         "white_box": share(white),
         "with_black_box": share(together),
         "flipped": ctx.flipped(white & ~together),
     }
-    return verdict("C1", [gained], "AutoAttack, checks.py (0.2 points)", detail)
 
 
-def transfer(ctx: CheckContext) -> Check:
-    """C2: images made on a naturally trained surrogate against the white box, image by image."""
+@masking_check(
+    "C2",
+    looks_for="transfer beats white box",
+    compute="of those survivors, the images that fall to PGD-20 or C&W made on a naturally "
+    "trained network of the same arch",
+    raises="more than 2 images",
+    source="Carlini et al. 2019; two images are ours",
+    uses_surrogate=True,
+    needs_surrogate=True,
+    least_classes=4,
+)
+def transfer(ctx: CheckContext) -> Found:
     white = ctx.white_box()
     each = [_transferred(ctx, network) for network in ctx.surrogates]
     found = white & ~torch.stack(each).all(0)
-    detail = {
+    return [Indicator("transfer beats white box by", share(found), ctx.least)], {
         "white_box": share(white),
         "transfer": [share(survived) for survived in each],
         "flipped": ctx.flipped(found),
     }
-    gained = Indicator("transfer beats white box by", share(found), ctx.least)
-    return verdict("C2", [gained], "Carlini et al. 2019; two images are ours", detail)
 
 
-def random_points(ctx: CheckContext) -> Check:
-    """C6: random points in the ball and at its corners."""
+@masking_check(
+    "C6",
+    looks_for="random search",
+    compute="of the survivors of PGD-20, C&W and APGD-CE, those that fall to 10,000 random "
+    "points, half of them corners of the ball",
+    raises="more than 2 images",
+    source="Athalye et al. 2018; two images are ours",
+    budget=("samples",),
+    least_classes=4,
+)
+def random_points(ctx: CheckContext) -> Found:
     found = ctx.white_box() & ~_random_search(ctx)
     gained = Indicator("random search beats white box by", share(found), ctx.least)
-    detail = {"samples": ctx.budget.samples, "flipped": ctx.flipped(found)}
-    return verdict("C6", [gained], "Athalye et al. 2018; two images are ours", detail)
+    return [gained], {"samples": ctx.budget.samples, "flipped": ctx.flipped(found)}
 
 
-def undefended(ctx: CheckContext) -> Check:
-    """C12: PGD-20 and C&W must break nearly everything on an undefended network."""
-    network = ctx.surrogates[0]
-    right = torch.ones_like(ctx.y, dtype=torch.bool)
+@masking_check(
+    "C12",
+    looks_for="the attack works at all",
+    compute="PGD-20 and C&W on a naturally trained network of the same arch",
+    raises="over 1 point and 2 images survive",
+    source="ours: 1 point",
+    uses_surrogate=True,
+    needs_surrogate=True,
+)
+def undefended(ctx: CheckContext) -> Found:
+    network, right = ctx.surrogates[0], ctx.everyone()
     with attack_mode(network, "eval"):  # in train mode it would predict by the batch, and learn
         for name in ("pgd-20", "cw"):
             x_adv = ctx.attack(get_attack(name), f"twin {name}", on=network)
             right &= predictions(network, x_adv, ctx.y)[0]
-    kept = Indicator("an undefended twin keeps", share(right), ctx.points(1))
-    return verdict("C12", [kept], "ours: 1 point", {})
+    return [Indicator("an undefended twin keeps", share(right), ctx.points(1))], {}
 
 
 def square(ctx: CheckContext) -> Tensor:
@@ -90,11 +118,10 @@ def _transferred(ctx: CheckContext, network: Blocked) -> Tensor:
     """(m,) bool: correct on images made on a surrogate by PGD-20 on cross entropy and margin."""
 
     def make() -> Tensor:
-        survived = torch.ones_like(ctx.y, dtype=torch.bool)
+        survived = ctx.everyone()
         for name in ("pgd-20", "cw"):
-            survived &= ctx.still_right(
-                ctx.attack(get_attack(name), f"transfer {name}", on=network)
-            )
+            x_adv = ctx.attack(get_attack(name), f"transfer {name}", on=network)
+            survived &= ctx.still_right(x_adv)
         return survived
 
     return ctx.remembered(("transfer", network.model), make)

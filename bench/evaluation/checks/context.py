@@ -1,14 +1,15 @@
-"""The context that the masking checks share: correct images, and attacks that run once.
+"""What the masking checks share: their context, their budget, and how a check is declared.
 
 Shapes: m correctly classified images, C H W image, K classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field, replace
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,107 @@ WHITE_BOX = ("pgd-20", "cw", "apgd-ce")
 """The gradient attacks that black-box attacks are compared with."""
 LEAST_IMAGES = 2
 """No threshold is below two images: of 100 images, one point is a single image."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One quantity that tells whether an evaluation can be trusted."""
+
+    name: str
+    """Its number and its worst indicator: `C8: scaling the logits breaks more: by`."""
+    value: float
+    threshold: float
+    """The largest value that raises no alarm."""
+    alarm: bool
+    source: str = ""
+    """Where the threshold comes from."""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    """Plain JSON: all indicators, and the curves behind them."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON; numbers that are not finite become None."""
+        names = ("name", "value", "threshold", "alarm", "source", "detail")
+        content = {name: _finite(getattr(self, name)) for name in names}
+        if not self.detail:
+            del content["detail"]
+        return content
+
+    @property
+    def number(self) -> str:
+        """`C8`."""
+        return self.name.split(":")[0]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@dataclass(frozen=True)
+class Indicator:
+    """A number that a check computes, with the largest value that raises no alarm."""
+
+    what: str
+    value: float
+    threshold: float
+
+    @property
+    def excess(self) -> float:
+        """Distance above the threshold; infinite for NaN."""
+        excess = self.value - self.threshold
+        return float("inf") if math.isnan(excess) else excess
+
+    @property
+    def alarm(self) -> bool:
+        """Whether it exceeds the threshold by more than rounding of a difference of shares."""
+        return self.excess > 1e-9
+
+
+Found: TypeAlias = tuple[Sequence[Indicator], Mapping[str, Any]]
+"""Indicators, and the details for the record."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskingCheck:
+    """A check, and its description in words for the documentation."""
+
+    number: str
+    find: Callable[[CheckContext], Found]
+    looks_for: str
+    compute: str
+    raises: str
+    """What raises an alarm."""
+    source: str
+    """Where the thresholds come from."""
+    budget: tuple[str, ...] = ()
+    """Fields of CheckBudget that its outcome depends on."""
+    uses_surrogate: bool = False
+    needs_surrogate: bool = False
+    least_classes: int = 2
+
+    def run(self, ctx: CheckContext) -> Check:
+        """Return the check, named after its worst indicator, with all of them in its detail."""
+        indicators, detail = self.find(ctx)
+        worst = max(indicators, key=lambda indicator: indicator.excess)
+        listed = [asdict(indicator) | {"alarm": indicator.alarm} for indicator in indicators]
+        return Check(
+            name=f"{self.number}: {worst.what}",
+            value=worst.value,
+            threshold=worst.threshold,
+            alarm=worst.alarm,
+            source=self.source,
+            detail={"figures": listed, **detail},
+        )
+
+
+def masking_check(
+    number: str, **description: Any
+) -> Callable[[Callable[[CheckContext], Found]], MaskingCheck]:
+    """Declare a function as the check of that number; `description`: fields of MaskingCheck."""
+    return lambda find: MaskingCheck(number=number, find=find, **description)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +223,10 @@ class CheckContext:
         """Return x_adv (m, C, H, W), made on the model or `on`, at the threat's eps or `eps`."""
         threat = self.threat if eps is None else replace(self.threat, eps=eps)
         return attack(on or self.model, self.x, self.y, threat, generator=self.generator(purpose))
+
+    def everyone(self) -> Tensor:
+        """(m,) bool, all true: every image is correct without an attack."""
+        return torch.ones_like(self.y, dtype=torch.bool)
 
     def still_right(self, x_adv: Tensor) -> Tensor:
         """(m, C, H, W) -> (m,) bool: the model is correct on these images."""

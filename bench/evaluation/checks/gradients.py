@@ -9,32 +9,34 @@ from torch import Tensor
 
 from bench.attacks import get_attack
 from bench.attacks.blocks import MIN_ROWS, Blocked
-from bench.evaluation.check import Check, Indicator, verdict
-from bench.evaluation.checks.context import CheckContext, share
+from bench.evaluation.checks.context import CheckContext, Found, Indicator, masking_check, share
 from bench.losses import cross_entropy, margin
 from bench.seeding import seed_for
 
 UNDERFLOW = 1e-12
 FOSC = 0.5
 REPEATS = 5
-TRAIN_ROWS = MIN_ROWS
-"""Images that share BatchNorm's statistics in train mode: fits wherever the model fits."""
 SAME = 1e-4
 FAR = 100
 """Steps after which an attack must have converged."""
 
 
-def vanishing(ctx: CheckContext) -> Check:
-    """C9: the input gradient of cross entropy at the image and at a random start."""
+@masking_check(
+    "C9",
+    looks_for="gradient health",
+    compute="images whose gradient of cross entropy is below 1e-12 (L1) at the image or at a "
+    "random start",
+    raises="more than 2 images",
+    source="AutoAttack, checks.py (none); two images are ours",
+)
+def vanishing(ctx: CheckContext) -> Found:
     noise = ctx.threat.uniform(ctx.x, ctx.generator("gradients"))
     start = ctx.threat.project(ctx.x + ctx.threat.eps * noise, ctx.x)
     at_x, at_start = (_gradient(ctx, x).abs().flatten(1).sum(1) for x in (ctx.x, start))
     zero = ~((at_x >= UNDERFLOW) & (at_start >= UNDERFLOW))  # NaN is no direction either
-    vanished = Indicator(
-        "gradients of cross entropy that vanish: share of images", share(zero), ctx.least
-    )
+    what = "gradients of cross entropy that vanish: share of images"
     detail = {"median_l1": float(at_x.median()), "flipped": ctx.flipped(zero)}
-    return verdict("C9", [vanished], "AutoAttack, checks.py (none); two images are ours", detail)
+    return [Indicator(what, share(zero), ctx.least)], detail
 
 
 def _gradient(ctx: CheckContext, x: Tensor, *, of_margin: bool = False) -> Tensor:
@@ -46,24 +48,29 @@ def _gradient(ctx: CheckContext, x: Tensor, *, of_margin: bool = False) -> Tenso
     return gradient
 
 
-def convergence(ctx: CheckContext) -> Check:
-    """C11: FOSC of C&W's iterates after 100 steps, for the images that survive them.
-
-    FOSC (Wang et al., ICML 2019) is the gain that a linear model of the loss still promises
-    anywhere in the ball and the pixel range, here as a share of what it promises from x: 0 if the
-    attack has converged, 1 if it has not moved. It uses the margin, whose gradient does not
-    shrink with the logits.
-    """
+@masking_check(
+    "C11",
+    looks_for="convergence",
+    compute="FOSC of the margin after 100 steps, relative to its value at the image, mean over "
+    "the images that survive",
+    raises="more than 0.5",
+    source="ours: 0.5",
+)
+def convergence(ctx: CheckContext) -> Found:
     x_adv = ctx.attack(get_attack("cw", steps=FAR), "convergence")
     robust = ctx.still_right(x_adv)
     value = float(fosc(ctx, x_adv)[robust].mean()) if bool(robust.any()) else 0.0
-    promised = Indicator("FOSC of what survives 100 steps", value, FOSC)
     detail = {"n_robust": int(robust.sum()), "accuracy": share(robust)}
-    return verdict("C11", [promised], "ours: 0.5", detail)
+    return [Indicator("FOSC of what survives 100 steps", value, FOSC)], detail
 
 
 def fosc(ctx: CheckContext, x_adv: Tensor) -> Tensor:
-    """(m, C, H, W) -> (m,): gain that the margin's gradient at x_adv still promises, as a share."""
+    """(m, C, H, W) -> (m,): FOSC (Wang et al., ICML 2019) at x_adv as a share of that at x.
+
+    It is the gain that a linear model of the loss still promises anywhere in the ball and the pixel
+    range: 0 if the attack has converged, 1 if it has not moved. It uses the margin, whose gradient
+    does not shrink with the logits.
+    """
     gradient = _gradient(ctx, x_adv, of_margin=True)
     low = (ctx.x - ctx.threat.eps).clamp(0.0, 1.0)
     high = (ctx.x + ctx.threat.eps).clamp(0.0, 1.0)
@@ -73,8 +80,15 @@ def fosc(ctx: CheckContext, x_adv: Tensor) -> Tensor:
     return promised / whole.clamp_min(UNDERFLOW)
 
 
-def fixed(ctx: CheckContext) -> Check:
-    """C13: equal logits at every call, and no stronger attack with BatchNorm in train mode."""
+@masking_check(
+    "C13",
+    looks_for="BatchNorm mode and chance",
+    compute="five calls on the same images; PGD-20 made with the model in train mode",
+    raises="logits differ by more than 0.0001; the attack in train mode breaks over 1 point "
+    "and 2 images more",
+    source="AutoAttack, checks.py (1e-4); 1 point is ours",
+)
+def fixed(ctx: CheckContext) -> Found:
     with torch.no_grad():
         first = ctx.model(ctx.x)
         again = torch.stack([ctx.model(ctx.x) for _ in range(REPEATS - 1)])
@@ -82,21 +96,19 @@ def fixed(ctx: CheckContext) -> Check:
     in_eval = share(ctx.survivors("pgd-20"))
     in_train = share(ctx.still_right(_in_train_mode(ctx)))
     gained = in_eval - in_train
-    indicators = [
+    return [
         Indicator("repeated calls: logits apart by", apart, SAME),
         Indicator("an attack in train mode breaks more: by", gained, ctx.points(1)),
-    ]
-    source = "AutoAttack, checks.py (1e-4); 1 point is ours"
-    return verdict("C13", indicators, source, {"eval": in_eval, "train": in_train})
+    ], {"eval": in_eval, "train": in_train}
 
 
 def _in_train_mode(ctx: CheckContext) -> Tensor:
     """Return x_adv made on a copy in train mode, which moves BatchNorm's running statistics.
 
-    Batch statistics are those of TRAIN_ROWS images, whatever the batch size. Dropout draws from
-    the global generator, which is restored.
+    Batch statistics are those of MIN_ROWS images, whatever the batch size. Dropout draws from the
+    global generator, which is restored.
     """
-    network = Blocked(copy.deepcopy(ctx.model.model), TRAIN_ROWS)
+    network = Blocked(copy.deepcopy(ctx.model.model), MIN_ROWS)
     devices = [ctx.x.device] if ctx.x.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed_for(ctx.seed, "checks", "dropout"))

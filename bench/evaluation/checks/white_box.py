@@ -1,0 +1,277 @@
+"""C3, C4, C5, C7, C8, C10, C14: what an attack does with another ball, steps, starts or loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import comb
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from bench.attacks import PGD, get_attack
+from bench.attacks.maximise import OnStep, maximise
+from bench.evaluation.checks.context import CheckContext, Found, Indicator, masking_check, share
+from bench.evaluation.prediction import is_right
+from bench.losses import cross_entropy
+
+UNBOUNDED = (0.25, 0.5, 1.0)
+"""eps of C3: at 0.5 every image can be made grey, at 1 it can become any image."""
+MARKS = (1, 10, 20, 50, 100, 200, 500, 1000)
+"""Steps at which C4 reads its curve."""
+MULTIPLES = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 8.0, 16.0)
+"""Multiples of eps in C5; those below 1 are tried, and 1."""
+PLATEAU = 0.95
+"""Share of an accuracy between 20% and 90% that a doubled eps may leave."""
+UNTARGETED = {"cross entropy": "pgd-20", "margin": "cw", "DLR": "pgd-20-dlr"}
+"""Run with one restart per target class: else the spread is that of restarts, which C10 measures.
+"""
+OTHERS = {"targeted DLR": "multitargeted-dlr", "MultiTargeted": "multitargeted", "MD": "md"}
+SPREAD = 5.0
+"""Points by which losses may differ: they do by 2 to 4 on plainly adversarially trained networks,
+and a large scale makes cross entropy another loss, much like the margin."""
+OURS = "ours: 5 points, since losses differ by 2 to 4 on adversarially trained nets"
+SCALES = (0.01, 0.1, 10.0, 100.0)
+STARTS = 5
+"""Random starts of the attacks that C8 and C14 compare: with one, chance moves images."""
+CHANCE_IMAGES = 3
+"""Fewest images by which twenty starts must beat five: on 100 images, chance moves two."""
+FEW_STARTS = (1, 5)
+"""Numbers of starts that C10 compares with all; the verdict is on the last."""
+LABEL_MASS = 0.3137
+"""Mass that CAT's soft label gives away at its largest radius: c eps_max at c = 10, 8/255."""
+
+
+@masking_check(
+    "C3",
+    looks_for="unbounded attack",
+    compute="200 steps of 2.5 eps / 200 on cross entropy and on the margin at eps 0.25, 0.5, 1",
+    raises="more than chance and 2 images at 0.5; any image at 1",
+    source="Athalye et al. 2018: every image can be made grey at 0.5, anything at 1",
+)
+def unbounded(ctx: CheckContext) -> Found:
+    left = {eps: share(_unbounded(ctx, eps)) for eps in UNBOUNDED}
+    return [
+        Indicator("accuracy at eps 0.5", left[0.5], 1 / ctx.n_classes + ctx.least),
+        Indicator("accuracy at eps 1", left[1.0], 0.0),
+    ], {"eps": list(UNBOUNDED), "accuracy": list(left.values())}
+
+
+def _unbounded(ctx: CheckContext, eps: float) -> Tensor:
+    """(m,) bool: correct under both losses; the second runs only if the first leaves some."""
+    right = ctx.everyone()
+    losses: tuple[Literal["ce", "margin"], ...] = ("ce", "margin")
+    for loss in losses:
+        if bool(right.any()):
+            attack = PGD(steps=200, relative_step=2.5 / 200, loss=loss)
+            right &= ctx.still_right(ctx.attack(attack, f"unbounded {eps}", eps=eps))
+    return right
+
+
+@masking_check(
+    "C4",
+    looks_for="iterations",
+    compute="PGD of 1 to 1000 steps of eps/5; FGSM",
+    raises="FGSM breaks over 2 images more than PGD-20; over 100 steps break 0.5 points and 2 "
+    "images more than 100",
+    source="Athalye et al. 2018; half a point is ours",
+    budget=("steps",),
+)
+def iterations(ctx: CheckContext) -> Found:
+    marks = [m for m in MARKS if m < ctx.budget.steps] + [ctx.budget.steps]
+    curve, losses = _trajectory(ctx, marks)
+    by_steps = dict(zip(marks, curve, strict=True))
+    fgsm = share(ctx.survivors("fgsm"))
+    later = [accuracy for m, accuracy in by_steps.items() if m > 100]
+    indicators = [Indicator("one step beats twenty by", by_steps[20] - fgsm, ctx.least)]
+    if later:
+        fallen = by_steps[100] - min(later)
+        indicators.append(Indicator("more than 100 steps break", fallen, ctx.points(0.5)))
+    return indicators, {"steps": marks, "accuracy": curve, "mean_loss": losses, "fgsm": fgsm}
+
+
+def _trajectory(ctx: CheckContext, marks: list[int]) -> tuple[list[float], list[float]]:
+    """Return accuracy and mean cross entropy after each of `marks` steps of one run."""
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def look(step: int, x_adv: Tensor, logits: Tensor, gradient: Tensor) -> None:
+        if step in marks:
+            read(logits)
+
+    def read(logits: Tensor) -> None:
+        seen.append((is_right(logits, ctx.y), cross_entropy(logits, ctx.y).mean()))
+
+    x_adv = _pgd(ctx, ctx.y, marks[-1], ctx.generator("iterations"), on_step=look)
+    with torch.no_grad():
+        read(ctx.model(x_adv))
+    return [share(flags) for flags, _ in seen], [float(loss) for _, loss in seen]
+
+
+def _pgd(
+    ctx: CheckContext,
+    y: Tensor,
+    steps: int,
+    generator: torch.Generator,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Return x_adv of steps of eps/5 on the cross entropy of y, classes (m,) or shares (m, K)."""
+    return maximise(
+        lambda logits, y, _: cross_entropy(logits, y),
+        *(ctx.model, ctx.x, y),
+        threat=ctx.threat,
+        radius=ctx.threat.eps,
+        steps=steps,
+        step_size=ctx.threat.eps / 5,
+        start="uniform",
+        on_step=on_step,
+        generator=generator,
+    )
+
+
+@masking_check(
+    "C5",
+    looks_for="budget sweep",
+    compute="PGD-20 at a quarter of eps to 16 eps, and at 1",
+    raises="a larger eps breaks over 2 images fewer; a doubled eps keeps over 95% of an "
+    "accuracy between 20% and 90%; any image at 1",
+    source="Carlini et al. 2019; the plateau's 95% is ours",
+)
+def sweep(ctx: CheckContext) -> Found:
+    grid = [m * ctx.threat.eps for m in MULTIPLES if m * ctx.threat.eps < 1] + [1.0]
+    left = [1.0] + [
+        share(ctx.still_right(ctx.attack(get_attack("pgd-20"), "sweep", eps=eps))) for eps in grid
+    ]
+    grid = [0.0, *grid]
+    rises = [after - before for before, after in pairwise(left)]
+    indicators = [
+        Indicator("a larger ball is safer: by", max(rises), ctx.least),
+        Indicator("accuracy at eps 1", left[-1], 0.0),
+    ]
+    kept = [
+        left[grid.index(2 * eps)] / accuracy
+        for eps, accuracy in zip(grid, left, strict=True)
+        if eps >= ctx.threat.eps and 2 * eps in grid and 0.2 <= accuracy <= 0.9
+    ]
+    if kept:
+        indicators.append(Indicator("accuracy that a doubled eps keeps", max(kept), PLATEAU))
+    return indicators, {"eps": grid, "accuracy": left}
+
+
+@masking_check(
+    "C7",
+    looks_for="loss dependence",
+    compute="accuracy under PGD-20 on cross entropy, margin and DLR with K - 1 restarts, under "
+    "MultiTargeted with margin and with targeted DLR, and under MD",
+    raises="a spread of more than 5 points and 2 images",
+    source=OURS,
+    least_classes=4,
+)
+def loss_dependence(ctx: CheckContext) -> Found:
+    runs = ctx.n_classes - 1
+    left = {w: share(ctx.survivors(name, restarts=runs)) for w, name in UNTARGETED.items()}
+    left |= {what: share(ctx.survivors(name)) for what, name in OTHERS.items()}
+    spread = max(left.values()) - min(left.values())
+    return [Indicator("losses apart by", spread, ctx.points(SPREAD))], {"accuracy": left}
+
+
+class Scaled(nn.Module):
+    """A model whose logits are multiplied by a factor: it makes the same decisions."""
+
+    def __init__(self, model: nn.Module, factor: float) -> None:
+        super().__init__()
+        self.model = model
+        self.factor = factor
+        self.train(model.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        return logits * self.factor
+
+
+@masking_check(
+    "C8",
+    looks_for="logit scale",
+    compute="PGD-20 from five starts on logits times 0.01, 0.1, 10, 100",
+    raises="one of them breaks over 5 points and 2 images more than PGD-20",
+    source=OURS,
+)
+def logit_scale(ctx: CheckContext) -> Found:
+    # At a large scale it may break fewer: cross entropy then has no gradient in floating point,
+    # whatever the model.
+    attack = get_attack("pgd-20", restarts=STARTS)
+    unscaled = share(ctx.survivors("pgd-20", restarts=STARTS))
+    scaled = [
+        share(ctx.still_right(ctx.attack(attack, "pgd-20", on=Scaled(ctx.model, factor))))
+        for factor in SCALES
+    ]
+    gained = unscaled - min(scaled)
+    detail = {"scale": [1.0, *SCALES], "accuracy": [unscaled, *scaled]}
+    return [Indicator("scaling the logits breaks more: by", gained, ctx.points(SPREAD))], detail
+
+
+@masking_check(
+    "C10",
+    looks_for="restarts",
+    compute="PGD-20 from 20 random starts; accuracy under 1 and 5 of them, averaged over "
+    "their choices",
+    raises="20 break over 1 point and 3 images more than 5",
+    source="ours: 1 point",
+    budget=("restarts",),
+)
+def restarts(ctx: CheckContext) -> Found:
+    n_starts = ctx.budget.restarts
+    marks = [*FEW_STARTS, n_starts]
+    attack, generator = get_attack("pgd-20"), ctx.generator("restarts")
+    broken = torch.zeros_like(ctx.y)
+    for _ in range(n_starts):
+        broken += ~ctx.still_right(attack(ctx.model, ctx.x, ctx.y, ctx.threat, generator=generator))
+    curve = [expected_accuracy(broken.tolist(), n, n_starts) for n in marks]
+    gained = Indicator(
+        f"{n_starts} restarts break more than {marks[-2]}: by",
+        curve[-2] - curve[-1],
+        max(ctx.points(1), CHANCE_IMAGES / len(ctx.y)),
+    )
+    return [gained], {"restarts": marks, "accuracy": curve}
+
+
+def expected_accuracy(broken: Sequence[int], n: int, n_starts: int) -> float:
+    """Expected accuracy under n random starts of n_starts, `broken` of which break each image."""
+    return sum(comb(n_starts - k, n) / comb(n_starts, n) for k in broken) / len(broken)
+
+
+@masking_check(
+    "C14",
+    looks_for="surrogate labels",
+    compute="PGD-20 from five starts against labels that give 31% to a random draw of classes, "
+    "as CAT trains with; PGD on the cross entropy of each other class, against as many "
+    "restarts of PGD-20",
+    raises="either breaks over 5 points and 2 images more",
+    source=OURS,
+)
+def labels(ctx: CheckContext) -> Found:
+    hard = share(ctx.survivors("pgd-20", restarts=STARTS))
+    soft = share(_against_soft_labels(ctx))
+    as_many = share(ctx.survivors("pgd-20", restarts=ctx.n_classes - 1))
+    targeted = share(ctx.survivors("multitargeted", loss="ce"))
+    most = ctx.points(SPREAD)
+    return [
+        Indicator("soft labels break more: by", hard - soft, most),
+        Indicator("targets break more than as many restarts: by", as_many - targeted, most),
+    ], {"hard": hard, "soft": soft, "hard_restarts": as_many, "targeted": targeted}
+
+
+def _against_soft_labels(ctx: CheckContext) -> Tensor:
+    """(m,) bool: correct under PGD-20 against labels with LABEL_MASS on a random draw of classes.
+
+    It starts where the attack that it is compared with starts.
+    """
+    exponential = torch.empty(len(ctx.y), ctx.n_classes, device=ctx.x.device)
+    exponential.exponential_(generator=ctx.generator("soft labels"))
+    draw = exponential / exponential.sum(1, keepdim=True)
+    hard = nn.functional.one_hot(ctx.y, ctx.n_classes).to(draw)
+    soft = (1 - LABEL_MASS) * hard + LABEL_MASS * draw
+    right, starts = ctx.everyone(), ctx.generator("pgd-20")
+    for _ in range(STARTS):
+        right &= ctx.still_right(_pgd(ctx, soft, 20, starts))
+    return right
