@@ -13,17 +13,16 @@ import click
 import torch
 from torch.utils.benchmark import timer
 
-from bench.listing import aligned
 from bench.machine import choose_device, describe_machine, machine_text, tune_process
 from bench.storage import check_writable, write_json
-from benchmarks.pages import faster, percent, significant
+from benchmarks.pages import speed_table
 
 Work = Callable[[], object]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def seconds(work: Work) -> float:
-    """Return the seconds that `work` takes until the device is done."""
+    """Return the seconds of `work`, on a GPU until it has finished."""
     since = timer()
     work()
     elapsed: float = timer() - since
@@ -103,28 +102,6 @@ def keep(out: Path | None, rows: Sequence[Mapping[str, Any]], device: torch.devi
 
 
 def show(rows: Sequence[Mapping[str, Any]], device: torch.device) -> None:
-    """Print the rows as a table, without the columns that are empty."""
-    columns = {
-        "what": lambda r: r["what"],
-        "arch": lambda r: r["arch"],
-        "precision": lambda r: r["precision"],
-        "images": lambda r: r["n_images"],
-        "images/s": lambda r: significant(r["ours_images_per_second"]),
-        "next to": lambda r: r["reference"],
-        "its images/s": lambda r: significant(r["reference_images_per_second"]),
-        "times faster": lambda r: faster(r),
-        "of convolution peak": lambda r: percent(r.get("share_of_peak")),
-        "of matrix peak": lambda r: percent(r.get("share_of_matrix_peak")),
-        "robust": lambda r: percent(r.get("robust_share")),
-        "apart": lambda r: r.get("n_apart"),
-        "note": lambda r: r.get("note"),
-    }
-    cells = [[name, *(text_or_dash(of(row)) for row in rows)] for name, of in columns.items()]
-    filled = [column for column in cells if set(column[1:]) != {"-"}]
-    click.echo(aligned([tuple(row) for row in zip(*filled, strict=True)]))
+    """Print the rows as a table."""
+    click.echo(speed_table(rows))
     click.echo(f"Medians of alternating turns on {machine_text(describe_machine(device))}.")
-
-
-def text_or_dash(value: object) -> str:
-    """Return `-` for None and for an empty text."""
-    return "-" if value is None or value == "" else str(value)
