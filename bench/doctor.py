@@ -268,7 +268,7 @@ def stand_in(
         )
 
     source = Source(
-        *(name, f"dataset '{name}'"), train=images(n_train), test=images(n_test),
+        name=name, origin=f"dataset '{name}'", train=images(n_train), test=images(n_test),
         scale=1 / 255, pad=0, flip=False,
     )  # fmt: skip
     return cut(source, train_size=train_size, test_size=test_size)

@@ -63,15 +63,33 @@ def compared(what: str, ours: Sequence[float], theirs: Sequence[float], n: int) 
 
 
 def options(command: Command) -> Command:
-    """Add the options that every benchmark has."""
+    """Add --device and --rounds."""
+    command = click.option("--rounds", default=5, show_default=True, help="Turns of each.")(command)
+    about = "cpu, cuda, cuda:1."
+    return click.option("--device", default="auto", show_default=True, help=about)(command)
+
+
+def network_options(command: Command) -> Command:
+    """Add --arch and --image-size."""
+    about = "Pixels a side."
+    command = click.option("--image-size", default=32, show_default=True, help=about)(command)
+    arch = click.option("--arch", default="cnn,resnet-18", show_default=True, callback=names)
+    return arch(command)
+
+
+def step_options(command: Command) -> Command:
+    """Add the options that choose training steps; `workloads.specs` takes them."""
     for option in (
-        click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1."),
-        click.option("--image-size", default=32, show_default=True, help="Pixels a side."),
-        click.option("--rounds", default=5, show_default=True, help="Turns of each side."),
-        click.option("--arch", default="cnn,resnet-18", show_default=True, callback=names),
+        click.option("--batch-size", type=int, help="Images of a step.  [cnn 128, others 32]"),
+        click.option("--precision", callback=names, help="[fp32; also bf16 if the device has it]"),
+        click.option("--methods", callback=names, help="trades,madry.  [those with a plain loop]"),
     ):
         command = option(command)
-    return command
+    return network_options(command)
+
+
+def out_option(about: str) -> Callable[[Command], Command]:
+    return click.option("--out", type=click.Path(path_type=Path), help=about)
 
 
 def names(ctx: click.Context, option: click.Parameter, text: str | None) -> tuple[str, ...]:
