@@ -21,7 +21,7 @@ FIRST = {"eta": 0.0025, "eps_max": 0.03, "step_size": 0.002, "train_where": "rig
 VERSION_1 = {"eta": 0.03, "eps_max": 0.06, "train_where": "wrong", "radius_rule": "distance"}
 VERSION_2 = {"eta": 0.0025, "eps_max": 0.035, "radius_rule": "inverted"}
 BEYOND_CAP = {"eta": 0.02, "eps_max": 0.01, "radius_rule": "inverted"}
-TWO: tuple[list[float], ...] = [0.01, 0.01], [0.2, 0.001]
+TWO: tuple[list[float], list[float]] = [0.01, 0.01], [0.2, 0.001]
 """Radii of which the first image stays right under attack and the second does not."""
 RULES: dict[str, tuple[dict[str, Any], list[float], list[float], list[float], list[float]]] = {
     # ten steps of 0.002 reach 0.02 at most; 0 where the attack succeeds
