@@ -1,4 +1,4 @@
-"""What `bench doctor` prints: the machine, its software, what is missing, and its speed."""
+"""The page of `bench doctor`: the machine, its software, what is missing, and its speed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+from textwrap import indent
 
 import numpy as np
 import psutil
@@ -24,7 +25,6 @@ from bench.data.folder import IMAGE_SIZE, RANGES
 from bench.estimate import Estimator, made_spec
 from bench.listing import aligned
 from bench.machine import bf16_flags, describe_machine, has_fast_bf16
-from bench.method import Method
 from bench.plan import Cell, make_plan
 from bench.precision import automatic, evidence
 from bench.progress import Reporter, duration
@@ -39,7 +39,7 @@ NVIDIA = Path("/proc/driver/nvidia/version")
 """Exists where NVIDIA's driver is loaded."""
 CIFAR_10 = "cifar-10-batches-py"
 METHOD = "madry"
-"""Whose training speed is shown."""
+"""The method whose training speed is shown."""
 N_SYNSETS = sum(last - first + 1 for first, last in RANGES.values())
 SIZES = {
     "cifar10": (50_000, 10_000, 10, 32),
@@ -61,13 +61,12 @@ def diagnosis(
         ("Missing", "\n".join(f"{what}\n  -> {fix}" for what, fix in lacking) or "nothing"),
     ]
     specs = sorted((_spec(arch) for arch in list_archs()), key=lambda spec: _flops(spec.arch))
-    estimator = Estimator(
-        device, deadline=time.monotonic() + seconds
-    )  # what is above takes a while
+    # the clock starts here, since the sections above take a while
+    estimator = Estimator(device, deadline=time.monotonic() + seconds)
     expected = _suite(suite, data_root, estimator) if suite else []
     sections.append((f"Training speed on {device}", _speeds(specs, estimator, reporter)))
     sections += expected
-    return "\n\n".join(f"{title}\n{_indented(text)}" for title, text in sections)
+    return "\n\n".join(f"{title}\n{indent(text, '  ')}" for title, text in sections)
 
 
 def hardware(device: torch.device) -> list[tuple[str, str]]:
@@ -115,7 +114,7 @@ def missing(data_root: Path) -> list[tuple[str, str]]:
 
 
 def _torchvision() -> tuple[str, ...]:
-    """Its version and build, then what is wrong with it."""
+    """Version and build, then what is wrong with it."""
     try:
         import torchvision
         from torchvision.ops import nms
@@ -147,7 +146,7 @@ def _gpu_build() -> list[tuple[str, str]]:
 
 
 def _extras() -> list[tuple[str, str]]:
-    """Optional parts of this package whose requirements are not all installed."""
+    """Extras of this package whose requirements are not all installed."""
     try:
         lines = requires(PACKAGE) or []
     except PackageNotFoundError:
@@ -172,7 +171,6 @@ def _version(name: str) -> str:
 
 
 def _speeds(specs: Sequence[TrainSpec], estimator: Estimator, reporter: Reporter) -> str:
-    """Images per second of a training step, in the order of `specs`."""
     method = get_method(METHOD)
     rows = [("network", "images", "images per second")]
     with reporter.task("measuring this machine", len(specs)) as task:
@@ -195,7 +193,7 @@ def _spec(arch: str) -> TrainSpec:
 
 @cache
 def _flops(arch: str) -> int:
-    """Of a forward pass of one image; nothing is computed."""
+    """Floating point operations of a forward pass of one image; nothing is computed."""
     size = _spec(arch).image_size
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         build(arch, image_size=size).eval()(torch.empty(1, 3, size, size))
@@ -215,11 +213,12 @@ def _suite(suite: Suite, data_root: Path, estimator: Estimator) -> list[tuple[st
 
 
 def suite_time(cells: Sequence[Cell], estimator: Estimator) -> str:
-    """Return about how long all of a suite takes here, from the beginning."""
+    """Return the estimated time of a whole suite on this machine."""
     training = attacks = 0.0
     unknown: dict[str, None] = {}
     for cell in cells:
-        found = estimator.per_image(cell.spec, _method(cell))
+        assert cell.method is not None
+        found = estimator.per_image(cell.spec, cell.method)
         if found is None:
             unknown[cell.spec.arch] = None
             continue
@@ -231,11 +230,6 @@ def suite_time(cells: Sequence[Cell], estimator: Estimator) -> str:
     parts = f"{duration(training)} training, {duration(attacks)} attacks"
     total = f"about {duration(training + attacks)} here ({parts})"
     return f"{total}; {left_out}" if unknown else total
-
-
-def _method(cell: Cell) -> Method:
-    assert cell.method is not None
-    return cell.method
 
 
 def cells_of(suite: Suite, data_root: str | None, precision: str = "fp32") -> tuple[Cell, ...]:
@@ -253,7 +247,7 @@ def cells_of(suite: Suite, data_root: str | None, precision: str = "fp32") -> tu
 def stand_in(
     name: str, data_root: str | None, train_size: int | None, test_size: int | None
 ) -> Dataset:
-    """Return a dataset of the right sizes whose files nobody opens; load one of unknown sizes.
+    """Return a dataset of the right sizes without files; load it if its sizes are unknown.
 
     Raises ConfigError and DataError as `load_dataset` does.
     """
@@ -274,16 +268,7 @@ def stand_in(
         )
 
     source = Source(
-        name=name,
-        origin=f"dataset '{name}'",
-        train=images(n_train),
-        test=images(n_test),
-        scale=1 / 255,
-        pad=0,
-        flip=False,
-    )
+        name=name, origin=f"dataset '{name}'", train=images(n_train), test=images(n_test),
+        scale=1 / 255, pad=0, flip=False,
+    )  # fmt: skip
     return cut(source, train_size=train_size, test_size=test_size)
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"  {line}" for line in text.splitlines())

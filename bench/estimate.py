@@ -1,19 +1,16 @@
-"""How long training and attacks will take, from a few measured steps: mostly an upper bound.
-
-`bench run --dry-run` and `bench doctor` use it.
-"""
+"""Estimate the time of training and attacks from a few measured steps: mostly an upper bound."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bench.archs import resolve
 from bench.attacks import PGDOn, get_attack
@@ -33,11 +30,10 @@ from bench.training.engine import Trainer, initial_model
 from bench.training.passes import passes
 from bench.training.validation import ATTACK
 
-FIRST_TRY = 4
-"""Images of the first measured step; a slow network is measured on no more."""
-SLOW_SECONDS = 1.0
+FIRST_TRY, SLOW_SECONDS = 4, 1.0
+"""Images of the first measured step, and its time from which no larger one is measured."""
 UNWRITTEN = Path("unwritten")
-"""Only a whole training writes to its folder."""
+"""Folder of a run of which only steps are measured; only a whole training writes to it."""
 
 
 @dataclass(frozen=True)
@@ -56,53 +52,47 @@ class SecondsPerImage:
         return epochs * (spec.n_train * self.train_step + spec.n_val * validation)
 
     def attack(self, spec: EvalSpec) -> float:
-        """Return the seconds of an attack that no image falls to."""
+        """Return the seconds of an attack under which every image survives."""
         gradients, forwards = get_attack(spec.attack).passes
         return spec.n_examples * (gradients * self.gradient + (forwards + 2) * self.forward)
 
 
 @dataclass
 class Estimator:
-    """Measures each method on each network once; after the deadline, scales what it has."""
+    """Measures each method on each network once; after the deadline, scales existing results."""
 
     device: torch.device
     dataset: Dataset | None = None
     """Images to measure on; made ones if None, as many as a batch."""
     deadline: float = math.inf
-    """Of `time.monotonic`."""
-    _measured: dict[tuple[object, ...], tuple[Method, SecondsPerImage]] = field(
-        default_factory=dict
-    )
+    """On the clock of `time.monotonic`."""
+    _measured: dict[tuple[object, ...], tuple[float, SecondsPerImage]] = field(default_factory=dict)
+    """By network and method: the passes of a step, and its seconds."""
 
     def per_image(self, spec: TrainSpec, method: Method) -> SecondsPerImage | None:
-        """Return the measured seconds, or scaled from another method's by the passes of a step.
+        """Return the measured seconds, or those of another method scaled by the passes of a step.
 
-        None where the time is up and nothing was measured on this network.
+        None if the deadline has passed and nothing was measured on this network.
         """
         network = (spec.arch, spec.image_size, spec.in_channels, spec.precision)
         key = (*network, spec.method)
+        count = passes(method)
+        n_passes = count.forward + count.backward
+        if key not in self._measured and time.monotonic() < self.deadline:
+            dataset = self.dataset or made_dataset(spec.recipe.batch_size, spec)
+            self._measured[key] = n_passes, _measure(spec, method, dataset, self.device)
         if key in self._measured:
             return self._measured[key][1]
-        if time.monotonic() < self.deadline:
-            dataset = self.dataset or made_dataset(spec.recipe.batch_size, spec)
-            found = _measure(spec, method, dataset, self.device)
-            self._measured[key] = method, found
-            return found
         for (*other, _), (measured, seconds) in self._measured.items():
             if tuple(other) == network:
-                counts = passes(method), passes(measured)
-                own, others = (count.forward + count.backward for count in counts)
-                share = own / others
-                return SecondsPerImage(
-                    share * seconds.train_step, seconds.gradient, seconds.forward
-                )
+                return replace(seconds, train_step=n_passes / measured * seconds.train_step)
         return None
 
 
 def describe_plan(plan: Plan, results: Path, device: torch.device, reporter: Reporter) -> str:
-    """Return what `bench run --dry-run` prints: each run, what is on record, and the time left.
+    """Return the page of `bench run --dry-run`: each run, its finished work and the time left.
 
-    Measures each kind of unfinished run once, and writes nothing.
+    Measures each kind of unfinished run once; writes nothing.
     """
     rows = [("cell", "training", "evaluations and checks", "time, about")]
     estimator = Estimator(device, plan.dataset)
@@ -156,12 +146,9 @@ def made_spec(
 
 def made_dataset(n: int, spec: TrainSpec) -> Dataset:
     """Return n random images and labels that fit `spec`, the same every time."""
-    draw = np.random.default_rng(0)
     shape = (n, spec.image_size, spec.image_size, spec.in_channels)
-    split = Split(
-        draw.integers(0, 256, shape, dtype=np.uint8),
-        np.arange(n, dtype=np.int64) % spec.num_classes,
-    )
+    x = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    split = Split(x, np.arange(n, dtype=np.int64) % spec.num_classes)
     return Dataset(
         name="made",
         num_classes=spec.num_classes,
@@ -192,23 +179,21 @@ def _attack_seconds(
 ) -> tuple[float, float]:
     """Seconds per image of a gradient and of a forward pass on the network itself.
 
-    AutoAttack runs there; other attacks take a copy, which needs less time.
+    AutoAttack runs on it; other attacks run on a copy, which is faster.
     """
     n = min(MIN_ROWS, len(dataset.test))
     x, y = Images(dataset, device).chunk(range(n))
-    blocked, steps = Blocked(network, MIN_ROWS), 2
+    blocked, steps, rows = Blocked(network, MIN_ROWS), 2, max(n, MIN_ROWS)
     attack = PGDOn(steps=steps, relative_step=0.2, search="network")
 
-    def seconds(work: Callable[[], Tensor]) -> float:
-        since = time.perf_counter()
-        float(work().sum())  # waits for the device
-        return time.perf_counter() - since
+    def seconds(work: Callable[[], torch.Tensor]) -> float:
+        found = []
+        for _ in range(2):
+            since = time.perf_counter()
+            float(work().sum())  # waits for the device
+            found.append(time.perf_counter() - since)
+        return min(found) / rows
 
-    def forward() -> Tensor:
-        with attack_mode(blocked, "eval"), torch.no_grad():
-            found: Tensor = blocked(x)
-        return found
-
-    rows = max(n, MIN_ROWS)
-    gradient = min(seconds(lambda: attack(blocked, x, y, Threat())) for _ in range(2))
-    return gradient / steps / rows, min(seconds(forward) for _ in range(2)) / rows
+    gradient = seconds(lambda: attack(blocked, x, y, Threat())) / steps
+    with attack_mode(blocked, "eval"), torch.no_grad():
+        return gradient, seconds(lambda: blocked(x))

@@ -6,7 +6,7 @@ memory   the peak memory of a step
 profile  where the time of a step goes, by kind of operation
 scaling  how a step grows with batch, network, attack steps and image size
 layers   each layer's speed next to what the machine reaches
-report   seconds of `bench report` over thousands of records
+report   seconds of `bench report` and `bench --help`
 
 Records go to results/speed; `make docs` makes docs/speed.md and docs/scaling.md of them.
 """

@@ -1,5 +1,5 @@
-"""Attacks on the same network and images: our PGD-20 next to other packages', our AutoAttack next
-to its own package's evaluation with the same seed."""
+"""PGD-20 next to that of other packages, and AutoAttack next to its own package with the same seed,
+on the same network and images."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ Side = Callable[[], Tensor]
 def evaluated(model: AttackedModel, attack: str) -> Side:
     """Return a whole `evaluate` with one attack, as a user calls it."""
 
+    m = model
+
     def run() -> Tensor:
-        m = model
         return evaluate(m.network, m.x, m.y, m.threat, attacks=(attack,)).survivors[attack].cpu()
 
     return run
@@ -88,7 +89,7 @@ PEERS = {
     "foolbox": ("foolbox", foolbox_pgd),
     "ART": ("adversarial-robustness-toolbox", art_pgd),
 }
-"""Package -> its name on PyPI, and what makes its PGD with our steps and eps."""
+"""Package -> its name on PyPI, and a function that makes its PGD with our steps and eps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,7 @@ class ShortPart(PartOn):
 
 
 def shorten(attack: Any, effort: float) -> Any:
-    """Leave a share of the package's iterations or queries; each attack has one of the two."""
+    """Keep only a share of the package's iterations or queries; each attack has one of the two."""
     for name in ("n_iter", "n_queries"):
         if hasattr(attack, name):
             setattr(attack, name, max(1, round(getattr(attack, name) * effort)))
@@ -110,41 +111,33 @@ def shorten(attack: Any, effort: float) -> Any:
 
 
 def our_autoattack(model: AttackedModel, attack: str, effort: float) -> Side:
-    """Return a whole evaluation, or the attack alone where it is shortened."""
+    """Return a whole evaluation, or only the attack if it is shortened."""
     if effort == 1:
         return evaluated(model, attack)
     found = get_attack(attack)
     assert isinstance(found, Cascade)
-    parts = tuple(
-        ShortPart(part=p.part, version=p.version, search=p.search, effort=effort)
-        for p in found.parts
-    )
-    short, m = Cascade(parts=parts), model
+    short = Cascade(parts=tuple(ShortPart(**vars(p), effort=effort) for p in found.parts))
 
     def run() -> Tensor:
-        draw = generator_for(0, attack, 0, device=m.x.device)
-        return m.survivors(short(m.network, m.x, m.y, m.threat, generator=draw))
+        draw = generator_for(0, attack, 0, device=model.x.device)
+        return model.survivors(short(model.network, model.x, model.y, model.threat, generator=draw))
 
     return run
 
 
 def package_autoattack(model: AttackedModel, effort: float) -> Side:
     """Return the package's standard evaluation, all images in one batch."""
-    m = model
+    x, y, eps, seed = model.x, model.y, model.threat.eps, seed_for(0, "autoattack", 0)
 
     def run() -> Tensor:
         suite = pyautoattack.AutoAttack(
-            m.network,
-            eps=m.threat.eps,
-            seed=seed_for(0, "autoattack", 0),
-            version="standard",
-            device=m.x.device,
+            model.network, eps=eps, seed=seed, version="standard", device=x.device
         )
         for part in (suite.apgd, suite.apgd_targeted, suite.fab, suite.square):
             shorten(part, effort)
-        with torch.random.fork_rng(devices=[m.x.device] if m.x.is_cuda else []):
-            x_adv = suite.run_standard_evaluation(m.x, m.y, batch_size=len(m.y))[0]
-        return m.survivors(x_adv.to(m.x.device))
+        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+            x_adv = suite.run_standard_evaluation(x, y, batch_size=len(y))[0]
+        return model.survivors(x_adv.to(x.device))
 
     return run
 
@@ -152,40 +145,36 @@ def package_autoattack(model: AttackedModel, effort: float) -> Side:
 def attack_row(
     attack: str, model: AttackedModel, ours: Side, theirs: Side, rounds: int
 ) -> dict[str, Any]:
-    """Measure both in turns; robust_share is ours, n_apart what one side broke and not the other.
+    """Measure both in turns; n_apart counts the images that only one side broke.
 
-    Another package's PGD starts from noise of its own, so some images differ.
+    Another package's PGD starts from its own noise, so some images differ.
     """
-    survived: list[Tensor] = [torch.zeros(0), torch.zeros(0)]
-
-    def keeping(place: int, run: Side) -> turns.Work:
-        return lambda: survived.__setitem__(place, run())
-
+    survived: dict[str, Tensor] = {}
+    sides = [lambda: survived.update(ours=ours()), lambda: survived.update(theirs=theirs())]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # those of other packages
-        found = turns.in_turns([keeping(0, ours), keeping(1, theirs)], rounds)
+        our_seconds, their_seconds = turns.in_turns(sides, rounds)
     search = get_attack(attack).search
-    first, second = survived
-    our_seconds, their_seconds = found
     return {
         **turns.compared(attack, our_seconds, their_seconds, len(model.y)),
         "precision": "fp32" if search == "network" else search,
         "image_size": model.x.shape[-1],
         "share_of_peak": None,
-        "robust_share": float(first.float().mean()),
-        "reference_robust_share": float(second.float().mean()),
-        "n_apart": int((first != second).sum()),
+        "robust_share": float(survived["ours"].float().mean()),
+        "reference_robust_share": float(survived["theirs"].float().mean()),
+        "n_apart": int((survived["ours"] != survived["theirs"]).sum()),
         "note": None,
     }
 
 
 @click.command()
 @turns.options
+@turns.network_options
 @click.option("--only", callback=turns.names, help=f"{','.join((*PGD_20, *AUTOATTACK))}.  [all]")
 @click.option("--images", type=int, help="Of PGD-20.  [cnn 1024, others 16]")
 @click.option("--autoattack-images", type=int, help="Of AutoAttack.  [cnn 64, others 4]")
 @click.option("--effort", type=float, help="Share of AutoAttack's iterations.  [cnn 1, others 0.1]")
-@click.option("--out", type=click.Path(path_type=Path), help="Also write the rows as JSON.")
+@turns.out_option("Also write the rows as JSON.")
 def main(
     arch: tuple[str, ...],
     rounds: int,

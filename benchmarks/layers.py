@@ -1,9 +1,9 @@
-"""Each layer of a training step alone, next to what the machine reaches: a table and a roofline.
+"""The speed of each layer of a training step next to the machine's peak: a table and a roofline.
 
-Every convolution and matrix product of one step is noted with its shapes and timed alone, in the
+Every convolution and matrix product of one step is recorded with its shapes and timed alone, in the
 faster of the layouts NCHW and channels last. The peak is that of one large matrix product, the
-bandwidth that of one large copy. A layer is repeated on the same tensors, so a cache may hold them
-as it cannot in a step.
+bandwidth that of one large copy. A layer is repeated on the same tensors, which a cache may hold,
+unlike in a step.
 """
 
 from __future__ import annotations
@@ -133,44 +133,34 @@ def _n_bytes(call: Call) -> int:
 
 @click.command()
 @turns.options
-@click.option("--precision", default="fp32", show_default=True, help="fp32 or bf16.")
-@click.option("--batch-size", default=32, show_default=True, help="Images of a step.")
+@turns.step_options
 @click.option("--figure", type=click.Path(path_type=Path), help="Write the roofline: FILE.png.")
-def main(
-    arch: tuple[str, ...],
-    rounds: int,
-    image_size: int,
-    device: str,
-    precision: str,
-    batch_size: int,
-    figure: Path | None,
-) -> None:
-    """Time each layer of a step of Madry AT alone, next to what the machine reaches."""
+def main(device: str, rounds: int, figure: Path | None, **work: Any) -> None:
+    """Time each layer of a training step alone, next to what the machine reaches.
+
+    \b
+    python -m benchmarks.layers --methods madry --arch cnn --figure roofline.png
+    """
     where = turns.begin(device, figure)
-    peak, copied = matmul_peak(where, precision), bandwidth(where)
+    copied = bandwidth(where)
     rows: list[tuple[str, ...]] = [
         ("arch", "operation", "shapes", "calls", "FLOP/byte", "GFLOP/s", "of peak")
     ]
-    points = []
-    for name in arch:
-        spec = workloads.made_spec("madry", name, precision, batch_size, image_size)
+    points, peaks = [], dict[str, float]()
+    for spec in workloads.specs(where, **work):
+        peak = peaks.setdefault(spec.precision, matmul_peak(where, spec.precision))
         for call, n in calls_of(workloads.engine_step(spec, where)).items():
-            flops, least = flops_of(call), least_seconds(call, where, 0.04 * rounds)
-            points.append((name, flops / _n_bytes(call), flops / least))
+            speed = flops_of(call) / least_seconds(call, where, 0.04 * rounds)
+            points.append((spec.arch, flops_of(call) / _n_bytes(call), speed))
             shapes = [str(a[0]) for a in call[1] if isinstance(a, tuple) and len(a) == 2][:2]
-            numbers = (points[-1][1], flops / least / 1e9)
-            texts = map(significant, numbers)
-            rows.append(
-                (name, NAMES[call[0]], " x ".join(shapes), str(n), *texts,
-                 percent(flops / least / peak))
-            )  # fmt: skip
+            numbers = significant(points[-1][1]), significant(speed / 1e9), percent(speed / peak)
+            rows.append((spec.arch, NAMES[call[0]], " x ".join(shapes), str(n), *numbers))
+    reached = (f"a large matrix product in {p} {v / 1e9:,.0f} GFLOP/s" for p, v in peaks.items())
+    copy = f"a large copy {copied / 1e9:.3g} GB/s"
     click.echo(aligned(rows))
-    click.echo(
-        f"{machine_text(describe_machine(where))}: a large matrix product in {precision} "
-        f"{peak / 1e9:,.0f} GFLOP/s, a large copy {copied / 1e9:.3g} GB/s"
-    )
+    click.echo(f"{machine_text(describe_machine(where))}: {', '.join([*reached, copy])}")
     if figure is not None:
-        _draw(points, peak, copied, figure)
+        _draw(points, max(peaks.values()), copied, figure)
 
 
 def _draw(points: list[tuple[str, float, float]], peak: float, copied: float, out: Path) -> None:

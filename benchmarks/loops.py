@@ -1,21 +1,20 @@
-"""One training step of a method, as its authors' code spends it: what ours is measured against.
+"""One training step of a method, as its authors' code does it: the reference of our benchmarks.
 
-fp32, NCHW, the network as it is, one pass after the other; torch and nothing of this project. Each
-function does one whole update with the optimiser that it is given and returns the loss. It computes
-what the project's method computes, to rounding, so that the two differ in speed alone:
+fp32, NCHW, one pass after the other; torch only, nothing of this project. Each function does one
+whole update and returns the loss. It computes the same as the project's method, to rounding, so
+that the two differ only in speed:
 
 - the attack runs in eval mode. The code of robust overfitting and of fast adversarial training
   stays in train mode there; `attack_bn="train"` does so.
-- whatever the authors spend is spent: `loss.backward()` for the attack's gradient, which computes
+- all work of the authors' code is done: `loss.backward()` for the attack's gradient, which computes
   the weights' gradients too (robust overfitting, fast adversarial training), and a pass to choose
-  among restarts where there is one (robust overfitting); the clean prediction anew in every step
-  of TRADES' attack, and a third forward with its graph in the update; a whole sort of MART's
-  classes. TRADES and MART ask for the gradient of the image alone. CAT, of which no release
-  follows the paper, is written as robust overfitting would be.
-- what they spend on logging is left out, such as a clean pass after each update (robust
-  overfitting).
+  among restarts (robust overfitting); the clean prediction anew in every step of TRADES' attack,
+  and a third forward with its graph in the update; a whole sort of MART's classes. TRADES and MART
+  take the gradient of the image only. CAT, of which no release follows the paper, is written in the
+  style of robust overfitting.
+- their logging is left out, such as a clean pass after each update (robust overfitting).
 
-Where a start is random, `noise` gives what is added to x; None draws it.
+Where a start is random, `noise` is added to x; None draws it.
 
 Shapes: B batch, C H W image, K classes. Pixels are in [0, 1]. Lengths are in pixels.
 """
@@ -23,6 +22,8 @@ Shapes: B batch, C H W image, K classes. Pixels are in [0, 1]. Lengths are in pi
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,12 +34,11 @@ EPS = 8 / 255
 
 
 def plain_sgd(model: nn.Module, lr: float) -> torch.optim.SGD:
-    """The optimiser of all of these."""
     return torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
 
 
 def natural_step(model: nn.Module, optimiser: Optimizer, x: Tensor, y: Tensor) -> Tensor:
-    """Cross entropy on the images as they are."""
+    """Cross entropy on clean images."""
     model.train()
     return _update(optimiser, F.cross_entropy(model(x), y))
 
@@ -58,8 +58,8 @@ def madry_step(
 ) -> Tensor:
     """PGD from uniform noise, then cross entropy on its outcome (arXiv 1706.06083).
 
-    A restart ends with a pass for its losses, to be compared with those of other restarts, of
-    which there are none here. The code of robust overfitting spends it; that of fast adversarial
+    A restart ends with a forward pass for its losses, to be compared with those of other restarts,
+    of which there are none here. The code of robust overfitting does so; that of fast adversarial
     training does not.
     """
     noise = torch.empty_like(x).uniform_(-eps, eps) if noise is None else noise
@@ -73,27 +73,8 @@ def madry_step(
     return _update(optimiser, F.cross_entropy(model(x + delta), y))
 
 
-def fast_step(
-    model: nn.Module,
-    optimiser: Optimizer,
-    x: Tensor,
-    y: Tensor,
-    *,
-    noise: Tensor | None = None,
-    eps: float = EPS,
-    step_size: float = 10 / 255,
-    attack_bn: str = "eval",
-) -> Tensor:
-    """The same with one long step (arXiv 2001.03994)."""
-    return madry_step(
-        *(model, optimiser, x, y),
-        noise=noise,
-        eps=eps,
-        steps=1,
-        step_size=step_size,
-        attack_bn=attack_bn,
-        compares_restarts=False,
-    )
+fast_step = partial(madry_step, steps=1, step_size=10 / 255, compares_restarts=False)
+"""The same with one long step (arXiv 2001.03994)."""
 
 
 def free_step(
@@ -108,7 +89,7 @@ def free_step(
 ) -> Tensor:
     """Replays of one batch, each a step of both players by one backward (arXiv 1904.12843).
 
-    delta: (B, C, H, W), what earlier batches left; written to. Returns the mean loss.
+    delta: (B, C, H, W), the perturbation so far; written to. Returns the mean loss.
     """
     delta = torch.zeros_like(x) if delta is None else delta
     model.train()
@@ -131,22 +112,18 @@ def trades_step(
     x: Tensor,
     y: Tensor,
     *,
-    noise: Tensor | None = None,
-    eps: float = EPS,
-    steps: int = 10,
-    step_size: float = 0.007,
     beta: float = 6.0,
+    **attack: Any,
 ) -> Tensor:
-    """Cross entropy plus beta KL(p(x) || p(x')), x' by ascent on the KL (arXiv 1901.08573)."""
-    noise = 0.001 * torch.randn_like(x) if noise is None else noise
-    model.eval()
-    x_adv = x + noise
-    for _ in range(steps):
-        x_adv = x_adv.detach().requires_grad_()
-        gap = F.kl_div(model(x_adv).log_softmax(1), model(x).softmax(1), reduction="sum")
-        (gradient,) = torch.autograd.grad(gap, [x_adv])
-        x_adv = _projected(x_adv.detach() + step_size * gradient.sign(), x, eps)
-    model.train()
+    """Cross entropy plus beta KL(p(x) || p(x')), x' by ascent on the KL (arXiv 1901.08573).
+
+    attack: noise, eps, steps and step_size, as in MART.
+    """
+
+    def gap(x_adv: Tensor) -> Tensor:
+        return F.kl_div(model(x_adv).log_softmax(1), model(x).softmax(1), reduction="sum")
+
+    x_adv = _image_ascent(model, gap, x, **attack)
     natural = F.cross_entropy(model(x), y)
     log_adversarial = model(x_adv).log_softmax(1)
     robust = F.kl_div(log_adversarial, model(x).softmax(1), reduction="batchmean")
@@ -159,21 +136,11 @@ def mart_step(
     x: Tensor,
     y: Tensor,
     *,
-    noise: Tensor | None = None,
-    eps: float = EPS,
-    steps: int = 10,
-    step_size: float = 0.007,
     beta: float = 6.0,
+    **attack: Any,
 ) -> Tensor:
     """Boosted cross entropy plus a KL that weighs misclassified images more (ICLR 2020)."""
-    noise = 0.001 * torch.randn_like(x) if noise is None else noise
-    model.eval()
-    x_adv = x + noise
-    for _ in range(steps):
-        x_adv = x_adv.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(F.cross_entropy(model(x_adv), y), [x_adv])
-        x_adv = _projected(x_adv.detach() + step_size * gradient.sign(), x, eps)
-    model.train()
+    x_adv = _image_ascent(model, lambda x_adv: F.cross_entropy(model(x_adv), y), x, **attack)
     clean, adversarial = model(x), model(x_adv)
     p, q = clean.softmax(1), adversarial.softmax(1)
     first, second = q.argsort(1, descending=True)[:, :2].unbind(1)
@@ -199,7 +166,7 @@ def cat_ce_step(
     c: float = 10.0,
     n_classes: int = 10,
 ) -> Tensor:
-    """A radius and a soft label an image (arXiv 2002.06789, Algorithm 1, which no release follows).
+    """A radius and a soft label per image (arXiv 2002.06789, Algorithm 1).
 
     radius: (B,), the radii so far; written to; None is 0 for all. noise: the Dirichlet draws
     (B, K) of the labels before and after the attack.
@@ -239,6 +206,27 @@ def _update(optimiser: Optimizer, loss: Tensor) -> Tensor:
     loss.backward()
     optimiser.step()
     return loss.detach()
+
+
+def _image_ascent(
+    model: nn.Module,
+    loss: Callable[[Tensor], Tensor],
+    x: Tensor,
+    *,
+    noise: Tensor | None = None,
+    eps: float = EPS,
+    steps: int = 10,
+    step_size: float = 0.007,
+) -> Tensor:
+    """Ascent on `loss` in eval mode from gaussian noise, by the gradient of the image alone."""
+    model.eval()
+    x_adv = x + (0.001 * torch.randn_like(x) if noise is None else noise)
+    for _ in range(steps):
+        x_adv = x_adv.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(x_adv), [x_adv])
+        x_adv = _projected(x_adv.detach() + step_size * gradient.sign(), x, eps)
+    model.train()
+    return x_adv
 
 
 def _backward_step(

@@ -6,11 +6,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
 
 from bench.listing import aligned
+from bench.machine import choose_device
+from bench.spec import TrainSpec
 from benchmarks import turns, workloads
 from benchmarks.loops import LOOPS
 
@@ -18,14 +21,13 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 RESET_PEAK = "5"
 
 
-def peak_bytes(side: str, method: str, arch: str, precision: str, n: int, size: int) -> int:
-    """Return the most memory of one step, of tensors on CUDA; on a CPU by how much it grows.
+def peak_bytes(side: str, spec: TrainSpec) -> int:
+    """Return the peak memory of one step: on CUDA, of tensors; on a CPU, the growth of the process.
 
-    Resident memory is read where Linux has it (VmHWM): getrusage begins with the largest of the
-    process that started this one.
+    Resident memory is read from Linux (VmHWM): getrusage starts with the peak of the parent
+    process.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    spec = workloads.made_spec(method, arch, precision, n, size)
+    device = choose_device("auto")
     step = (workloads.engine_step if side == "ours" else workloads.plain_step)(spec, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -45,38 +47,32 @@ def _largest_resident() -> int:
 
 
 @click.command()
-@click.option("--methods", callback=turns.names, default="madry,trades", show_default=True)
-@click.option("--arch", callback=turns.names, default="cnn,resnet-18", show_default=True)
-@click.option("--precision", default="fp32", show_default=True, help="Of our step: fp32 or bf16.")
-@click.option("--batch-size", type=int, help="Images of a step.  [cnn 128, others 32]")
-@click.option("--image-size", default=32, show_default=True, help="Pixels a side.")
+@turns.step_options
 @click.option("--side", type=click.Choice(["ours", "plain loop"]), help="Print its bytes only.")
-def main(
-    methods: tuple[str, ...],
-    arch: tuple[str, ...],
-    precision: str,
-    batch_size: int | None,
-    image_size: int,
-    side: str | None,
-) -> None:
-    """Measure the peak memory of a training step, in a process per method, network and side."""
-    rows = [("method", "arch", "images", "ours, MiB", "plain loop, MiB")]
-    for method in methods:
-        for name in arch:
-            n = batch_size or workloads.batch_size(name)
-            if side is not None:
-                click.echo(peak_bytes(side, method, name, precision, n, image_size))
-                continue
-            command = [sys.executable, "-m", "benchmarks.memory", "--methods", method]
-            command += ["--arch", name, "--precision", precision, "--batch-size", str(n)]
-            command += ["--image-size", str(image_size), "--side"]
-            sides = ("ours", *(["plain loop"] if method in LOOPS else []))
-            done = [
-                subprocess.run([*command, of], check=True, text=True, stdout=subprocess.PIPE)
-                for of in sides
-            ]
-            ours, theirs, *_ = [f"{int(p.stdout) / 2**20:.0f}" for p in done] + ["-"]
-            rows.append((method, name, str(n), ours, theirs))
+def main(side: str | None, **work: Any) -> None:
+    """Measure the peak memory of a training step, in a process per method, network and side.
+
+    \b
+    python -m benchmarks.memory --methods madry,trades --arch cnn
+    """
+    rows = [("method", "arch", "precision", "images", "ours, MiB", "plain loop, MiB")]
+    for spec in workloads.specs(choose_device("auto"), **work):
+        if side is not None:
+            click.echo(peak_bytes(side, spec))
+            continue
+        asked = {"methods": spec.method, "arch": spec.arch, "precision": spec.precision,
+                 "batch-size": spec.n_train, "image-size": spec.image_size}  # fmt: skip
+        command = [sys.executable, "-m", "benchmarks.memory"]
+        command += [f"--{name}={value}" for name, value in asked.items()]
+        sides = ("ours", *(["plain loop"] if spec.method in LOOPS else []))
+        done = [
+            subprocess.run(
+                [*command, f"--side={of}"], check=True, text=True, stdout=subprocess.PIPE
+            )
+            for of in sides
+        ]
+        ours, theirs, *_ = [f"{int(p.stdout) / 2**20:.0f}" for p in done] + ["-"]
+        rows.append((spec.method, spec.arch, spec.precision, str(spec.n_train), ours, theirs))
     if side is None:
         click.echo(aligned(rows))
 

@@ -1,12 +1,14 @@
-"""Where the time of a training step goes, by kind of operation: ours and the plain loop's.
+"""The time of a training step by kind of operation: ours and the plain loop's.
 
-torch.profiler says how long each operation ran itself, without those that it called; on CUDA, how
-long its kernels did. The rest of the step is Python between operations, or a GPU that waits.
+torch.profiler measures the own time of each operation, without those that it calls; on CUDA, the
+time of its kernels. The rest of the step is Python between operations, or an idle GPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,8 +17,8 @@ import click
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from bench.machine import describe_machine, has_fast_bf16
-from bench.spec import PRECISIONS
+from bench.machine import describe_machine
+from bench.spec import TrainSpec
 from bench.storage import write_json
 from benchmarks import turns, workloads
 from benchmarks.loops import LOOPS
@@ -82,34 +84,31 @@ def kind_of(event: Any) -> str:
     return "copies and casts" if any(name in MOVES for name in names) else "other operations"
 
 
-def profiles(
-    method: str, arch: str, precisions: Sequence[str], n: int, size: int, device: Any, rounds: int
-) -> list[dict[str, Any]]:
-    """Return the plain loop's profile, if it has one, and ours in each precision, in turns."""
-    specs = [workloads.made_spec(method, arch, p, n, size) for p in ("fp32", *precisions)]
-    sides = [("ours", spec, workloads.engine_step(spec, device)) for spec in specs[1:]]
-    if method in LOOPS:
-        sides.insert(0, ("plain loop", specs[0], workloads.plain_step(specs[0], device)))
+def profiles(specs: Sequence[TrainSpec], device: torch.device, rounds: int) -> list[dict[str, Any]]:
+    """Profile one method's plain loop, if it has one, and our step in each precision, in turns."""
+    sides = [("ours", spec, workloads.engine_step(spec, device)) for spec in specs]
+    if specs[0].method in LOOPS:
+        plain = replace(specs[0], precision="fp32")
+        sides.insert(0, ("plain loop", plain, workloads.plain_step(plain, device)))
     alone = turns.in_turns([step for _, _, step in sides], rounds)
-    parts: list[list[dict[str, float]]] = [[] for _ in sides]
-    for _ in range(rounds):
-        for place, (_, _, step) in enumerate(sides):
-            parts[place].append(profiled(step, device))
+    parts = [[profiled(step, device) for _, _, step in sides] for _ in range(rounds)]
     return [
         {
-            "method": method,
+            "method": spec.method,
             "arch": spec.arch,
             "side": side,
             "precision": spec.precision,
-            "n_images": n,
-            "image_size": size,
+            "n_images": spec.n_train,
+            "image_size": spec.image_size,
             "n_rounds": rounds,
-            "seconds": median(alone[place]),
+            "seconds": median(seconds),
             # the parts of one round belong together: the median one, by its total
-            "parts": sorted(parts[place], key=lambda p: sum(p.values()))[(rounds - 1) // 2],
+            "parts": sorted(own, key=lambda p: sum(p.values()))[(rounds - 1) // 2],
             "note": None,
         }
-        for place, (side, spec, _) in enumerate(sides)
+        for (side, spec, _), seconds, own in zip(
+            sides, alone, zip(*parts, strict=True), strict=True
+        )
     ]
 
 
@@ -134,35 +133,20 @@ def draw(steps: Sequence[dict[str, Any]], out: Path) -> None:
 
 @click.command()
 @turns.options
-@click.option("--methods", callback=turns.names, default="madry", show_default=True)
-@click.option("--precision", callback=turns.names, help="[fp32; also bf16 if the device has it]")
-@click.option("--batch-size", type=int, help="Images of a step.  [cnn 128, others 32]")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Write FILE.json, with a .png and a .svg."
-)
-def main(
-    arch: tuple[str, ...],
-    rounds: int,
-    image_size: int,
-    device: str,
-    methods: tuple[str, ...],
-    precision: tuple[str, ...],
-    batch_size: int | None,
-    out: Path | None,
-) -> None:
-    """Say where the time of a training step goes: a table, and with --out a figure.
+@turns.step_options
+@turns.out_option("Write FILE.json, with a .png and a .svg.")
+def main(device: str, rounds: int, out: Path | None, **work: Any) -> None:
+    """Show where the time of a training step goes: a table, and with --out a figure.
 
     \b
     python -m benchmarks.profile --methods madry --arch cnn,resnet-18 --rounds 3
-    python -m benchmarks.profile --out results/speed/profile.json
+    python -m benchmarks.profile --methods madry --out results/speed/profile.json
     """
     where = turns.begin(device, out)
-    chosen = precision or (PRECISIONS if has_fast_bf16(where) else PRECISIONS[:1])
     steps = []
-    for method in methods:
-        for name in arch:
-            n = batch_size or workloads.batch_size(name)
-            steps += profiles(method, name, chosen, n, image_size, where, rounds)
+    specs = workloads.specs(where, **work)
+    for _, group in groupby(specs, lambda spec: (spec.method, spec.arch)):
+        steps += profiles(list(group), where, rounds)
     click.echo(profile_tables(steps))
     if out is not None:
         about = {"machine": describe_machine(where), "command": turns.command_line()}

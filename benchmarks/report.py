@@ -1,11 +1,10 @@
-"""How long `bench report` takes over 2,000 made records: `python -m benchmarks.report [RUNS]`.
+"""Seconds of `bench report` and `bench --help`, each in its own process, next to their limits.
 
-Four settings, ten methods, the rest seeds; one evaluation of 256 images each.
+The made records are four settings and ten methods, the rest seeds; 256 images each.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -13,28 +12,37 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest import mock
 
+import click
+
+from bench.listing import aligned
 from tests.report.many import make_many
 
-RUNS = 2000
+BENCH = "import sys; from bench.cli import main; sys.exit(main())"
 
 
-def main() -> None:
-    """Make the records, report on them in a process of its own, print one line."""
-    n_runs = int(sys.argv[1]) if len(sys.argv) > 1 else RUNS
+def seconds(*arguments: str) -> float:
+    """Return the wall time of a `bench` command."""
+    since = time.perf_counter()
+    command = [sys.executable, "-c", BENCH, *arguments]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - since
+
+
+@click.command()
+@click.option("--runs", default=2000, show_default=True, help="Number of made records.")
+def main(runs: int) -> None:
+    """Measure `bench report` over results/digits and over made records, and `bench --help`."""
     with TemporaryDirectory() as folder:
-        results, reports = Path(folder, "results"), Path(folder, "reports")
+        made = Path(folder, "results")
         with mock.patch("bench.storage.os.fsync"):  # made records need not survive a power cut
-            make_many(results, n_runs)
-        bench = "import sys; from bench.cli import main; sys.exit(main())"
-        command = ["report", "--results", str(results), "--reports", str(reports)]
-        start, before = time.perf_counter(), os.times()
-        subprocess.run(
-            [sys.executable, "-c", bench, *command], check=True, stdout=subprocess.DEVNULL
-        )
-        seconds, after = time.perf_counter() - start, os.times()
-    busy = after.children_user + after.children_system
-    busy -= before.children_user + before.children_system
-    print(f"bench report, {n_runs} runs: {seconds:.1f} s, of which {busy:.1f} s of one processor")
+            make_many(made, runs)
+        rows = [("command", "seconds", "limit")]
+        for name, results in (("results/digits", "results/digits"), (f"{runs:,} runs", str(made))):
+            command = ("report", "--results", results, "--reports", f"{folder}/{len(rows)}")
+            rows.append((f"bench report, {name}", f"{seconds(*command):.1f}", "10"))
+        seconds("--help")  # writes the byte code
+        rows.append(("bench --help", f"{seconds('--help'):.2f}", "0.3"))
+    click.echo(aligned(rows))
 
 
 if __name__ == "__main__":

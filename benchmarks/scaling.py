@@ -6,7 +6,6 @@ with next to nothing to compute. (On one image, BatchNorm has no variance.)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -18,6 +17,7 @@ import torch
 from bench.archs import ARCHS
 from bench.archs.arch import ArchSpec
 from bench.archs.wrn import WideResNet
+from bench.estimate import made_spec
 from bench.machine import describe_machine
 from bench.registry import get_method
 from bench.storage import write_json
@@ -51,39 +51,40 @@ def made_step(point: dict[str, Any], device: torch.device, precision: str) -> wo
             return WideResNet(spec, depth=point["depth"], widen=point["width"])
 
         ARCHS.setdefault(name, wide)
-    spec = replace(
-        workloads.made_spec("madry", "cnn", precision, point["n"], point["side"]), arch=name
-    )
-    return workloads.engine_step(spec, device, steps=point["steps"])
+    n, side = point["n"], point["side"]
+    spec = made_spec("madry", "cnn", n, image_size=side, precision=precision)
+    return workloads.engine_step(replace(spec, arch=name), device, steps=point["steps"])
 
 
 def curve(
-    name: str, device: torch.device, precision: str, rounds: int, most: int
+    name: str, device: torch.device, precision: str, rounds: int, most: int | None
 ) -> dict[str, Any]:
     """Measure one axis; all points take turns."""
     key, values, changed = AXES[name]
-    values = values[: len(values) if most == 0 else most]
+    values = values[:most]
     points = [{**DEFAULT, **changed, key: value} for value in values]
     full = [made_step(point, device, precision) for point in points]
     empty = [made_step({**point, "n": 2, "side": 1}, device, precision) for point in points]
-    flops = [layers.step_flops(step) for step in full]
     medians = [median(found) for found in turns.in_turns([*full, *empty], rounds)]
+    fixed = [
+        word.format({**DEFAULT, **changed}[name])
+        for name, word in WORDS.items()
+        if name != key and not (name == "arch" and changed)
+    ]
+    n = len(values)
     return {
         "name": name,
-        "fixed": ", ".join(_fixed(key, changed)),
+        "fixed": ", ".join(fixed),
         "points": [
-            {"value": value, "flops": n, "seconds": whole, "empty_seconds": least}
-            for value, n, whole, least in zip(
-                values, flops, medians[: len(full)], medians[len(full) :], strict=True
-            )
+            {
+                "value": values[i],
+                "flops": layers.step_flops(full[i]),
+                "seconds": medians[i],
+                "empty_seconds": medians[n + i],
+            }
+            for i in range(n)
         ],
     }
-
-
-def _fixed(key: str, changed: dict[str, Any]) -> Iterator[str]:
-    for name, word in WORDS.items():
-        if name != key and not (name == "arch" and changed):
-            yield word.format({**DEFAULT, **changed}[name])
 
 
 def draw(record: dict[str, Any], out: Path) -> None:
@@ -112,14 +113,11 @@ def draw(record: dict[str, Any], out: Path) -> None:
 
 
 @click.command()
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1.")
+@turns.options
 @click.option("--precision", default="fp32", show_default=True, help="fp32 or bf16.")
-@click.option("--rounds", default=3, show_default=True, help="Turns of each point.")
-@click.option("--most", default=0, help="Only the first so many points of an axis.  [all]")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Write FILE.json, with a .png and a .svg."
-)
-def main(device: str, precision: str, rounds: int, most: int, out: Path | None) -> None:
+@click.option("--most", type=int, help="Only the first N points of an axis.  [all]")
+@turns.out_option("Write FILE.json, with a .png and a .svg.")
+def main(device: str, precision: str, rounds: int, most: int | None, out: Path | None) -> None:
     """Measure how a training step scales: minutes on two cores.
 
     \b
@@ -132,7 +130,7 @@ def main(device: str, precision: str, rounds: int, most: int, out: Path | None) 
         "precision": precision,
         "curves": [curve(name, where, precision, rounds, most) for name in AXES],
     }
-    click.echo("\n\n".join(scaling_tables(record)))
+    click.echo(scaling_tables(record))
     if out is not None:
         write_json(out, record)
         draw(record, out)

@@ -13,17 +13,16 @@ import click
 import torch
 from torch.utils.benchmark import timer
 
-from bench.listing import aligned
 from bench.machine import choose_device, describe_machine, machine_text, tune_process
 from bench.storage import check_writable, write_json
-from benchmarks.pages import faster, percent, significant
+from benchmarks.pages import speed_table
 
 Work = Callable[[], object]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def seconds(work: Work) -> float:
-    """Return the seconds that `work` takes until the device is done."""
+    """Return the seconds of `work`, on a GPU until it has finished."""
     since = timer()
     work()
     elapsed: float = timer() - since
@@ -64,15 +63,33 @@ def compared(what: str, ours: Sequence[float], theirs: Sequence[float], n: int) 
 
 
 def options(command: Command) -> Command:
-    """Add the options that every benchmark has."""
+    """Add --device and --rounds."""
+    command = click.option("--rounds", default=5, show_default=True, help="Turns of each.")(command)
+    about = "cpu, cuda, cuda:1."
+    return click.option("--device", default="auto", show_default=True, help=about)(command)
+
+
+def network_options(command: Command) -> Command:
+    """Add --arch and --image-size."""
+    about = "Pixels a side."
+    command = click.option("--image-size", default=32, show_default=True, help=about)(command)
+    arch = click.option("--arch", default="cnn,resnet-18", show_default=True, callback=names)
+    return arch(command)
+
+
+def step_options(command: Command) -> Command:
+    """Add the options that choose training steps; `workloads.specs` takes them."""
     for option in (
-        click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1."),
-        click.option("--image-size", default=32, show_default=True, help="Pixels a side."),
-        click.option("--rounds", default=5, show_default=True, help="Turns of each side."),
-        click.option("--arch", default="cnn,resnet-18", show_default=True, callback=names),
+        click.option("--batch-size", type=int, help="Images of a step.  [cnn 128, others 32]"),
+        click.option("--precision", callback=names, help="[fp32; also bf16 if the device has it]"),
+        click.option("--methods", callback=names, help="trades,madry.  [those with a plain loop]"),
     ):
         command = option(command)
-    return command
+    return network_options(command)
+
+
+def out_option(about: str) -> Callable[[Command], Command]:
+    return click.option("--out", type=click.Path(path_type=Path), help=about)
 
 
 def names(ctx: click.Context, option: click.Parameter, text: str | None) -> tuple[str, ...]:
@@ -103,28 +120,6 @@ def keep(out: Path | None, rows: Sequence[Mapping[str, Any]], device: torch.devi
 
 
 def show(rows: Sequence[Mapping[str, Any]], device: torch.device) -> None:
-    """Print the rows as a table, without the columns that are empty."""
-    columns = {
-        "what": lambda r: r["what"],
-        "arch": lambda r: r["arch"],
-        "precision": lambda r: r["precision"],
-        "images": lambda r: r["n_images"],
-        "images/s": lambda r: significant(r["ours_images_per_second"]),
-        "next to": lambda r: r["reference"],
-        "its images/s": lambda r: significant(r["reference_images_per_second"]),
-        "times faster": lambda r: faster(r),
-        "of convolution peak": lambda r: percent(r.get("share_of_peak")),
-        "of matrix peak": lambda r: percent(r.get("share_of_matrix_peak")),
-        "robust": lambda r: percent(r.get("robust_share")),
-        "apart": lambda r: r.get("n_apart"),
-        "note": lambda r: r.get("note"),
-    }
-    cells = [[name, *(text_or_dash(of(row)) for row in rows)] for name, of in columns.items()]
-    filled = [column for column in cells if set(column[1:]) != {"-"}]
-    click.echo(aligned([tuple(row) for row in zip(*filled, strict=True)]))
+    """Print the rows as a table."""
+    click.echo(speed_table(rows))
     click.echo(f"Medians of alternating turns on {machine_text(describe_machine(device))}.")
-
-
-def text_or_dash(value: object) -> str:
-    """Return `-` for None and for an empty text."""
-    return "-" if value is None or value == "" else str(value)

@@ -1,33 +1,36 @@
-"""What is measured: training steps on made images, and a network that is robust on some digits.
+"""The measured work: training steps on made images, and a network that is robust on some digits.
 
-Attacks cost what is left to attack: a network that falls at once flatters an attack that stops
-early, one that never falls flatters one that does not. So a network is trained on digits against
-one long step, and eps is chosen at which about 40% of the images survive PGD-20.
+The cost of an attack depends on how many images survive: a network that falls at once flatters an
+attack that stops early, one that never falls flatters one that does not. So a network is trained on
+digits against one long step, and eps is chosen so that about 40% of the images survive PGD-20.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
+import click
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench import estimate
 from bench.archs import build
 from bench.archs.arch import Arch
 from bench.attacks import PGD, get_attack
 from bench.data import load_dataset
 from bench.data.loader import Loader, loader
-from bench.estimate import UNWRITTEN, made_dataset
+from bench.errors import unknown_name
+from bench.estimate import UNWRITTEN, made_dataset, made_spec
 from bench.folder import RunFolder
 from bench.losses import cross_entropy
-from bench.registry import get_method
+from bench.machine import has_fast_bf16
+from bench.registry import get_method, list_methods
 from bench.seeding import generator_for, seed_for
-from bench.spec import TrainSpec
+from bench.spec import PRECISIONS, TrainSpec
 from bench.threat import Threat
 from bench.training.engine import Trainer, initial_model
 from benchmarks.loops import LOOPS, plain_sgd
@@ -35,19 +38,32 @@ from benchmarks.loops import LOOPS, plain_sgd
 CLASSES, CHANNELS = 10, 3
 
 
-def batch_size(arch: str) -> int:
-    """Return the images of a step, so that one takes seconds on a CPU."""
-    return 128 if arch == "cnn" else 32
+def specs(
+    device: torch.device,
+    *,
+    methods: Sequence[str],
+    arch: Sequence[str],
+    precision: Sequence[str],
+    batch_size: int | None,
+    image_size: int,
+) -> Iterator[TrainSpec]:
+    """Yield the training on made images of each method, network and precision.
 
-
-def made_spec(method: str, arch: str, precision: str, n: int, image_size: int) -> TrainSpec:
-    """Return the spec of a training on n made images."""
-    return estimate.made_spec(method, arch, n, image_size=image_size, precision=precision)
+    By default those with a plain loop, the precisions that suit the device, and batches whose
+    step takes seconds on a CPU. Raises click.UsageError for an unknown method.
+    """
+    for method in methods:
+        if method not in list_methods():
+            raise click.UsageError(str(unknown_name("method", method, list_methods())))
+    suitable = PRECISIONS if has_fast_bf16(device) else PRECISIONS[:1]
+    for method, name, chosen in product(methods or LOOPS, arch, precision or suitable):
+        n = batch_size or (128 if name == "cnn" else 32)
+        yield made_spec(method, name, n, image_size=image_size, precision=chosen)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One whole update: call it."""
+    """One whole update, as a callable."""
 
     run: Callable[[], object]
     network: Arch
@@ -83,7 +99,7 @@ def plain_step(spec: TrainSpec, device: torch.device) -> Step:
 
 @dataclass(frozen=True)
 class AttackedModel:
-    """What attacks are measured on; the network is in eval mode."""
+    """A network in eval mode with images and a threat, for attacks."""
 
     network: Arch
     x: Tensor
@@ -95,7 +111,7 @@ class AttackedModel:
         return AttackedModel(copy.deepcopy(self.network), self.x[:n], self.y[:n], self.threat)
 
     def survivors(self, x_adv: Tensor) -> Tensor:
-        """(n,) bool: still right."""
+        """Return (n,) bool: still classified correctly."""
         with torch.no_grad():
             right: Tensor = self.network(x_adv).argmax(1) == self.y
         return right.cpu()
@@ -130,7 +146,7 @@ def partly_robust(arch: str, n: int, image_size: int, device: torch.device) -> A
 
 
 def _coloured(images: Loader, n: int, image_size: int) -> tuple[Tensor, Tensor]:
-    """n digits in the size and with the channels of a colour image; with noise, as they repeat."""
+    """n digits as colour images; with noise, since they repeat."""
     index = torch.arange(n, device=images.y.device) % len(images)
     x = F.interpolate(images.images(index), size=image_size).repeat(1, CHANNELS, 1, 1)
     draw = generator_for(0, "speed", "noise", device=x.device)

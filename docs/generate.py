@@ -12,7 +12,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
 from itertools import pairwise
@@ -24,8 +24,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bench.attacks import describe_attack, list_attacks
 from bench.evaluation.checks import CHECKS
+from bench.machine import machine_text
 from bench.method import Method
-from bench.precision import Paired, automatic
+from bench.precision import automatic
 from bench.records import load_records
 from bench.registry import broken_methods, get_method, list_methods, method_class, parameters
 from bench.report.precision import paired_precisions, precision_page
@@ -34,18 +35,10 @@ from bench.threat import REFERENCE_EPS, Threat
 from bench.training.passes import passes
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is not installed
-from benchmarks.pages import (
-    fused_section,
-    profile_section,
-    scaling_page,
-    speed_page,
-)
+from benchmarks.pages import fused_table, profile_tables, scaling_tables, speed_table
 
 ROOT = Path(__file__).parent.parent
-DIGITS = "results/digits"
-PRECISION = "results/precision"
-SPEED = "results/speed"
-START, END = "<!-- digits-table:start -->", "<!-- digits-table:end -->"
+DIGITS, PRECISION, SPEED = "results/digits", "results/precision", "results/speed"
 ORDER = (
     *("natural", "madry", "trades", "mart", "mma", "bilateral", "dynamic", "iaat"),
     *("cat-ce", "cat-mix", "free", "fast", "yopo", "awp-madry", "awp-trades"),
@@ -59,28 +52,31 @@ TEMPLATES = Environment(  # of Markdown, whose text `prose` escapes
     keep_trailing_newline=True,
     undefined=StrictUndefined,
 )
+TEMPLATES.globals |= {
+    "machine_text": machine_text,
+    "speed_table": speed_table,
+    "fused_table": fused_table,
+    "profile_tables": profile_tables,
+    "scaling_tables": scaling_tables,
+}
 
 
-def methods_page() -> str:
-    """Return docs/methods.md; raise RuntimeError where a method does not import."""
-    names = sorted(list_methods(), key=_place)
+def methods_page(root: Path = ROOT) -> str:
+    """Return docs/methods.md; raise RuntimeError if a method does not import."""
     if broken_methods():
         raise RuntimeError(f"methods that do not import: {broken_methods()}")
     first: dict[str, str] = {}  # the method that describes a module
     methods = []
-    for name in names:
+    known = [name for name in ORDER if name in list_methods()]
+    for name in dict.fromkeys([*known, *sorted(list_methods())]):
         module = method_class(name).__module__
         if module.startswith("methods."):
             methods.append(_described(name, first.setdefault(module, name)))
     return TEMPLATES.get_template("methods.md.j2").render(methods=methods)
 
 
-def _place(name: str) -> tuple[int, str]:
-    return (ORDER.index(name) if name in ORDER else len(ORDER), name)
-
-
 def _described(name: str, describer: str) -> dict[str, Any]:
-    """What the template says about a method; `describer` is the first method of its module."""
+    """Values for the template; `describer` is the first method of the same module."""
     cls, method = method_class(name), get_method(name)
     kind, _, number = method.paper.partition(" ")
     link = f"[{method.paper}](https://arxiv.org/abs/{number})"
@@ -94,13 +90,10 @@ def _described(name: str, describer: str) -> dict[str, Any]:
             table = [row for row in table if row not in shared]
     return {
         "name": name,
-        "title": method.title,
+        "method": method,
         "source": link if kind == "arXiv" else method.paper,
         "file": f"{cls.__module__.replace('.', '/')}.py",
         "summary": prose(inspect.getdoc(cls) or ""),
-        "objective": method.objective,
-        "inner": method.inner,
-        "selects_by": method.selects_by,
         "kept": ", ".join(method.example_state(1, Threat())) or "none",
         "passes": _passes(name),
         "text": text,
@@ -138,7 +131,7 @@ def prose(docstring: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Without accidental emphasis or HTML; spans of code are unchanged."""
+    """The text without accidental emphasis or HTML; spans of code are unchanged."""
     parts = re.split(r"(`[^`]*`)", text)
     return "".join(
         part if part.startswith("`") else re.sub(r"(\*(?! )|<(?=[\w/!])|(?<!\w)_)", r"\\\1", part)
@@ -197,33 +190,80 @@ def _choices(kind: Any) -> str:
     return ", ".join(f"`{choice}`" for choice in choices) if is_choice else ""
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def _table(*rows: Sequence[str]) -> str:
     head, *body = (f"| {' | '.join(row)} |" for row in rows)
     return "\n".join([head, f"|{' --- |' * len(rows[0])}", *body])
 
 
-def with_digits_table(readme: str, results: Path) -> str:
-    """Return README.md with the records' table between its markers; unchanged without records."""
-    records = load_records(results)
-    return filled(readme, "digits-table", brief(records, DIGITS)) if len(records) else readme
-
-
-def attack_table() -> str:
+def attack_table(root: Path = ROOT) -> str:
     """Return the table of attacks with their exact definitions."""
-    rows = [("attack", "definition"), *((f"`{n}`", describe_attack(n)) for n in list_attacks())]
-    return _table(rows)
+    attacks = ((f"`{name}`", describe_attack(name)) for name in list_attacks())
+    return _table(("attack", "definition"), *attacks)
 
 
-def check_table() -> str:
+def check_table(root: Path = ROOT) -> str:
     """Return the table of masking checks: what each computes, and when it raises an alarm."""
-    head = ("check", "looks for", "computes", "alarm")
-    rows = [(n, c.looks_for, c.compute, c.raises) for n, c in CHECKS.items()]
-    return _table([head, *rows])
+    checks = ((n, c.looks_for, c.compute, c.raises) for n, c in CHECKS.items())
+    return _table(("check", "looks for", "computes", "alarm"), *checks)
 
 
-def evidence_file(rows: Sequence[Paired]) -> str:
-    """Return bench/precision.json, on which `--precision auto` relies also without records."""
-    return json.dumps([asdict(row) for row in rows], indent=1) + "\n"
+def digits_table(root: Path = ROOT) -> str:
+    """Return the table of the committed records; empty without records."""
+    records = load_records(root / DIGITS)
+    return brief(records, DIGITS) if len(records) else ""
+
+
+def _precision(root: Path) -> str:
+    rows = paired_precisions(load_records(root / PRECISION))
+    choice, why = automatic(True, rows)
+    return precision_page(rows, f"`auto` is {choice}, since {why}") if rows else ""
+
+
+def _evidence(root: Path) -> str:
+    """The evidence of `--precision auto`, for installations without records."""
+    rows = paired_precisions(load_records(root / PRECISION))
+    return json.dumps([asdict(row) for row in rows], indent=1) + "\n" if rows else ""
+
+
+def _speed(root: Path) -> str:
+    found = _speeds(root)
+    rows = [row for kept in found.values() if isinstance(kept, list) for row in kept]
+    machines: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        name = f"{machine_text(row['machine'])}, torch {row['machine']['packages']['torch']}"
+        machines.setdefault(name, []).append(row)
+    return _rendered("speed.md.j2", found, machines=machines) if rows else ""
+
+
+def _scaling(root: Path) -> str:
+    found = _speeds(root)
+    return _rendered("scaling.md.j2", found) if found else ""
+
+
+def _speeds(root: Path) -> dict[str, Any]:
+    return {p.stem: json.loads(p.read_text()) for p in sorted((root / SPEED).glob("*.json"))}
+
+
+def _rendered(template: str, found: dict[str, Any], **values: Any) -> str:
+    page = TEMPLATES.get_template(template)
+    return page.render(**found, **values, pictures=f"../{SPEED}")
+
+
+Make = Callable[[Path], str]
+"""The text for a checkout; empty without its records."""
+PAGES: dict[str, Make] = {
+    "docs/methods.md": methods_page,
+    "docs/precision.md": _precision,
+    "bench/precision.json": _evidence,
+    "docs/speed.md": _speed,
+    "docs/scaling.md": _scaling,
+}
+SECTIONS: dict[tuple[str, str], Make] = {
+    ("docs/evaluation.md", "attacks"): attack_table,
+    ("docs/evaluation.md", "checks"): check_table,
+    ("README.md", "digits-table"): digits_table,
+}
+"""File and name of its markers, `<!-- NAME:start -->` and `<!-- NAME:end -->`."""
 
 
 def filled(page: str, name: str, content: str) -> str:
@@ -231,38 +271,17 @@ def filled(page: str, name: str, content: str) -> str:
     start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
     before, found, rest = page.partition(start)
     _, closed, after = rest.partition(end)
-    if not (found and closed):
-        return page
-    return f"{before}{start}\n\n{content}\n\n{end}{after}"
+    return f"{before}{start}\n\n{content}\n\n{end}{after}" if found and closed else page
 
 
 def generated(root: Path) -> dict[Path, str]:
     """Return each generated file with the text that it should have."""
-    files = {root / "docs" / "methods.md": methods_page()}
-    evaluation = root / "docs" / "evaluation.md"
-    if evaluation.exists():
-        page = filled(evaluation.read_text(), "attacks", attack_table())
-        files[evaluation] = filled(page, "checks", check_table())
-    rows = paired_precisions(load_records(root / PRECISION))
-    if rows:
-        choice, why = automatic(True, rows)
-        files[root / "docs" / "precision.md"] = precision_page(
-            rows, f"`auto` is {choice}, since {why}"
-        )
-        files[root / "bench" / "precision.json"] = evidence_file(rows)
-    found = {p.stem: json.loads(p.read_text()) for p in sorted((root / SPEED).glob("*.json"))}
-    speeds = [row for rows in found.values() if isinstance(rows, list) for row in rows]
-    if speeds:
-        profile = profile_section(found["profile"], f"../{SPEED}/profile.png")
-        files[root / "docs" / "speed.md"] = speed_page(
-            speeds, profile, fused_section(found["fused"])
-        )
-        files[root / "docs" / "scaling.md"] = scaling_page(
-            found["scaling"], f"../{SPEED}/scaling.png"
-        )
-    readme = root / "README.md"
-    if readme.exists():
-        files[readme] = with_digits_table(readme.read_text(), root / DIGITS)
+    files = {root / path: text for path, make in PAGES.items() if (text := make(root))}
+    for (name, marker), make in SECTIONS.items():
+        path = root / name
+        content = make(root) if path.exists() else ""
+        if content:
+            files[path] = filled(files.get(path) or path.read_text(), marker, content)
     return files
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -17,59 +18,36 @@ from bench.registry import get_method, list_methods
 from bench.threat import Threat
 from bench.training.optimiser import Optimiser
 from benchmarks.loops import LOOPS, cat_ce_step, plain_sgd
-from tests.harness import SmallNet, make_state, small_batch, small_net
+from tests.harness import make_state, small_batch, small_net
 
 STEPS = 3
 N = 6
 EPS = 8 / 255
 
 
-def uniform(state: TrainState, batch: Batch) -> dict[str, Any]:
-    threat = state.threat
-    return {"noise": start_noise("uniform", batch.x, threat, EPS, state.generator("start"))}
-
-
-def gaussian(state: TrainState, batch: Batch) -> dict[str, Any]:
-    threat = state.threat
-    return {"noise": start_noise("gaussian", batch.x, threat, EPS, state.generator("start"))}
+def noise(start: Literal["uniform", "gaussian"], state: TrainState, batch: Batch) -> dict[str, Any]:
+    stream = state.generator("start")
+    return {"noise": start_noise(start, batch.x, state.threat, EPS, stream)}
 
 
 def labels(state: TrainState, batch: Batch) -> dict[str, Any]:
-    draws = [torch._standard_gamma(torch.ones(N, 4), generator=state.generator("labels"))]
-    draws += [torch._standard_gamma(torch.ones(N, 4), generator=state.generator("labels"))]
+    stream = state.generator("labels")
+    draws = [torch._standard_gamma(torch.ones(N, 4), generator=stream) for _ in range(2)]
     first, second = (draw / draw.sum(1, keepdim=True) for draw in draws)
     return {"noise": (first, second), "radius": torch.zeros(N)}
 
 
-def nothing(state: TrainState, batch: Batch) -> dict[str, Any]:
-    return {}
-
-
-def carried(state: TrainState, batch: Batch) -> dict[str, Any]:
-    return {"delta": torch.zeros_like(batch.x)}
-
-
 DRAWS: dict[str, Callable[[TrainState, Batch], dict[str, Any]]] = {
-    "natural": nothing,
-    "madry": uniform,
-    "trades": gaussian,
-    "mart": gaussian,
+    "natural": lambda state, batch: {},
+    "madry": partial(noise, "uniform"),
+    "trades": partial(noise, "gaussian"),
+    "mart": partial(noise, "gaussian"),
     "cat-ce": labels,
-    "free": carried,
-    "fast": uniform,
+    "free": lambda state, batch: {"delta": torch.zeros_like(batch.x)},
+    "fast": partial(noise, "uniform"),
 }
 CARRIED = ("delta", "radius")
-
-
-def subject(method: str, **params: Any) -> tuple[TrainState, SmallNet, torch.optim.SGD]:
-    """A method's state and, for its loop, an equal network, both under the same optimiser."""
-    network = small_net()
-    plain = copy.deepcopy(network)
-    state = make_state(get_method(method, **params), network)
-    recipe = Recipe(epochs=1, batch_size=N, lr=0.05)
-    state.stepper = Optimiser(network, recipe, STEPS)
-    state.stepper.attack_model = lambda model, mode: model  # type: ignore[method-assign]
-    return state, plain, plain_sgd(plain, 0.05)
+STEPPING = ("madry", "trades", "mart")
 
 
 def apart(first: nn.Module, second: nn.Module) -> float:
@@ -79,9 +57,12 @@ def apart(first: nn.Module, second: nn.Module) -> float:
 
 
 def compare(name: str, params: dict[str, Any], **given: Any) -> float:
-    """Both over a few batches; returns how far apart losses and networks ended."""
-    state, plain, sgd = subject(name, **params)
-    method = get_method(name, **params)
+    """How far apart losses and networks of method and loop end after a few batches."""
+    method, network = get_method(name, **params), small_net()
+    plain = copy.deepcopy(network)
+    state, sgd = make_state(method, network), plain_sgd(plain, 0.05)
+    state.stepper = Optimiser(network, Recipe(epochs=1, batch_size=N, lr=0.05), STEPS)
+    state.stepper.attack_model = lambda model, mode: model  # type: ignore[method-assign]
     kept: dict[str, Tensor] = {}
     worst = 0.0
     for step in range(STEPS):
@@ -98,49 +79,54 @@ def compare(name: str, params: dict[str, Any], **given: Any) -> float:
     return max(worst, apart(plain, state.model))
 
 
-@pytest.mark.parametrize("name", LOOPS)
-def test_a_loop_makes_the_updates_of_its_method(name: str) -> None:
-    given = {"n_classes": 4} if name == "cat-ce" else {}
-    assert compare(name, {}, **given) < 1e-9
+SAME: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    **{name: (name, {}, {}) for name in LOOPS},
+    # ten steps end in the same corner of the ball, whatever their length
+    **{f"{n}, 3 steps": (n, {"steps": 3}, {}) for n in STEPPING},
+    "cat-ce, 3 steps": ("cat-ce", {"steps": 3, "eta": 0.025}, {}),
+    "madry, train mode": ("madry", {"attack_bn": "train"}, {"compares_restarts": False}),
+    "fast, train mode": ("fast", {"attack_bn": "train"}, {}),
+}
 
 
-@pytest.mark.parametrize("name", ["madry", "trades", "mart", "cat-ce"])
-def test_so_does_one_of_few_steps(name: str) -> None:
-    """Ten steps end in the same corner of the ball, whatever their length."""
-    params = {"steps": 3} | ({"eta": 0.025} if name == "cat-ce" else {})
-    given = params | ({"n_classes": 4} if name == "cat-ce" else {})
-    assert compare(name, params, **given) < 1e-9
-    assert compare(name, params, step_size=0.006, **given) > 1e-7
+def classes(name: str) -> dict[str, Any]:
+    return {"n_classes": 4} if name == "cat-ce" else {}
 
 
-@pytest.mark.parametrize("name", ["madry", "fast"])
-def test_in_train_mode_too(name: str) -> None:
-    given = {"compares_restarts": False} if name == "madry" else {}
-    assert compare(name, {"attack_bn": "train"}, attack_bn="train", **given) < 1e-9
-    assert compare(name, {"attack_bn": "train"}) > 1e-6
+@pytest.mark.parametrize(("name", "params", "more"), SAME.values(), ids=SAME)
+def test_a_loop_makes_the_updates_of_its_method(
+    name: str, params: dict[str, Any], more: dict[str, Any]
+) -> None:
+    assert compare(name, params, **classes(name), **params, **more) < 1e-9
 
 
 @pytest.mark.parametrize(
-    ("name", "given"),
+    ("name", "params", "given"),
     [
-        ("madry", {"steps": 3}),
-        ("fast", {"step_size": 9 / 255}),
-        ("free", {"replays": 7}),
-        ("trades", {"beta": 5.0}),
-        ("trades", {"steps": 3}),
-        ("mart", {"beta": 5.0}),
-        ("mart", {"steps": 3}),
-        ("cat-ce", {"n_classes": 4, "c": 9.0}),
-        ("cat-ce", {"n_classes": 4, "eta": 0.004}),
+        ("madry", {}, {"steps": 3}),
+        ("madry", {"attack_bn": "train"}, {}),
+        ("fast", {}, {"step_size": 9 / 255}),
+        ("fast", {"attack_bn": "train"}, {}),
+        ("free", {}, {"replays": 7}),
+        ("trades", {}, {"beta": 5.0}),
+        ("trades", {}, {"steps": 3}),
+        ("mart", {}, {"beta": 5.0}),
+        ("mart", {}, {"steps": 3}),
+        ("cat-ce", {}, {"c": 9.0}),
+        ("cat-ce", {}, {"eta": 0.004}),
+        ("cat-ce", {"steps": 3, "eta": 0.025}, {"steps": 3, "eta": 0.025, "step_size": 0.006}),
+        *((name, {"steps": 3}, {"steps": 3, "step_size": 0.006}) for name in STEPPING),
     ],
 )
-def test_the_comparison_sees_another_parameter(name: str, given: dict[str, Any]) -> None:
-    assert compare(name, {}, **given) > 1e-7
+def test_the_comparison_sees_another_parameter(
+    name: str, params: dict[str, Any], given: dict[str, Any]
+) -> None:
+    assert compare(name, params, **classes(name), **given) > 1e-7
 
 
 @pytest.mark.parametrize("name", LOOPS)
 def test_a_loop_draws_where_nothing_is_given(name: str) -> None:
-    """As it is timed; the network is left in train mode and has moved."""
+    """As it is timed; the network ends in train mode and has moved."""
     batch = small_batch(num_classes=4)
     net = small_net(num_classes=10)
     before = copy.deepcopy(net)

@@ -3,58 +3,51 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 
 from bench.archs import build
-from benchmarks.workloads import engine_step, made_spec
+from bench.estimate import made_spec
+from benchmarks.workloads import engine_step
 
-CPU = torch.device("cpu")
 BATCH, SIZE = 1, 8
 WANTED = 128, 32
 GIB = 2**30
 
 
-class Saved:
-    """Bytes of the distinct tensors that graphs keep, now and at most."""
+class Kept:
+    """A tensor that a graph keeps; counts the bytes of all distinct ones, now and at most."""
 
-    def __init__(self) -> None:
-        self.holders: Counter[int] = Counter()
-        self.now = self.most = 0
+    holders: ClassVar = Counter[int]()
+    now = most = 0
 
-    def pack(self, tensor: Tensor) -> _Kept:
-        """What stands for a tensor in a graph."""
-        return _Kept(self, tensor)
-
-
-class _Kept:
-    """One tensor that a graph keeps, for as long as it does."""
-
-    def __init__(self, saved: Saved, tensor: Tensor) -> None:
-        self.saved, self.tensor = saved, tensor
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
         storage = tensor.untyped_storage()
         self.place, self.n_bytes = storage.data_ptr(), storage.nbytes()
-        saved.holders[self.place] += 1
-        if saved.holders[self.place] == 1:
-            saved.now += self.n_bytes
-            saved.most = max(saved.most, saved.now)
+        Kept.holders[self.place] += 1
+        if Kept.holders[self.place] == 1:
+            Kept.now += self.n_bytes
+            Kept.most = max(Kept.most, Kept.now)
 
     def __del__(self) -> None:
-        self.saved.holders[self.place] -= 1
-        if self.saved.holders[self.place] == 0:
-            self.saved.now -= self.n_bytes
+        Kept.holders[self.place] -= 1
+        if Kept.holders[self.place] == 0:
+            Kept.now -= self.n_bytes
 
 
 def kept(method: str, batch_size: int) -> int:
-    """The most that graphs keep in one step."""
-    spec = made_spec(method, "wrn-34-10", "bf16", batch_size, SIZE)
-    step, saved = engine_step(spec, CPU), Saved()
-    with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda held: held.tensor):
+    """Peak bytes that graphs keep in one step."""
+    spec = made_spec(method, "wrn-34-10", batch_size, image_size=SIZE, precision="bf16")
+    step = engine_step(spec, torch.device("cpu"))
+    Kept.most = 0
+    with torch.autograd.graph.saved_tensors_hooks(Kept, lambda held: held.tensor):
         step()
-    assert saved.now == 0
-    return saved.most
+    assert Kept.now == 0
+    return Kept.most
 
 
 @pytest.mark.slow

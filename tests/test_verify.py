@@ -28,7 +28,7 @@ from bench.seeding import generator_for, seed_for
 from bench.threat import Threat
 from bench.training.schedule import learning_rate
 from bench.verify import here, pin_file, read_pin, verify
-from bench.verify.baselines import AttackBaseline, TrainingBaseline
+from bench.verify.baselines import difference
 from bench.verify.networks import NETWORKS, load_network, make_networks, network_file
 from methods.cat import CatCE, CatMix
 from methods.madry import Madry
@@ -43,13 +43,13 @@ Plant = Callable[[pytest.MonkeyPatch], None]
 
 @pytest.fixture(scope="module")
 def pinned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pins of this very code, beside the committed networks."""
+    """Pins of the code under test, next to the committed networks."""
     folder = tmp_path_factory.mktemp("pinned")
     for name in NETWORKS:
         shutil.copy(network_file(COMMITTED, name), folder)
-    verdict = verify(folder, PINNED, QUIET, pin=True)
-    assert [line.split(": ")[1] for line in verdict.lines] == ["pinned, new"] * len(PINNED)
-    assert not verdict.moved
+    found = verify(folder, PINNED, QUIET, pin=True)
+    assert [line.split(": ")[1] for line in found.lines] == ["pinned, new"] * len(PINNED)
+    assert not found.moved
     return folder
 
 
@@ -115,25 +115,25 @@ def seed_of_weights(run_seed: int, *purpose: str | int) -> int:
     return seed_for(run_seed + 1, *purpose)
 
 
-DEFAULTS: dict[str, tuple[str, Plant, str]] = {
+CHANGES: dict[str, tuple[str, Plant, str]] = {
     "beta of TRADES": ("trades", default(Trades, "beta", 5.0), "beta is 5.0 and was 6.0; "),
     "a method's step": ("madry", default(Madry, "step_size", 2.1 / 255), "step_size is "),
     "kappa": ("cat-mix", default(CatMix, "kappa", 9.0), "kappa is 9.0 and was 10.0; "),
+    "no clamp": ("cat-mix", default(CatMix, "kappa", 1e9), "kappa is "),
     "CAT's cap": ("cat-ce", default(CatCE, "eps_max", 7.5 / 255), "eps_max is "),
     "an attack's step": ("pgd-20", attack_step, "relative_step is 0.25 and was 0.2; "),
+    "no projection": ("madry", swapped(Threat, "bounds", box_alone), ""),
+    "no cap": ("cat-ce", swapped(CatCE, "_attempted", uncapped), ""),
+    "label draw": ("cat-ce", swapped(CatCE, "_dirichlet", one_draw), ""),
+    "CAT-MIX as CAT-CE": ("cat-mix", swapped(CatMix, "loss", CatCE.loss), ""),
+    "seeds of training": ("madry", swapped(contract, "generator_for", other_seed), ""),
+    "seed of the weights": ("trades", swapped(engine, "seed_for", seed_of_weights), ""),
+    "seeds of evaluation": ("pgd-20", swapped(chunk, "generator_for", other_seed), ""),
+    "seed of AutoAttack": ("apgd-ce", swapped(chunk, "generator_for", other_seed), ""),
+    "schedule": ("trades", swapped(optimiser, "learning_rate", later), ""),
+    "augmentation": ("trades", swapped(engine, "augment", lambda x, **_: x), ""),
 }
-HIDDEN: dict[str, tuple[str, Plant]] = {
-    "no projection": ("madry", swapped(Threat, "bounds", box_alone)),
-    "no cap": ("cat-ce", swapped(CatCE, "_attempted", uncapped)),
-    "label draw": ("cat-ce", swapped(CatCE, "_dirichlet", one_draw)),
-    "CAT-MIX as CAT-CE": ("cat-mix", swapped(CatMix, "loss", CatCE.loss)),
-    "seeds of training": ("madry", swapped(contract, "generator_for", other_seed)),
-    "seed of the weights": ("trades", swapped(engine, "seed_for", seed_of_weights)),
-    "seeds of evaluation": ("pgd-20", swapped(chunk, "generator_for", other_seed)),
-    "seed of AutoAttack": ("apgd-ce", swapped(chunk, "generator_for", other_seed)),
-    "schedule": ("trades", swapped(optimiser, "learning_rate", later)),
-    "augmentation": ("trades", swapped(engine, "augment", lambda x, **_: x)),
-}
+"""What is run, what changes, and the setting that the line names; none where the code changes."""
 
 
 def test_nothing_moves_where_nothing_changed(pinned: Path) -> None:
@@ -147,39 +147,18 @@ def test_nothing_moves_where_nothing_changed(pinned: Path) -> None:
     assert torch.equal(torch.get_rng_state(), before[3])
 
 
-@pytest.mark.parametrize(("name", "plant", "words"), DEFAULTS.values(), ids=DEFAULTS)
-def test_a_changed_default_is_named_and_moves_the_outcome(
-    name: str, plant: Plant, words: str, pinned: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("name", "plant", "setting"), CHANGES.values(), ids=CHANGES)
+def test_a_change_moves_the_outcome_and_is_named(
+    name: str, plant: Plant, setting: str, pinned: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(monkeypatch)
-    verdict = verify(pinned, [name], QUIET)
-    (line,) = verdict.lines
-    assert verdict.moved == (name,)
-    assert f" {name}: {words}" in line
-    assert "; loss at step " in line or "; margin of image " in line or " survive and " in line
-
-
-@pytest.mark.parametrize(("name", "plant"), HIDDEN.values(), ids=HIDDEN)
-def test_a_change_in_the_code_moves_the_outcome(
-    name: str, plant: Plant, pinned: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plant(monkeypatch)
-    (line,) = verify(pinned, [name], QUIET).lines
-    heads = (f"method {name}: loss at step ", f"attack {name}: ")
-    assert line.startswith(heads)
-    assert line.endswith(
-        (
-            "its loss, attack, state or seeds changed",
-            "its steps, loss, seeds or the evaluator changed",
-        )
-    )
-
-
-def test_a_clamp_of_cat_mix_is_reached(pinned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not by its parameter alone: the loss without the clamp is another."""
-    default(CatMix, "kappa", 1e9)(monkeypatch)
-    (line,) = verify(pinned, ["cat-mix"], QUIET).lines
-    assert "; loss at step " in line
+    result = verify(pinned, [name], QUIET)
+    (line,) = result.lines
+    assert result.moved == (name,)
+    assert f" {name}: {setting}" in line
+    assert "loss at step " in line or "margin of image " in line or " survive and " in line
+    cause = "its loss, attack, state or seeds", "its steps, loss, seeds or the evaluator"
+    assert line.endswith(tuple(f"{why} changed" for why in cause)) is not bool(setting)
 
 
 def test_a_pin_says_what_moved_and_verify_passes_afterwards(
@@ -295,9 +274,8 @@ def test_another_network_is_named(folder: Path) -> None:
 
 def test_the_networks_are_half_robust_and_differ() -> None:
     """So that survivors say something; two equal networks would make no transfer."""
-    survivors = read_pin(pin_file(COMMITTED, "attack", "pgd-20")).fact
-    assert isinstance(survivors, AttackBaseline)
-    assert 8 <= survivors.survivors.count("1") <= 24
+    survivors = read_pin(pin_file(COMMITTED, "attack", "pgd-20")).fact["survivors"]
+    assert 8 <= survivors.count("1") <= 24
     first, second = (load_network(COMMITTED, name) for name in NETWORKS)
     assert not torch.equal(first.last.weight, second.last.weight)
 
@@ -313,21 +291,17 @@ def test_networks_are_made_where_they_are_missing(
     assert network_file(tmp_path, "surrogate").read_bytes() == kept
 
 
-def traced(losses: tuple[float, ...], weights: float = 2.0) -> TrainingBaseline:
-    return TrainingBaseline(asked={"beta": 6.0}, losses=losses, weights=weights)
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_trace_is_compared_to_nine_digits_on_every_machine(elsewhere: bool) -> None:
+    def moved(*losses: float, weights: float = 2.0) -> str:
+        was = {"asked": {}, "losses": [1.0, 3.0], "weights": 2.0}
+        now = {"asked": {}, "losses": losses, "weights": weights}
+        return difference(now, was, elsewhere=elsewhere)
 
-
-def test_a_trace_is_compared_to_nine_digits_on_every_machine() -> None:
-    was = traced((1.0, 3.0))
-    for elsewhere in (False, True):
-        assert traced((1.0, 3.0 * (1 + 5e-10)), 2.0 * (1 - 5e-10)).moved(
-            was, elsewhere=elsewhere
-        ) == ("")
-        line = traced((1.0, 3.0 * (1 + 2e-9))).moved(was, elsewhere=elsewhere)
-        assert line.startswith("loss at step 1 is 3.000000006 and was 3: ")
-        line = traced((1.0, 3.0), 2.5).moved(was, elsewhere=elsewhere)
-        assert line.startswith("length of the final weights 0 is 2.5 and was 2: ")
-        assert traced((1.0,)).moved(was, elsewhere=elsewhere)
+    assert moved(1.0, 3.0 * (1 + 5e-10), weights=2.0 * (1 - 5e-10)) == ""
+    assert moved(1.0, 3.0 * (1 + 2e-9)).startswith("loss at step 1 is 3.000000006 and was 3: ")
+    assert moved(1.0, 3.0, weights=2.5).startswith("length of the final weights 0 is 2.5 and was")
+    assert moved(1.0)
 
 
 @pytest.mark.parametrize(
@@ -341,23 +315,21 @@ def test_a_trace_is_compared_to_nine_digits_on_every_machine() -> None:
         ("fp64", True, 1, True),
     ],
 )
-def test_images_may_differ_for_autoattack_on_another_machine_alone(
+def test_images_may_differ_for_autoattack_on_another_machine_only(
     precision: str, elsewhere: bool, n_changed: int, moved: bool
 ) -> None:
-    def found(survivors: str) -> AttackBaseline:
-        return AttackBaseline(
-            asked={"precision": precision}, survivors=survivors, margins=(-1.0,) * 4
-        )
-
-    now, was = found("0" * n_changed + "1" * (4 - n_changed)), found("1111")
-    assert bool(now.moved(was, elsewhere=elsewhere)) == moved
+    was, now = (
+        {"asked": {"precision": precision}, "survivors": survivors, "margins": [-1.0] * 4}
+        for survivors in ("1111", "0" * n_changed + "1" * (4 - n_changed))
+    )
+    assert bool(difference(now, was, elsewhere=elsewhere)) == moved
 
 
 def test_only_the_package_computes_in_float32(pinned: Path) -> None:
     for name in ("pgd-20", "apgd-ce"):
         pin = read_pin(pin_file(pinned, "attack", name))
         package = isinstance(ATTACKS[name][0], AutoAttackPart)
-        assert pin.fact.asked["precision"] == ("fp32" if package else "fp64")
+        assert pin.fact["asked"]["precision"] == ("fp32" if package else "fp64")
         assert not pin.elsewhere
 
 

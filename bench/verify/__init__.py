@@ -1,11 +1,11 @@
-"""Compare short runs of every method and attack with their pins, or pin them anew."""
+"""Compare short runs of every method and attack with their pins, or write the pins anew."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from traceback import extract_tb
@@ -19,43 +19,41 @@ from bench.machine import describe_machine
 from bench.progress import Reporter, duration
 from bench.registry import broken_methods, list_methods
 from bench.storage import write_json
-from bench.verify.baselines import (
-    AttackBaseline,
-    Baseline,
-    TrainingBaseline,
-    run_attack,
-    run_method,
-)
+from bench.verify.baselines import Outcome, difference, run_attack, run_method
 from bench.verify.networks import NETWORKS, load_network, make_networks
 
 Key = tuple[str, str]
 """Kind (method or attack) and name."""
-KINDS: dict[str, type[Baseline]] = {cls.kind: cls for cls in (TrainingBaseline, AttackBaseline)}
+FIELDS: dict[str, dict[str, type]] = {
+    "method": {"asked": dict, "losses": list, "weights": float},
+    "attack": {"asked": dict, "survivors": str, "margins": list},
+}
+"""What a pin of each kind holds; lists are of floats."""
 DECIDING = ("torch", "numpy", "pyautoattack")
 """Packages whose version may change the last bits."""
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify` found."""
+    """The result of `verify`."""
 
     lines: tuple[str, ...]
     """One for each method and attack that moved, or was pinned."""
     moved: tuple[str, ...]
-    """Names of those that are not as pinned and, where `verify` pins, could not be pinned."""
+    """Names of those that differ from their pins or, where `verify` pins, could not be pinned."""
     summary: str
 
 
 @dataclass(frozen=True)
 class Pin:
-    """A baseline, and where it was found."""
+    """A pinned outcome and the machine and software that it was measured with."""
 
-    fact: Baseline
+    fact: Outcome
     provenance: Mapping[str, Any]
 
     @property
     def elsewhere(self) -> bool:
-        """Whether it was found with other software or on another processor than this."""
+        """Whether it was measured with other software or on another processor."""
         return _place(self.provenance) != _place(here())
 
 
@@ -64,16 +62,20 @@ def verify(
 ) -> Verification:
     """Compare every method and attack, or those named in `only`, with the pins in `folder`.
 
-    pin: write what is not as pinned instead. Raises ConfigError for an unknown name, RecordError
-    for a pin that is damaged or networks that are missing, before anything is run.
+    pin: write what differs instead. Raises ConfigError for an unknown name, RecordError for a
+    damaged pin or missing networks, before anything is run.
     """
     since = time.monotonic()
-    runs: dict[Key, Callable[[], Baseline]] = {
+    runs: dict[Key, Callable[[], Outcome]] = {
         **{("method", name): partial(run_method, name) for name in list_methods()},
         **{("attack", name): partial(run_attack, name, folder) for name in list_attacks()},
     }
-    there = pinned(folder)
-    known = [*runs, *(key for key in there if key not in runs)]
+    files = {
+        (kind, path.stem.removeprefix(f"{kind}-")): path
+        for kind in FIELDS
+        for path in sorted(folder.glob(f"{kind}-*.json"))
+    }
+    known = list({**runs, **files})
     names = {name for _, name in known}
     for name in only:
         if name not in names:
@@ -82,13 +84,13 @@ def verify(
     made = make_networks(folder) if pin else []
     for name in NETWORKS:
         load_network(folder, name)
-    pins = {key: _read(there[key], pin) for key in chosen if key in there and key in runs}
+    pins = {key: _read(files[key], pin) for key in chosen if key in files and key in runs}
     lines, moved = [f"network {name}: trained anew" for name in made], []
     with reporter.task("bench verify", len(chosen)) as task:
         for key in chosen:
             task.advance(0, key[1])
-            look = _pin if pin else _compare
-            line, good = look(folder, key, runs.get(key), pins.get(key))
+            check = _pin if pin else _compare
+            line, good = check(folder, key, runs.get(key), pins.get(key))
             lines += [f"{' '.join(key)}: {line}"] if line else []
             moved += [] if good else [key[1]]
             task.advance()
@@ -103,28 +105,20 @@ def here() -> dict[str, Any]:
 
 
 def pin_file(folder: Path, kind: str, name: str) -> Path:
-    """Return the file of the pin of that method or attack."""
     return folder / f"{kind}-{name}.json"
 
 
-def pinned(folder: Path) -> dict[Key, Path]:
-    """Return the file of every pin in the folder."""
-    return {
-        (kind, path.stem.removeprefix(f"{kind}-")): path
-        for kind in KINDS
-        for path in sorted(folder.glob(f"{kind}-*.json"))
-    }
-
-
 def read_pin(path: Path) -> Pin:
-    """Return a pin; raises RecordError that names a damaged file and what to do."""
+    """Return a pin; raise RecordError for a damaged file, with the command that repairs it."""
     kind, _, name = path.stem.partition("-")
     try:
         content = json.loads(path.read_bytes())
-        fact = KINDS[kind](**content["fact"])
-        good = isinstance(fact.asked, dict) and all(isinstance(n, float) for n in fact.numbers)
-        if not good or not isinstance(getattr(fact, "survivors", ""), str):
-            raise TypeError("a value is of the wrong kind")
+        fact = content["fact"]
+        for field, of in FIELDS[kind].items():
+            value = fact[field]
+            numbers = value if of is list else ()
+            if not isinstance(value, of) or not all(isinstance(n, float) for n in numbers):
+                raise TypeError(f"{field} is of the wrong kind")
         return Pin(fact, dict(content["provenance"]))
     except (OSError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
@@ -135,7 +129,7 @@ def read_pin(path: Path) -> Pin:
 
 
 def _read(path: Path, pin: bool) -> Pin | None:
-    """The pin; where it is to be written anew, a damaged one is none."""
+    """The pin; None if it is damaged and about to be rewritten."""
     try:
         return read_pin(path)
     except RecordError:
@@ -145,9 +139,9 @@ def _read(path: Path, pin: bool) -> Pin | None:
 
 
 def _compare(
-    folder: Path, key: Key, run: Callable[[], Baseline] | None, pin: Pin | None
+    folder: Path, key: Key, run: Callable[[], Outcome] | None, pin: Pin | None
 ) -> tuple[str, bool]:
-    """What to say of one run, and whether it is as pinned."""
+    """The line about one run, and whether it matches its pin."""
     command = f"bench verify --pin --only {key[1]}"
     if run is None:
         # a method may be missing because its module does not import
@@ -156,16 +150,16 @@ def _compare(
     if pin is None:
         return f"has no pin; if it is new, {command} adds it", False
     try:
-        moved = run().moved(pin.fact, elsewhere=pin.elsewhere)
-    except Exception as error:  # whatever a method or an attack raises is its own, and is shown
+        moved = difference(run(), pin.fact, elsewhere=pin.elsewhere)
+    except Exception as error:  # methods and attacks may raise anything
         moved = _failure(error)
     return moved, not moved
 
 
 def _pin(
-    folder: Path, key: Key, run: Callable[[], Baseline] | None, pin: Pin | None
+    folder: Path, key: Key, run: Callable[[], Outcome] | None, pin: Pin | None
 ) -> tuple[str, bool]:
-    """Like `_compare`, after writing the pin where it differs at all."""
+    """Like `_compare`, after writing the pin if it differs at all."""
     path = pin_file(folder, *key)
     if run is None:
         path.unlink()
@@ -174,15 +168,14 @@ def _pin(
         fact = run()
     except Exception as error:
         return f"not pinned, {_failure(error)}", False
-    moved = fact.moved(pin.fact, elsewhere=False) if pin else "new"
+    moved = difference(fact, pin.fact, elsewhere=False) if pin else "new"
     if moved:
-        content = {"kind": fact.kind, "name": key[1], "fact": asdict(fact), "provenance": here()}
-        write_json(path, content)
+        write_json(path, {"kind": key[0], "name": key[1], "fact": fact, "provenance": here()})
     return moved and f"pinned, {moved}", True
 
 
 def _failure(error: Exception) -> str:
-    """What went wrong, and where if that was not foreseen, in a line."""
+    """One line on an error, with its place in the code unless it is one of ours."""
     said = " ".join(str(error).split())
     if isinstance(error, BenchError | NonFiniteLoss):
         return f"fails: {said}"
@@ -194,7 +187,7 @@ def _failure(error: Exception) -> str:
 def _summary(
     chosen: Sequence[Key], moved: Sequence[str], n_lines: int, seconds: float, pin: bool
 ) -> str:
-    counts = {kind: sum(key[0] == kind for key in chosen) for kind in KINDS}
+    counts = {kind: sum(key[0] == kind for key in chosen) for kind in FIELDS}
     looked = " and ".join(f"{n} {kind}{'s' * (n != 1)}" for kind, n in counts.items() if n)
     looked = f"{looked} ({duration(seconds)})"
     if pin:

@@ -1,8 +1,8 @@
 """The networks of the short runs: tiny, smooth, and the same on every machine.
 
-Methods train one from the engine's own draws. Attacks meet two that were trained once and are kept
-as files beside the pins: another machine would train other weights, in the last bits and then in
-all.
+Methods train one from the engine's own draws. Attacks run on two that were trained once and are
+kept as files next to the pins: another machine would train other weights, in the last bits and then
+in all.
 
 Shapes: B batch, K classes.
 """
@@ -31,17 +31,15 @@ from bench.threat import Threat
 
 THREAT = Threat(eps=0.2)
 NETWORKS = {"model": 0, "surrogate": 1}
-"""File and seed: the network that is attacked, and the one that transferred images come from."""
-EPOCHS = 60
-BATCH = 64
-RATE = 0.01
+"""File and seed: the attacked network, and the one that transferred images come from."""
+EPOCHS, BATCH, RATE = 60, 64, 0.01
 SHARPNESS = 5.0
 """Of softplus: its bend is a fifth of a unit wide."""
 
 
 @contextmanager
 def one_thread(dtype: torch.dtype) -> Iterator[None]:
-    """Use one thread, and `dtype` for all that is made or drawn without naming one.
+    """Use one thread, and `dtype` as the default.
 
     Draws follow the dtype: float64 and float32 take different numbers from one seed.
     """
@@ -69,11 +67,9 @@ class TracedNet(Arch):
 
     @property
     def first_layer(self) -> nn.Module:
-        """The first convolution."""
         return self.conv1
 
     def rest(self, h: Tensor) -> Tensor:
-        """(B, 8, 4, 4) -> logits (B, K)."""
         h = F.softplus(self.bn1(h), beta=SHARPNESS)
         h = F.softplus(self.bn2(self.conv2(h)), beta=SHARPNESS)
         logits: Tensor = self.fc(h.flatten(1))
@@ -82,7 +78,7 @@ class TracedNet(Arch):
 
 @contextmanager
 def traced_arch() -> Iterator[str]:
-    """The name by which the engine builds a TracedNet inside: no architecture for users."""
+    """Register TracedNet for the engine, but not for users; yields its name."""
     name = "verify"
     ARCHS[name] = TracedNet
     try:
@@ -101,26 +97,22 @@ class PinnedNet(Arch):
 
     @property
     def first_layer(self) -> nn.Module:
-        """The linear layer on the pixels."""
         return self.first
 
     def stem(self, x: Tensor) -> Tensor:
-        """(B, 1, 8, 8) -> (B, 32)."""
         return super().stem(x.flatten(1))
 
     def rest(self, h: Tensor) -> Tensor:
-        """(B, 32) -> logits (B, 10)."""
         logits: Tensor = self.last(F.softplus(h, beta=SHARPNESS))
         return logits
 
 
 def network_file(folder: Path, name: str) -> Path:
-    """Where the network of that name is kept."""
     return folder / f"{name}.safetensors"
 
 
 def load_network(folder: Path, name: str) -> PinnedNet:
-    """The network of that name; raises RecordError where it is missing."""
+    """Return the named network; raise RecordError if its file is missing."""
     path = network_file(folder, name)
     if not path.exists():
         raise RecordError(
@@ -134,7 +126,7 @@ def load_network(folder: Path, name: str) -> PinnedNet:
 
 
 def make_networks(folder: Path) -> list[str]:
-    """Train the networks whose files are missing, in seconds; their names."""
+    """Train the networks whose files are missing, in seconds; return their names."""
     missing = [name for name in NETWORKS if not network_file(folder, name).exists()]
     for name in missing:
         with one_thread(torch.float32):

@@ -1,4 +1,4 @@
-"""AWP against the procedure of its paper, on a real copy of the network."""
+"""AWP and MLCAT-WP against the procedures of their papers, on real copies of the network."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ from bench.threat import Threat
 from methods.awp import AWP, Proxy, layerwise_ascent
 from methods.cat import CatCE
 from methods.madry import Madry
+from methods.mlcat import MLCAT
 from methods.natural import Natural
 from methods.trades import Trades
 from tests.harness import PlainStepper, make_state, small_batch, small_net
-from tests.unit.test_method_losses import kl, trades
-from tests.unit.test_pgd_methods import madry_attack
 from tests.unit.written import (
     EPS,
-    LR,
     assert_same_training,
     assert_trains_as,
     attacked,
     descend,
     gaussian,
+    kl,
+    madry_attack,
+    trades_loss,
 )
 
 Loss = Callable[[nn.Module, Batch, Tensor], Tensor]
@@ -40,12 +41,6 @@ Loss = Callable[[nn.Module, Batch, Tensor], Tensor]
 
 def plain_ce(model: nn.Module, batch: Batch, x_adv: Tensor) -> Tensor:
     return F.cross_entropy(model(x_adv), batch.y)
-
-
-def plain_trades(model: nn.Module, batch: Batch, x_adv: Tensor) -> Tensor:
-    loss = trades(model, batch, x_adv, {})
-    model(batch.x)
-    return loss
 
 
 def kl_attack(model: nn.Module, batch: Batch, eps: float, number: int) -> Tensor:
@@ -79,7 +74,7 @@ def plain_awp(model: nn.Module, batch: Batch, x_adv: Tensor, loss: Loss, gamma: 
 
 CASES: dict[str, tuple[Any, Loss, float]] = {
     "awp-madry": (madry_attack, plain_ce, 0.01),
-    "awp-trades": (kl_attack, plain_trades, 0.005),
+    "awp-trades": (kl_attack, trades_loss, 0.005),
 }
 
 
@@ -91,19 +86,6 @@ def test_five_steps_are_those_of_the_paper_batchnorm_included(name: str) -> None
         return plain_awp(model, batch, attack(model, batch, EPS, number), loss, gamma)
 
     assert_trains_as(get_method(name), written, moves=True)
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_one_step_in_single_precision_at_a_fixed_x_adv(name: str) -> None:
-    _, loss, gamma = CASES[name]
-    model, batch = small_net(dtype=torch.float32), small_batch(dtype=torch.float32)
-    plain = copy.deepcopy(model)
-    x_adv = (batch.x + 0.02 * torch.randn(batch.x.shape).sign()).clamp(0, 1)
-    method = _At(base=get_method(name).base, gamma=gamma, x_adv=x_adv)  # type: ignore[attr-defined]
-    state = make_state(method, model, lr=LR)
-    method.train_step(state, batch)
-    plain_awp(plain, batch, x_adv, loss, gamma)
-    assert_close(model.state_dict(), plain.state_dict(), rtol=0, atol=1e-5)
 
 
 def test_without_a_perturbation_it_is_the_method_itself() -> None:
@@ -227,11 +209,67 @@ def test_a_method_with_its_own_step_cannot_be_wrapped() -> None:
         AWP(base=AWP(base=Natural()))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _At(AWP):
-    """AWP at images that were chosen beforehand."""
+LAYERS = ("conv.weight", "fc.weight")
 
-    x_adv: Tensor
 
-    def perturb(self, state: TrainState, batch: Batch) -> Tensor:
-        return self.x_adv
+def plain_perturbation(
+    model: nn.Module, x_adv: Tensor, y: Tensor, threshold: float, gamma: float, ascents: int
+) -> dict[str, Tensor]:
+    """A fresh copy of the network for every step of SGD, as the authors load one."""
+    weights = {n: p.detach() for n, p in model.named_parameters() if n in LAYERS}
+    total = {n: torch.zeros_like(w) for n, w in weights.items()}
+    by = {n: torch.zeros_like(w) for n, w in weights.items()}
+    for _ in range(ascents):
+        proxy = copy.deepcopy(model).train()
+        named = dict(proxy.named_parameters())
+        for n in LAYERS:
+            named[n].data += by[n]
+        each = F.cross_entropy(proxy(x_adv), y, reduction="none")
+        small = [i for i in range(len(y)) if each[i] < threshold]
+        loss = each[small].sum() / len(y)
+        gradients = torch.autograd.grad(-loss, [named[n] for n in LAYERS])
+        for n, gradient in zip(LAYERS, gradients, strict=True):
+            total[n] = total[n] - 0.01 * gradient
+        length = torch.cat([w.flatten() for w in weights.values()]).norm()
+        reached = torch.cat([t.flatten() for t in total.values()]).norm()
+        by = {n: gamma * length / (reached + 1e-20) * total[n] for n in LAYERS}
+    return by
+
+
+@pytest.mark.parametrize("ascents", [1, 10])
+def test_five_steps_of_mlcat_are_those_of_the_paper(ascents: int) -> None:
+    chosen = []
+
+    def written(model: nn.Module, batch: Batch, number: int) -> Tensor:
+        x_adv = madry_attack(model, batch, EPS, number)
+        by = plain_perturbation(model, x_adv, batch.y, 1.4, 0.05, ascents)
+        each = F.cross_entropy(copy.deepcopy(model)(x_adv), batch.y, reduction="none")
+        chosen.append(float((each < 1.4).float().mean()))
+        named = dict(model.named_parameters())
+        for n in LAYERS:
+            named[n].data += by[n]
+        loss = F.cross_entropy(model(x_adv), batch.y)
+        descend(model, loss)
+        for n in LAYERS:
+            named[n].data -= by[n]
+        return loss
+
+    method = get_method("mlcat-wp", threshold=1.4, gamma=0.05, ascents=ascents)
+    assert_trains_as(method, written, moves=True)
+    assert any(0 < share < 1 for share in chosen)
+
+
+def test_all_layers_of_mlcat_together_move_by_gamma_of_their_norm() -> None:
+    model, batch = small_net(), small_batch()
+    method = MLCAT(threshold=10.0, gamma=0.02)
+    by = method.ascent(make_state(method, model), batch, batch.x)
+    weights = [p for n, p in model.named_parameters() if n in LAYERS]
+    length = torch.cat([w.detach().flatten() for w in weights]).norm().item()
+    reached = torch.cat([step.flatten() for step in by.values()]).norm().item()
+    assert reached == pytest.approx(0.02 * length)
+    assert set(by) == set(LAYERS)
+
+
+@pytest.mark.parametrize("params", [{"gamma": 0.0}, {"threshold": 0.0}, {"warmup": 1.0}])
+def test_mlcat_without_a_perturbation_is_madry(params: dict[str, float]) -> None:
+    assert_same_training(MLCAT(**params), Madry())  # type: ignore[arg-type]

@@ -14,77 +14,58 @@ from bench.registry import get_method
 from bench.threat import REFERENCE_EPS
 from tests.harness import make_state, small_batch, small_net
 from tests.unit.cat_line import Seen, assert_near, falling_at, labels, line_state
-from tests.unit.written import dirichlet, one_hot, soft_ce
+from tests.unit.written import dirichlet, one_hot
+
+FIRST = {"eta": 0.0025, "eps_max": 0.03, "step_size": 0.002, "train_where": "right",
+         "radius_rule": "distance"}  # fmt: skip
+VERSION_1 = {"eta": 0.03, "eps_max": 0.06, "train_where": "wrong", "radius_rule": "distance"}
+VERSION_2 = {"eta": 0.0025, "eps_max": 0.035, "radius_rule": "inverted"}
+BEYOND_CAP = {"eta": 0.02, "eps_max": 0.01, "radius_rule": "inverted"}
+TWO: tuple[list[float], list[float]] = [0.01, 0.01], [0.2, 0.001]
+"""Radii of which the first image stays right under attack and the second does not."""
+RULES: dict[str, tuple[dict[str, Any], list[float], list[float], list[float], list[float]]] = {
+    # ten steps of 0.002 reach 0.02 at most; 0 where the attack succeeds
+    "first release": (
+        *(FIRST, [0.0, 0.01, 0.01, 0.02, 0.029], [0.2, 0.2, 0.004, 0.2, 0.2]),
+        *([0.0025, 0.0125, 0.0, 0.02, 0.02], [0.0025, 0.0125, 0.0, 0.02, 0.02]),
+    ),
+    # two successes in a row reach the cap of 0.06, beyond eps; 0 where the attack fails
+    "version 1": (
+        *(VERSION_1, [0.0, 0.0, 0.03, 0.05, 0.06, 0.0], [0.2, 0.01, 0.01, 0.01, 0.2, -0.1]),
+        *([0.0, 0.03, 0.06, 0.06, 0.0, 0.03], [0.0, 0.03, 0.06, 0.06, 0.0, 0.03]),
+    ),
+    # at the cap of 0.035 a failed attack leads down, to 0.0325
+    "version 2": (
+        *(VERSION_2, [0.0, 0.0, 0.01, 0.01, 0.034, 0.035, 0.035]),
+        *([0.2, -0.1, 0.2, 0.001, 0.2, 0.2, 0.001],),
+        *([0.0025, 0.0025, 0.0125, 0.0125, 0.035, 0.035, 0.035],),
+        *([0.0, 0.0025, 0.01, 0.0125, 0.0325, 0.0325, 0.035],),
+    ),
+    "never below 0": (BEYOND_CAP, [0.0], [0.2], [0.01], [0.0]),
+    # images are replaced and nothing else: radii move as in the paper
+    "all": ({"train_where": "all"}, *TWO, [0.015, 0.015], [0.015, 0.01]),
+    "right": ({"train_where": "right"}, *TWO, [0.015, 0.0], [0.015, 0.01]),
+    "wrong": ({"train_where": "wrong"}, *TWO, [0.0, 0.015], [0.015, 0.01]),
+}
+"""Parameters, old radii, radii at which the images fall; distances trained at, new radii."""
 
 
-def moved_and_radii(old: list[float], falls: list[float], **params: Any) -> tuple[Tensor, Tensor]:
-    """On the line: how far each image is from x when it trains, and its new radius."""
+@pytest.mark.parametrize(
+    ("params", "old", "falls", "distances", "radii"), RULES.values(), ids=RULES
+)
+def test_distances_and_radii_by_hand(
+    params: dict[str, Any],
+    old: list[float],
+    falls: list[float],
+    distances: list[float],
+    radii: list[float],
+) -> None:
     method = get_method("cat-ce", c=0, **params)
     state, batch = line_state(method, old), falling_at(*falls)
     moved = (method.perturb(state, batch) - batch.x).flatten(1).abs()
     assert_near(moved.amax(1), moved.amin(1), 1e-9)  # every pixel by as much
-    return moved.amax(1), state.examples["radius"][: len(old)]
-
-
-def test_distance_where_right_falls_to_0_where_the_attack_succeeds() -> None:
-    """The first release: ten steps of 0.002 reach 0.02 at most."""
-    moved, radii = moved_and_radii(
-        [0.0, 0.01, 0.01, 0.02, 0.029],
-        [0.2, 0.2, 0.004, 0.2, 0.2],
-        eta=0.0025,
-        eps_max=0.03,
-        step_size=0.002,
-        train_where="right",
-        radius_rule="distance",
-    )
-    assert_near(moved, [0.0025, 0.0125, 0.0, 0.02, 0.02], 1e-8)
-    assert_near(radii, [0.0025, 0.0125, 0.0, 0.02, 0.02], 1e-8)
-
-
-def test_distance_where_wrong_falls_to_0_where_the_attack_fails() -> None:
-    """Version 1: two successes in a row reach the cap of 0.06, beyond eps."""
-    moved, radii = moved_and_radii(
-        [0.0, 0.0, 0.03, 0.05, 0.06, 0.0],
-        [0.2, 0.01, 0.01, 0.01, 0.2, -0.1],
-        eta=0.03,
-        eps_max=0.06,
-        train_where="wrong",
-        radius_rule="distance",
-    )
-    assert_near(moved, [0.0, 0.03, 0.06, 0.06, 0.0, 0.03], 1e-8)
-    assert_near(radii, [0.0, 0.03, 0.06, 0.06, 0.0, 0.03], 1e-8)
-
-
-def test_inverted_keeps_the_increase_where_the_attack_succeeds() -> None:
-    """Version 2: at the cap of 0.035 a failed attack leads down, to 0.0325."""
-    moved, radii = moved_and_radii(
-        [0.0, 0.0, 0.01, 0.01, 0.034, 0.035, 0.035],
-        [0.2, -0.1, 0.2, 0.001, 0.2, 0.2, 0.001],
-        eta=0.0025,
-        eps_max=0.035,
-        radius_rule="inverted",
-    )
-    assert_near(moved, [0.0025, 0.0025, 0.0125, 0.0125, 0.035, 0.035, 0.035], 1e-8)
-    assert_near(radii, [0.0, 0.0025, 0.01, 0.0125, 0.0325, 0.0325, 0.035], 1e-8)
-
-
-def test_inverted_never_falls_below_0() -> None:
-    """An eta above the cap: r is the cap, and r - eta would be negative."""
-    _, radii = moved_and_radii([0.0], [0.2], eta=0.02, eps_max=0.01, radius_rule="inverted")
-    assert_near(radii, [0.0], 0)
-
-
-@pytest.mark.parametrize(
-    ("train_where", "expected"),
-    [("all", [0.015, 0.015]), ("right", [0.015, 0.0]), ("wrong", [0.0, 0.015])],
-)
-def test_train_where_replaces_images_and_nothing_else(
-    train_where: str, expected: list[float]
-) -> None:
-    """The first image stays right, the second does not; radii move as in the paper."""
-    moved, radii = moved_and_radii([0.01, 0.01], [0.2, 0.001], train_where=train_where)
-    assert_near(moved, expected, 1e-8)
-    assert_near(radii, [0.015, 0.01], 1e-8)
+    assert_near(moved.amax(1), distances, 1e-8)
+    assert_near(state.examples["radius"][: len(old)], radii, 1e-8)
 
 
 @pytest.mark.parametrize("eps", [REFERENCE_EPS, 0.1])
@@ -109,33 +90,6 @@ def test_inverted_attacks_the_label_of_the_larger_radius(
     seen = Seen(method, state, batch)
     assert_near(seen.label, labels([10 * before] * 2, batch.y, first), 1e-7)
     assert_near(state.scratch["label"], labels([10 * e for e in after], batch.y, second), 1e-7)
-
-
-def test_divide_draw_makes_labels_that_do_not_sum_to_1() -> None:
-    """(1 - c e) y + c e v / K: at e = 0.02, before the attack, 0.8 + 0.2 / 3."""
-    method = get_method("cat-ce", divide_draw=True)
-    state, batch = line_state(method, [0.02, 0.02]), falling_at(0.2, 0.2)
-    seen = Seen(method, state, batch)
-    first, second = dirichlet(2, 3, draws=2)
-    assert_near(seen.label, labels([0.2] * 2, batch.y, first / 3), 1e-7)
-    assert_near(seen.label.sum(1), [0.8 + 0.2 / 3], 1e-7)
-    label = state.scratch["label"]
-    assert_near(label, labels([0.25] * 2, batch.y, second / 3), 1e-7)
-    expected = soft_ce(state.model(batch.x), label)
-    found = method.loss(state, batch, batch.x)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
-
-
-def test_the_attack_of_eps_sum_weighs_by_its_own_radius() -> None:
-    """B r, with r = e0 + eta: 0 at no image, as it would be with e0 in the first epoch."""
-    method = get_method("cat-mix", c=0, mix_weight="eps_sum")
-    seen = Seen(method, line_state(method, [0.0, 0.01]), falling_at(0.2, 0.2))
-    logits = torch.tensor([[3.0, 1.0, 0.0], [0.0, 2.0, 0.0]], dtype=torch.float64)
-    y = one_hot(torch.zeros(2, dtype=torch.long), 3)
-    ce = -(y * logits.log_softmax(1)).sum(1)
-    weight = 2 * torch.tensor([0.005, 0.015], dtype=torch.float64)
-    expected = ce + weight * torch.tensor([-2.0, 2.0], dtype=torch.float64)
-    assert_near(seen.objective(logits, y, 0), expected, 1e-8)
 
 
 RELEASES = {

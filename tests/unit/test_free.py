@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from bench.method import Batch
 from bench.registry import get_method
 from methods.free import Free
-from tests.harness import PlainStepper, make_state, small_batch, small_net
+from tests.harness import make_state, small_batch, small_net
 from tests.unit.written import EPS, LR
 
 
@@ -84,22 +84,6 @@ def test_rows_of_the_perturbation_belong_to_places_in_a_minibatch() -> None:
     assert_close(x_adv[:6], (larger.x[:6] + now).clamp(0, 1))
     assert_close(x_adv[6:], larger.x[6:])
     assert state.memory["perturbation"].shape == (8, 2, 4, 4)
-
-
-def test_every_replay_is_an_optimiser_step() -> None:
-    class Counting(PlainStepper):
-        steps = 0
-
-        def step(self) -> None:
-            self.steps += 1
-            super().step()
-
-    model = small_net()
-    method = get_method("free")
-    state = make_state(method, model)
-    stepper = state.stepper = Counting(model)
-    method.train_step(state, small_batch())
-    assert stepper.steps == method.replays == 8  # type: ignore[attr-defined]
 
 
 def test_lengths_scale_with_eps() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -151,3 +152,40 @@ def dirichlet(
 def soft_ce(logits: Tensor, q: Tensor) -> Tensor:
     """Mean cross entropy with labels (B, K)."""
     return -(q * logits.log_softmax(1)).sum() / len(q)
+
+
+def ce(p: Tensor, y: Tensor) -> Tensor:
+    """(B,): -log p_y of probabilities."""
+    return torch.stack([-row[label].log() for row, label in zip(p, y.tolist(), strict=True)])
+
+
+def kl(p: Tensor, q: Tensor) -> Tensor:
+    return (p * (p / q).log()).sum(1)
+
+
+def madry_attack(
+    net: nn.Module, batch: Batch, eps: float, number: int = 0, steps: int = 10
+) -> Tensor:
+    """PGD from uniform noise; the start is clipped to the pixels."""
+    start = (batch.x + eps * uniform(batch.x, number)).clamp(0, 1)
+    loss = lambda x_adv: F.cross_entropy(net(x_adv), batch.y)  # noqa: E731
+    step = 2 / 255 * eps / EPS
+    return attacked(net, loss, batch.x, start, radius=eps, step=step, steps=steps)
+
+
+def trades_loss(net: nn.Module, batch: Batch, x_adv: Tensor) -> Tensor:
+    """With the authors' third forward, whose statistics count."""
+    p, q = net(batch.x).softmax(1), net(x_adv).softmax(1)
+    net(batch.x)
+    return ce(p, batch.y).mean() + 6 * kl(p, q).mean()
+
+
+def mart_loss(net: nn.Module, batch: Batch, x_adv: Tensor, beta: float = 6.0) -> Tensor:
+    total = torch.zeros((), dtype=batch.x.dtype)
+    clean, adversarial = net(batch.x).softmax(1), net(x_adv).softmax(1)
+    for p, q, y in zip(clean, adversarial, batch.y.tolist(), strict=True):
+        best = max((k for k in range(len(q)) if k != y), key=q.tolist().__getitem__)
+        boosted = -q[y].log() - (1.0001 - q[best] + 1e-12).log()
+        divergence = sum(p[k] * (p[k].log() - (q[k] + 1e-12).log()) for k in range(len(p)))
+        total = total + boosted + beta * divergence * (1.0000001 - p[y])
+    return total / len(batch.y)
