@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bench.archs import resolve
 from bench.attacks import PGDOn, get_attack
@@ -24,7 +23,7 @@ from bench.evaluation.store import Images
 from bench.folder import RunFolder
 from bench.listing import aligned
 from bench.method import Method
-from bench.plan import Plan
+from bench.plan import Cell, Plan
 from bench.progress import Reporter, duration
 from bench.recipe import Recipe
 from bench.spec import EvalSpec, TrainSpec
@@ -90,9 +89,7 @@ class Estimator:
             return found
         for (*other, _), (measured, seconds) in self._measured.items():
             if tuple(other) == network:
-                counts = passes(method), passes(measured)
-                own, others = (count.forward + count.backward for count in counts)
-                share = own / others
+                share = _n_passes(method) / _n_passes(measured)
                 return SecondsPerImage(
                     share * seconds.train_step, seconds.gradient, seconds.forward
                 )
@@ -109,20 +106,9 @@ def describe_plan(plan: Plan, results: Path, device: torch.device, reporter: Rep
     total = 0.0
     with reporter.task("measuring", len(plan.cells)) as task:
         for cell in plan.cells:
-            status = cell.status(RunFolder(results, cell.spec.run_id))
-            n_all = len(cell.evaluations) + len(cell.measures)
-            training = "done" if status.trained else f"{cell.spec.recipe.epochs} epochs"
-            training, shown = "failed before" if status.failed else training, "-"
-            if not status.finished:
-                assert cell.method is not None
-                seconds = estimator.per_image(cell.spec, cell.method)
-                assert seconds is not None
-                train = 0.0 if status.trained else seconds.training(cell.spec)
-                attack = sum(seconds.attack(spec) for spec in status.missing)
-                shown = f"{duration(train)} training, {duration(attack)} attacks"
-                total += train + attack
-            n_done = n_all - status.n_missing
-            rows.append((cell.spec.run_id, training, f"{n_done} of {n_all} done", shown))
+            row, seconds = _row(cell, results, estimator)
+            rows.append(row)
+            total += seconds
             task.advance()
     return (
         f"{plan.title}\n{aligned(rows)}\n"
@@ -174,6 +160,27 @@ def made_dataset(n: int, spec: TrainSpec) -> Dataset:
     )
 
 
+def _row(
+    cell: Cell, results: Path, estimator: Estimator
+) -> tuple[tuple[str, str, str, str], float]:
+    folder = RunFolder(results, cell.spec.run_id)
+    status = cell.status(folder)
+    n_all, n_missing = len(cell.evaluations) + len(cell.measures), status.n_missing
+    evaluations = f"{n_all - n_missing} of {n_all} done"
+    if status.failed:
+        return (folder.run_id, "failed before", evaluations, "-"), 0.0
+    training = "done" if status.trained else f"{cell.spec.recipe.epochs} epochs"
+    if status.finished:
+        return (folder.run_id, training, evaluations, "-"), 0.0
+    assert cell.method is not None
+    seconds = estimator.per_image(cell.spec, cell.method)
+    assert seconds is not None
+    train = 0.0 if status.trained else seconds.training(cell.spec)
+    attack = sum(seconds.attack(spec) for spec in status.missing)
+    shown = f"{duration(train)} training, {duration(attack)} attacks"
+    return (folder.run_id, training, evaluations, shown), train + attack
+
+
 def _measure(
     spec: TrainSpec, method: Method, dataset: Dataset, device: torch.device
 ) -> SecondsPerImage:
@@ -199,16 +206,23 @@ def _attack_seconds(
     blocked, steps = Blocked(network, MIN_ROWS), 2
     attack = PGDOn(steps=steps, relative_step=0.2, search="network")
 
-    def seconds(work: Callable[[], Tensor]) -> float:
+    def seconds(work: object) -> float:
+        assert callable(work)
         since = time.perf_counter()
-        float(work().sum())  # waits for the device
+        float(work())  # waits for the device
         return time.perf_counter() - since
 
-    def forward() -> Tensor:
+    def forward() -> float:
         with attack_mode(blocked, "eval"), torch.no_grad():
-            found: Tensor = blocked(x)
-        return found
+            return seconds(lambda: blocked(x).sum())
+
+    def gradient() -> float:
+        return seconds(lambda: attack(blocked, x, y, Threat()).sum())
 
     rows = max(n, MIN_ROWS)
-    gradient = min(seconds(lambda: attack(blocked, x, y, Threat())) for _ in range(2))
-    return gradient / steps / rows, min(seconds(forward) for _ in range(2)) / rows
+    return min(gradient(), gradient()) / steps / rows, min(forward(), forward()) / rows
+
+
+def _n_passes(method: Method) -> float:
+    count = passes(method)
+    return count.forward + count.backward
