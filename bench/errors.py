@@ -67,11 +67,3 @@ def refuse_unknown(kind: str, names: Iterable[str], known: Collection[str]) -> N
     for name in names:
         if name not in known:
             raise unknown_name(kind, name, known)
-
-
-def refuse_unknown_keys(
-    file: str, tables: Iterable[tuple[str, Iterable[str], Collection[str]]]
-) -> None:
-    """Refuse the first unknown key of a TOML file; tables: name, keys and known keys of each."""
-    for table, keys, known in tables:
-        refuse_unknown(f"key ({file}, {table})", keys, known)

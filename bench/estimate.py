@@ -21,7 +21,7 @@ from bench.evaluation.store import Images
 from bench.folder import RunFolder
 from bench.listing import aligned
 from bench.method import Method
-from bench.plan import Plan
+from bench.plan import Cell, Plan
 from bench.progress import Reporter, duration
 from bench.recipe import Recipe
 from bench.spec import EvalSpec, TrainSpec
@@ -99,20 +99,9 @@ def describe_plan(plan: Plan, results: Path, device: torch.device, reporter: Rep
     total = 0.0
     with reporter.task("measuring", len(plan.cells)) as task:
         for cell in plan.cells:
-            status = cell.status(RunFolder(results, cell.spec.run_id))
-            n_all = len(cell.evaluations) + len(cell.measures)
-            training = "done" if status.trained else f"{cell.spec.recipe.epochs} epochs"
-            training, shown = "failed before" if status.failed else training, "-"
-            if not status.finished:
-                assert cell.method is not None
-                seconds = estimator.per_image(cell.spec, cell.method)
-                assert seconds is not None
-                train = 0.0 if status.trained else seconds.training(cell.spec)
-                attack = sum(seconds.attack(spec) for spec in status.missing)
-                shown = f"{duration(train)} training, {duration(attack)} attacks"
-                total += train + attack
-            n_done = n_all - status.n_missing
-            rows.append((cell.spec.run_id, training, f"{n_done} of {n_all} done", shown))
+            row, seconds = _row(cell, results, estimator)
+            rows.append(row)
+            total += seconds
             task.advance()
     return (
         f"{plan.title}\n{aligned(rows)}\n"
@@ -159,6 +148,27 @@ def made_dataset(n: int, spec: TrainSpec) -> Dataset:
         pad=0,
         flip=False,
     )
+
+
+def _row(
+    cell: Cell, results: Path, estimator: Estimator
+) -> tuple[tuple[str, str, str, str], float]:
+    folder = RunFolder(results, cell.spec.run_id)
+    status = cell.status(folder)
+    n_all, n_missing = len(cell.evaluations) + len(cell.measures), status.n_missing
+    evaluations = f"{n_all - n_missing} of {n_all} done"
+    if status.failed:
+        return (folder.run_id, "failed before", evaluations, "-"), 0.0
+    training = "done" if status.trained else f"{cell.spec.recipe.epochs} epochs"
+    if status.finished:
+        return (folder.run_id, training, evaluations, "-"), 0.0
+    assert cell.method is not None
+    seconds = estimator.per_image(cell.spec, cell.method)
+    assert seconds is not None
+    train = 0.0 if status.trained else seconds.training(cell.spec)
+    attack = sum(seconds.attack(spec) for spec in status.missing)
+    shown = f"{duration(train)} training, {duration(attack)} attacks"
+    return (folder.run_id, training, evaluations, shown), train + attack
 
 
 def _measure(

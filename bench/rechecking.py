@@ -42,21 +42,10 @@ class VerificationTarget:
     data_root: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class FileVerdict:
-    """The result for one file."""
-
-    line: str
-    """The findings, or why the file cannot be used."""
-    usable: bool = True
-    holds: bool
-    """Whether everything is as the file says."""
-
-
 def verify_files(
     paths: Iterable[Path], against: VerificationTarget, device: torch.device
-) -> Iterator[FileVerdict]:
-    """Verify each file, in order; files of the same model load it once.
+) -> Iterator[tuple[str, int]]:
+    """Yield a line and an exit code per file: 0 as recorded, 1 something differs, 2 unusable.
 
     Raises ConfigError, CheckpointError or DataError if the model or its data cannot be loaded.
     """
@@ -121,11 +110,11 @@ def verify_files(
             inspect_model(network, x, y, batch_size)  # raises if it cannot take them
             outcome = recheck(found, network, x, y, batch_size)
         except _Unusable as error:
-            yield FileVerdict(line=str(error), usable=False, holds=False)
+            yield str(error), 2
             continue
         on = against.model or f"{run_id} ({spec.checkpoint})"
         head = f"{path}: {spec.attack} at eps {spec.eps:.4g} on {on}"
-        yield FileVerdict(line=f"{head}: {_findings(outcome)}", holds=outcome.holds)
+        yield f"{head}: {_findings(outcome)}", int(not outcome.holds)
 
 
 class _Unusable(DataError):

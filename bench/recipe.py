@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from bench.errors import ConfigError, refuse_unknown, refuse_unknown_keys
+from bench.errors import ConfigError, refuse_unknown
 
 SCHEDULES = ("multistep", "cosine", "onecycle")
 DECAYED = ("all", "weights")
@@ -125,7 +125,8 @@ def load_recipe(
     """
     refuse_unknown("recipe", [name], list_recipes())
     table = _table(name)
-    refuse_unknown_keys(f"recipe {name}", _keys(table))
+    for part, keys, known in _keys(table):
+        refuse_unknown(f"key (recipe {name}, {part})", keys, known)
     listed = table.get("method", {})
     if table.get("listed_only") and method not in listed:
         raise ConfigError(

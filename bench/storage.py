@@ -91,11 +91,14 @@ def npz_arrays(content: bytes) -> dict[str, np.ndarray]:
     A report reads thousands of these files; np.load parses each header as Python. Raises ValueError
     or BadZipFile for a damaged file, and ValueError for an array of objects.
     """
+    arrays, name = {}, ""
     with zipfile.ZipFile(io.BytesIO(content)) as file:
         try:
-            return {n.removesuffix(".npy"): _array(file.read(n)) for n in file.namelist()}
+            for name in file.namelist():
+                arrays[name.removesuffix(".npy")] = _array(file.read(name))
         except zlib.error as error:
-            raise ValueError(f"it cannot be unpacked: {error}") from None
+            raise ValueError(f"{name} cannot be unpacked: {error}") from None
+    return arrays
 
 
 def _array(stored: bytes) -> np.ndarray:

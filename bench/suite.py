@@ -31,7 +31,7 @@ from importlib.resources.abc import Traversable
 from typing import Any
 
 from bench.eps import REFERENCE_EPS, parse_eps
-from bench.errors import ConfigError, refuse_unknown, refuse_unknown_keys
+from bench.errors import ConfigError, refuse_unknown
 from bench.papers import papers
 from bench.recipe import recipe_values
 from bench.spec import CHECKPOINTS
@@ -97,7 +97,8 @@ def sizes(name: str) -> list[str]:
 
 def _studies(name: str, size: str) -> Iterator[Study]:
     table = _table(name)
-    refuse_unknown_keys(f"suite {name}", _keys(table))
+    for part, keys, known in _keys(table):
+        refuse_unknown(f"key (suite {name}, {part})", keys, known)
     for included in table.get("includes", ()):
         yield from _studies(included, size)
     if "methods" in table or "studies" in table:

@@ -17,6 +17,32 @@ def make():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
 """
 
+METHOD = """
+from dataclasses import dataclass
+from torch import Tensor
+from bench.api import Batch, Method, TrainState, losses, register
+
+
+@register("NAME")
+@dataclass(frozen=True, kw_only=True)
+class Mine(Method):
+    scale: float = 2.0
+
+    def perturb(self, state: TrainState, batch: Batch) -> Tensor:
+        return batch.x
+
+    def loss(self, state: TrainState, batch: Batch, x_adv: Tensor) -> Tensor:
+        FAULT
+        return self.scale * losses.cross_entropy(state.model(x_adv), batch.y).mean()
+"""
+NAN = "return state.model(x_adv).sum() * float('nan')"
+"""A fault: the loss is not finite."""
+
+
+def method(name: str = "mine", fault: str = "pass") -> str:
+    """The text of a method's file."""
+    return METHOD.replace("NAME", name).replace("FAULT", fault)
+
 
 def bench(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])

@@ -22,3 +22,13 @@ def trained_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = CliRunner().invoke(main, ["run", "--results", str(results), "--quiet", *asked])
     assert found.exit_code == 0, found.output
     return results
+
+
+@pytest.fixture
+def _registry_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Method files that commands in this process register are gone after the test."""
+    from bench import registry
+
+    registry.discover()
+    for name in ("_METHODS", "_BROKEN", "_FILES"):
+        monkeypatch.setattr(registry, name, dict(getattr(registry, name)))

@@ -9,29 +9,28 @@ import pytest
 
 from bench.records import load_records
 from bench.suite import load_suite
+from tests.commands import NAN, bench, done, method, refused
 from tests.report.made import evaluate, train_run
-from tests.test_cli import MINE, _registry_as_before, bench, refused, run
 
-__all__ = ["_registry_as_before"]  # a fixture for this file too
+pytestmark = pytest.mark.usefixtures("_registry_as_before")
 
 ROOT = Path(__file__).parent.parent
 ROBUST = ["--attacks", "pgd-20"]
+SIZES = ["--train-size", "60", "--test-size", "16", "--epochs", "1"]
 
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    for method, n_survivors in (("mine", 75), ("trades", 60)):
+    for name, n_survivors in (("mine", 75), ("trades", 60)):
         for arch in ("cnn", "wrn-34-10"):
-            folder = train_run(tmp_path, method, arch=arch)
+            folder = train_run(tmp_path, name, arch=arch)
             evaluate(folder, "pgd-20", range(n_survivors), 100)
             evaluate(folder, "pgd-20", range(50), 100, checkpoint="last")
     return tmp_path
 
 
 def compare(results: Path, *arguments: str) -> list[str]:
-    result = bench("compare", "--results", str(results), *arguments)
-    assert result.exit_code == 0, result.output
-    return result.stdout.splitlines()
+    return done("compare", "--results", results, *arguments).stdout.splitlines()
 
 
 def test_compare_prints_a_table_and_a_sentence(results: Path) -> None:
@@ -73,7 +72,7 @@ def test_a_mistake_is_one_line(arguments: list[str], words: list[str], results: 
 
 
 def test_compare_without_records_says_what_to_run(tmp_path: Path) -> None:
-    refused(bench("compare", "a", "b", "--results", str(tmp_path / "no")), "no", "bench run")
+    refused(bench("compare", "a", "b", "--results", tmp_path / "no"), "no", "bench run")
 
 
 def test_the_readme_quotes_what_the_records_say() -> None:
@@ -82,33 +81,30 @@ def test_the_readme_quotes_what_the_records_say() -> None:
 
 
 def test_against_trains_each_method_once_and_compares_each_pair(tmp_path: Path) -> None:
-    mine = tmp_path / "mine.py"
-    mine.write_text(MINE.format(extra=""))
-    options = ["--results", str(tmp_path / "r"), "--train-size", "60", "--test-size", "16"]
-    options += ["--epochs", "1", *ROBUST, "--methods", f"{mine},natural"]
-    plan = bench("run", *options, "--against", "natural,madry", "--dry-run")
+    mine, results = tmp_path / "mine.py", tmp_path / "r"
+    mine.write_text(method())
+    options = ["run", "--results", results, *SIZES, *ROBUST]
+    asked = [*options, "--methods", f"{mine},natural", "--against", "natural,madry"]
+    plan = done(*asked, "--dry-run")
     assert [plan.stdout.count(f"{name}-cnn-digits-s0-") for name in ("natural", "madry")] == [1, 1]
     assert " images under " not in plan.stdout
-    assert not (tmp_path / "r").exists()
+    assert not results.exists()
 
-    quiet = bench("run", *options, "--against", "natural,madry", "--quiet")
-    assert (quiet.exit_code, quiet.stdout, quiet.stderr) == (0, "", "")
-    names = [record.method for record in load_records(tmp_path / "r")]
-    assert sorted(names) == ["madry", "natural", "noise-cli"]
+    quiet = done(*asked, "--quiet")
+    assert (quiet.stdout, quiet.stderr) == ("", "")
+    names = [record.method for record in load_records(results)]
+    assert sorted(names) == ["madry", "mine", "natural"]
 
     # nothing is missing now, and a run of another training must not confuse the names
-    assert run(tmp_path / "r", *ROBUST, "--methods", "madry", "--seeds", "1").exit_code == 0
-    again = bench("run", *options, "--against", "natural,madry")
-    assert again.exit_code == 0, again.output
+    done(*options, "--methods", "madry", "--seeds", "1")
+    again = done(*asked)
     assert "0 trained" in again.stdout
     verdicts = again.stdout.splitlines()[1:]
-    pairs = [("noise-cli", "natural"), ("noise-cli", "madry"), ("natural", "madry")]
-    assert len(verdicts) == len(pairs)
+    pairs = [("mine", "natural"), ("mine", "madry"), ("natural", "madry")]
     for line, (first, second) in zip(verdicts, pairs, strict=True):
         assert line.startswith(f"{first} ")
-        assert f" {second} " in line
-        assert "on the same 16 images under pgd-20" in line
-        assert "exact McNemar" in line
+        for words in (f" {second} ", "on the same 16 images under pgd-20", "exact McNemar"):
+            assert words in line
         assert "after Holm's correction over 3 pairs" in line
 
 
@@ -118,9 +114,7 @@ def test_against_compares_the_methods_of_the_suite_where_none_are_named(
     digits = load_suite("digits")
     small = replace(digits, studies=(replace(digits.only(), methods=("natural",)),))
     monkeypatch.setattr("bench.suite.load_suite", lambda *_: small)
-    sizes = ["--train-size", "60", "--test-size", "16", "--epochs", "1"]
-    result = bench("run", "--results", str(tmp_path), *sizes, *ROBUST, "--against", "madry")
-    assert result.exit_code == 0, result.output
+    result = done("run", "--results", tmp_path, *SIZES, *ROBUST, "--against", "madry")
     (verdict,) = (line for line in result.stdout.splitlines() if " images under " in line)
     assert verdict.startswith("natural ")
     assert " madry " in verdict
@@ -128,17 +122,10 @@ def test_against_compares_the_methods_of_the_suite_where_none_are_named(
 
 def test_against_says_what_failed(tmp_path: Path) -> None:
     path = tmp_path / "nan.py"
-    path.write_text(MINE.replace('"noise-cli"', '"nan-loss"').format(extra=' * float("nan")'))
-    options = ["--train-size", "60", "--test-size", "16", "--epochs", "1", *ROBUST]
-    common = ["run", "--results", str(tmp_path / "r"), *options, "--methods", str(path)]
+    path.write_text(method("nan-loss", NAN))
+    common = ["run", "--results", tmp_path / "r", *SIZES, *ROBUST, "--methods", path]
     result = bench(*common, "--against", "natural")
     assert result.exit_code == 1
     assert result.stdout.splitlines()[-1].startswith(
         "nan-loss and natural were not compared: nan-loss has nothing to compare: failed: the loss"
     )
-
-
-def test_against_refuses_what_it_cannot_compare(tmp_path: Path) -> None:
-    refused(run(tmp_path / "r", "--methods", "madry", "--against", "madry"), "--against madry")
-    refused(run(tmp_path / "r", "--methods", "madry", "--against", "trads"), "mean 'trades'?")
-    assert not (tmp_path / "r").exists()

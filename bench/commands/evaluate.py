@@ -7,17 +7,7 @@ from typing import Any
 
 import click
 
-from bench.commands.options import (
-    comma_list,
-    data_root_option,
-    device_option,
-    mean_option,
-    quiet_option,
-    radius,
-    results_option,
-    std_option,
-    workers_option,
-)
+from bench.commands import options as shared
 from bench.errors import ConfigError
 
 
@@ -33,18 +23,18 @@ from bench.errors import ConfigError
     help="Weights for --model: safetensors, or a state dict that loads without running code; "
     "FILE:KEY for a file with several.  [the factory's or package's]",
 )
-@mean_option
-@std_option
+@shared.mean
+@shared.std
 @click.option(
     "--attacks",
-    callback=comma_list,
+    callback=shared.comma_list,
     default="clean,pgd-20,cw,autoattack",
     show_default=True,
     help="Attacks to run; pgd-20@4/255 overrides eps for one.",
 )
 @click.option(
     "--checkpoints",
-    callback=comma_list,
+    callback=shared.comma_list,
     default="best",
     show_default=True,
     help="Checkpoints of a run to attack: best,last.",
@@ -54,10 +44,10 @@ from bench.errors import ConfigError
     help="Data set to test on; a run evaluated on other data gets a separate record.  [the run's; "
     "required with --model]",
 )
-@data_root_option
+@shared.data_root
 @click.option(
     "--eps",
-    callback=radius,
+    callback=shared.radius,
     help="Radius of the attacks: 8/255 or 0.03.  [the run's; 8/255 with --model]",
 )
 @click.option("--test-size", type=int, help="Use only the first N test images.")
@@ -75,10 +65,10 @@ from bench.errors import ConfigError
     help="With --model: a naturally trained run, the surrogate of transfer and C1, C2, C12.",
 )
 @click.option("--save-adversarials", is_flag=True, help="Also save the adversarial images.")
-@workers_option
-@device_option
-@results_option
-@quiet_option
+@shared.workers
+@shared.device
+@shared.results
+@shared.quiet
 def evaluate(
     runs: tuple[str, ...],
     model: str | None,
@@ -124,12 +114,12 @@ def evaluate(
 )
 @click.option("--model", help="Run id, or model as in bench evaluate.  [the run in the file]")
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights for --model.")
-@mean_option
-@std_option
+@shared.mean
+@shared.std
 @click.option("--dataset", help="Data set with the original images.  [the run's]")
-@data_root_option
-@device_option
-@results_option
+@shared.data_root
+@shared.device
+@shared.results
 def verify_adversarials(files: tuple[Path, ...], device: str, **options: Any) -> None:
     """Verify images saved by bench evaluate --save-adversarials.
 
@@ -140,12 +130,9 @@ def verify_adversarials(files: tuple[Path, ...], device: str, **options: Any) ->
     from bench.rechecking import VerificationTarget, verify_files
 
     tune_process()
-    verdicts = []
-    for verdict in verify_files(files, VerificationTarget(**options), choose_device(device)):
-        said = verdict.line if verdict.usable else f"error: {verdict.line}"
-        click.echo(said, err=not verdict.usable)
-        verdicts.append(verdict)
-    if not all(verdict.usable for verdict in verdicts):
-        raise click.exceptions.Exit(2)
-    if not all(verdict.holds for verdict in verdicts):
-        raise click.exceptions.Exit(1)
+    codes = [0]
+    for line, code in verify_files(files, VerificationTarget(**options), choose_device(device)):
+        click.echo(f"error: {line}" if code == 2 else line, err=code == 2)
+        codes.append(code)
+    if max(codes):
+        raise click.exceptions.Exit(max(codes))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from bench.commands.options import comma_list, data_root_option, device_option, quiet_option
+from bench.commands import options as shared
 from bench.errors import ConfigError
 
 LISTED = ("methods", "archs", "datasets", "attacks", "suites", "recipes")
@@ -25,8 +25,8 @@ def list_command(kind: str) -> None:
 @click.command()
 @click.option("--suite", help="Also estimate the time of this suite.")
 @click.option("--size", help="Size of the suite: full, small, tiny.  [full]")
-@device_option
-@data_root_option
+@shared.device
+@shared.data_root
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0),
@@ -60,7 +60,9 @@ def doctor(
 
 
 @click.command()
-@click.option("--only", callback=comma_list, help="Methods and attacks: trades,pgd-20.  [all]")
+@click.option(
+    "--only", callback=shared.comma_list, help="Methods and attacks: trades,pgd-20.  [all]"
+)
 @click.option(
     "--pin", is_flag=True, help="Write what is now, after a change that is meant to move."
 )
@@ -71,7 +73,7 @@ def doctor(
     show_default=True,
     help="Folder of the pins.",
 )
-@quiet_option
+@shared.quiet
 def verify(only: tuple[str, ...], pin: bool, pins: Path, quiet: bool) -> None:
     """Check that methods and attacks do what they did: short runs against pinned facts.
 

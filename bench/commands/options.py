@@ -31,30 +31,28 @@ def radius(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
     return None if text is None else parse_eps(text)
 
 
-results_option = click.option(
+results = click.option(
     "--results",
     type=click.Path(path_type=Path),
     default=Path("results"),
     show_default=True,
     help="Folder of the records.",
 )
-device_option = click.option(
+device = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
 )
-workers_option = click.option(
+workers = click.option(
     "--workers",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
     help="Number of worker processes: one per GPU, or a share of the CPU cores.",
 )
-quiet_option = click.option("--quiet", is_flag=True, help="Print errors only.")
-data_root_option = click.option(
-    "--data-root", help="Folder of downloaded data sets.  [default: data]"
-)
-mean_option = click.option(
+quiet = click.option("--quiet", is_flag=True, help="Print errors only.")
+data_root = click.option("--data-root", help="Folder of downloaded data sets.  [default: data]")
+mean = click.option(
     "--mean", help="With --model: normalise its input by this mean per channel: 0.49,0.48,0.45."
 )
-std_option = click.option(
+std = click.option(
     "--std", help="With --mean: and by this standard deviation per channel: 0.25,0.24,0.26."
 )

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from bench.commands.options import radius, results_option
+from bench.commands import options as shared
 
 
 @click.command()
-@results_option
+@shared.results
 @click.option(
     "--reports",
     type=click.Path(path_type=Path),
@@ -49,13 +49,13 @@ def _report_command(results: Path, reports: Path, suite: str | None, size: str |
 @click.command()
 @click.argument("first")
 @click.argument("second")
-@results_option
+@shared.results
 @click.option("--attack", help="Compare under this attack only, or 'clean'.  [all shared attacks]")
 @click.option("--checkpoint", default="best", show_default=True, help="best or last.")
 @click.option("--dataset", help="Data set, if both have records on several.")
 @click.option("--arch", help="Network, if both have records of several.")
 @click.option("--recipe", help="Recipe, if both have records of several.")
-@click.option("--eps", callback=radius, help="Radius, if both have several: 8/255 or 0.03.")
+@click.option("--eps", callback=shared.radius, help="Radius, if both have several: 8/255 or 0.03.")
 def compare(
     first: str, second: str, results: Path, attack: str | None, checkpoint: str, **choice: Any
 ) -> None:

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.commands.options import (
-    comma_list,
-    data_root_option,
-    device_option,
-    quiet_option,
-    radius,
-    results_option,
-    workers_option,
-)
+from bench.commands import options as shared
+from bench.errors import BenchError, ConfigError
 
 if TYPE_CHECKING:
-    from bench.plan import CellStatus
+    from bench.plan import CellStatus, Plan
     from bench.study import Study
     from bench.suite import Suite
     from bench.workers import Workspace
@@ -32,36 +26,36 @@ ONE_STUDY = ("methods", "arch", "eps", "recipe", "attacks", "params")
 @click.command()
 @click.option(
     "--methods",
-    callback=comma_list,
+    callback=shared.comma_list,
     help="Methods to train, by name or file: cat-ce,trades,./mine.py.  [the suite's]",
 )
 @click.option(
     "--against",
-    callback=comma_list,
+    callback=shared.comma_list,
     help="Baselines: train these too, then compare each of --methods with each of them.",
 )
 @click.option("--arch", help="Network, such as wrn or vgg.  [the suite's]")
 @click.option("--dataset", help="Data set: digits, cifar10, npz:PATH, ...  [the suite's]")
-@data_root_option
+@shared.data_root
 @click.option(
     "--suite",
     help="Experiment to start from; the other options change it.  [digits; cifar10 with --arch or "
     "another --dataset]",
 )
 @click.option("--size", help="Size of a suite that has several: full, small, tiny.  [full]")
-@click.option("--seeds", callback=comma_list, help="Training seeds: 0,1,2.  [the suite's]")
+@click.option("--seeds", callback=shared.comma_list, help="Training seeds: 0,1,2.  [the suite's]")
 @click.option("--epochs", type=int, help="Passes over the training images.  [the recipe's]")
 @click.option("--batch-size", type=int, help="Training images per step.  [the recipe's]")
 @click.option(
     "--eps",
-    callback=radius,
+    callback=shared.radius,
     help="Radius of training and attacks, in pixels of [0, 1]: 8/255 or 0.03.  [the suite's]",
 )
 @click.option("--train-size", type=int, help="Use only the first N training images.")
 @click.option("--test-size", type=int, help="Use only the first N test images.")
 @click.option(
     "--attacks",
-    callback=comma_list,
+    callback=shared.comma_list,
     help="Attacks: pgd-20,cw,autoattack; pgd-20@4/255 overrides eps for one.  [the suite's]",
 )
 @click.option(
@@ -92,11 +86,11 @@ ONE_STUDY = ("methods", "arch", "eps", "recipe", "attacks", "params")
     help="Compile the networks attacked in training. Faster on a GPU after about a minute; slower "
     "on a CPU.",
 )
-@workers_option
-@device_option
-@results_option
+@shared.workers
+@shared.device
+@shared.results
 @click.option("--dry-run", is_flag=True, help="Print the planned runs and an estimate, then stop.")
-@quiet_option
+@shared.quiet
 def run(
     dry_run: bool,
     quiet: bool,
@@ -113,7 +107,6 @@ def run(
     'bench report' makes tables and figures of them.
     """
     suite, studies = _studies(options)  # report a mistake in the options before loading torch
-    from bench.against import verdicts, with_baselines
     from bench.estimate import describe_plan
     from bench.manifest import add_to_manifests
     from bench.plan import make_plans, suite_manifests
@@ -123,7 +116,7 @@ def run(
     own = studies[0].methods
     if against:
         suite.only()
-        studies = [with_baselines(studies[0], against)]
+        studies = [_with_baselines(studies[0], against)]
     with workspace(results, device, workers, quiet) as where:
         reporter = where.reporter
         studies = _with_precision(studies, where)
@@ -145,7 +138,7 @@ def run(
     if not quiet:
         click.echo(_done(before, after, results, len(reporter.failures)))
         if against:
-            click.echo(verdicts(plans[0], results, own, against))
+            click.echo(_verdicts(plans[0], results, own, against))
     if any(status.failed for status in after):
         raise click.exceptions.Exit(1)
     if reporter.failures:
@@ -166,6 +159,46 @@ def _with_precision(studies: list[Study], where: Workspace) -> list[Study]:
     precision, why = automatic(fast, evidence())
     where.reporter.say(f"--precision auto: {precision}, since {why}")
     return [replace(study, precision=precision) for study in studies]
+
+
+def _with_baselines(study: Study, against: Sequence[str]) -> Study:
+    """Add the methods of `against` to the study, each once, however it is named."""
+    from bench.registry import method_name
+
+    if not _pairs(study.methods, against):
+        raise ConfigError(f"--against {','.join(against)}: name another method than --methods does")
+    by_name = {method_name(name): name for name in reversed((*study.methods, *against))}
+    return replace(study, methods=tuple(reversed(by_name.values())))
+
+
+def _verdicts(plan: Plan, results: Path, methods: Sequence[str], against: Sequence[str]) -> str:
+    """Compare each of `methods` with each of `against`, one line per pair, corrected for all.
+
+    Only runs of the plan are compared, whatever else the folder holds.
+    """
+    from bench.records import load_records
+    from bench.report.compare import compare, corrected, sentence
+
+    ids = {cell.spec.run_id for cell in plan.cells}
+    runs = [run for run in load_records(results) if run.run_id in ids]
+    compared, missing = [], []
+    for first, second in _pairs(methods, against):
+        try:
+            compared.append(compare(runs, first, second))
+        except BenchError as error:
+            missing.append(f"{first} and {second} were not compared: {error}")
+    return "\n".join([*(sentence(pair) for pair in corrected(compared)), *missing])
+
+
+def _pairs(methods: Sequence[str], against: Sequence[str]) -> list[tuple[str, str]]:
+    """Return pairs of registered names, each pair once, even if both are on both sides."""
+    from bench.registry import method_name
+
+    pairs: dict[frozenset[str], tuple[str, str]] = {}
+    for first, second in product(map(method_name, methods), map(method_name, against)):
+        if first != second:
+            pairs.setdefault(frozenset((first, second)), (first, second))
+    return list(pairs.values())
 
 
 def _done(

@@ -8,15 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from bench.cli import main
 from bench.errors import RecordError
 from bench.manifest import Manifest, PlannedRun, add_to_manifests, read_manifests
 from bench.plan import make_plan, make_plans, suite_manifests
 from bench.records import load_records
 from bench.study import AskedAttack, Study, changed
 from bench.suite import load_suite
+from tests.commands import done
 
 RESULTS = Path(__file__).parent.parent.parent / "results"
 FIGURE4A = load_suite("figure4a", "tiny").only()
@@ -77,16 +76,13 @@ def test_only_what_changes_the_training_takes_a_run_out_of_its_suite(
 
 def test_a_manifest_asks_for_all_that_the_suite_asks_of_a_run() -> None:
     study = replace(FIGURE4A, methods=("madry",), attacks=(AskedAttack.parse("clean"),))
-    by_name = {m.suite: m for m in suite_manifests(make_plan(study))}
-    found = by_name["table3"]
+    (found,) = (m for m in suite_manifests(make_plan(study)) if m.suite == "table3")
     (run,) = found.runs
     assert {found.evaluations[e]["attack"] for e in run.evaluations} >= {"pgd-20", "autoattack"}
     assert {found.measures[m]["name"] for m in run.measures} >= {"C1", "C14"}
-
-
-def test_a_training_that_only_serves_as_a_surrogate_belongs_to_no_suite() -> None:
-    study = load_suite("table4", "tiny").studies[0]
-    assert "natural" not in owners(study).get("table3@tiny", set())
+    # a training that only serves as a surrogate belongs to no suite
+    table4 = load_suite("table4", "tiny").studies[0]
+    assert "natural" not in owners(table4).get("table3@tiny", set())
 
 
 def planned(seed: int) -> Manifest:
@@ -121,11 +117,10 @@ def test_a_damaged_manifest_is_named_and_kept_aside(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_the_manifest_and_a_dry_run_does_not(tmp_path: Path) -> None:
-    command = ["run", "--methods", "natural", "--attacks", "clean", "--results", str(tmp_path)]
-    assert CliRunner().invoke(main, [*command, "--dry-run"]).exit_code == 0
+    command = ["run", "--methods", "natural", "--attacks", "clean", "--results", tmp_path]
+    done(*command, "--dry-run")
     assert not read_manifests(tmp_path)
-    result = CliRunner().invoke(main, command)
-    assert result.exit_code == 0, result.output
+    done(*command)
     records = load_records(tmp_path)
     (manifest,) = (m for m in records.manifests if m.suite == "digits")
     assert [run.run_id for run in manifest.runs] == [run.run_id for run in records]

@@ -140,7 +140,7 @@ def test_arrays_of_objects_or_damaged_ones_are_one_error() -> None:
             npz_arrays(file.getvalue())
     content = npz_bytes({"a": np.arange(1000)})
     start = content.index(b"a.npy") + 60
-    with pytest.raises(ValueError, match="cannot be unpacked"):
+    with pytest.raises(ValueError, match=r"a\.npy cannot be unpacked"):
         npz_arrays(content[:start] + b"\xff" * 40 + content[start + 40 :])
     with pytest.raises(zipfile.BadZipFile):
         npz_arrays(content[:50])

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from dataclasses import fields
 
 import pytest
-from click.testing import CliRunner
 
 from bench import recipe, suite
 from bench.archs import list_archs
-from bench.cli import main
 from bench.data.sources import sources
 from bench.errors import ConfigError
 from bench.evaluation.checks import CheckBudget
 from bench.recipe import list_recipes, load_recipe
 from bench.registry import list_methods
 from bench.suite import list_suites, load_suite
+from tests.commands import bench, refused
+
+SHIPPED = list_recipes()
 
 SUITE = """
 title = "A suite with every key"
@@ -95,24 +97,28 @@ params = { steps = 5 }
 """
 
 
-def use_suite(monkeypatch: pytest.MonkeyPatch, text: str, old: str = "", new: str = "") -> None:
-    """Make a suite of that text known as `made`, with `new` in the place of the first `old`."""
+def use(monkeypatch: pytest.MonkeyPatch, text: str, old: str = "", new: str = "") -> None:
+    """Make a suite or recipe `made` of the text, with `new` in the place of the first `old`."""
     assert old in text
     table = tomllib.loads(text.replace(old, new, 1))
+    module = recipe if text is RECIPE else suite
+    monkeypatch.setattr(module, "_table", lambda name: table)
     monkeypatch.setattr(suite, "_names", lambda: ("made",))
-    monkeypatch.setattr(suite, "_table", lambda name: table)
+    monkeypatch.setattr(recipe, "list_recipes", lambda: ["made"] if text is RECIPE else SHIPPED)
 
 
-def use_recipe(monkeypatch: pytest.MonkeyPatch, text: str, old: str = "", new: str = "") -> None:
-    """Make a recipe of that text known as `made`, with `new` in the place of the first `old`."""
-    assert old in text
-    table = tomllib.loads(text.replace(old, new, 1))
-    monkeypatch.setattr(recipe, "list_recipes", lambda: ["made"])
-    monkeypatch.setattr(recipe, "_table", lambda name: table)
+def unknown_key(where: str, wrong: str, meant: str | None, load: Callable[[], object]) -> None:
+    """Loading is refused in one line that names the key, its table and the key that was meant."""
+    with pytest.raises(ConfigError) as caught:
+        load()
+    message = str(caught.value)
+    assert message.startswith(f"unknown key ({where}) '{wrong}'.")
+    assert meant is None or f"Did you mean '{meant}'?" in message
+    assert "\n" not in message
 
 
 def test_a_suite_with_every_key_loads(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_suite(monkeypatch, SUITE)
+    use(monkeypatch, SUITE)
     full, tiny = (load_suite("made", size).studies for size in ("full", "tiny"))
     assert [(s.arch, s.recipe) for s in full] == [("cnn", "common"), ("linear", "paper")]
     assert [s.arch for s in tiny] == ["linear", "linear"]
@@ -144,38 +150,26 @@ def test_a_suite_with_every_key_loads(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_suite_refuses_a_key_that_it_does_not_have(
     monkeypatch: pytest.MonkeyPatch, old: str, new: str, where: str, wrong: str, meant: str | None
 ) -> None:
-    use_suite(monkeypatch, SUITE, old, new)
-    with pytest.raises(ConfigError) as caught:
-        load_suite("made", "tiny")
-    message = str(caught.value)
-    assert message.startswith(f"unknown key (suite made, {where}) '{wrong}'.")
-    assert meant is None or f"Did you mean '{meant}'?" in message
-    assert "\n" not in message
-
-
-def test_a_parameter_that_no_measure_has_is_refused_before_any_training(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    text = SUITE.replace("n_points = 5", "n_piont = 5")
-    text = text.replace('names = ["complexity", "landscape"]', 'names = ["landscape"]')
-    use_suite(monkeypatch, text[: text.index("[sizes.tiny]")])
-    result = CliRunner().invoke(main, ["run", "--suite", "made", "--dry-run", "--device", "cpu"])
-    assert (result.exit_code, result.output.count("\n")) == (2, 1)
-    assert "unknown key ([[measures]], landscape) 'n_piont'. Did you mean 'n_point" in result.output
+    use(monkeypatch, SUITE, old, new)
+    unknown_key(f"suite made, {where}", wrong, meant, lambda: load_suite("made", "tiny"))
 
 
 def test_a_measure_takes_the_keys_of_its_function_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """`complexity` has no parameters, so that a group with `landscape` can have none."""
-    use_suite(monkeypatch, SUITE[: SUITE.index("[sizes.tiny]")])
-    result = CliRunner().invoke(main, ["run", "--suite", "made", "--dry-run", "--device", "cpu"])
-    assert result.exit_code == 2
-    assert "([[measures]], complexity) 'n_points'" in result.output
+    text = SUITE[: SUITE.index("[sizes.tiny]")]
+    landscape = text.replace('"complexity", ', "").replace("n_points = 5", "n_piont = 5")
+    for changed, words in (
+        (text, "([[measures]], complexity) 'n_points'"),
+        (landscape, "([[measures]], landscape) 'n_piont'. Did you mean 'n_points'"),
+    ):
+        use(monkeypatch, changed)
+        refused(bench("run", "--suite", "made", "--dry-run", "--device", "cpu"), words)
 
 
 def test_a_suite_without_checks_has_none_to_make_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     before, rest = SUITE.split("[checks]")
     text = before + rest[rest.index("[[measures]]") :].replace("checks = 4, ", "")
-    use_suite(monkeypatch, text)
+    use(monkeypatch, text)
     with pytest.raises(ConfigError, match=r"\[sizes.tiny\] checks\) 'steps'. Known: none"):
         load_suite("made")
 
@@ -185,7 +179,7 @@ def test_the_keys_of_the_checks_are_the_fields_of_their_effort() -> None:
 
 
 def test_a_recipe_with_every_table_loads(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_recipe(monkeypatch, RECIPE)
+    use(monkeypatch, RECIPE)
     found, params = load_recipe("made", arch="cnn", dataset="digits", method="madry")
     assert (found.epochs, found.lr, params) == (8, 0.4, {"steps": 5})
 
@@ -207,13 +201,9 @@ def test_a_recipe_with_every_table_loads(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_recipe_refuses_a_key_that_it_does_not_have(
     monkeypatch: pytest.MonkeyPatch, old: str, new: str, where: str, wrong: str, meant: str | None
 ) -> None:
-    use_recipe(monkeypatch, RECIPE, old, new)
-    with pytest.raises(ConfigError) as caught:  # whatever the cell: the whole file is checked
-        load_recipe("made", arch="linear", dataset="cifar10", method="madry")
-    message = str(caught.value)
-    assert message.startswith(f"unknown key (recipe made, {where}) '{wrong}'.")
-    assert meant is None or f"Did you mean '{meant}'?" in message
-    assert "\n" not in message
+    use(monkeypatch, RECIPE, old, new)
+    cell = {"arch": "linear", "dataset": "cifar10", "method": "madry"}  # the whole file is checked
+    unknown_key(f"recipe made, {where}", wrong, meant, lambda: load_recipe("made", **cell))
 
 
 @pytest.mark.parametrize("name", [name for name, _ in list_suites()])

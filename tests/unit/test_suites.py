@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from bench.attacks import get_attack
-from bench.cli import main
 from bench.errors import ConfigError
 from bench.papers import plugins
 from bench.plan import make_plan, make_plans
@@ -73,39 +70,17 @@ def test_a_cell_that_several_artefacts_need_is_trained_once() -> None:
     assert set(asked) == set(ids)
     assert max(asked.values()) > 3
     cat = next(cell for cell in cells if cell.spec.method == "cat-ce")
-    for plan in alone:
-        for cell in (c for c in plan.cells if c.spec.run_id == cat.spec.run_id):
-            assert {e.eval_id for e in cell.evaluations} <= {e.eval_id for e in cat.evaluations}
-            assert {m.measure_id for m in cell.measures} <= {m.measure_id for m in cat.measures}
+    for cell in (c for plan in alone for c in plan.cells if c.spec.run_id == cat.spec.run_id):
+        assert all(evaluation in cat.evaluations for evaluation in cell.evaluations)
+        assert all(measure in cat.measures for measure in cell.measures)
     first = {run for cell in cells for run in cell.surrogates}
     place = {run_id: number for number, run_id in enumerate(ids)}
     served = [place[c.spec.run_id] for c in cells if c.surrogates and c.spec.run_id not in first]
     assert max(place[run] for run in first) < min(served)
 
 
-def test_an_option_that_a_suite_of_several_studies_cannot_take_is_refused(tmp_path: Path) -> None:
-    result = CliRunner().invoke(
-        main, ["run", "--suite", "paper", "--methods", "madry", "--results", str(tmp_path)]
-    )
-    assert result.exit_code == 2
-    assert "suite 'paper' has several studies" in result.output
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--suite", "papre"], "Did you mean 'paper'"),
-        (["--suite", "table1", "--size", "huge"], "its sizes: full, small, tiny"),
-        (["--suite", "digits", "--size", "tiny"], "its sizes: full"),
-    ],
-)
-def test_unknown_names_are_one_clear_line(arguments: list[str], words: str) -> None:
-    result = CliRunner().invoke(main, ["run", *arguments])
-    assert (result.exit_code, result.output.count("\n")) == (2, 1)
-    assert words in result.output
-
-
-def test_one_study_alone_takes_changes() -> None:
+def test_only_a_suite_of_one_study_takes_changes() -> None:
     with pytest.raises(ConfigError, match="several studies"):
         load_suite("table4").only()
+    with pytest.raises(ConfigError, match="its sizes: full, small, tiny"):
+        load_suite("table1", "huge")
