@@ -26,8 +26,9 @@ from bench.study import AskedAttack
 from bench.suite import load_suite
 from bench.training import engine
 from bench.training.engine import Trainer, initial_model
-from tests.commands import bench
+from tests.commands import bench, done, refused
 from tests.pictures import make_folder, make_imagenet
+from tests.trained import Stopped, stop_at
 
 
 @pytest.fixture
@@ -40,19 +41,11 @@ def run(results: Path, dataset: str, *arguments: str) -> Result:
     return bench("run", *fixed, "--eps", "4/255", "--epochs", "1", *arguments)
 
 
-def refused(result: Result) -> str:
-    """Exit code 2 and one line."""
-    assert result.exit_code == 2, result.output
-    (line,) = result.stderr.splitlines()
-    return str(line)
-
-
 @pytest.mark.slow
 def test_a_folder_trains_is_attacked_and_reported(tmp_path: Path, pictures: Path) -> None:
     results, dataset = tmp_path / "r", f"folder:{pictures}@16"
     asked = ["--arch", "cnn", "--methods", "natural,cat-ce", "--attacks", "clean"]
-    first = run(results, dataset, *asked, "--batch-size", "10")
-    assert first.exit_code == 0, first.output
+    run(results, dataset, *asked, "--batch-size", "10")
     runs = load_records(results)
     assert [record.method for record in runs] == ["cat-ce", "natural"]
     for record in runs:
@@ -63,16 +56,12 @@ def test_a_folder_trains_is_attacked_and_reported(tmp_path: Path, pictures: Path
             assert evaluation.n_examples == 12
             assert evaluation.label is not None
             assert np.bincount(evaluation.label).tolist() == [4, 4, 4]
-    again = run(results, dataset, *asked[:-1], "clean,fgsm", "--batch-size", "10")
-    assert again.exit_code == 0, again.output
-    added = bench(
-        "evaluate", runs[0].run_id, "--results", str(results), "--attacks", "cw", "--device", "cpu"
-    )
-    assert added.exit_code == 0, added.output
+    run(results, dataset, *asked[:-1], "clean,fgsm", "--batch-size", "10")
+    added = ("--attacks", "cw", "--device", "cpu")
+    done("evaluate", runs[0].run_id, "--results", results, *added)
     frame = load_records(results).to_frame()
     assert frame.groupby("attack").size().to_dict() == {"clean": 4, "cw": 1, "fgsm": 4}
-    report = bench("report", "--results", str(results), "--reports", str(tmp_path / "p"))
-    assert report.exit_code == 0
+    report = done("report", "--results", results, "--reports", tmp_path / "p")
     assert "pictures-16" in report.stdout
 
 
@@ -97,12 +86,8 @@ def test_balanced_accuracy_is_that_of_the_model(tmp_path: Path, pictures: Path) 
     assert found.n_correct == round(8 * shares[0] + 4 * shares[1] + 4 * shares[2])
 
 
-class Stopped(Exception):
-    pass
-
-
-def trained(results: Path, dataset: str, *, stop_at: int | None = None) -> dict[str, Tensor]:
-    """The last weights of two epochs of 4 batches; with `stop_at`, die when that batch begins."""
+def trained(results: Path, dataset: str, stopped_at: int | None = None) -> dict[str, Tensor]:
+    """The last weights of two epochs of 4 batches; killed when batch `stopped_at` begins."""
     study = replace(
         load_suite("digits").only(),
         methods=("madry",),
@@ -115,14 +100,8 @@ def trained(results: Path, dataset: str, *, stop_at: int | None = None) -> dict[
     folder = RunFolder(results, cell.spec.run_id)
     assert cell.method is not None
     trainer = Trainer(cell.spec, cell.method, plan.dataset, folder, torch.device("cpu"))
-    inner = trainer._batch
-
-    def dying(index: Tensor, step: int) -> None:
-        if trainer.state.batch_number == stop_at:
-            raise Stopped
-        inner(index, step)
-
-    trainer._batch = dying  # type: ignore[method-assign]
+    if stopped_at is not None:
+        stop_at(trainer, stopped_at)
     trainer.run(Reporter(quiet=True))
     return read_weights(folder.weights("last"))
 
@@ -142,12 +121,11 @@ def test_a_stopped_training_on_files_ends_with_the_same_weights(
     whole = trained(tmp_path / "whole", dataset)
     assert sorted(read.values()) == [2] * 33  # once an epoch: what is announced is what is used
     monkeypatch.setattr(engine, "SAVE_SECONDS", -1.0)
-    for stop_at in (2, 4, 7):
+    for number in (2, 4, 7):
         with pytest.raises(Stopped):
-            trained(tmp_path / str(stop_at), dataset, stop_at=stop_at)
-        with torch.random.fork_rng():
-            torch.manual_seed(stop_at)
-            parts = trained(tmp_path / str(stop_at), dataset)
+            trained(tmp_path / str(number), dataset, number)
+        torch.manual_seed(number)
+        parts = trained(tmp_path / str(number), dataset)
         assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
@@ -158,8 +136,8 @@ def test_a_broken_file_ends_a_run_with_one_line_and_a_good_one_goes_on(
     good = path.read_bytes()
     path.write_bytes(good[:60] + bytes(len(good) - 60))
     asked = ["--arch", "cnn", "--methods", "natural", "--attacks", "clean"]
-    message = refused(run(tmp_path / "r", f"folder:{pictures}@8", *asked))
-    assert message.startswith(f"error: image file {path} cannot be decoded (")
+    result = run(tmp_path / "r", f"folder:{pictures}@8", *asked)
+    refused(result, f"error: image file {path} cannot be decoded (")
     path.write_bytes(good)
     assert run(tmp_path / "r", f"folder:{pictures}@8", *asked).exit_code == 0
     assert [record.status for record in load_records(tmp_path / "r")] == ["done"]
@@ -173,26 +151,15 @@ def test_bad_folders_leave_nothing(tmp_path: Path, pictures: Path) -> None:
         ("restricted-imagenet", ["--data-root", str(pictures)], "must hold ImageNet's 1000 synset"),
     ):
         asked = ["--arch", "cnn", "--methods", "natural", *options]
-        assert words in refused(run(tmp_path / "r", dataset, *asked))
-    assert not (tmp_path / "r").exists()
-
-
-def test_dry_run_times_a_folder(tmp_path: Path, pictures: Path) -> None:
-    asked = ["--arch", "cnn", "--methods", "natural", "--attacks", "clean", "--dry-run"]
-    result = run(tmp_path / "r", f"folder:{pictures}@16", *asked)
-    assert result.exit_code == 0, result.output
-    assert "natural-cnn-pictures-16-s0-" in result.stdout
+        refused(run(tmp_path / "r", dataset, *asked), words)
     assert not (tmp_path / "r").exists()
 
 
 def test_what_becomes_of_the_files_is_told(tmp_path: Path, pictures: Path) -> None:
-    for asked in (["--attacks", "clean", "--dry-run"], ["--attacks", "clean"]):
-        result = bench(
-            *("run", "--results", str(tmp_path / "r"), "--dataset", f"folder:{pictures}@16"),
-            *("--device", "cpu", "--epochs", "1", "--arch", "cnn", "--methods", "natural", *asked),
-            "--no-checks",
-        )
-        assert result.exit_code == 0, result.output
+    results = ("--results", tmp_path / "r", "--device", "cpu")
+    data = ("--dataset", f"folder:{pictures}@16", "--epochs", "1", "--arch", "cnn", "--no-checks")
+    for more in (["--dry-run"], []):
+        result = done("run", *results, *data, "--methods", "natural", "--attacks", "clean", *more)
         assert (
             f"folder data '{pictures}': 36 training and 12 test images, 3 classes; files of 16x16 "
             "pixels are taken as they are, others are resized to 18 and centre-cropped to 16; in "
@@ -200,10 +167,11 @@ def test_what_becomes_of_the_files_is_told(tmp_path: Path, pictures: Path) -> No
             "RandomResizedCrop\n"
         ) in result.stderr
         assert "warning" not in result.stderr
+        assert ("natural-cnn-pictures-16-s0-" in result.stdout) or not more
+        assert (tmp_path / "r").exists() == (not more)
     (record,) = load_records(tmp_path / "r")
     assert "notes" not in record.provenance
-    again = bench("evaluate", record.run_id, "--results", str(tmp_path / "r"), "--attacks", "fgsm")
-    assert again.exit_code == 0, again.output
+    again = done("evaluate", record.run_id, *results, "--attacks", "fgsm")
     assert (
         f"folder data '{pictures}': 12 test images, 3 classes; files of 16x16 pixels are taken as "
         "they are, others are resized to 18 and centre-cropped to 16\n"
@@ -248,16 +216,10 @@ def test_a_model_that_imagefolder_numbered_is_right_and_numbers_as_names_are_war
         "not 2; for a model whose classes are in the order of the numbers, rename the folders with "
         "leading zeros ('02')"
     )
-    asked = ("--dataset", f"folder:{root}@8", "--results", str(tmp_path / "r"))
-    result = bench("evaluate", *model, *asked, "--attacks", "clean")
-    assert result.exit_code == 0, result.output
-    assert said in result.stderr.splitlines()
-    trained = bench(
-        *("run", *asked, "--device", "cpu", "--epochs", "1", "--arch", "cnn", "--no-checks"),
-        *("--methods", "natural", "--attacks", "clean"),
-    )
-    assert trained.exit_code == 0, trained.output
-    assert said in trained.stderr.splitlines()
+    asked = ("--dataset", f"folder:{root}@8", "--results", tmp_path / "r", "--attacks", "clean")
+    training = ("--device", "cpu", "--epochs", "1", "--arch", "cnn", "--methods", "natural")
+    for command in (("evaluate", *model), ("run", *training, "--no-checks")):
+        assert said in done(*command, *asked).stderr.splitlines()
     for record in load_records(tmp_path / "r"):
         assert [note for note in record.provenance["notes"] if f"  warning: {note}" == said]
         if record.kind == "model":
@@ -265,43 +227,22 @@ def test_a_model_that_imagefolder_numbered_is_right_and_numbers_as_names_are_war
 
 
 @pytest.mark.slow
-def test_restricted_imagenet_from_the_files_to_the_record(tmp_path: Path) -> None:
-    root = make_imagenet(tmp_path / "imagenet", 1, 1)
-    result = run(
-        tmp_path / "r",
-        "restricted-imagenet@16",
-        *("--data-root", str(root), "--arch", "resnet-50", "--methods", "natural"),
-        *("--train-size", "20", "--test-size", "16", "--batch-size", "18", "--attacks", "fgsm"),
-    )
-    assert result.exit_code == 0, result.output
-    (record,) = load_records(tmp_path / "r")
-    assert (record.status, record.dataset) == ("done", "restricted-imagenet-16")
-    assert record.spec["num_classes"] == 9
-    assert record.spec["mean"] == [0.4717, 0.4499, 0.3837]
-    weights = read_weights(record.path / "best.safetensors")
-    assert weights["fc.weight"].shape == (9, 2048)
-    assert weights["std"].flatten().tolist() == pytest.approx([0.2600, 0.2516, 0.2575])
-    assert len(record.evaluations) == 2
-    for evaluation in record.evaluations:
-        accuracies = evaluation.class_accuracies()
-        assert accuracies is not None
-        assert set(accuracies) <= set(range(9))
-        assert evaluation.balanced_accuracy() == np.mean(list(accuracies.values()))
-
-
-@pytest.mark.slow
 def test_the_suite_of_the_appendix_runs_on_a_small_folder(tmp_path: Path) -> None:
     root = make_imagenet(tmp_path / "imagenet", 1, 1)
-    result = bench(
+    done(
         *("run", "--suite", "restricted-imagenet", "--size", "tiny", "--results"),
         *(str(tmp_path / "r"), "--data-root", str(root), "--quiet", "--device", "cpu"),
         *("--methods", "madry", "--epochs", "1", "--train-size", "20", "--test-size", "4"),
         *("--param", "madry.steps=2", "--attacks", "clean,fgsm,transfer"),
     )
-    assert result.exit_code == 0, result.output
     madry, natural = load_records(tmp_path / "r")
     assert (madry.method, natural.method) == ("madry", "natural")
     assert (madry.arch, madry.dataset) == ("resnet-50", "restricted-imagenet-32")
+    assert (madry.status, madry.spec["num_classes"]) == ("done", 9)
+    assert madry.spec["mean"] == [0.4717, 0.4499, 0.3837]
+    weights = read_weights(madry.path / "best.safetensors")
+    assert weights["fc.weight"].shape == (9, 2048)
+    assert weights["std"].flatten().tolist() == pytest.approx([0.2600, 0.2516, 0.2575])
     assert madry.spec["eps"] == 0.005
     assert natural.provenance["role"] == "surrogate"
     assert {e.spec.attack for e in madry.evaluations} == {"clean", "fgsm", "transfer"}

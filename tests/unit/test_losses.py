@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bench import losses
 from bench.errors import ConfigError
+from tests.harness import generator, raises_line
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -21,14 +22,13 @@ def assert_equal(found: Tensor, expected: Tensor) -> None:
 
 
 def logits_and_labels(seed: int = 0, n: int = 7, k: int = 5) -> tuple[Tensor, Tensor]:
-    g = torch.Generator().manual_seed(seed)
+    g = generator(seed)
     logits = 4 * torch.randn(n, k, generator=g, dtype=torch.float64)
     return logits, torch.randint(k, (n,), generator=g)
 
 
 def soft_labels(n: int, k: int) -> Tensor:
-    g = torch.Generator().manual_seed(5)
-    q = torch.rand(n, k, generator=g, dtype=torch.float64)
+    q = torch.rand(n, k, generator=generator(5), dtype=torch.float64)
     return q / q.sum(1, keepdim=True)
 
 
@@ -48,11 +48,6 @@ def targeted_dlr(logits: Tensor, y: Tensor) -> Tensor:
     return losses.targeted_dlr(logits, y, targets(y, logits.shape[1]))
 
 
-def written_ce(logits: Tensor, y: Tensor) -> Tensor:
-    e = logits.exp()
-    return -(e[torch.arange(len(y)), y] / e.sum(1)).log()
-
-
 def written_soft_ce(logits: Tensor, y: Tensor) -> Tensor:
     q = soft_labels(*logits.shape)
     return -(q * (logits.exp() / logits.exp().sum(1, keepdim=True)).log()).sum(1)
@@ -69,13 +64,19 @@ def by_row(value: Callable[[Tensor, int, int], Tensor]) -> Loss:
     return written
 
 
-def others(row: Tensor, label: int) -> Tensor:
-    return torch.cat([row[:label], row[label + 1 :]])
+def best_other(row: Tensor, label: int) -> Tensor:
+    return torch.cat([row[:label], row[label + 1 :]]).max()
 
 
 def spread(row: Tensor, *places: int) -> Tensor:
     falling = row.sort(descending=True).values
     return falling[0] - falling[list(places)].mean() + 1e-12
+
+
+written_ce = by_row(lambda row, y, t: -(row.exp()[y] / row.exp().sum()).log())
+written_margin = by_row(lambda row, y, t: best_other(row, y) - row[y])
+written_dlr = by_row(lambda row, y, t: (best_other(row, y) - row[y]) / spread(row, 2))
+written_targeted_dlr = by_row(lambda row, y, t: (row[t] - row[y]) / spread(row, 2, 3))
 
 
 @pytest.mark.parametrize(
@@ -84,21 +85,11 @@ def spread(row: Tensor, *places: int) -> Tensor:
         (losses.cross_entropy, written_ce, 5),
         (soft_cross_entropy, written_soft_ce, 5),
         (losses.true_logit, by_row(lambda row, y, t: row[y]), 5),
-        (losses.best_other, by_row(lambda row, y, t: others(row, y).max()), 5),
-        (losses.margin, by_row(lambda row, y, t: others(row, y).max() - row[y]), 5),
+        (losses.best_other, by_row(lambda row, y, t: best_other(row, y)), 5),
+        (losses.margin, written_margin, 5),
         (targeted_margin, by_row(lambda row, y, t: row[t] - row[y]), 5),
-        *(
-            (
-                losses.dlr,
-                by_row(lambda row, y, t: (others(row, y).max() - row[y]) / spread(row, 2)),
-                k,
-            )
-            for k in (3, 4, 7)
-        ),
-        *(
-            (targeted_dlr, by_row(lambda row, y, t: (row[t] - row[y]) / spread(row, 2, 3)), k)
-            for k in (4, 7)
-        ),
+        *((losses.dlr, written_dlr, k) for k in (3, 4, 7)),
+        *((targeted_dlr, written_targeted_dlr, k) for k in (4, 7)),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
@@ -120,30 +111,22 @@ def test_the_value_and_the_gradient_are_those_of_the_formula(
 
 
 @pytest.mark.parametrize("shift", [-100.0, 100.0])
-def test_the_margin_does_not_depend_on_the_sign_of_the_logits(shift: float) -> None:
+def test_what_a_shift_or_a_scale_of_the_logits_changes(shift: float) -> None:
     """All-negative logits are where a mask by 0 instead of -inf goes wrong."""
     logits, y = logits_and_labels()
     assert_equal(losses.best_other(logits + shift, y), losses.best_other(logits, y) + shift)
     assert_equal(losses.margin(logits + shift, y), losses.margin(logits, y))
-
-
-def test_dlr_moves_neither_with_a_shift_nor_with_a_scale() -> None:
-    logits, y = logits_and_labels()
-    moved = 100 * logits - 7
-    assert_equal(losses.dlr(moved, y), losses.dlr(logits, y))
-    assert_equal(targeted_dlr(moved, y), targeted_dlr(logits, y))
+    for loss in (losses.dlr, targeted_dlr):
+        assert_equal(loss(100 * logits + shift, y), loss(logits, y))
 
 
 def test_dlr_needs_its_third_and_fourth_logit() -> None:
     logits, y = logits_and_labels(k=2)
-    with pytest.raises(ConfigError) as caught:
+    needs = "the DLR loss needs at least 3 classes and the model has 2; "
+    with raises_line(ConfigError, needs + "use an attack on the margin, such as cw"):
         losses.dlr(logits, y)
-    assert str(caught.value) == (
-        "the DLR loss needs at least 3 classes and the model has 2; "
-        "use an attack on the margin, such as cw or multitargeted"
-    )
     logits, y = logits_and_labels(k=3)
-    with pytest.raises(ConfigError, match="the targeted DLR loss needs at least 4 classes"):
+    with raises_line(ConfigError, "the targeted DLR loss needs at least 4 classes"):
         losses.targeted_dlr(logits, y, (y + 1) % 3)
 
 

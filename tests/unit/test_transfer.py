@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks import Transfer, attack_params, describe_attack, get_attack
-from bench.attacks.blocks import Blocked
+from bench.attacks.blocks import Blocked, Ensemble
 from bench.errors import ConfigError
 from bench.spec import CHUNK
 from bench.threat import Threat
-from tests.harness import SmallNet, generator, small_batch, small_net
+from tests.harness import SmallNet, generator, raises_line, right, small_batch, small_net
 
 THREAT = Threat(eps=0.08)
 
@@ -41,14 +41,8 @@ def subject(n: int = 60) -> tuple[SmallNet, SmallNet, Tensor, Tensor]:
     return target, surrogate, x, y
 
 
-def wrong(model: nn.Module, x_adv: Tensor, y: Tensor) -> Tensor:
-    with torch.no_grad():
-        found: Tensor = model(x_adv).argmax(1) != y
-        return found
-
-
 class NoGradient(nn.Module):
-    """A target whose gradient nobody may ask for."""
+    """A target that is only called without gradients."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -68,25 +62,22 @@ def test_each_image_is_that_of_the_first_part_that_breaks_the_target() -> None:
         get_attack(name)(surrogate, x, y, THREAT, generator=generator())
         for name in ("pgd-20", "cw")
     ]
-    by_first, by_second = (wrong(target, part, y) for part in parts)
-    assert bool((~by_first & by_second).any())
-    assert bool((by_first & ~by_second).any())
-    assert bool((~by_first & ~by_second).any())
+    by_first, by_second = (~right(target, part, y) for part in parts)
+    for kind in (~by_first & by_second, by_first & ~by_second, ~by_first & ~by_second):
+        assert bool(kind.any())
     expected = torch.where(by_first[:, None, None, None], parts[0], parts[1])
     assert torch.equal(found, expected)
-    assert torch.equal(wrong(target, found, y), by_first | by_second)
+    assert torch.equal(right(target, found, y), ~by_first & ~by_second)
 
 
 def test_stages_are_named_by_the_attack_and_take_any_image() -> None:
-    """Also those that the target gets wrong as they are."""
+    """Also those that the target gets wrong as they are; the target is never called."""
     target, surrogate, x, y = subject()
+    assert not bool(right(target, x, y).all())
     transfer = get_attack("transfer", crafted_with=("cw", "pgd-10"), surrogate=surrogate)
-    assert isinstance(transfer, Transfer)
     assert [name for name, _ in transfer.stages] == ["cw", "pgd-10"]
-    assert bool(wrong(target, x, y).any())
+    never = nn.Module()
     for name, stage in transfer.stages:
-        never = NoGradient(target)
-        never.forward = None  # type: ignore[method-assign,assignment]
         found = stage(never, x, y, THREAT, generator=generator())
         own = get_attack(name)(surrogate, x, y, THREAT, generator=generator())
         assert torch.equal(found, own)
@@ -94,18 +85,13 @@ def test_stages_are_named_by_the_attack_and_take_any_image() -> None:
 
 def test_several_sources_are_attacked_by_the_mean_of_their_logits() -> None:
     target, _, x, y = subject()
-    a, b = networks(1, 2)
-
-    class Mean(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            logits: Tensor = (a(x) + b(x)) / 2
-            return logits
-
-    attack = get_attack("transfer:natural+madry", crafted_with=("pgd-20",), surrogate=(a, b))
+    nets = tuple(networks(1, 2))
+    attack = get_attack("transfer:natural+madry", crafted_with=("pgd-20",), surrogate=nets)
     found = attack(target, x, y, THREAT, generator=generator())
-    expected = get_attack("pgd-20")(Mean(), x, y, THREAT, generator=generator())
+    expected = get_attack("pgd-20")(Ensemble(nets), x, y, THREAT, generator=generator())
     assert torch.equal(found, expected)
-    alone = get_attack("transfer", crafted_with=("pgd-20",), surrogate=a)
+    torch.testing.assert_close(Ensemble(nets)(x), (nets[0](x) + nets[1](x)) / 2)
+    alone = get_attack("transfer", crafted_with=("pgd-20",), surrogate=nets[0])
     assert not torch.equal(found, alone(target, x, y, THREAT, generator=generator()))
 
 
@@ -136,29 +122,25 @@ def test_the_surrogate_is_attacked_in_eval_mode_and_left_as_it_was(n: int) -> No
         assert torch.equal(net.conv.weight.grad, grad)
 
 
-def test_what_an_image_gets_does_not_depend_on_the_images_beside_it() -> None:
+def test_an_images_result_does_not_depend_on_the_rest_of_the_batch() -> None:
     """Nor on how many draws an earlier part made for them."""
 
-    class Rough(nn.Module):
+    class Rough(SmallNet):
         """Bends so much within the ball that another start ends elsewhere."""
 
-        def __init__(self, model: nn.Module) -> None:
-            super().__init__()
-            self.model = model
-
         def forward(self, x: Tensor) -> Tensor:
-            logits: Tensor = self.model((40 * x).sin())
-            return logits
+            return super().forward((40 * x).sin())
 
     target, smooth, x, y = subject()
-    surrogate = Rough(smooth)
+    surrogate = Rough().eval()
+    surrogate.load_state_dict(smooth.state_dict())
     places = torch.randperm(CHUNK, generator=generator(1))[: len(x)]
     attack = get_attack(
         "transfer", crafted_with=("pgd-20x10", "cw"), surrogate=Blocked(surrogate, 64)
     )
     blocked = Blocked(target, 64)
     whole = attack(blocked, x, y, THREAT, generator=generator(), rows=places)
-    fallen = wrong(surrogate, whole, y) & ~wrong(target, whole, y)
+    fallen = ~right(surrogate, whole, y) & right(target, whole, y)
     assert int(fallen.sum()) > 1  # of a batch of these, the first part makes fewer draws
     few = fallen.nonzero()[:, 0].flip(0)
     part = attack(blocked, x[few], y[few], THREAT, generator=generator(), rows=places[few])
@@ -169,44 +151,37 @@ def test_what_an_image_gets_does_not_depend_on_the_images_beside_it() -> None:
     ("name", "sources"),
     [
         ("transfer", ("natural",)),
-        ("transfer:natural", ("natural",)),
         ("transfer:madry", ("madry",)),
         ("transfer:natural+madry", ("natural", "madry")),
     ],
 )
-def test_a_name_names_its_sources(name: str, sources: tuple[str, ...]) -> None:
-    attack = get_attack(name)
-    assert attack == Transfer(sources=sources)
+def test_a_name_names_its_sources_and_a_network_is_no_parameter(
+    name: str, sources: tuple[str, ...]
+) -> None:
+    class NoCopy(nn.Module):
+        def __deepcopy__(self, memo: Any) -> NoCopy:
+            raise AssertionError("copied")
+
+    nets = tuple(NoCopy() for _ in sources)
+    assert get_attack(name) == get_attack(name, surrogate=nets) == Transfer(sources=sources)
     assert describe_attack(name).startswith(
         f"images crafted on {' and '.join(sources)}"
         + (" (mean of their logits)" if len(sources) > 1 else "")
         + " by pgd-20, then cw (CAT paper, Table 4)"
     )
-    assert attack.passes == (40 * len(sources), 2 * len(sources) + 2)
-
-
-def test_a_network_is_no_parameter() -> None:
-    class NoCopy(nn.Module):
-        def __deepcopy__(self, memo: Any) -> NoCopy:
-            raise AssertionError("copied")
-
-    given = get_attack("transfer:madry", surrogate=NoCopy())
-    assert given == get_attack("transfer:madry")
-    assert repr(given) == "Transfer(sources=('madry',), crafted_with=('pgd-20', 'cw'))"
-    params = attack_params("transfer:madry", surrogate=NoCopy())
-    assert params == {"sources": ["madry"], "crafted_with": ["pgd-20", "cw"]}
+    assert get_attack(name).passes == (40 * len(sources), 2 * len(sources) + 2)
+    params = attack_params(name, surrogate=nets)
+    assert params == {"sources": list(sources), "crafted_with": ["pgd-20", "cw"]}
     assert json.loads(json.dumps(params)) == params
+    shown = f"Transfer(sources={sources}, crafted_with=('pgd-20', 'cw'))"
+    assert repr(get_attack(name, surrogate=nets)) == shown
 
 
 @pytest.mark.parametrize("name", ["transfer", "transfer:madry"])
-def test_without_a_surrogate_it_says_how_to_give_one(name: str) -> None:
+def test_without_a_surrogate_the_error_says_how_to_give_one(name: str) -> None:
     target, _, x, y = subject(4)
-    with pytest.raises(ConfigError) as caught:
+    with raises_line(ConfigError, f"attack '{name}' needs", f'get_attack("{name}", surrogate='):
         get_attack(name)(target, x, y, THREAT)
-    assert str(caught.value) == (
-        f"attack '{name}' needs the network that its images are crafted on; "
-        f'use get_attack("{name}", surrogate=network)'
-    )
 
 
 @pytest.mark.parametrize(
@@ -217,18 +192,12 @@ def test_without_a_surrogate_it_says_how_to_give_one(name: str) -> None:
         ("transfer", {"crafted_with": ()}, "crafted_with is empty"),
         ("transfer", {"crafted_with": ("pgd",)}, "craft transferred images with 'pgd'. Did you"),
         ("transfer", {"crafted_with": ("transfer",)}, "craft transferred images with 'transfer'"),
-        (
-            "transfer:a+b",
-            {"surrogate": nn.Identity()},
-            "attack 'transfer:a+b' needs a surrogate for each source, in their order: "
-            "sources 2, networks 1",
-        ),
+        ("transfer:a+b", {"surrogate": nn.Identity()}, "sources 2, networks 1"),
         ("transfer", {"surrogate": (nn.Identity(),) * 2}, "sources 1, networks 2"),
         ("transfr:a", {}, "unknown attack 'transfr:a'. Did you mean 'transfer'?"),
         ("pgd-20:a", {}, "unknown attack 'pgd-20:a'. Did you mean 'pgd-20'?"),
     ],
 )
 def test_what_makes_no_sense_is_refused(name: str, params: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with raises_line(ConfigError, message):
         get_attack(name, **params)
-    assert message in str(caught.value)
