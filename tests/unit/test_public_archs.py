@@ -28,31 +28,29 @@ def keys_of(name: str) -> list[str]:
         return list(archs.build(name).state_dict())
 
 
-@pytest.mark.parametrize(("arch", "n_blocks"), [("wrn-34-10", 5), ("wrn-28-10", 4)])
-def test_wide_keys_are_those_of_trades(arch: str, n_blocks: int) -> None:
-    expected = ["conv1.weight"]
-    for group in (1, 2, 3):
+@pytest.mark.parametrize(
+    ("arch", "blocks", "shortcut", "norm", "linear"),
+    [
+        # TRADES; the first block of each group has a shortcut
+        ("wrn-34-10", (5, 5, 5), "block{}.layer.{}|convShortcut", "bn1", "fc"),
+        ("wrn-28-10", (4, 4, 4), "block{}.layer.{}|convShortcut", "bn1", "fc"),
+        # robust overfitting; but for the first group
+        ("preact-resnet-18", (2, 2, 2, 2), "layer{}.{}|shortcut.0", "bn", "linear"),
+        ("preact-resnet-18-raw", (2, 2, 2, 2), "layer{}.{}|shortcut.0", "bn", "linear"),
+    ],
+)
+def test_residual_keys_are_those_of_the_public_copies(
+    arch: str, blocks: tuple[int, ...], shortcut: str, norm: str, linear: str
+) -> None:
+    expected, (place, name) = ["conv1.weight"], shortcut.split("|")
+    for group, n_blocks in enumerate(blocks, 1):
         for i in range(n_blocks):
-            block = f"block{group}.layer.{i}"
-            expected += [*bn_keys(f"{block}.bn1"), f"{block}.conv1.weight"]
-            expected += [*bn_keys(f"{block}.bn2"), f"{block}.conv2.weight"]
-            if i == 0:
-                expected.append(f"{block}.convShortcut.weight")
-    expected += [*bn_keys("bn1"), "fc.weight", "fc.bias"]
-    assert keys_of(arch) == expected
-
-
-@pytest.mark.parametrize("arch", ["preact-resnet-18", "preact-resnet-18-raw"])
-def test_preact_keys_are_those_of_robust_overfitting(arch: str) -> None:
-    expected = ["conv1.weight"]
-    for group in (1, 2, 3, 4):
-        for i in (0, 1):
-            block = f"layer{group}.{i}"
-            expected += [*bn_keys(f"{block}.bn1"), f"{block}.conv1.weight"]
-            expected += [*bn_keys(f"{block}.bn2"), f"{block}.conv2.weight"]
-            if i == 0 and group > 1:
-                expected.append(f"{block}.shortcut.0.weight")
-    expected += [*bn_keys("bn"), "linear.weight", "linear.bias"]
+            block = place.format(group, i)
+            for layer in (1, 2):
+                expected += [*bn_keys(f"{block}.bn{layer}"), f"{block}.conv{layer}.weight"]
+            if i == 0 and (group > 1 or arch.startswith("wrn")):
+                expected.append(f"{block}.{name}.weight")
+    expected += [*bn_keys(norm), f"{linear}.weight", f"{linear}.bias"]
     assert keys_of(arch) == expected
 
 
@@ -113,6 +111,15 @@ def settle(model: Arch, images: Tensor) -> Arch:
     return model.eval()
 
 
+def preact(net: Written, images: Tensor, raw: bool) -> Tensor:
+    h = net.conv(images, "conv1")
+    for group in (1, 2, 3, 4):
+        for i in (0, 1):
+            stride = 2 if i == 0 and group > 1 else 1
+            h = net.block(h, f"layer{group}.{i}", stride, "shortcut.0", raw=raw)
+    return net.head(h, "bn", "linear", 4)
+
+
 @pytest.mark.parametrize(
     ("arch", "raw"), [("preact-resnet-18", False), ("preact-resnet-18-raw", True)]
 )
@@ -120,19 +127,9 @@ def settle(model: Arch, images: Tensor) -> Arch:
 def test_preact_function(arch: str, raw: bool, images: Tensor) -> None:
     torch.manual_seed(0)
     model = settle(archs.build(arch), images)
-    actual = model(images)
-
-    def written(raw: bool) -> Tensor:
-        net = Written(model)
-        h = net.conv(images, "conv1")
-        for group in (1, 2, 3, 4):
-            for i in (0, 1):
-                stride = 2 if i == 0 and group > 1 else 1
-                h = net.block(h, f"layer{group}.{i}", stride, "shortcut.0", raw=raw)
-        return net.head(h, "bn", "linear", 4)
-
-    torch.testing.assert_close(actual, written(raw), rtol=1e-4, atol=1e-4)
-    assert (actual - written(not raw)).abs().amax() > 1e-2
+    net, actual = Written(model), model(images)
+    torch.testing.assert_close(actual, preact(net, images, raw), rtol=1e-4, atol=1e-4)
+    assert (actual - preact(net, images, not raw)).abs().amax() > 1e-2
 
 
 @torch.no_grad()
