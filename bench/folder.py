@@ -15,7 +15,7 @@ from bench.measured import whole
 from bench.provenance import UNKNOWN, canonical
 from bench.records import SCHEMA, Chunk, load_chunk
 from bench.spec import EvalSpec, MeasureSpec, ModelSpec, TrainSpec
-from bench.storage import keep_aside, npz_bytes, read_json, sha256, write_atomic, write_json
+from bench.storage import keep_aside, read_json, sha256, write_atomic, write_json, write_pair
 
 T = TypeVar("T")
 
@@ -182,7 +182,6 @@ class EvaluationFolder:
             write_json(self.path / "eval.json", self.spec.to_dict())
         names = ("index", "clean", "survived", "broken_by", "label", "after")
         arrays = {name: getattr(chunk, name) for name in names}
-        flags = npz_bytes({name: array for name, array in arrays.items() if array is not None})
         facts = {
             "n_examples": len(chunk.index),
             "n_clean": int(chunk.clean.sum()),
@@ -191,12 +190,11 @@ class EvaluationFolder:
             "seconds": chunk.seconds,
             "warnings": list(chunk.warnings),
             "info": dict(chunk.info),
-            "npz_sha256": sha256(flags),
         }
         if chunk.package_checks:
             facts["package_checks"] = [dict(check) for check in chunk.package_checks]
-        write_atomic(self.path / f"{number}.npz", flags)
-        write_json(self.path / f"{number}.json", facts)
+        found = {name: array for name, array in arrays.items() if array is not None}
+        write_pair(self.path / f"{number}.json", facts, found)
         self.partial(number).unlink(missing_ok=True)
 
     def adversarials(self, number: int) -> Path:

@@ -72,10 +72,6 @@ class Manifest:
         )
 
 
-def read_manifests(results: str | Path) -> list[Manifest]:
-    return [load_manifest(path) for path in manifest_files(results)]
-
-
 def manifest_files(results: str | Path) -> list[Path]:
     return sorted(Path(results, FOLDER).glob("*.json"))
 

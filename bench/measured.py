@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ import numpy as np
 
 from bench.errors import RecordError
 from bench.spec import MeasureSpec
-from bench.storage import npz_arrays, npz_bytes, read_json, sha256, write_atomic, write_json
+from bench.storage import paired_arrays, read_json, write_pair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,16 +44,7 @@ class MeasureRecord:
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
         """Arrays by name, read on first use; raises RecordError if they are damaged."""
-        if self.npz_sha256 is None:
-            return {}
-        path = self.path.with_suffix(".npz")
-        try:
-            content = path.read_bytes()
-            if sha256(content) != self.npz_sha256:
-                raise RecordError(f"{path} does not match its checksum in {self.path.name}")
-            return npz_arrays(content)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise RecordError(f"{path} is damaged: {error!r}") from None
+        return {} if self.npz_sha256 is None else paired_arrays(self.path, self.npz_sha256)
 
 
 def load_measure(path: Path) -> MeasureRecord:
@@ -75,18 +65,13 @@ def load_measure(path: Path) -> MeasureRecord:
 def write_measure(
     path: Path, spec: MeasureSpec, measured: Measured, seconds: float, info: Mapping[str, Any]
 ) -> None:
-    """Write a measure: the arrays first, since the .json file marks it as complete."""
-    arrays = npz_bytes(measured.arrays) if measured.arrays else None
-    if arrays is not None:
-        write_atomic(path.with_suffix(".npz"), arrays)
     facts = {
         "spec": spec.to_dict(),
         "values": dict(measured.values),
         "seconds": seconds,
         "info": dict(info),
-        "npz_sha256": sha256(arrays) if arrays is not None else None,
     }
-    write_json(path, facts)
+    write_pair(path, facts, measured.arrays)
 
 
 def whole(path: Path) -> bool:

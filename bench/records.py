@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -33,7 +32,7 @@ from bench.errors import RecordError
 from bench.manifest import Manifest, load_manifest, manifest_files
 from bench.measured import MeasureRecord, load_measure
 from bench.spec import CHUNK, EvalSpec
-from bench.storage import npz_arrays, read_json, sha256
+from bench.storage import paired_arrays, read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -398,12 +397,8 @@ def load_chunk(path: Path) -> Chunk:
     Raises RecordError if either is missing or damaged, or if they do not match.
     """
     facts = read_json(path)
-    arrays_path = path.with_suffix(".npz")
     try:
-        content = arrays_path.read_bytes()
-        if sha256(content) != facts["npz_sha256"]:
-            raise RecordError(f"{arrays_path} does not match its checksum in {path.name}")
-        arrays = npz_arrays(content)
+        arrays = paired_arrays(path, facts["npz_sha256"])
         return Chunk(
             index=arrays["index"],
             clean=arrays["clean"],
@@ -417,5 +412,5 @@ def load_chunk(path: Path) -> Chunk:
             after=arrays.get("after"),
             package_checks=tuple(facts.get("package_checks", ())),
         )
-    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise RecordError(f"{path} is damaged: {error!r}") from None

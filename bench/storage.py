@@ -79,6 +79,29 @@ def read_json(path: Path) -> Any:
         raise RecordError(f"{path} is damaged or unreadable: {error}") from None
 
 
+def write_pair(path: Path, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays to the .npz file next to `path`, then facts and its hash, as JSON, to `path`.
+
+    The .json file marks the pair as complete. Without arrays only that is written.
+    """
+    content = npz_bytes(arrays) if arrays else None
+    if content is not None:
+        write_atomic(path.with_suffix(".npz"), content)
+    write_json(path, {**facts, "npz_sha256": None if content is None else sha256(content)})
+
+
+def paired_arrays(path: Path, npz_sha256: str) -> dict[str, np.ndarray]:
+    """Return the arrays that `write_pair` wrote next to `path`; raises RecordError."""
+    arrays = path.with_suffix(".npz")
+    try:
+        content = arrays.read_bytes()
+        if sha256(content) != npz_sha256:
+            raise RecordError(f"{arrays} does not match its checksum in {path.name}")
+        return npz_arrays(content)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise RecordError(f"{arrays} is damaged: {error!r}") from None
+
+
 def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]

@@ -44,11 +44,11 @@ def method(name: str = "mine", fault: str = "pass") -> str:
     return METHOD.replace("NAME", name).replace("FAULT", fault)
 
 
-def bench(*arguments: str | Path) -> Result:
+def bench(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def done(*arguments: str | Path) -> Result:
+def done(*arguments: object) -> Result:
     """The result of a command that must succeed."""
     result = bench(*arguments)
     assert result.exit_code == 0, result.output

@@ -1,6 +1,7 @@
 """Two test processes on two cores: one thread each."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,12 @@ def trained_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = CliRunner().invoke(main, ["run", "--results", str(results), "--quiet", *asked])
     assert found.exit_code == 0, found.output
     return results
+
+
+@pytest.fixture
+def results(trained_digits: Path, tmp_path: Path) -> Path:
+    """A copy of the trained network's folder to work on."""
+    return Path(shutil.copytree(trained_digits, tmp_path / "results"))
 
 
 @pytest.fixture

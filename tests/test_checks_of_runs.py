@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -23,12 +22,6 @@ ASKED = ["--checks", "--check-size", "20", "--attacks", "clean", "--test-size", 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asked, "CHECKS", {name: CHECKS[name] for name in QUICK})
-
-
-@pytest.fixture
-def results(trained_digits: Path, tmp_path: Path) -> Path:
-    """A copy of the trained network's folder."""
-    return Path(shutil.copytree(trained_digits, tmp_path / "results"))
 
 
 def evaluate(results: Path, *arguments: str) -> RunRecord:

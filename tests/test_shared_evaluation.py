@@ -54,12 +54,6 @@ pyautoattack.AutoAttack = ShortAutoAttack
 
 
 @pytest.fixture
-def results(trained_digits: Path, tmp_path: Path) -> Path:
-    """A copy of the trained network's folder."""
-    return Path(shutil.copytree(trained_digits, tmp_path / "results"))
-
-
-@pytest.fixture
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pyautoattack, "AutoAttack", ShortAutoAttack)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import RecordError
-from bench.manifest import Manifest, PlannedRun, add_to_manifests, read_manifests
+from bench.manifest import Manifest, PlannedRun, add_to_manifests, load_manifest
 from bench.plan import make_plan, make_plans, suite_manifests
 from bench.records import load_records
 from bench.study import AskedAttack, Study, changed
@@ -96,7 +96,7 @@ def planned(seed: int) -> Manifest:
 def test_commands_at_once_add_to_one_manifest(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda seed: add_to_manifests(tmp_path, [planned(seed)]), range(8)))
-    (manifest,) = read_manifests(tmp_path)
+    (manifest,) = load_records(tmp_path).manifests
     assert [run.seed for run in manifest.runs] == list(range(8))
     assert manifest.file_name == "s@tiny.json"
     content = (tmp_path / "suites" / "s@tiny.json").read_bytes()
@@ -109,17 +109,17 @@ def test_a_damaged_manifest_is_named_and_kept_aside(tmp_path: Path) -> None:
     path.parent.mkdir()
     path.write_text('{"suite": "s"}')
     with pytest.raises(RecordError, match="damaged"):
-        read_manifests(tmp_path)
+        load_manifest(path)
     assert [damage.path for damage in load_records(tmp_path).damaged] == [path]
     add_to_manifests(tmp_path, [planned(0)])
-    assert read_manifests(tmp_path) == [planned(0)]
+    assert load_manifest(path) == planned(0)
     assert path.with_name("s@tiny.json.damaged").exists()
 
 
 def test_the_command_writes_the_manifest_and_a_dry_run_does_not(tmp_path: Path) -> None:
     command = ["run", "--methods", "natural", "--attacks", "clean", "--results", tmp_path]
     done(*command, "--dry-run")
-    assert not read_manifests(tmp_path)
+    assert not load_records(tmp_path).manifests
     done(*command)
     records = load_records(tmp_path)
     (manifest,) = (m for m in records.manifests if m.suite == "digits")

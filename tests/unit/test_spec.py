@@ -53,17 +53,12 @@ RETRAINS: tuple[dict[str, Any], ...] = (
     {"eps": 0.1},
     {"seed": 1},
     {"precision": "bf16"},
-    *(
-        {"recipe": replace(RECIPE, **{name: value})}
-        for name, value in {
-            "weight_decay": 0.0,
-            "flip": False,
-            "decay": "weights",
-            "drop": (0.2,),
-            "time_decay": 1.0,
-            "fresh_momentum": True,
-        }.items()
-    ),
+    {"recipe": replace(RECIPE, weight_decay=0.0)},
+    {"recipe": replace(RECIPE, flip=False)},
+    {"recipe": replace(RECIPE, decay="weights")},
+    {"recipe": replace(RECIPE, drop=(0.2,))},
+    {"recipe": replace(RECIPE, time_decay=1.0)},
+    {"recipe": replace(RECIPE, fresh_momentum=True)},
 )
 ATTACKS_AGAIN: tuple[dict[str, Any], ...] = (
     *({"checkpoint": "last"}, {"attack": "cw"}, {"params": {"steps": 3}}, {"eps": 0.1}),
@@ -125,29 +120,26 @@ def test_the_common_recipe_starts_vgg_lower() -> None:
     assert values["wrn-34-10"].weight_decay == 5e-4
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("epochs", 0),
-        ("batch_size", 0),
-        ("lr", 0.0),
-        ("momentum", 1.0),
-        ("weight_decay", -1.0),
-        ("schedule", "step"),
-        ("milestones", (1.5,)),
-        ("warmup", 1.0),
-        ("clip", 0.0),
-        ("pad", -1),
-        ("pad_mode", "edge"),
-        ("decay", "biases"),
-        ("drop", 0.0),
-        ("drop", (0.1, 0.1)),
-        ("drop", (-0.1,)),
-        ("time_decay", -1.0),
-        ("eps", 0.0),
-        ("eps", 8.0),
-    ],
-)
+WRONG: dict[str, tuple[object, ...]] = {
+    "epochs": (0,),
+    "batch_size": (0,),
+    "lr": (0.0,),
+    "momentum": (1.0,),
+    "pad": (-1,),
+    "weight_decay": (-1.0,),
+    "schedule": ("step",),
+    "milestones": ((1.5,),),
+    "clip": (0.0,),
+    "warmup": (1.0,),
+    "pad_mode": ("edge",),
+    "decay": ("biases",),
+    "time_decay": (-1.0,),
+    "drop": (0.0, (0.1, 0.1), (-0.1,)),
+    "eps": (0.0, 8.0),
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, v) for name in WRONG for v in WRONG[name]])
 def test_a_recipe_names_the_value_that_is_out_of_range(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match=name):
         replace(RECIPE, **{name: value})  # type: ignore[arg-type]
