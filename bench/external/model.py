@@ -113,10 +113,10 @@ def self_check(model: nn.Module, x: Tensor, y: Tensor) -> tuple[list[str], int]:
     right = is_right(logits, y)
     notes += expects_normalised(model, x, y, MIN_ROWS, right)
     n_correct, n_classes = int(right.sum()), logits.shape[1]
-    n_parameters = sum(parameter.numel() for parameter in model.parameters())
     head = (
         f"self-check on the first {len(y)} test images: {n_correct} right without an attack "
-        f"({100 * n_correct / len(y):.1f}%), {n_classes} classes, {n_parameters:,} parameters"
+        f"({100 * n_correct / len(y):.1f}%), {n_classes} classes, "
+        f"{sum(p.numel() for p in model.parameters()):,} parameters"
     )
     warnings = [f"  warning: {text}" for text in notes] or ["  no warnings"]
     return [head, *warnings], n_classes
