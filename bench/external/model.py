@@ -16,7 +16,7 @@ from bench.attacks.blocks import MIN_ROWS, Blocked
 from bench.data import Dataset
 from bench.errors import CheckpointError, ConfigError
 from bench.evaluation.inputs import wrapped_model
-from bench.evaluation.model_checks import expects_normalised, inspect_model
+from bench.evaluation.model_checks import as_option, expects_normalised, inspect_model
 from bench.evaluation.prediction import evaluating, is_right
 from bench.external.file import FORM, from_file
 from bench.external.zoos import (
@@ -194,9 +194,7 @@ def _without_normalisation(
         if own.intersection(pair) or len(found) != len(pair):
             continue
         if not given:
-            mean, std = (
-                ",".join(f"{value:.4g}" for value in found[end].flatten().tolist()) for end in pair
-            )
+            mean, std = (as_option(found[end]) for end in pair)
             raise CheckpointError(
                 f"the weights come with a normalisation: give --mean {mean} --std {std}, or "
                 f"{IDENTITY} if the network normalises by itself"
