@@ -160,16 +160,9 @@ def _originals(
 
 def _findings(outcome: Recheck) -> str:
     """Return `24 images, 9 predicted wrong, all as recorded`, or what differs and where."""
-    differs = {
-        "outside the ball": outcome.outside_ball,
-        "outside [0, 1]": outcome.outside_range,
-        "other label": outcome.other_label,
-        "other prediction": outcome.other_prediction,
-    }
     found = []
-    for what, index in differs.items():
-        if index:
-            more = f" and {len(index) - MAX_LISTED} more" if len(index) > MAX_LISTED else ""
-            found.append(f"{what}: {', '.join(map(str, index[:MAX_LISTED]))}{more}")
-    counts = f"{outcome.n} images, {outcome.n - outcome.n_correct} predicted wrong"
+    for what, index in outcome.differs.items():
+        more = f" and {len(index) - MAX_LISTED} more" if len(index) > MAX_LISTED else ""
+        found.append(f"{what}: {', '.join(map(str, index[:MAX_LISTED]))}{more}")
+    counts = f"{outcome.n} images, {outcome.n_wrong} predicted wrong"
     return f"{counts}, {'; '.join(found) or 'all as recorded'}"

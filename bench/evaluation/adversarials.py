@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -50,26 +50,17 @@ class Adversarials:
     """The evaluation: its specification, dataset and run_id."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recheck:
-    """The result of verifying every image again; lists hold dataset indices."""
+class Recheck(NamedTuple):
+    """The result of verifying every image again."""
 
     n: int
-    n_correct: int
-    outside_ball: list[int]
-    """Farther than eps from the test image."""
-    outside_range: list[int]
-    """Outside [0, 1], or not finite."""
-    other_label: list[int]
-    """With another label than the data set."""
-    other_prediction: list[int]
-    """Where right or wrong is not what the file says."""
+    n_wrong: int
+    differs: dict[str, list[int]]
+    """Dataset indices by what is not as it must be, or not as the file says."""
 
     @property
     def holds(self) -> bool:
-        return not (
-            self.outside_ball or self.outside_range or self.other_label or self.other_prediction
-        )
+        return not self.differs
 
 
 def write_adversarials(
@@ -123,21 +114,14 @@ def recheck(
     blocked = Blocked(model, batch_size)
     with evaluating(blocked):
         right, _ = predictions(blocked, x_adv, y)
-    far = ~(threat.distance(x_adv, x) <= threat.eps + TOLERANCE)
-    out = ~((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1)
-    differs = right.cpu() != found.correct
-    return Recheck(
-        n=len(y),
-        n_correct=int(right.sum()),
-        outside_ball=_at(found, far),
-        outside_range=_at(found, out),
-        other_label=_at(found, found.label.to(y.device) != y),
-        other_prediction=_at(found, differs),
-    )
-
-
-def _at(found: Adversarials, flags: Tensor) -> list[int]:
-    return [int(i) for i in found.index[flags.cpu()]]
+    differs = {
+        "outside the ball": ~(threat.distance(x_adv, x) <= threat.eps + TOLERANCE),
+        "outside [0, 1]": ~((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1),
+        "other label": found.label.to(y.device) != y,
+        "other prediction": right.cpu() != found.correct,
+    }
+    indices = {what: found.index[flags.cpu()].tolist() for what, flags in differs.items()}
+    return Recheck(len(y), int((~right).sum()), {k: index for k, index in indices.items() if index})
 
 
 def _aligned(tensors: Mapping[str, Tensor]) -> bool:

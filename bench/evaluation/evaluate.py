@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -93,22 +94,15 @@ def evaluate(
     clean = torch.cat([part.clean for part in outcomes["clean"]])
     notes |= dict.fromkeys(expects_normalised(model, x, y, batch_size, clean))
     outcomes |= {name: attacked(name, clean) for name in dict.fromkeys(attacks) if name != "clean"}
-    notes |= dict.fromkeys(
-        note for parts in outcomes.values() for p in parts for note in p.warnings
-    )
+    notes |= dict.fromkeys(w for parts in outcomes.values() for p in parts for w in p.warnings)
     outcomes = {name: outcomes[name] for name in attacks}
     survivors = {name: torch.cat([p.survived for p in parts]) for name, parts in outcomes.items()}
     found: list[Check] = []
     if checks:
         natural = [networks["natural"]] if "natural" in networks else []
         with blamed(model, "the masking checks"):
-            found = run_checks(
-                *(model, x, y, threat),
-                surrogates=natural,
-                seed=seed,
-                batch_size=batch_size,
-                budget=effort,
-            )
+            options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "budget": effort}
+            found = run_checks(model, x, y, threat, surrogates=natural, **options)
         if not found:
             notes["no check was made: no image is correct without an attack"] = None
         with attack_mode(model, "eval"), torch.no_grad():
@@ -120,11 +114,10 @@ def evaluate(
 
 def _surrogates(attack: str, networks: Mapping[str, nn.Module]) -> tuple[nn.Module, ...]:
     """Return the networks that the attack is crafted on; raise ConfigError if one is missing."""
-    sources = get_attack(attack).sources
-    for source in sources:
-        if source not in networks:
-            raise ConfigError(
-                f"attack '{attack}' is crafted on another network: "
-                f"evaluate(..., surrogates={{'{source}': network}})"
-            )
-    return tuple(networks[source] for source in sources)
+    try:
+        return tuple(networks[source] for source in get_attack(attack).sources)
+    except KeyError as error:
+        raise ConfigError(
+            f"attack '{attack}' is crafted on another network: "
+            f"evaluate(..., surrogates={{{error}: network}})"
+        ) from None

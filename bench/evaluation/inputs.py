@@ -48,14 +48,9 @@ def checked_inputs(x: Values, y: Values, model: nn.Module) -> tuple[Tensor, Tens
     """
     images, labels = _tensor(x, "images"), _tensor(y, "labels")
     if images.ndim != 4 or not images.numel() or labels.shape != (len(images),):
-        cure = ""
-        if images.ndim == 4 and labels.shape == (len(images), 1):
-            cure = "; give the labels as y[:, 0]"
-        elif images.ndim == 4 and labels.ndim == 2 and len(labels) == len(images):
-            cure = "; give the class of each image, y.argmax(1) of one-hot labels"
         raise DataError(
-            f"images {tuple(images.shape)} and labels {tuple(labels.shape)}: must be "
-            f"(n, C, H, W) and (n,){cure}"
+            f"images {tuple(images.shape)} and labels {tuple(labels.shape)}: must be (n, C, H, W) "
+            "and (n,); a column gives labels by y[:, 0], one-hot labels by y.argmax(1)"
         )
     images = _in_range(_floats(images))
     default = images.dtype if isinstance(x, Tensor) else torch.float32
@@ -93,15 +88,10 @@ def _tensor(values: Values, what: str) -> Tensor:
 def _floats(x: Tensor) -> Tensor:
     if x.dtype in (*HALF, torch.float32, torch.float64):
         return x
-    if x.dtype != torch.uint8:
+    if x.dtype != torch.uint8 or int(x.max()) == 1:
         raise DataError(
-            f"images are {x.dtype}: must be floats in [0, 1], or uint8 of 0..255; write "
-            "x.float() / 255 for grey levels"
-        )
-    if int(x.max()) == 1:
-        raise DataError(
-            "images are torch.uint8 with values of 0 and 1, which may be grey levels of 0..255 or "
-            "pixels in [0, 1]; write x.float() for the latter, x.float() / 255 for the former"
+            f"images are {x.dtype}: must be floats in [0, 1], or uint8 of 0..255 and not only 0 "
+            "and 1; write x.float() for pixels, x.float() / 255 for grey levels"
         )
     return x.float().div_(MAX_GREY)
 
@@ -115,9 +105,7 @@ def _in_range(x: Tensor) -> Tensor:
     if -slack <= low and high <= 1 + slack:
         return x.clamp(0, 1)
     cure = "put any normalisation inside the model, and clamp what a resize or noise put outside"
-    if not low <= high:
-        cure = "some pixels are NaN; remove them"
-    elif low >= -slack and 2 < high <= MAX_GREY:
+    if low >= -slack and 2 < high <= MAX_GREY:
         cure = (
             f"these look like grey levels of 0..{MAX_GREY}: divide them by {MAX_GREY}, and put any "
             "normalisation inside the model"
@@ -132,10 +120,10 @@ class ExternalNetwork(nn.Module):
     parameters; its logits are returned in the dtype of the images.
     """
 
-    def __init__(self, model: nn.Module, name: str, widened_from: str = "") -> None:
-        """name: used in errors. widened_from: half precision of its weights before float32."""
+    def __init__(self, model: nn.Module, name: str) -> None:
+        """name: used in errors."""
         super().__init__()
-        self.model, self.name, self.widened_from = model, name, widened_from
+        self.model, self.name = model, name
         self.training = model.training
         self.least_rows = 1
         """Smallest batch to call it with; `probe` raises it for a model that needs more."""
@@ -189,11 +177,8 @@ class ExternalNetwork(nn.Module):
         except (BenchError, torch.OutOfMemoryError):
             raise
         except (Exception, SystemExit) as error:
-            hint = f" (its {self.widened_from} weights were copied into float32: remove casts of "
-            hint += "the images, or call .float() on the network)"
             raise ModelError(
                 f"{self.name} cannot take images {tuple(x.shape[1:])}: {explained(error)}"
-                + hint * bool(self.widened_from)
             ) from error
         if not isinstance(logits, Tensor):
             found = f"a {type(logits).__name__}"
@@ -245,8 +230,8 @@ def wrapped_model(model: object, name: str = "") -> tuple[nn.Module, list[str]]:
             f"{name} has weights in {half[0]} and cannot be copied into float32 "
             f"({explained(error)}); call .float() on it"
         ) from error
-    notes = [f"the model's {half[0]} weights were copied into float32"]
-    return ExternalNetwork(widened, name, half[0]), notes
+    note = f"{half[0]} weights were copied into float32"
+    return ExternalNetwork(widened, f"{name} (whose {note})"), [f"the model's {note}"]
 
 
 @contextmanager

@@ -82,31 +82,28 @@ def inspect_model(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> li
 def _unsteady(model: nn.Module, x: Tensor, logits: Tensor) -> list[str]:
     """Return a warning if an image's logits (n, K), of x all at once, depend on anything else.
 
-    The images are predicted again in other batches: few of them, one alone, and a part that begins
+    The images are predicted again in other batches: few of them, only one, and a part that begins
     elsewhere. Only rounding may change.
     """
+
+    def differ(logits: Tensor, others: Tensor) -> bool:
+        if logits.shape != others.shape:
+            return True
+        known = (logits.isfinite() & others.isfinite()).all(1)
+        apart, size = (logits - others)[known].abs(), logits[known].abs()
+        return bool(known.any()) and bool(apart.amax() > SAME * size.amax())
+
     relied = "; no attack's result on this model can be relied on"
-    if _differ(logits, model(x)):
+    if differ(logits, model(x)):
         what = "the model's logits are random, or change from call to call"
         return [f"{what}: two calls on the same images differ{relied}"]
     n = len(x)
     parts = [slice(0, MIN_ROWS), slice(0, 1), slice(n // 3, n)]
-    if any(_differ(logits[part], model(x[part])) for part in parts) or (
-        n == 1 and _differ(logits, model(torch.cat([x, 1 - x]))[:1])
+    if any(differ(logits[part], model(x[part])) for part in parts) or (
+        n == 1 and differ(logits, model(torch.cat([x, 1 - x]))[:1])
     ):
         return [f"an image's logits depend on the other images of its batch{relied}"]
     return []
-
-
-def _differ(logits: Tensor, others: Tensor) -> bool:
-    """Whether logits of the same images differ by more than rounding."""
-    if logits.shape != others.shape:
-        return True
-    known = (logits.isfinite() & others.isfinite()).all(1)
-    if not bool(known.any()):
-        return False
-    size = logits[known].abs().amax()
-    return bool((logits[known] - others[known]).abs().amax() > SAME * size)
 
 
 def expects_normalised(
@@ -137,15 +134,17 @@ def expects_normalised(
     best = max(tried, key=lambda name: tried[name])
     if tried[best] <= enough:
         return []
-    mean_text, std_text = (
-        ",".join(f"{value:.4g}" for value in values.flatten().tolist())
-        for values in candidates[best]
-    )
+    mean, std = candidates[best]
     return [
         f"{n_right} of the first {n} images are right as they are, {tried[best]} once they are "
         f"normalised by {best} mean and standard deviation: if the model expects that, put it "
-        f"inside (--mean {mean_text} --std {std_text})"
+        f"inside (--mean {as_option(mean)} --std {as_option(std)})"
     ]
+
+
+def as_option(values: Tensor) -> str:
+    """Return `0.4914,0.4822,0.4465`."""
+    return ",".join(f"{value:.4g}" for value in values.flatten().tolist())
 
 
 def _candidates(x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:

@@ -105,7 +105,7 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class _WorkItem:
-    """What one process does at a time: a chunk under an attack, or a measure."""
+    """A chunk under an attack, or a measure."""
 
     spec_id: str
     name: str

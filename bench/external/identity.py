@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -57,33 +57,31 @@ def fingerprint(model: nn.Module, x: Tensor) -> Fingerprint:
     noise = torch.rand(few.shape, generator=torch.Generator().manual_seed(0), dtype=few.dtype)
     noisy = (few + NOISE * (2 * noise.to(few.device) - 1)).clamp(0, 1)
     blocked = Blocked(model, MIN_ROWS)
+    devices = [x.device] if x.device.type == "cuda" else []
+
+    def seeded(x: Tensor) -> Tensor:
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(0)
+            logits: Tensor = blocked(x)
+        return logits
+
     with evaluating(blocked), torch.no_grad():
-        first, second = (
-            torch.cat([_seeded(blocked, few), _seeded(blocked, noisy)], 1) for _ in range(2)
-        )
+        first, second = (torch.cat([seeded(few), seeded(noisy)], 1) for _ in range(2))
     size = first[first.isfinite()].abs().amax() if bool(first.isfinite().any()) else 0.0
     steady = torch.where((first - second).abs() <= SAME * size, first, torch.nan)
     digests = [hashlib.sha256(image.cpu().numpy().tobytes()).hexdigest() for image in few]
     return Fingerprint(np.array(digests), steady.float().cpu().numpy())
 
 
-def _seeded(model: nn.Module, x: Tensor) -> Tensor:
-    devices = [x.device] if x.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(0)
-        logits: Tensor = model(x)
-    return logits
-
-
 def own_spec(spec: ModelSpec, found: Fingerprint, results: Path) -> ModelSpec:
     """Return the variant of `spec` whose record in `results` is this model's, or does not exist."""
     folder = results / spec.run_id
-    if not (folder / "spec.json").exists() or is_of(folder, found):
+    if not (folder / "spec.json").exists() or _is_of(folder, found):
         return spec
     return own_spec(replace(spec, variant=spec.variant + 1), found, results)
 
 
-def is_of(folder: Path, found: Fingerprint) -> bool:
+def _is_of(folder: Path, found: Fingerprint) -> bool:
     """Whether the record in `folder` has this fingerprint."""
     try:
         arrays = npz_arrays((folder / FILE).read_bytes())
@@ -94,5 +92,5 @@ def is_of(folder: Path, found: Fingerprint) -> bool:
 
 def write_fingerprint(folder: Path, found: Fingerprint) -> None:
     """Write it to the record's folder, unless it is there."""
-    if not is_of(folder, found):
-        write_atomic(folder / FILE, npz_bytes({"images": found.images, "logits": found.logits}))
+    if not _is_of(folder, found):
+        write_atomic(folder / FILE, npz_bytes(asdict(found)))

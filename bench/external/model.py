@@ -16,7 +16,7 @@ from bench.attacks.blocks import MIN_ROWS, Blocked
 from bench.data import Dataset
 from bench.errors import CheckpointError, ConfigError
 from bench.evaluation.inputs import wrapped_model
-from bench.evaluation.model_checks import expects_normalised, inspect_model
+from bench.evaluation.model_checks import as_option, expects_normalised, inspect_model
 from bench.evaluation.prediction import evaluating, is_right
 from bench.external.file import FORM, from_file
 from bench.external.zoos import (
@@ -113,10 +113,10 @@ def self_check(model: nn.Module, x: Tensor, y: Tensor) -> tuple[list[str], int]:
     right = is_right(logits, y)
     notes += expects_normalised(model, x, y, MIN_ROWS, right)
     n_correct, n_classes = int(right.sum()), logits.shape[1]
-    n_parameters = sum(parameter.numel() for parameter in model.parameters())
     head = (
         f"self-check on the first {len(y)} test images: {n_correct} right without an attack "
-        f"({100 * n_correct / len(y):.1f}%), {n_classes} classes, {n_parameters:,} parameters"
+        f"({100 * n_correct / len(y):.1f}%), {n_classes} classes, "
+        f"{sum(p.numel() for p in model.parameters()):,} parameters"
     )
     warnings = [f"  warning: {text}" for text in notes] or ["  no warnings"]
     return [head, *warnings], n_classes
@@ -194,9 +194,7 @@ def _without_normalisation(
         if own.intersection(pair) or len(found) != len(pair):
             continue
         if not given:
-            mean, std = (
-                ",".join(f"{value:.4g}" for value in found[end].flatten().tolist()) for end in pair
-            )
+            mean, std = (as_option(found[end]) for end in pair)
             raise CheckpointError(
                 f"the weights come with a normalisation: give --mean {mean} --std {std}, or "
                 f"{IDENTITY} if the network normalises by itself"

@@ -90,14 +90,22 @@ def from_timm(name: str, dataset: Dataset, *, pretrained: bool) -> BuiltNetwork:
     return BuiltNetwork(network, normalisation=expected if channels == len(expected[0]) else None)
 
 
-def import_timm() -> ModuleType:
+@contextmanager
+def _importing(package: str) -> Iterator[None]:
+    """Ignore what packages warn about others on import; raise ConfigError for a missing one."""
     try:
-        with warnings.catch_warnings():  # torch's, about torch.jit, which timm uses
-            for category in (FutureWarning, DeprecationWarning):
-                warnings.filterwarnings("ignore", message="`torch.jit", category=category)
-            return importlib.import_module("timm")
+        with warnings.catch_warnings():
+            for message in ("`torch.jit", "Importing from timm", "pkg_resources is deprecated"):
+                for category in (FutureWarning, DeprecationWarning, UserWarning):
+                    warnings.filterwarnings("ignore", message=message, category=category)
+            yield
     except ImportError as error:
-        raise ConfigError(f"timm cannot be imported ({error}): {EXTRA}") from error
+        raise ConfigError(f"{package} cannot be imported ({error}): {EXTRA}") from error
+
+
+def import_timm() -> ModuleType:
+    with _importing("timm"):
+        return importlib.import_module("timm")
 
 
 def load_robustbench() -> ModuleType:
@@ -108,22 +116,12 @@ def load_robustbench() -> ModuleType:
     called here. Raises ConfigError if the package is missing or damaged.
     """
     import_timm()
-    try:
+    with _importing("robustbench"):
         if "autoattack" not in sys.modules and not importlib.util.find_spec("autoattack"):
             sys.modules["autoattack"] = importlib.import_module("pyautoattack")
             sys.modules["autoattack.state"] = importlib.import_module("pyautoattack.state")
-        with warnings.catch_warnings():
-            for message, category in (
-                ("Importing from timm", DeprecationWarning),  # of timm, to the zoo's networks
-                ("Importing from timm", FutureWarning),
-                ("pkg_resources is deprecated", UserWarning),  # of setuptools, to its loaders
-                ("pkg_resources is deprecated", DeprecationWarning),
-            ):
-                warnings.filterwarnings("ignore", message=message, category=category)
-            importlib.import_module("robustbench.model_zoo.models")
-            return importlib.import_module("robustbench")
-    except ImportError as error:
-        raise ConfigError(f"robustbench cannot be imported ({error}): {EXTRA}") from error
+        importlib.import_module("robustbench.model_zoo.models")
+        return importlib.import_module("robustbench")
 
 
 def from_robustbench(name: str, dataset: Dataset, *, pretrained: bool) -> BuiltNetwork:

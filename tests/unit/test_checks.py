@@ -63,7 +63,7 @@ def made(
 ) -> list[Check]:
     """The checks of a small network with a surrogate."""
     model = net() if model is None else model
-    options = {"budget": BUDGET, "surrogates": [net(5)]} | options
+    options = {"budget": BUDGET, "surrogates": [net(5)], **options}
     return run_checks(model, *images(), THREAT, numbers=numbers, **options)
 
 
@@ -229,13 +229,14 @@ def test_every_check_is_plain_json_whatever_the_model_returns(model: nn.Module) 
 
 
 def test_a_budget_out_of_range_is_one_clear_error_and_a_record_depends_on_its_own() -> None:
-    for name, value in (
+    out_of_range: tuple[tuple[str, Any], ...] = (
         ("steps", 19),
         ("samples", 0),
         ("restarts", 5),
         ("steps", 100.5),
         ("samples", "9"),
-    ):
+    )
+    for name, value in out_of_range:
         with pytest.raises(ConfigError, match=f"{name} = .* out of range"):
             CheckBudget(**{name: value})
     assert check_params("C4", BUDGET) == {"steps": 20}
@@ -288,7 +289,7 @@ def test_checks_of_one_model_share_only_what_is_equal() -> None:
     first, others = spec("C4"), ({"eps": 0.02}, {"seed": 1}, {"n_examples": 20})
     found = [shared.measure(first, x, y).values]
     for other in others:
-        changed: MeasureSpec = replace(first, **other)  # type: ignore[arg-type]
+        changed: MeasureSpec = replace(first, **other)
         part = x[: changed.n_examples], y[: changed.n_examples]
         found.append(measuring(net()).measure(changed, *part).values)
         assert shared.measure(changed, *part).values == found[-1] != found[0]

@@ -111,6 +111,7 @@ def test_pixels_within_rounding_are_clamped_in_a_copy(
 
 
 NORMALISE = "put any normalisation inside the model"
+WHOLE = "or uint8 of 0..255 and not only 0 and 1; write x.float() for pixels"
 NO_TENSOR = "that is no tensor ("
 
 
@@ -122,14 +123,14 @@ NO_TENSOR = "that is no tensor ("
         ((PIXELS - 0.13) / 0.31, LABELS, NORMALISE),
         (PIXELS * 255, LABELS, "look like grey levels of 0..255: divide them by 255"),
         (PIXELS * 255 - 1e-7, LABELS, "look like grey levels of 0..255: divide them by 255"),
-        (PIXELS.masked_fill(PIXELS > 0.9, torch.nan), LABELS, "some pixels are NaN"),
+        (PIXELS.masked_fill(PIXELS > 0.9, torch.nan), LABELS, "images are in [nan, nan]"),
         (PIXELS.masked_fill(PIXELS > 0.9, torch.inf), LABELS, "inf"),
-        (GREYS.int(), LABELS, "or uint8 of 0..255; write x.float() / 255"),
-        (GREYS.numpy().astype(np.int16), LABELS, "or uint8 of 0..255; write x.float() / 255"),
-        (GREYS > 9, LABELS, "or uint8 of 0..255; write x.float() / 255"),
-        (GREYS % 2, LABELS, "may be grey levels of 0..255 or pixels in [0, 1]"),
-        (GREYS, LABELS[:, None], "must be (n, C, H, W) and (n,); give the labels as y[:, 0]"),
-        (GREYS, F.one_hot(LABELS), "y.argmax(1) of one-hot labels"),
+        (GREYS.int(), LABELS, WHOLE),
+        (GREYS.numpy().astype(np.int16), LABELS, WHOLE),
+        (GREYS > 9, LABELS, WHOLE),
+        (GREYS % 2, LABELS, "images are torch.uint8: must be floats in [0, 1]"),
+        (GREYS, LABELS[:, None], "must be (n, C, H, W) and (n,); a column gives labels by y[:, 0]"),
+        (GREYS, F.one_hot(LABELS), "one-hot labels by y.argmax(1)"),
         (GREYS, LABELS.float(), "write y.long()"),
         (GREYS, LABELS.double().tolist(), "write y.long()"),
         (GREYS, LABELS[:5], "labels (5,)"),
@@ -351,7 +352,7 @@ SHAPE = r"returns \(16, 1, 8, 8\) for 16 images; it must return logits"
         (Uncopied().half(), r"cannot be copied into float32 .*call \.float\(\) on it"),
         (
             Nearest(lambda scores, x: scores(x.half()).float()).half(),
-            "float16 weights were copied into float32: remove casts",
+            r"float16 weights were copied into float32\) cannot take images",
         ),
         (Nearest(exits), "pgd-20 cannot be run"),
     ],

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bench.archs import build
 from bench.data import Split
 from bench.errors import ConfigError
-from bench.evaluation.measured_model import MeasuredModel
+from bench.evaluation.measuring import MeasuredModel
 from bench.papers.cat.gaussians import SHIFT, UNIT, load_two_gaussians
 from bench.papers.cat.measures.boundary import measure_boundary
 from bench.threat import Threat

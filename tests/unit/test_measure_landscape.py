@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import ConfigError
-from bench.evaluation.measured_model import MeasuredModel
+from bench.evaluation.measuring import MeasuredModel
 from bench.measured import Measured
 from bench.papers.cat.measures.landscape import measure_landscape
 from bench.seeding import generator_for

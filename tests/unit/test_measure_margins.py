@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import ConfigError
-from bench.evaluation.measured_model import MeasuredModel
+from bench.evaluation.measuring import MeasuredModel
 from bench.papers.cat.measures.margins import measure_margins
 from bench.papers.cat.measures.perturbed import Where, perturbed
 from bench.threat import Threat, rowwise

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from bench.attacks.maximise import attack_mode
 from bench.errors import ConfigError
-from bench.evaluation.measured_model import MeasuredModel, finite_or_none
+from bench.evaluation.measuring import MeasuredModel, finite_or_none
 from bench.evaluation.prediction import exact_arithmetic
 from bench.measured import Measured
 from bench.papers.cat.gaussians import SHIFT, UNIT, to_points

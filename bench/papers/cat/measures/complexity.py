@@ -35,7 +35,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.attacks.maximise import attack_mode
 from bench.errors import ConfigError
-from bench.evaluation.measured_model import MeasuredModel, finite_or_none
+from bench.evaluation.measuring import MeasuredModel, finite_or_none
 from bench.measured import Measured
 from bench.papers.cat.measures.layer_trace import LAYERS, Call, trace
 

@@ -33,7 +33,7 @@ from torch import Tensor
 from bench.attacks.blocks import Blocked
 from bench.attacks.maximise import attack_mode
 from bench.errors import ConfigError
-from bench.evaluation.measured_model import MeasuredModel, finite_or_none
+from bench.evaluation.measuring import MeasuredModel, finite_or_none
 from bench.evaluation.prediction import exact_arithmetic, predictions
 from bench.measured import Measured
 from bench.papers.cat.measures.ddn import first_order, smallest
