@@ -207,7 +207,7 @@ def _suite(suite: Suite, data_root: Path, estimator: Estimator) -> list[tuple[st
     text = (
         f"{len(cells)} trainings in {precision}, {n_attacks} attacks on their checkpoints\n"
         f"{suite_time(cells, estimator)}\n"
-        "Attacks are counted as if no image broke; masking checks and measures come on top."
+        "Attacks are counted as if every image survived; masking checks and measures come on top."
     )
     return [(f"Suite {suite.name}, size {suite.size}", text)]
 

@@ -105,8 +105,8 @@ def describe_plan(plan: Plan, results: Path, device: torch.device, reporter: Rep
             task.advance()
     return (
         f"{plan.title}\n{aligned(rows)}\n"
-        f"In all about {duration(total)} on {device}; attacks are counted as if no image "
-        "broke; masking checks and other measures come on top."
+        f"In all about {duration(total)} on {device}; attacks are counted as if every "
+        "image survived; masking checks and other measures come on top."
     )
 
 

@@ -61,7 +61,7 @@ def calls_of(step: turns.Work) -> Counter[Call]:
 
 
 def least_seconds(call: Call, device: torch.device, budget: float = 0.2) -> float:
-    """Return the shortest time of the call alone, over the layouts; `budget` seconds for each."""
+    """Return the shortest time of the call over the layouts; `budget` seconds for each."""
     func, _ = call
     layouts = (torch.contiguous_format, torch.channels_last)
     with torch.no_grad():

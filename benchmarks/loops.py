@@ -218,7 +218,7 @@ def _image_ascent(
     steps: int = 10,
     step_size: float = 0.007,
 ) -> Tensor:
-    """Ascent on `loss` in eval mode from gaussian noise, by the gradient of the image alone."""
+    """Ascent on `loss` in eval mode from gaussian noise, by the gradient of the image only."""
     model.eval()
     x_adv = x + (0.001 * torch.randn_like(x) if noise is None else noise)
     for _ in range(steps):

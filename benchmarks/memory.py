@@ -60,10 +60,10 @@ def main(side: str | None, **work: Any) -> None:
         if side is not None:
             click.echo(peak_bytes(side, spec))
             continue
-        asked = {"methods": spec.method, "arch": spec.arch, "precision": spec.precision,
+        options = {"methods": spec.method, "arch": spec.arch, "precision": spec.precision,
                  "batch-size": spec.n_train, "image-size": spec.image_size}  # fmt: skip
         command = [sys.executable, "-m", "benchmarks.memory"]
-        command += [f"--{name}={value}" for name, value in asked.items()]
+        command += [f"--{name}={value}" for name, value in options.items()]
         sides = ("ours", *(["plain loop"] if spec.method in LOOPS else []))
         done = [
             subprocess.run(

@@ -90,7 +90,7 @@ def profiles(specs: Sequence[TrainSpec], device: torch.device, rounds: int) -> l
     if specs[0].method in LOOPS:
         plain = replace(specs[0], precision="fp32")
         sides.insert(0, ("plain loop", plain, workloads.plain_step(plain, device)))
-    alone = turns.in_turns([step for _, _, step in sides], rounds)
+    unprofiled = turns.in_turns([step for _, _, step in sides], rounds)
     parts = [[profiled(step, device) for _, _, step in sides] for _ in range(rounds)]
     return [
         {
@@ -107,7 +107,7 @@ def profiles(specs: Sequence[TrainSpec], device: torch.device, rounds: int) -> l
             "note": None,
         }
         for (side, spec, _), seconds, own in zip(
-            sides, alone, zip(*parts, strict=True), strict=True
+            sides, unprofiled, zip(*parts, strict=True), strict=True
         )
     ]
 

@@ -26,7 +26,7 @@ from bench.attacks import describe_attack, list_attacks
 from bench.evaluation.checks import CHECKS
 from bench.machine import machine_text
 from bench.method import Method
-from bench.precision import automatic
+from bench.precision import Paired, automatic
 from bench.records import load_records
 from bench.registry import broken_methods, get_method, list_methods, method_class, parameters
 from bench.report.precision import paired_precisions, precision_page
@@ -213,15 +213,20 @@ def digits_table(root: Path = ROOT) -> str:
     return brief(records, DIGITS) if len(records) else ""
 
 
+@cache
+def _paired(root: Path) -> list[Paired]:
+    return paired_precisions(load_records(root / PRECISION))
+
+
 def _precision(root: Path) -> str:
-    rows = paired_precisions(load_records(root / PRECISION))
+    rows = _paired(root)
     choice, why = automatic(True, rows)
     return precision_page(rows, f"`auto` is {choice}, since {why}") if rows else ""
 
 
 def _evidence(root: Path) -> str:
     """The evidence of `--precision auto`, for installations without records."""
-    rows = paired_precisions(load_records(root / PRECISION))
+    rows = _paired(root)
     return json.dumps([asdict(row) for row in rows], indent=1) + "\n" if rows else ""
 
 

@@ -52,16 +52,16 @@ def test_a_ratio_is_the_median_of_the_rounds() -> None:
     row = turns.compared("x", [1.0, 2.0, 1.0], [3.0, 4.0, 1.0], 10)
     assert row["ratios"] == [3.0, 2.0, 1.0]
     assert (row["ratio"], row["ours_images_per_second"]) == (2.0, 10.0)
-    alone = turns.compared("x", [1.0], [], 10)
-    assert alone["ratio"] is None
-    assert alone["ratios"] == []
+    single = turns.compared("x", [1.0], [], 10)
+    assert single["ratio"] is None
+    assert single["ratios"] == []
 
 
 @pytest.mark.slow
 def test_steps_are_written_as_rows_that_the_page_shows(tmp_path: Path) -> None:
     out = tmp_path / "steps.json"
-    asked = ("--methods", "natural,ikl", "--precision", "fp32", "--batch-size", "8", "--no-peak")
-    done = run(steps.main, *SMALL, *asked, "--out", str(out))
+    options = ("--methods", "natural,ikl", "--precision", "fp32", "--batch-size", "8", "--no-peak")
+    done = run(steps.main, *SMALL, *options, "--out", str(out))
     rows = json.loads(out.read_text())
     assert all(set(row) >= PAGE_KEYS for row in rows)
     assert [row["what"] for row in rows] == ["step-natural", "step-ikl"]
@@ -91,16 +91,16 @@ def test_the_layers_of_a_step_are_counted_and_timed_alone() -> None:
 @pytest.mark.slow
 def test_the_roofline_is_drawn(tmp_path: Path) -> None:
     out = tmp_path / "roofline.png"
-    asked = ("--methods", "natural", "--precision", "fp32", "--batch-size", "2")
-    done = run(layers.main, *SMALL, *asked, "--figure", str(out))
+    options = ("--methods", "natural", "--precision", "fp32", "--batch-size", "2")
+    done = run(layers.main, *SMALL, *options, "--figure", str(out))
     assert "convolution, backward" in done.output
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow
 def test_peak_memory_grows_with_the_batch() -> None:
-    asked = ("--methods", "madry", "--arch", "cnn", "--precision", "fp32", "--side", "ours")
-    command = [sys.executable, "-m", "benchmarks.memory", *asked, "--batch-size"]
+    options = ("--methods", "madry", "--arch", "cnn", "--precision", "fp32", "--side", "ours")
+    command = [sys.executable, "-m", "benchmarks.memory", *options, "--batch-size"]
     small, large = (int(subprocess.check_output([*command, n])) for n in ("2", "64"))
     assert 0 <= small < large
 
@@ -146,8 +146,8 @@ def test_pgd_is_measured_next_to_each_package(
     peers = {"gone": ("gone", absent), "numpy": ("numpy", same)}
     monkeypatch.setattr(attacks, "PEERS", peers)
     out = tmp_path / "pgd.json"
-    asked = ("--only", "pgd-20", "--images", "24", "--autoattack-images", "4", "--out", str(out))
-    done = run(attacks.main, *SMALL, *asked)
+    options = ("--only", "pgd-20", "--images", "24", "--autoattack-images", "4", "--out", str(out))
+    done = run(attacks.main, *SMALL, *options)
     assert "gone is left out: no such package" in done.stderr
     (row,) = json.loads(out.read_text())
     assert row["reference"].startswith("numpy ")
@@ -190,8 +190,17 @@ def test_operations_have_kinds() -> None:
 
 def test_a_profile_is_written_drawn_and_tabled(tmp_path: Path) -> None:
     out = tmp_path / "profile.json"
-    asked = ("--methods", "natural", "--precision", "fp32", "--batch-size", "4", "--out", str(out))
-    done = run(profile.main, *SMALL, *asked)
+    options = (
+        "--methods",
+        "natural",
+        "--precision",
+        "fp32",
+        "--batch-size",
+        "4",
+        "--out",
+        str(out),
+    )
+    done = run(profile.main, *SMALL, *options)
     record = json.loads(out.read_text())
     assert [step["side"] for step in record["steps"]] == ["plain loop", "ours"]
     assert {p.suffix for p in tmp_path.iterdir()} == {".json", ".png", ".svg"}

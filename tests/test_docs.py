@@ -31,6 +31,7 @@ def page() -> Iterator[str]:
         yield methods_page()
 
 
+@pytest.mark.slow
 def test_every_generated_file_is_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("docs.generate.list_methods", our_methods)
     files = generated(ROOT)

@@ -67,7 +67,7 @@ def compare(name: str, params: dict[str, Any], **given: Any) -> float:
     worst = 0.0
     for step in range(STEPS):
         batch = small_batch(seed=step)
-        # a fresh state draws the same noise and leaves the method's own generators alone
+        # a fresh state draws the same noise and does not advance the generators of the method
         copied = make_state(method, plain)
         copied.batch_number = state.batch_number
         drawn = DRAWS[name](copied, batch)

@@ -40,6 +40,8 @@ QUIET = Reporter(quiet=True)
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def pinned(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -119,7 +119,7 @@ def load_network(folder: Path, name: str) -> PinnedNet:
             f"{path} is missing: run this in a checkout of the project, or name the folder of its "
             "pins with --pins"
         )
-    with torch.random.fork_rng(devices=[]):  # what is drawn here is written over
+    with torch.random.fork_rng(devices=[]):  # these weights are overwritten
         network = PinnedNet()
     load_state(network, read_weights(path))
     return network

@@ -182,7 +182,7 @@ def test_a_batchnorm_layer_frozen_by_hand_stays_frozen(name: str) -> None:
 
 def test_the_loss_is_pure(name: str) -> None:
     method, net, state = halves(name)
-    train(method, state, range(2))  # so that there is state to damage
+    train(method, state, range(2))  # so that the method has state
     batch = edge_batch(5)
     x_adv = method.perturb(state, batch)
     torch.manual_seed(3)
