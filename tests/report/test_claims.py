@@ -15,10 +15,11 @@ import pandas as pd
 import pytest
 
 from bench.folder import RunFolder
-from bench.papers.cat.claim_evidence import BASELINES, RADIUS_PAIRS, attack_radii
+from bench.papers.cat.claim_evidence import BASELINES
 from bench.papers.cat.claim_page import make_claims, verdict_text
 from bench.papers.cat.claim_rules import ClaimResult
-from bench.papers.cat.claims import CLAIMS, TESTS, AssessedClaim, assess_claim, assess_claims
+from bench.papers.cat.claim_tests import RADIUS_PAIRS, TESTS, attack_radii
+from bench.papers.cat.claims import CLAIMS, AssessedClaim, assess_claim, assess_claims
 from bench.papers.cat.complexity import COLUMNS
 from bench.papers.cat.stated import CAT
 from bench.records import Records, load_records
