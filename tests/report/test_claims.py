@@ -334,13 +334,11 @@ def test_margins(tmp_path: Path, cat: float, verdict: ClaimResult) -> None:
         size = np.full(50, cat if method in CAT else 0.1)
         arrays = {f"margin_{kind}": size for kind in ("input", "layers", "both")}
         arrays["margin_input"] = 0.1 / size  # beside, and the other way round
-        inverse = {"mean_inverse_both": float((1 / size).mean())}
-        run = cell(tmp_path, own, method)
-        index = {"index": np.arange(50)}
-        measured(run, own, "margins", inverse, arrays | index, n=50)
+        arrays["index"] = np.arange(50)
+        measured(cell(tmp_path, own, method), own, "margins", {}, arrays, n=50)
     found = claim(tmp_path, "10b")
     assert found.result is verdict
-    assert f"cat-ce {1 / cat:.3g}, " in found.assessment.notes[0]
+    assert {e.shown for e in found.assessment.evidence if not e.decides} == {False}
 
 
 @pytest.mark.parametrize(
@@ -389,20 +387,7 @@ def test_the_plane(tmp_path: Path, small: int, large: int, cat: int, verdict: Cl
         for checkpoint, k in (("last", right), ("best", 600 - right)):
             kept = first(600, k)
             attacked(run, "clean", kept, clean=kept, eps=own.eps, checkpoint=checkpoint)
-        line = {
-            "angle": 12.0,
-            "offset": -1.5,
-            "clean_accuracy": right / 600,
-            "eps": [4.0],
-            "robust_accuracy": [0.25],
-        }
-        measured(run, own, "boundary", line, n=600, checkpoint="last")
-    found = claim(tmp_path, "13")
-    assert found.result is verdict
-    assert (
-        "cat-ce (radius 4), seed 0: the line is rotated by 12.0 degrees"
-        in found.assessment.notes[-1]
-    )
+    assert claim(tmp_path, "13").result is verdict
 
 
 def test_without_records_every_claim_says_what_to_run() -> None:

@@ -211,6 +211,10 @@ class Family(NamedTuple):
     shown: bool = True
     doubt: Callable[[Side, Side], bool] = lambda first, second: False
     """Whether a comparison remains undecided although its rule holds."""
+    revise: Callable[[Sequence[Evidence], TrainedModel], Sequence[Evidence]] = lambda found, _: (
+        found
+    )
+    """Changes the judged comparisons; gets a model, which says the number of classes."""
 
 
 def assess_families(
@@ -242,14 +246,14 @@ def compare(own: Mapping[str, TrainedModel], family: Family) -> list[Evidence | 
                 found.append((replace(_compared(first, second), detail=detail), first, second))
             except RecordError as error:
                 missing += [str(error)] if family.decides else []
-    judged: list[Evidence | str] = []
+    judged: list[Evidence] = []
     p_values = holm([one.p or 0.0 for one, *_ in found])
     for p, (one, first, second) in zip(p_values, found, strict=True):
         done = family.rule(replace(one, p=p, decides=family.decides, shown=family.shown))
         if done.result is ClaimResult.HOLDS and family.doubt(first, second):
             done = replace(done, result=ClaimResult.OPEN)
         judged.append(done)
-    return judged + missing
+    return [*(family.revise(judged, found[0][1][0]) if found else ()), *missing]
 
 
 def _compared(first: Side, second: Side) -> Evidence:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import groupby, product
+from itertools import product
 from statistics import fmean
 
 import numpy as np
 
 from bench.measured import MeasureRecord
+from bench.papers.cat import claim_rules as rules
 from bench.papers.cat.claim_evidence import (
     BASELINES,
     LAST,
@@ -27,24 +28,12 @@ from bench.papers.cat.claim_evidence import (
     compare,
     models,
 )
-from bench.papers.cat.claim_rules import (
-    FLAT,
-    HIGH_TRAIN,
-    SMALL,
-    STEPS_COST,
-    Evidence,
-    at_least,
-    at_most,
-    better,
-    ratio_above,
-    ratio_below,
-    tally,
-)
+from bench.papers.cat.claim_rules import Evidence, better, ratio_above, ratio_below, tally
 from bench.papers.cat.claim_training import equal_cost, faster_convergence, larger_norms
 from bench.papers.cat.gaussians import UNIT
 from bench.papers.cat.stated import CAT
 from bench.report.accuracy import accuracy
-from bench.report.formatting import MINUS, eps_text, percent
+from bench.report.formatting import MINUS, eps_text
 from bench.report.masking import masking
 from bench.report.published import REFERENCE
 from bench.report.rows import MASKING_GAP
@@ -67,9 +56,9 @@ def itself(methods: Sequence[str]) -> list[tuple[str, str]]:
     return [(method, method) for method in methods]
 
 
-def same(query: Query | ImageValue, detail: str = "") -> list[Versus]:
+def same(query: Query | ImageValue, detail: str = "") -> Versus:
     """Return that both sides are compared under one query."""
-    return [(query, query, detail)]
+    return query, query, detail
 
 
 def masked_or_unchecked(first: Side, _: Side) -> bool:
@@ -85,13 +74,12 @@ def at_chance(_: Side, far: Side) -> bool:
     model, query = far
     assert isinstance(query, Query)
     lows = [one.low for seed in model.evaluated(query)[0] if (one := accuracy(seed))]
-    return min(lows, default=0.0) <= _chance([model])
+    return min(lows, default=0.0) <= _chance(model)
 
 
-def _chance(found: Iterable[TrainedModel]) -> float:
+def _chance(model: TrainedModel) -> float:
     """Return the accuracy of a guess; 0 without a training."""
-    classes = (int(run.spec["num_classes"]) for model in found for run in model.runs)
-    return next((1 / n for n in classes), 0.0)
+    return next((1 / int(run.spec["num_classes"]) for run in model.runs), 0.0)
 
 
 def attack_radii(study: Study, name: str) -> list[float]:
@@ -112,7 +100,7 @@ def best_under_transfer(study: Study) -> list[Family]:
     """Compare on all images, whatever the clean outcome; the natural source decides."""
     pairs = list(product(CAT, OTHERS))
     return [
-        Family(pairs, same(Query(name, eps, kind="after"), source), better, name == "transfer")
+        Family(pairs, [same(Query(name, eps, kind="after"), source)], better, name == "transfer")
         for name, eps, source in _transferred(study)
     ]
 
@@ -125,12 +113,37 @@ def transfer_is_weaker(study: Study) -> list[Family]:
     return [Family(itself((*OTHERS, *CAT)), under, better)]
 
 
+def curve_above(attack: str, study: Study) -> list[Family]:
+    """Compare at every radius."""
+    under = [
+        same(Query(attack, eps), f"eps {eps_text(eps)}") for eps in attack_radii(study, attack)
+    ]
+    return [Family(CAT_VS_BASELINES, under, better, revise=_least_favourable)]
+
+
+def _least_favourable(found: Sequence[Evidence], model: TrainedModel) -> list[Evidence]:
+    """Show each pair only at its least favourable radius, with the counts over all radii.
+
+    Where both are at chance, neither can be better.
+    """
+    pairs: dict[str, list[Evidence]] = {}
+    for one in found:
+        decides = max(one.first or 0.0, one.second or 0.0) > _chance(model)
+        pairs.setdefault(one.what, []).append(replace(one, decides=decides, shown=False))
+    for own in pairs.values():
+        deciding = [one for one in own if one.decides]
+        least = own.index(min(deciding or own, key=lambda one: one.favour))
+        remark = f"of {len(deciding)} radii: {tally(deciding)}"
+        own[least] = replace(own[least], shown=True, remark=remark)
+    return [one for own in pairs.values() for one in own]
+
+
 def flat_curve(study: Study) -> list[Family]:
     """Compare the radii 0.05 and 0.07, the last but two and the last."""
     near, far = attack_radii(study, PGD)[-3::2]
     detail = f"eps {eps_text(near)} to {eps_text(far)}"
     under = [(Query(PGD, near), Query(PGD, far), detail)]
-    family = Family(itself(CAT), under, at_most(FLAT), doubt=at_chance)
+    family = Family(itself(CAT), under, rules.at_most(rules.FLAT), doubt=at_chance)
     return [family, family._replace(pairs=itself(BASELINES), decides=False)]
 
 
@@ -155,27 +168,32 @@ def relative_rise(record: MeasureRecord) -> np.ndarray:
 
 
 def _smoother(value: Callable[[MeasureRecord], np.ndarray], detail: str) -> list[Family]:
-    family = Family(CAT_VS_BASELINES, same(ImageValue("landscape", value), detail), ratio_below)
+    family = Family(CAT_VS_BASELINES, [same(ImageValue("landscape", value), detail)], ratio_below)
     return [family, family._replace(pairs=[(cat, NATURAL) for cat in CAT], decides=False)]
 
 
-def _margin(kind: str, record: MeasureRecord) -> np.ndarray:
-    values: np.ndarray = record.arrays[f"margin_{kind}"]
-    return values
+def _margins(kind: str, detail: str) -> Family:
+    value = ImageValue("margins", lambda record: record.arrays[f"margin_{kind}"])
+    decides = kind == "both"
+    return Family(CAT_VS_BASELINES, [same(value, detail)], ratio_above, decides, shown=decides)
 
 
 def _gap(attack: str, methods: Sequence[str], detail: str = "") -> Family:
-    return Family(itself(methods), [(Query(PGD), Query(attack), detail)], at_most(MASKING_GAP))
+    return Family(
+        itself(methods), [(Query(PGD), Query(attack), detail)], rules.at_most(MASKING_GAP)
+    )
 
 
 _TO_AUTOATTACK, _TO_CW = f"PGD-20 {MINUS} AutoAttack", f"PGD-20 {MINUS} C&W"
-_STEPS = Family(itself(CAT), [(Query("pgd-10"), Query("pgd-500"), "")], at_most(STEPS_COST))
+_STEPS = Family(
+    itself(CAT), [(Query("pgd-10"), Query("pgd-500"), "")], rules.at_most(rules.STEPS_COST)
+)
 _RANGE = "highest minus lowest"
 FAMILIES: Mapping[str, Sequence[Family] | Callable[[Study], Sequence[Family]]] = {
-    "1a": [Family(CAT_VS_BASELINES, same(Query(PGD)), better)],
-    "1b": [Family(CAT_VS_BASELINES, same(Query(CW)), better)],
-    "1c": [Family(CAT_VS_BASELINES, same(Query(AUTOATTACK)), better)],
-    "2": [Family(CAT_VS_BASELINES, same(Query(None, kind="clean")), better)],
+    "1a": [Family(CAT_VS_BASELINES, [same(Query(PGD))], better)],
+    "1b": [Family(CAT_VS_BASELINES, [same(Query(CW))], better)],
+    "1c": [Family(CAT_VS_BASELINES, [same(Query(AUTOATTACK))], better)],
+    "2": [Family(CAT_VS_BASELINES, [same(Query(None, kind="clean"))], better)],
     "3": [
         _gap(AUTOATTACK, CAT, _TO_AUTOATTACK)._replace(doubt=masked_or_unchecked),
         _gap(AUTOATTACK, OTHERS, _TO_AUTOATTACK)._replace(decides=False),
@@ -183,6 +201,8 @@ FAMILIES: Mapping[str, Sequence[Family] | Callable[[Study], Sequence[Family]]] =
     ],
     "4a": best_under_transfer,
     "4b": transfer_is_weaker,
+    "6a": partial(curve_above, PGD),
+    "6b": partial(curve_above, CW),
     "6c": flat_curve,
     "7a": _smoother(partial(highest_minus_lowest, "ce"), _RANGE),
     "7b": [
@@ -193,53 +213,18 @@ FAMILIES: Mapping[str, Sequence[Family] | Callable[[Study], Sequence[Family]]] =
         ),
     ],
     "8": [_STEPS, _STEPS._replace(pairs=itself(OTHERS), decides=False)],
-    "9a": [Family(RADIUS_PAIRS, same(Query(PGD)), better)],
-    "9b": [Family(RADIUS_PAIRS, same(Query(AUTOATTACK)), better)],
-    "9c": [Family(LABEL_PAIRS, same(Query(PGD)), better)],
-    "9d": [Family(LABEL_PAIRS, same(Query(AUTOATTACK)), better)],
+    "9a": [Family(RADIUS_PAIRS, [same(Query(PGD))], better)],
+    "9b": [Family(RADIUS_PAIRS, [same(Query(AUTOATTACK))], better)],
+    "9c": [Family(LABEL_PAIRS, [same(Query(PGD))], better)],
+    "9d": [Family(LABEL_PAIRS, [same(Query(AUTOATTACK))], better)],
     "9e": [_gap(AUTOATTACK, [NATURAL_SOFT])],
+    "10b": [
+        _margins("both", "input and layers"),
+        _margins("input", "input"),
+        _margins("layers", "layers"),
+    ],
 }
 """By the claim's key: comparisons that differ only in models, attacks and rule."""
-
-
-def curve_above(suite: SuiteRuns, attack: str) -> Assessment:
-    """Test each CAT against each baseline at every radius."""
-    found: list[Evidence | str] = []
-    concerned = [model for model in models(suite) if model.method in (*CAT, *BASELINES)]
-    for study, group in groupby(concerned, lambda model: model.study):
-        own = {model.method: model for model in group}
-        under = [
-            versus
-            for eps in attack_radii(study, attack)
-            for versus in same(Query(attack, eps), f"eps {eps_text(eps)}")
-        ]
-        rows = compare(own, Family(CAT_VS_BASELINES, under, better))
-        chance = _chance(own.values())
-        found += _weakest_shown(
-            # where both are at chance, neither can be better
-            replace(row, decides=max(row.first or 0.0, row.second or 0.0) > chance)
-            for row in rows
-            if isinstance(row, Evidence)
-        )
-        found += [row for row in rows if isinstance(row, str)]
-    return assess(found, concerned)
-
-
-def _weakest_shown(evidence: Iterator[Evidence]) -> list[Evidence]:
-    """Show each pair only at its least favourable radius, with the counts over all radii."""
-    pairs: dict[str, list[Evidence]] = {}
-    for one in evidence:
-        pairs.setdefault(one.what, []).append(one)
-    found = []
-    for own in pairs.values():
-        deciding = [one for one in own if one.decides]
-        least = min(deciding or own, key=lambda one: one.favour)
-        counts = f"of {len(deciding)} radii: {tally(deciding)}"
-        found += [
-            replace(one, remark=counts) if one is least else replace(one, shown=False)
-            for one in own
-        ]
-    return found
 
 
 def _at_small_radius(model: TrainedModel, split: str = "test") -> Query:
@@ -259,8 +244,8 @@ def no_gain_from_radius(suite: SuiteRuns) -> Assessment:
     smallest, *larger = (model.label for model in found)
     family = Family(
         [(label, smallest) for label in larger],
-        same(_at_small_radius(found[0])),
-        at_most(SMALL, refuted_above=0.0),
+        [same(_at_small_radius(found[0]))],
+        rules.at_most(rules.SMALL, refuted_above=0.0),
     )
     own = {model.label: model for model in found}
     return assess(compare(own, family), found, checkpoint=LAST)
@@ -289,35 +274,8 @@ def high_train_accuracy(suite: SuiteRuns) -> Assessment:
             n=min(one.n for one in train),
             seeds=(len(train), len(train)),
         )
-        found.append(at_least(HIGH_TRAIN)(train_accuracy))
+        found.append(rules.at_least(rules.HIGH_TRAIN)(train_accuracy))
     return assess(found, concerned, checkpoint=LAST)
-
-
-def larger_margins(suite: SuiteRuns) -> Assessment:
-    """Test each CAT against each baseline; the margin of input and layers together decides."""
-    families = [
-        Family(
-            CAT_VS_BASELINES,
-            same(ImageValue("margins", partial(_margin, kind)), detail),
-            ratio_above,
-            decides=kind == "both",
-            shown=kind == "both",
-        )
-        for kind, detail in (("both", "input and layers"), ("input", "input"), ("layers", "layers"))
-    ]
-    done = assess_families(suite, families, "margins")
-    # the theorem's own quantity
-    means = []
-    for model in models(suite, "margins"):
-        values = [r.values.get("mean_inverse_both") for _, r in model.measures("margins")]
-        known = [float(value) for value in values if value is not None]
-        if known and model.method != NATURAL:
-            means.append(f"{model.label} {fmean(known):.3g}")
-    note = (
-        "Mean of 1 / margin over the images that each model gets right, so over different "
-        f"images: {', '.join(means)}."
-    )
-    return replace(done, notes=(note,) if means else ())
 
 
 def beyond_margin(suite: SuiteRuns) -> Assessment:
@@ -329,42 +287,22 @@ def beyond_margin(suite: SuiteRuns) -> Assessment:
     clean = Query(None, checkpoint=LAST, kind="clean")
     small, *_, large = (model.label for model in _by_radius(found))
     cats = [model.label for model in found if model.method in CAT]
-    families = (
-        Family([(small, large)], same(clean, "the large radius harms"), better),
-        Family([(cat, large) for cat in cats], same(clean, "CAT avoids the harm"), better),
-        Family([(small, cat) for cat in cats], same(clean, "what CAT loses"), at_most(SMALL)),
+    parts = (
+        ([(small, large)], "the large radius harms", better),
+        ([(cat, large) for cat in cats], "CAT avoids the harm", better),
+        ([(small, cat) for cat in cats], "what CAT loses", rules.at_most(rules.SMALL)),
     )
     own = {model.label: model for model in found}
-    evidence = [one for family in families for one in compare(own, family)]
-    return assess(evidence, notes=_lines(found))
-
-
-def _lines(found: Sequence[TrainedModel]) -> Iterator[str]:
-    """Yield where each line is, and its accuracy under attack at its own training radius."""
-    for model in found:
-        for run, record in model.measures("boundary", LAST):
-            values = record.values
-            at = ", ".join(
-                f"{percent(accuracy)}% at radius {eps:g}"
-                for eps, accuracy in zip(values["eps"], values["robust_accuracy"], strict=True)
-            )
-            offset = values["offset"]
-            crosses = "nowhere" if offset is None else f"{offset:.2f}".replace("-", MINUS)
-            yield (
-                f"{model.label}, seed {run.seed}: the line is rotated by {values['angle']:.1f} "
-                f"degrees and crosses the axis at {crosses}; clean accuracy "
-                f"{percent(values['clean_accuracy'])}%, robust {at}."
-            )
+    families = (Family(pairs, [same(clean, detail)], rule) for pairs, detail, rule in parts)
+    return assess(one for family in families for one in compare(own, family))
 
 
 TESTS: Mapping[str, Callable[[SuiteRuns], Assessment]] = {
     **{key: partial(assess_families, declared=own) for key, own in FAMILIES.items()},
     "5a": no_gain_from_radius,
     "5b": high_train_accuracy,
-    "6a": partial(curve_above, attack=PGD),
-    "6b": partial(curve_above, attack=CW),
     "10a": larger_norms,
-    "10b": larger_margins,
+    "10b": partial(assess_families, declared=FAMILIES["10b"], measure="margins"),
     "11": faster_convergence,
     "12": equal_cost,
     "13": beyond_margin,

@@ -7,16 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from bench.papers.cat import claim_rules as rules
 from bench.papers.cat.claim_evidence import NATURAL, Assessment
-from bench.papers.cat.claim_rules import (
-    FLAT,
-    HIGH_TRAIN,
-    LEVEL_SHARE,
-    SMALL,
-    STEPS_COST,
-    ClaimResult,
-    Evidence,
-)
+from bench.papers.cat.claim_rules import ClaimResult, Evidence
 from bench.papers.cat.claim_tests import TESTS
 from bench.papers.cat.gaussians import MARGIN
 from bench.papers.cat.stated import CAT, TABLE_1, TABLE_3, TABLE_4
@@ -100,11 +93,11 @@ def _published(place: int) -> str:
 
 _VALUES = {
     "masking_gap": percent(MASKING_GAP, 0),
-    "small": percent(SMALL, 0),
-    "steps_cost": percent(STEPS_COST, 0),
-    "high_train": percent(HIGH_TRAIN, 0),
-    "flat": percent(FLAT, 0),
-    "level_share": percent(LEVEL_SHARE, 0),
+    "small": percent(rules.SMALL, 0),
+    "steps_cost": percent(rules.STEPS_COST, 0),
+    "high_train": percent(rules.HIGH_TRAIN, 0),
+    "flat": percent(rules.FLAT, 0),
+    "level_share": percent(rules.LEVEL_SHARE, 0),
     "cost_low": f"{1 / SAME:.2f}",
     "cost_high": f"{SAME:.2f}",
     "plane_margin": f"{MARGIN:g}",
