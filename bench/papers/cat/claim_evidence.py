@@ -83,37 +83,32 @@ class TrainedModel:
         """
         if query not in self._found:
             eps = self.study.eps if query.eps is None else query.eps
-            rows = [
-                select(
-                    self.frame,
-                    run_ids=[run.run_id],
-                    attack=query.attack,
-                    checkpoint=query.checkpoint,
-                    eps=None if query.attack is None else eps,
-                    split=query.split,
-                )
-                for run in self.runs
-            ]
-            seeds = [outcomes(self.frame, own, query.kind) for own in rows]
-            data = {
-                pair for own in rows for pair in zip(own.n_expected, own.data_sha256, strict=True)
-            }
+            rows = select(
+                self.frame,
+                run_ids=[run.run_id for run in self.runs],
+                attack=query.attack,
+                checkpoint=query.checkpoint,
+                eps=None if query.attack is None else eps,
+                split=query.split,
+            )
+            seeds = (outcomes(self.frame, own, query.kind) for _, own in rows.groupby("run_id"))
+            data = set(zip(rows.n_expected, rows.data_sha256, strict=True))
             self._found[query] = [seed for seed in seeds if len(seed.index)], data
         return self._found[query]
 
-    def measures(self, name: str, checkpoint: str = BEST) -> list[tuple[RunRecord, MeasureRecord]]:
-        """Return each seed that has the measure, with its record of most images."""
-        found = []
-        for run in self.runs:
-            own = [
+    def measures(self, name: str) -> list[MeasureRecord]:
+        """Return the measure of each seed that has it, the record of most images."""
+        by_seed = (
+            [
                 m
                 for m in run.measures
-                if (m.spec.name, m.spec.checkpoint) == (name, checkpoint)
+                if m.spec.name == name
+                and m.spec.checkpoint == BEST
                 and same_eps(m.spec.eps, self.study.eps)
             ]
-            if own:
-                found.append((run, max(own, key=lambda m: m.spec.n_examples)))
-        return found
+            for run in self.runs
+        )
+        return [max(own, key=lambda m: m.spec.n_examples) for own in by_seed if own]
 
     def lacks(self, what: str) -> str:
         """Say why nothing can be compared."""
@@ -209,11 +204,9 @@ class Family(NamedTuple):
     rule: Rule
     decides: bool = True
     shown: bool = True
-    doubt: Callable[[Side, Side], bool] = lambda first, second: False
+    doubt: Callable[[Side, Side], bool] | None = None
     """Whether a comparison remains undecided although its rule holds."""
-    revise: Callable[[Sequence[Evidence], TrainedModel], Sequence[Evidence]] = lambda found, _: (
-        found
-    )
+    revise: Callable[[list[Evidence], TrainedModel], list[Evidence]] | None = None
     """Changes the judged comparisons; gets a model, which says the number of classes."""
 
 
@@ -250,10 +243,12 @@ def compare(own: Mapping[str, TrainedModel], family: Family) -> list[Evidence | 
     p_values = holm([one.p or 0.0 for one, *_ in found])
     for p, (one, first, second) in zip(p_values, found, strict=True):
         done = family.rule(replace(one, p=p, decides=family.decides, shown=family.shown))
-        if done.result is ClaimResult.HOLDS and family.doubt(first, second):
+        if done.result is ClaimResult.HOLDS and family.doubt and family.doubt(first, second):
             done = replace(done, result=ClaimResult.OPEN)
         judged.append(done)
-    return [*(family.revise(judged, found[0][1][0]) if found else ()), *missing]
+    if judged and family.revise:
+        judged = family.revise(judged, found[0][1][0])
+    return [*judged, *missing]
 
 
 def _compared(first: Side, second: Side) -> Evidence:
@@ -328,8 +323,9 @@ def median_ratio(first: pd.Series, second: pd.Series) -> Evidence:
 
 def _per_image(model: TrainedModel, query: ImageValue) -> pd.Series:
     """Return the median over the seeds by image, of the images that all seeds have."""
-    found = [record for _, record in model.measures(query.measure)]
+    found = model.measures(query.measure)
     if not found:
         raise RecordError(model.lacks(f"measure {query.measure}"))
     seeds = [pd.Series(query.of(r).astype(np.float64), index=r.arrays["index"]) for r in found]
-    return pd.concat(seeds, axis=1, join="inner").median(axis=1, skipna=False).dropna()
+    table = pd.concat(seeds, axis=1, join="inner")
+    return pd.Series(np.median(table, axis=1), table.index).dropna()

@@ -121,7 +121,7 @@ def curve_above(attack: str, study: Study) -> list[Family]:
     return [Family(CAT_VS_BASELINES, under, better, revise=_least_favourable)]
 
 
-def _least_favourable(found: Sequence[Evidence], model: TrainedModel) -> list[Evidence]:
+def _least_favourable(found: list[Evidence], model: TrainedModel) -> list[Evidence]:
     """Show each pair only at its least favourable radius, with the counts over all radii.
 
     Where both are at chance, neither can be better.

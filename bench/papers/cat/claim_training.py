@@ -65,7 +65,7 @@ def _norm_ratios(fixed: TrainedModel, cat: TrainedModel, published: float) -> It
         ones, others = (
             [
                 float(value)
-                for _, record in model.measures("complexity")
+                for record in model.measures("complexity")
                 if (value := record.values.get(f"log10_product_{name}")) is not None
             ]
             for model in (fixed, cat)
