@@ -93,24 +93,9 @@ def checked(run: RunFolder, study: Study, *, alarm: bool = False) -> None:
 
 def autoattacked(run: RunFolder, study: Study, n: int, broken: Sequence[int]) -> None:
     """AutoAttack on n images, all right without it: how many each of its parts breaks."""
-    spec = EvalSpec(
-        checkpoint="best",
-        attack="autoattack",
-        eps=study.eps,
-        n_examples=n,
-        data_sha256="d" * 64,
-    )
     by = np.full(n, -1, np.int8)
     by[: sum(broken)] = np.repeat(np.arange(len(broken)), broken)
-    chunk = Chunk(
-        index=np.arange(n),
-        clean=np.ones(n, bool),
-        survived=by < 0,
-        broken_by=by,
-        parts=PARTS,
-        seconds=1.0,
-    )
-    run.evaluation(spec).write_chunk(0, chunk)
+    attacked(run, "autoattack", by < 0, eps=study.eps, broken_by=by, parts=PARTS)
 
 
 def cell(
@@ -139,11 +124,14 @@ def attacked(
     split: str = "test",
     sources: Sequence[str] = (),
     after: Sequence[bool] | np.ndarray | None = None,
+    broken_by: np.ndarray | None = None,
+    parts: Sequence[str] = (),
 ) -> None:
-    """One evaluation, an entry an image; all are right without an attack without `clean`."""
+    """One evaluation, an entry per image; without `clean` all are right without an attack."""
     kept = np.asarray(survived, bool)
     correct = np.ones(len(kept), bool) if clean is None else np.asarray(clean, bool)
     assert (correct | ~kept).all(), "an image that survives is correct without the attack"
+    by = np.where(correct & ~kept, 0, -1).astype(np.int8) if broken_by is None else broken_by
     spec = EvalSpec(
         checkpoint=checkpoint,
         attack=attack,
@@ -160,8 +148,8 @@ def attacked(
             index=index,
             clean=correct[index],
             survived=kept[index],
-            broken_by=np.where(correct & ~kept, 0, -1).astype(np.int8)[index],
-            parts=(attack,),
+            broken_by=by[index],
+            parts=tuple(parts or (attack,)),
             seconds=1.0,
             after=None if after is None else np.asarray(after, bool)[index],
         )

@@ -89,8 +89,10 @@ def test_restricted_to_some_images() -> None:
 def test_difference_is_on_the_shared_images_only(a: dict[int, bool], b: dict[int, bool]) -> None:
     gap = difference(of(a), of(b))
     pairs = [(a[i], b[i]) for i in a.keys() & b.keys()]
+    one = paired_comparison([of(a)], [of(b)])
     if not pairs:
         assert gap is None
+        assert one is None
         return
     assert gap is not None
     both, first, second, neither = (
@@ -99,7 +101,6 @@ def test_difference_is_on_the_shared_images_only(a: dict[int, bool], b: dict[int
     assert gap.value == pytest.approx((first - second) / len(pairs))
     assert (gap.low, gap.high) == paired_difference(both, first, second, neither)
     assert gap.n == len(pairs)
-    one = paired_comparison([of(a)], [of(b)])
     assert one is not None
     assert one.difference == pytest.approx(gap.value)
     assert (one.low, one.high, one.n) == (gap.low, gap.high, gap.n)
@@ -128,20 +129,13 @@ def test_several_seeds_are_compared_by_their_shares(rows: list[list[bool]], s1: 
     assert (found.first_only, found.n) == (None, 8)
 
 
-def test_without_shared_images_there_is_no_number() -> None:
-    first, second = made([0], [0, 1], n=4), made([2], [2, 3], n=4)
-    assert difference(first, second) is None
-    assert paired_comparison([first], [second]) is None
-    assert accuracy(worst_case([first, second])) is None
-    assert over_seeds([None], 4).value is None
-    assert over_seeds([None], 4).n_expected == (4,)
-
-
 def test_over_seeds() -> None:
     one = SeedEstimate(value=0.5, low=0.4, high=0.6, n=10, n_expected=10)
     other = SeedEstimate(value=0.7, low=0.6, high=0.8, n=8, n_expected=10)
     alone = over_seeds([one], 10)
     assert (alone.low, alone.high, alone.std) == (0.4, 0.6, None)
+    nothing = over_seeds([None], 4)
+    assert (nothing.value, nothing.n_expected) == (None, (4,))
     both = over_seeds([one, other, None], 10)
     assert both.value == pytest.approx(0.6)
     assert both.std == pytest.approx(0.02**0.5)
@@ -160,6 +154,8 @@ def of_records(run: RunFolder, kind: Outcome = "correct", **where: str) -> Image
 
 
 def test_overlapping_evaluations_of_one_attack_count_as_restarts(run: RunFolder) -> None:
+    evaluate(run, "pgd-20", [], 50, seed=2, chunks=())
+    assert accuracy(of_records(run, attack="pgd-20")) is None
     evaluate(run, "pgd-20", [0, 1, 2], 3, seed=1)
     evaluate(run, "pgd-20", [0, 2, 3], 5)
     evaluate(run, "pgd-20", [4], 5, eps=4 / 255)
@@ -183,10 +179,3 @@ def test_outcomes_whatever_the_clean_ones_exist_only_where_recorded(run: RunFold
     assert len(of_records(run, "after", attack="pgd-20").index) == 0
     evaluate(run, "transfer", [], 4, clean=0.0, after=1.0)
     assert as_dict(of_records(run, "after", attack="transfer")) == dict.fromkeys(range(4), True)
-
-
-def test_an_evaluation_without_an_image_yet(run: RunFolder) -> None:
-    evaluate(run, "pgd-20", [], 50, chunks=())
-    assert accuracy(of_records(run, attack="pgd-20")) is None
-    evaluate(run, "pgd-20", [0], 2, seed=1)
-    assert as_dict(of_records(run, attack="pgd-20")) == {0: True, 1: False}

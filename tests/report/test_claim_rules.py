@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from bench.papers.cat.claim_evidence import assess, median_ratio
 from bench.papers.cat.claim_rules import (
     ClaimResult,
     Evidence,
-    Family,
+    Rule,
     agreed,
+    at_least,
     at_most,
-    doubted,
-    lower_bound,
-    non_inferiority,
+    better,
+    equal_within,
     ratio_above,
     ratio_below,
     separated,
-    superiority,
     tally,
     together,
 )
-from bench.papers.cat.claim_tests.training import epochs_to_level
+from bench.papers.cat.claim_training import epochs_to_level
 
 HOLDS, FAILS, OPEN = ClaimResult.HOLDS, ClaimResult.FAILS, ClaimResult.OPEN
+PARTIAL, MISSING = ClaimResult.PARTIAL, ClaimResult.MISSING
+
+
+def evidence(
+    low: float = -0.1, high: float = 0.1, p: float | None = None, value: float = 0.01
+) -> Evidence:
+    return Evidence(what="a vs b", value=value, low=low, high=high, p=p)
 
 
 @pytest.mark.parametrize(
@@ -46,31 +52,39 @@ HOLDS, FAILS, OPEN = ClaimResult.HOLDS, ClaimResult.FAILS, ClaimResult.OPEN
 def test_superiority_needs_the_interval_and_the_test_on_one_side(
     low: float, high: float, p: float | None, result: ClaimResult
 ) -> None:
-    assert superiority(low, high, p) is result
+    assert better(evidence(low, high, p)).result is result
+    above = ratio_above(evidence(1 + low, 1 + high, p, value=1.5))
+    below = ratio_below(evidence(1 - high, 1 - low, p, value=1.5))
+    assert (above.result, above.favour) == (result, 1.5)
+    assert (below.result, below.favour) == (result, -1.5)
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "beyond", "result"),
+    ("rule", "low", "high", "result"),
     [
-        (-0.10, 0.03, None, HOLDS),
-        (-0.10, 0.031, None, OPEN),
-        (0.031, 0.10, None, FAILS),
-        (0.03, 0.10, None, OPEN),
-        (0.01, 0.02, 0.0, FAILS),  # small, but surely above what it may not pass
-        (-0.01, 0.02, 0.0, HOLDS),
-        (-0.01, 0.10, 0.0, OPEN),
+        (at_most(0.03), -0.10, 0.03, HOLDS),
+        (at_most(0.03), -0.10, 0.031, OPEN),
+        (at_most(0.03), 0.031, 0.10, FAILS),
+        (at_most(0.03), 0.03, 0.10, OPEN),
+        (at_most(0.03, 0.0), 0.01, 0.02, FAILS),  # small, but surely above what it may not pass
+        (at_most(0.03, 0.0), -0.01, 0.02, HOLDS),
+        (at_most(0.03, 0.0), -0.01, 0.10, OPEN),
+        (at_least(0.95), 0.95, 0.99, HOLDS),
+        (at_least(0.95), 0.90, 0.949, FAILS),
+        (at_least(0.95), 0.90, 0.95, OPEN),
     ],
 )
-def test_non_inferiority(
-    low: float, high: float, beyond: float | None, result: ClaimResult
-) -> None:
-    assert non_inferiority(low, high, 0.03, beyond) is result
+def test_bounds(rule: Rule, low: float, high: float, result: ClaimResult) -> None:
+    assert rule(evidence(low, high)).result is result
 
 
-def test_lower_bound() -> None:
-    assert lower_bound(0.95, 0.99, 0.95) is HOLDS
-    assert lower_bound(0.90, 0.949, 0.95) is FAILS
-    assert lower_bound(0.90, 0.95, 0.95) is OPEN
+def test_favour_is_the_distance_to_the_bound() -> None:
+    found = at_most(0.03)(evidence(p=0.5))
+    assert found.p is None
+    assert found.favour == pytest.approx(0.02)
+    ratios = [equal_within(1.25)(evidence(value=value)) for value in (0.8, 1.25, 1.26, 0.79)]
+    assert [one.result for one in ratios] == [HOLDS, HOLDS, FAILS, FAILS]
+    assert ratios[0].favour == pytest.approx(ratios[1].favour) == pytest.approx(-math.log(1.25))
 
 
 def test_separated_needs_every_seed() -> None:
@@ -80,69 +94,50 @@ def test_separated_needs_every_seed() -> None:
     assert separated([2.0], [2.0]) is OPEN
 
 
-def test_together_is_refuted_by_one_and_confirmed_by_all() -> None:
-    assert together([HOLDS, HOLDS]) is HOLDS
-    assert together([HOLDS, OPEN, FAILS]) is FAILS
-    assert together([HOLDS, OPEN]) is OPEN
-    assert together([]) is ClaimResult.MISSING
-    assert together([HOLDS], missing=["mma: no training"]) is ClaimResult.PARTIAL
-    assert together([OPEN], missing=["mma: no training"]) is OPEN
-    assert together([FAILS], missing=["mma: no training"]) is FAILS
+@pytest.mark.parametrize(
+    ("results", "all_hold", "all_missing", "readings"),
+    [
+        ([HOLDS, HOLDS], HOLDS, PARTIAL, HOLDS),
+        ([FAILS, FAILS], FAILS, FAILS, FAILS),
+        ([HOLDS, OPEN, FAILS], FAILS, FAILS, OPEN),
+        ([HOLDS, OPEN], OPEN, OPEN, OPEN),
+        ([], MISSING, MISSING, OPEN),
+    ],
+)
+def test_results_together(
+    results: list[ClaimResult],
+    all_hold: ClaimResult,
+    all_missing: ClaimResult,
+    readings: ClaimResult,
+) -> None:
+    assert together(results) is all_hold
+    assert together(results, ["mma: no training"]) is all_missing
+    assert agreed(results) is readings
 
 
-def test_readings_of_one_thing_must_agree() -> None:
-    assert agreed([HOLDS, HOLDS]) is HOLDS
-    assert agreed([FAILS, FAILS]) is FAILS
-    assert agreed([HOLDS, FAILS]) is OPEN
-    assert agreed([HOLDS, OPEN]) is OPEN
+def test_context_does_not_decide() -> None:
+    holds = Evidence(what="a vs b", value=0.0, result=HOLDS)
+    context = Evidence(what="a vs c", value=0.0, result=FAILS, decides=False)
+    assert assess([holds, context]).result is HOLDS
+    assert assess([context]).result is MISSING
+    assert assess(["x", "x"]).missing == ("x",)
 
 
-def test_a_doubt_takes_only_a_confirmation() -> None:
-    assert doubted(HOLDS, doubt=True) is OPEN
-    assert doubted(HOLDS, doubt=False) is HOLDS
-    assert doubted(FAILS, doubt=True) is FAILS
-
-
-def evidence(result: ClaimResult, *, decides: bool = True) -> Evidence:
-    return Evidence(what="a vs b", value=0.0, favour=0.0, result=result, decides=decides)
-
-
-def test_ratios_are_judged_on_the_claimed_side_of_1() -> None:
-    found = Evidence(what="a vs b", value=1.5, low=1.2, high=2.0, p=0.01)
-    above, below = ratio_above(found), ratio_below(found)
-    assert (above.result, above.favour) == (HOLDS, 1.5)
-    assert (below.result, below.favour) == (FAILS, -1.5)
-    assert ratio_above(replace(found, low=0.9)).result is OPEN
-    assert ratio_below(replace(found, low=0.5, high=0.9)).result is HOLDS
-
-
-def test_a_bounded_loss_needs_no_p_value() -> None:
-    found = at_most(0.03)(Evidence(what="a", value=0.01, low=-0.01, high=0.02, p=0.5))
-    assert (found.result, found.p) == (HOLDS, None)
-    assert found.favour == pytest.approx(0.02)
-
-
-def test_what_decides_nothing_decides_nothing() -> None:
-    context = evidence(FAILS, decides=False)
-    assert assess([Family(evidence=(evidence(HOLDS), context))]).result is HOLDS
-    assert assess([Family(evidence=(context,))]).result is ClaimResult.MISSING
-    assert assess([Family(missing=("x", "x"))]).missing == ("x",)
-
-
-def test_counts_in_words() -> None:
-    found = [evidence(result) for result in (HOLDS, FAILS, FAILS, OPEN)]
+def test_tally() -> None:
+    results = (HOLDS, FAILS, FAILS, OPEN)
+    found = [Evidence(what="a vs b", value=0.0, result=result) for result in results]
     assert tally(found) == "1 holds, 2 do not, 1 open"
     assert tally([]) == ""
 
 
 def test_ratios_are_of_the_same_images_and_know_zero() -> None:
-    a = {0: 2.0, 1: 0.0, 2: 0.0, 3: 1.0, 9: 100.0}
-    b = {0: 1.0, 1: 0.0, 2: 1.0, 3: 0.0, 8: 100.0}
+    a = pd.Series({0: 2.0, 1: 0.0, 2: 0.0, 3: 1.0, 9: 100.0})
+    b = pd.Series({0: 1.0, 1: 0.0, 2: 1.0, 3: 0.0, 8: 100.0})
     found = median_ratio(a, b)
     assert (found.n, found.value) == (4, 1.5)  # 2, 1 (a tie), 0, infinity
     assert found.p == 1.0
     assert (found.first, found.second) == (0.5, 0.5)
-    sure = median_ratio(dict.fromkeys(range(8), 2.0), dict.fromkeys(range(8), 1.0))
+    sure = median_ratio(pd.Series([2.0] * 8), pd.Series([1.0] * 8))
     assert (sure.low, sure.value, sure.high) == (2.0, 2.0, 2.0)
     assert sure.p == pytest.approx(2 / 256)
 
@@ -151,8 +146,5 @@ def test_an_epoch_is_reached_surely_later_than_perhaps() -> None:
     history = [
         {"epoch": e, "val_robust": v, "n_val": 100} for e, v in enumerate((0.1, 0.42, 0.5, 0.7))
     ]
-    found = epochs_to_level([{"epoch": 0}, *history[1:]], 0.5)
-    assert (found.earliest, found.at, found.latest) == (2, 3, 4)
-    never = epochs_to_level(history, 0.9)
-    assert math.isinf(never.earliest)
-    assert math.isinf(never.at)
+    assert epochs_to_level([{"epoch": 0}, *history[1:]], 0.5) == (2, 3, 4)
+    assert epochs_to_level(history, 0.9) == (math.inf, math.inf, math.inf)

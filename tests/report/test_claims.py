@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from bench.folder import RunFolder
-from bench.papers.cat.claim_evidence import BASELINES, RADIUS_PAIRS, attack_radii
+from bench.papers.cat.claim_evidence import BASELINES
 from bench.papers.cat.claim_page import make_claims, verdict_text
 from bench.papers.cat.claim_rules import ClaimResult
-from bench.papers.cat.claims import CLAIMS, TESTS, AssessedClaim, assess_claim, assess_claims
+from bench.papers.cat.claim_tests import RADIUS_PAIRS, TESTS, attack_radii
+from bench.papers.cat.claims import CLAIMS, AssessedClaim, assess_claim, assess_claims
 from bench.papers.cat.complexity import COLUMNS
 from bench.papers.cat.stated import CAT
 from bench.records import Records, load_records
@@ -29,12 +29,11 @@ from bench.report.suite_runs import choose
 from bench.report.titles import AUTOATTACK, CW, PGD, TITLES
 from bench.suite import load_suite
 from tests.report.made_measures import attacked, cell, first, measured, study_of
-from tests.report.made_suite import make_suite
 
 HOLDS, FAILS, OPEN = ClaimResult.HOLDS, ClaimResult.FAILS, ClaimResult.OPEN
-ROOT = Path(__file__).parent.parent.parent
 GOLDEN = Path(__file__).parent / "golden"
 N = 200
+ALARM = {"name": "C8: scale", "value": 0.1, "threshold": 0.01, "alarm": True}
 
 
 def claim(folder: Path, key: str) -> AssessedClaim:
@@ -48,14 +47,19 @@ def page(folder: Path) -> str:
     return make_claims(load_records(folder)).pages["claims"]
 
 
+def values(found: AssessedClaim, *, decides: bool = True) -> list[float]:
+    return [e.value for e in found.assessment.evidence if e.decides is decides]
+
+
 def table3(
     folder: Path,
     robust: Mapping[str, int],
     attack: str = PGD,
     clean: Mapping[str, int] | None = None,
+    size: str = "tiny",
 ) -> dict[str, RunFolder]:
-    """Each method keeps the first so many of N images."""
-    own = study_of("table3")
+    """Each method keeps the first `robust[method]` of N images."""
+    own = study_of("table3", size=size)
     runs = {}
     for method, kept in robust.items():
         runs[method] = cell(folder, own, method)
@@ -68,30 +72,29 @@ def everyone(cat: int, other: int, **changed: int) -> dict[str, int]:
     return {**dict.fromkeys(BASELINES, other), **dict.fromkeys(CAT, cat), **changed}
 
 
-@pytest.mark.parametrize(("key", "attack"), [("1a", PGD), ("1b", CW), ("1c", AUTOATTACK)])
-def test_more_robust_than_all_is_confirmed(tmp_path: Path, key: str, attack: str) -> None:
-    table3(tmp_path, everyone(140, 80, natural=199), attack)
+@pytest.mark.parametrize(
+    ("key", "attack", "robust", "verdict", "key_value"),
+    [
+        ("1a", PGD, everyone(140, 80, natural=199), HOLDS, 0.3),
+        ("1b", CW, everyone(140, 80, natural=199), HOLDS, 0.3),
+        ("1c", AUTOATTACK, everyone(140, 80, natural=199), HOLDS, 0.3),
+        ("1a", PGD, everyone(140, 80, mart=180), FAILS, -0.2),
+        ("1a", PGD, everyone(140, 80, mart=138), OPEN, 0.01),  # may be chance
+    ],
+)
+def test_every_cat_must_be_above_every_baseline(
+    tmp_path: Path, key: str, attack: str, robust: dict[str, int], verdict: str, key_value: float
+) -> None:
+    table3(tmp_path, robust, attack)
     found = claim(tmp_path, key)
-    assert found.result is HOLDS
+    assert found.result is verdict
     assert len(found.deciding) == len(CAT) * len(BASELINES)
-    assert {f.first for f in found.deciding} == {0.7}
-
-
-def test_one_rival_that_is_better_refutes(tmp_path: Path) -> None:
-    table3(tmp_path, everyone(140, 80, mart=180))
-    found = claim(tmp_path, "1a")
-    assert found.result is FAILS
+    assert {e.first for e in found.deciding} == {0.7}
     assert found.key_evidence is not None
-    assert found.key_evidence.what.endswith("vs mart")
-    assert found.key_evidence.value == pytest.approx(-0.2)
+    assert found.key_evidence.value == pytest.approx(key_value)
 
 
-def test_a_difference_that_may_be_chance_is_not_decided(tmp_path: Path) -> None:
-    table3(tmp_path, everyone(140, 80, mart=138))
-    assert claim(tmp_path, "1a").result is OPEN
-
-
-def test_a_rival_without_records_keeps_it_from_holding(tmp_path: Path) -> None:
+def test_a_baseline_without_records_keeps_it_from_holding(tmp_path: Path) -> None:
     robust = everyone(140, 80)
     del robust["mma"]
     table3(tmp_path, robust)
@@ -106,15 +109,13 @@ def test_the_comparisons_of_a_claim_are_one_family(tmp_path: Path) -> None:
     table3(tmp_path, everyone(110, 100))
     found = claim(tmp_path, "1a")
     assert found.result is HOLDS
-    assert [f.p for f in found.deciding] == [pytest.approx(14 * 2 / 2**10)] * 14
+    assert [e.p for e in found.deciding] == [pytest.approx(14 * 2 / 2**10)] * 14
 
 
-def test_clean_accuracy(tmp_path: Path) -> None:
-    kept = everyone(10, 10)
-    table3(tmp_path / "up", kept, clean=everyone(190, 160))
-    table3(tmp_path / "down", kept, clean=everyone(160, 190))
-    assert claim(tmp_path / "up", "2").result is HOLDS
-    assert claim(tmp_path / "down", "2").result is FAILS
+@pytest.mark.parametrize(("cat", "verdict"), [(190, HOLDS), (160, FAILS)])
+def test_clean_accuracy(tmp_path: Path, cat: int, verdict: ClaimResult) -> None:
+    table3(tmp_path, everyone(10, 10), clean=everyone(cat, 350 - cat))
+    assert claim(tmp_path, "2").result is verdict
 
 
 @pytest.mark.parametrize(
@@ -124,93 +125,75 @@ def test_clean_accuracy(tmp_path: Path) -> None:
 def test_robustness_is_genuine_without_a_gap_and_without_alarms(
     tmp_path: Path, autoattack: int, alarm: bool | None, verdict: ClaimResult
 ) -> None:
-    runs = table3(tmp_path, everyone(120, 120))
+    runs = table3(tmp_path, {**dict.fromkeys(CAT, 120), "mart": 120})
     own = study_of("table3")
     for method in CAT:
         attacked(runs[method], AUTOATTACK, first(N, autoattack), eps=own.eps)
         if alarm is not None:
-            check = {"name": "C8: scale", "value": 0.1, "threshold": 0.01, "alarm": alarm}
-            measured(runs[method], own, "C8", check, n=32)
+            measured(runs[method], own, "C8", ALARM | {"alarm": alarm}, n=32)
     attacked(runs["mart"], AUTOATTACK, first(N, 0), eps=own.eps)
     found = claim(tmp_path, "3")
     assert found.result is verdict
-    beside = [f.what for f in found.assessment.evidence if not f.decides]
-    assert beside == ["mart"]  # however large its gap
+    context = [e.what for e in found.assessment.evidence if not e.decides]
+    assert context == ["mart"]  # however large its gap
 
 
-def test_transfer_counts_all_images_and_the_natural_source_alone(tmp_path: Path) -> None:
+SOURCES = {"from natural": "transfer"} | {
+    f"from {name}": f"transfer:{name}" for name in ("madry", "natural+madry")
+}
+"""How evidence names the sources of Table 4 -> the attack."""
+
+
+def of_sources(found: AssessedClaim) -> dict[str, set[str]]:
+    """Return the comparisons that were made, by source."""
+    evidence = found.assessment.evidence
+    return {source: {e.what for e in evidence if e.detail == source} for source in SOURCES}
+
+
+def table4(folder: Path, methods: Sequence[str], sources: Sequence[str], **kept: int) -> float:
+    """Attack by transfer, and with PGD-20 on the model itself; return the radius."""
     own = study_of("table4")
     eps = attack_radii(own, PGD)[0]
-    for method in own.methods:
-        folder = cell(tmp_path, own, method)
-        right = 150 if method in CAT else 100
-        for source in (("natural",), (REFERENCE,), ("natural", REFERENCE)):
-            usual = source == ("natural",)
-            attacked(
-                folder,
-                "transfer" if usual else f"transfer:{'+'.join(source)}",
-                first(N, 110),
-                eps=eps,
-                sources=source,
-                after=first(N, right if usual else N - right),
-            )
-        attacked(folder, PGD, first(N, 60 if method in CAT else 90), eps=eps)
-    found = claim(tmp_path, "4a")
-    assert found.result is HOLDS
-    assert {(f.first, f.second) for f in found.deciding} == {(0.75, 0.5)}
-    assert {f.value for f in found.assessment.evidence if not f.decides} == {-0.25}
-    weaker = claim(tmp_path, "4b")
+    for method in methods:
+        run = cell(folder, own, method)
+        for source in sources:
+            names = source.removeprefix("from ").split("+")
+            right = 150 if (method in CAT) is (source == "from natural") else 100
+            keep = first(N, kept.get("transfer", 100))
+            attacked(run, SOURCES[source], keep, eps=eps, sources=names, after=first(N, right))
+        attacked(run, PGD, first(N, kept.get("white", 60 if method in CAT else 90)), eps=eps)
+    return eps
+
+
+def test_transfer_counts_all_images_and_only_the_natural_source(tmp_path: Path) -> None:
+    methods = study_of("table4").methods
+    eps = table4(tmp_path, methods, list(SOURCES))
+    best, weaker = claim(tmp_path, "4a"), claim(tmp_path, "4b")
+    assert best.result is HOLDS
+    assert {(e.first, e.second) for e in best.deciding} == {(0.75, 0.5)}
+    assert set(values(best, decides=False)) == {-0.25}
     assert weaker.result is HOLDS
-    assert {(f.first, f.second) for f in weaker.deciding} == {(0.55, 0.3), (0.55, 0.45)}
-
-
-SOURCES = ("from natural", "from madry", "from natural+madry")
-"""Of Table 4's transferred attacks, as findings name them."""
-
-
-def of_sources(result: AssessedClaim) -> dict[str, set[str]]:
-    """By source the comparisons that were made."""
-    found = result.assessment.evidence
-    return {detail: {f.what for f in found if f.detail == detail} for detail in SOURCES}
-
-
-@pytest.mark.parametrize("made", [True, False])
-def test_transfer_has_rows_for_every_source_of_table_4(made: bool, tmp_path: Path) -> None:
-    """Of made records and of those of the repository, which a run has written."""
-    if made:
-        make_suite(tmp_path, "table4")
-    results = tmp_path if made else ROOT / "results" / "paper-tiny"
-    best, weaker = claim(results, "4a"), claim(results, "4b")
+    assert {(e.first, e.second) for e in weaker.deciding} == {(0.5, 0.3), (0.5, 0.45)}
     pairs = {f"{cat} vs {other}" for cat in CAT for other in (REFERENCE, "trades")}
     assert of_sources(best) == dict.fromkeys(SOURCES, pairs)
-    assert {f.detail for f in best.deciding} == {"from natural"}
-    everyone = {*CAT, REFERENCE, "trades"}
-    assert of_sources(weaker) == dict.fromkeys(SOURCES, everyone)
+    assert of_sources(weaker) == {source: set(methods) for source in SOURCES}
     assert best.assessment.missing == weaker.assessment.missing == ()
+    assert {e.detail for e in best.deciding} == {"from natural"}
+    assert eps == pytest.approx(0.03 * 0.2 / (8 / 255))
 
 
 def test_transfer_from_a_source_that_lacks_is_named(tmp_path: Path) -> None:
-    own = study_of("table4")
-    for method in own.methods:
-        folder = cell(tmp_path, own, method)
-        eps = attack_radii(own, PGD)[0]
-        attacked(folder, PGD, first(N, 60), eps=eps)
-        kept = first(N, 110)
-        attacked(folder, "transfer:madry", kept, eps=eps, sources=("madry",), after=kept)
+    methods = study_of("table4").methods
+    eps = table4(tmp_path, methods, ["from madry"])
     weaker = claim(tmp_path, "4b")
-    assert of_sources(weaker)["from madry"] == set(own.methods)
+    assert of_sources(weaker)["from madry"] == set(methods)
     assert f"madry: no transfer from natural at eps {eps:.4g}" in weaker.assessment.missing
-    assert len(weaker.assessment.missing) == 2 * len(own.methods)
+    assert len(weaker.assessment.missing) == 2 * len(methods)
     assert claim(tmp_path, "4a").deciding == []
 
 
 def test_transfer_that_is_stronger_than_white_box_is_caught(tmp_path: Path) -> None:
-    own = study_of("table4")
-    eps = attack_radii(own, PGD)[0]
-    folder = cell(tmp_path, own, "cat-ce")
-    kept = first(N, 50)
-    attacked(folder, "transfer", kept, eps=eps, sources=("natural",), after=kept)
-    attacked(folder, PGD, first(N, 150), eps=eps)
+    table4(tmp_path, ["cat-ce"], ["from natural"], transfer=50, white=150)
     assert claim(tmp_path, "4b").result is FAILS
 
 
@@ -223,11 +206,7 @@ def test_transfer_that_is_stronger_than_white_box_is_caught(tmp_path: Path) -> N
     ],
 )
 def test_larger_radii_in_training(
-    tmp_path: Path,
-    test: Sequence[int],
-    train: Sequence[int],
-    larger: ClaimResult,
-    high: ClaimResult,
+    tmp_path: Path, test: Sequence[int], train: Sequence[int], larger: str, high: str
 ) -> None:
     for number in range(3):
         own = study_of("table1", number)
@@ -288,9 +267,9 @@ def test_landscapes(tmp_path: Path, cat: float, verdict: ClaimResult) -> None:
         measured(cell(tmp_path, own, method), own, "landscape", {}, arrays, n=8)
     found, margins = claim(tmp_path, "7a"), claim(tmp_path, "7b")
     assert found.result is verdict
-    assert [f.value for f in found.deciding] == [pytest.approx(cat / 5)] * 4
+    assert values(found) == [pytest.approx(cat / 5)] * 4
     assert margins.result is {HOLDS: FAILS, FAILS: HOLDS}.get(verdict, OPEN)
-    assert [f.value for f in margins.deciding] == [pytest.approx((11 - cat) / 6)] * 4
+    assert values(margins) == [pytest.approx((11 - cat) / 6)] * 4
 
 
 @pytest.mark.parametrize(("many", "verdict"), [(100, HOLDS), (70, FAILS), (94, OPEN)])
@@ -315,9 +294,9 @@ def test_each_part_of_cat_is_judged_with_the_other_held_fixed(tmp_path: Path) ->
     ablation(tmp_path, PGD, kept)
     radius, labels = claim(tmp_path, "9a"), claim(tmp_path, "9c")
     assert radius.result is HOLDS
-    assert [f.value for f in radius.deciding] == [pytest.approx(0.4), pytest.approx(0.1)]
+    assert values(radius) == [pytest.approx(0.4), pytest.approx(0.1)]
     assert labels.result is FAILS
-    assert [f.value for f in labels.deciding] == [pytest.approx(0.15), pytest.approx(-0.15)]
+    assert values(labels) == [pytest.approx(0.15), pytest.approx(-0.15)]
     assert claim(tmp_path, "9b").result is ClaimResult.MISSING
 
 
@@ -337,11 +316,10 @@ def test_complexity_needs_all_norms(
     for number, own in enumerate(load_suite("theory", "tiny").studies[:4]):
         for method in own.methods:
             log10 = 2.0 if method in CAT else fixed
-            values = {f"log10_product_{name}": log10 for name in COLUMNS}
+            products = {f"log10_product_{name}": log10 for name in COLUMNS}
             if number == 0:
-                values["log10_product_weights_spectral"] = odd
-            run = cell(tmp_path, own, method)
-            measured(run, own, "complexity", values)
+                products["log10_product_weights_spectral"] = odd
+            measured(cell(tmp_path, own, method), own, "complexity", products)
     found = claim(tmp_path, "10a")
     assert found.result is verdict
     assert {f.first for f in found.deciding} == {fixed, odd}
@@ -356,13 +334,11 @@ def test_margins(tmp_path: Path, cat: float, verdict: ClaimResult) -> None:
         size = np.full(50, cat if method in CAT else 0.1)
         arrays = {f"margin_{kind}": size for kind in ("input", "layers", "both")}
         arrays["margin_input"] = 0.1 / size  # beside, and the other way round
-        values = {"mean_inverse_both": float((1 / size).mean())}
-        run = cell(tmp_path, own, method)
-        index = {"index": np.arange(50)}
-        measured(run, own, "margins", values, arrays | index, n=50)
+        arrays["index"] = np.arange(50)
+        measured(cell(tmp_path, own, method), own, "margins", {}, arrays, n=50)
     found = claim(tmp_path, "10b")
     assert found.result is verdict
-    assert f"cat-ce {1 / cat:.3g}, " in found.assessment.notes[0]
+    assert {e.shown for e in found.assessment.evidence if not e.decides} == {False}
 
 
 @pytest.mark.parametrize(
@@ -377,7 +353,7 @@ def test_convergence(tmp_path: Path, cat: Sequence[float], verdict: ClaimResult)
     found = claim(tmp_path, "11")
     assert found.result is verdict
     saved = {HOLDS: 2.0, FAILS: -2.0, OPEN: 0.0}[verdict]
-    assert {f.value for f in found.deciding} == {saved}
+    assert set(values(found)) == {saved}
 
 
 @pytest.mark.parametrize(("passes", "verdict"), [(12.0, HOLDS), (22.0, FAILS), (5.0, FAILS)])
@@ -387,7 +363,7 @@ def test_cost(tmp_path: Path, passes: float, verdict: ClaimResult) -> None:
         cell(tmp_path, own, method, passes=passes if method in CAT else 11.0)
     found = claim(tmp_path, "12")
     assert found.result is verdict
-    assert [f.value for f in found.deciding] == [pytest.approx(passes / 11)] * 2
+    assert values(found) == [pytest.approx(passes / 11)] * 2
 
 
 @pytest.mark.parametrize(
@@ -411,33 +387,16 @@ def test_the_plane(tmp_path: Path, small: int, large: int, cat: int, verdict: Cl
         for checkpoint, k in (("last", right), ("best", 600 - right)):
             kept = first(600, k)
             attacked(run, "clean", kept, clean=kept, eps=own.eps, checkpoint=checkpoint)
-        values = {
-            "angle": 12.0,
-            "offset": -1.5,
-            "clean_accuracy": right / 600,
-            "eps": [4.0],
-            "robust_accuracy": [0.25],
-        }
-        measured(run, own, "boundary", values, n=600, checkpoint="last")
-    found = claim(tmp_path, "13")
-    assert found.result is verdict
-    assert (
-        "cat-ce (radius 4), seed 0: the line is rotated by 12.0 degrees"
-        in found.assessment.notes[-1]
-    )
+    assert claim(tmp_path, "13").result is verdict
 
 
 def test_without_records_every_claim_says_what_to_run() -> None:
     text = make_claims(Records([])).pages["claims"]
     for one, found in zip(CLAIMS, assess_claims(Records([])), strict=True):
         assert found.result is (ClaimResult.MISSING if one.suite else ClaimResult.UNTESTED)
-        assert f"## {one.key} {one.title}\n" in text
-    suites = {one.suite for one in CLAIMS if one.suite}
-    assert suites == {name.removeprefix("run `bench run --suite ") for name in _runs(text)}
-
-
-def _runs(text: str) -> set[str]:
-    return {part.split("`.")[0] for part in text.split("no records: ")[1:]}
+        section = text.split(f"## {one.key} {one.title}\n")[1].split("\n## ")[0]
+        command = f"**Verdict:** no records: run `bench run --suite {one.suite}`."
+        assert (command in section) is bool(one.suite)
 
 
 def test_a_smaller_size_is_never_presented_as_the_paper_s(tmp_path: Path) -> None:
@@ -446,10 +405,7 @@ def test_a_smaller_size_is_never_presented_as_the_paper_s(tmp_path: Path) -> Non
     assert "A verdict of a smaller size says nothing about the paper's own setting" in text
     assert "**Verdict:** at size tiny on digits: **holds** (14: 14 hold)." in text
     assert "Size tiny (digits, cnn, 4 epochs): not the paper's." in text
-    own = study_of("table3", size="full")
-    for method, kept in everyone(140, 80).items():
-        run = cell(tmp_path / "full", own, method)
-        attacked(run, PGD, first(N, kept), eps=own.eps)
+    table3(tmp_path / "full", everyone(140, 80), size="full")
     text = page(tmp_path / "full")
     assert "**Verdict:** **holds** (14: 14 hold)." in text
     assert "at size" not in text
@@ -457,21 +413,15 @@ def test_a_smaller_size_is_never_presented_as_the_paper_s(tmp_path: Path) -> Non
 
 def test_a_claim_that_holds_for_a_masked_model_is_marked(tmp_path: Path) -> None:
     runs = table3(tmp_path, everyone(140, 80))
-    check = {"name": "C8: scale", "value": 0.1, "threshold": 0.01, "alarm": True}
-    own = study_of("table3")
-    measured(runs["mart"], own, "C8", check, n=32)
+    measured(runs["mart"], study_of("table3"), "C8", ALARM, n=32)
     assert verdict_text(claim(tmp_path, "1a")).endswith("**holds**")
-    measured(runs["cat-ce"], own, "C8", check, n=32)
+    measured(runs["cat-ce"], study_of("table3"), "C8", ALARM, n=32)
     assert verdict_text(claim(tmp_path, "1a")).endswith("**holds** \u2020")
 
 
-def test_the_csv_has_every_comparison_and_the_bytes_repeat(tmp_path: Path) -> None:
+def test_the_csv_has_every_comparison(tmp_path: Path) -> None:
     curves(tmp_path, (190, 180, 170, 160, 150, 90, 10), (160, 150, 140, 120, 80, 40, 9))
-    made = make_claims(load_records(tmp_path))
-    again = make_claims(load_records(tmp_path))
-    assert made.pages == again.pages
-    rows = made.numbers["claims"]
-    pd.testing.assert_frame_equal(rows, again.numbers["claims"])
+    rows = make_claims(load_records(tmp_path)).numbers["claims"]
     assert set(rows["claim"]) == {one.key for one in CLAIMS}
     curve = rows[rows["claim"] == "6a"]
     assert len(curve) == len(CAT) * len(BASELINES) * 7
@@ -483,35 +433,23 @@ def test_the_csv_has_every_comparison_and_the_bytes_repeat(tmp_path: Path) -> No
     assert float(top["value"]) == pytest.approx(0.15)
 
 
-@pytest.mark.parametrize("key", ["1a", "1c"])
-def test_fast_attacks_do_not_decide_a_claim(key: str, tmp_path: Path) -> None:
+def test_fast_attacks_do_not_decide_a_claim(tmp_path: Path) -> None:
     for name in TITLES:
         if "-fast" in name:
-            table3(tmp_path, everyone(140, 80), name)
-    found = claim(tmp_path, key)
-    assert found.result is not HOLDS
-    assert not found.deciding
+            table3(tmp_path, dict.fromkeys((*CAT, "madry"), 140), name)
+    assert claim(tmp_path, "1a").deciding == claim(tmp_path, "1c").deciding == []
 
 
 def test_each_claim_with_a_suite_has_a_test_and_its_texts_are_whole() -> None:
     assert TESTS.keys() == {one.key for one in CLAIMS if one.suite}
     assert len({one.key for one in CLAIMS}) == len(CLAIMS) == 27
     for one in CLAIMS:
-        assert one.says
-        assert one.source
-        assert one.measured
+        assert all((one.says, one.source, one.measured))
         assert bool(one.rule) == bool(one.suite)
         assert len(one.columns) == 3
 
 
-def test_the_claim_on_complexity_says_that_the_paper_names_no_network() -> None:
-    one = next(one for one in CLAIMS if one.key == "10a")
-    assert "not named" in one.says
-    assert "neither the network of its ratios nor the norm" in one.measured
-
-
 def test_the_claims_on_the_radius_say_what_changes_with_it() -> None:
-    by_key = {one.key: one.measured for one in CLAIMS}
     attack = {
         name: (own["start"].default, own["step_size"].default)
         for pair in RADIUS_PAIRS
@@ -522,11 +460,10 @@ def test_the_claims_on_the_radius_say_what_changes_with_it() -> None:
         **dict.fromkeys(("cat-ce", "adp-adv"), ("zero", 0.007)),
         **dict.fromkeys(("madry", "adv-ls"), ("uniform", 2 / 255)),
     }
+    measured_on = {one.key: one.measured for one in CLAIMS}
     for key in ("9a", "9b"):
-        assert "radius, start and step" in by_key[key]
-        assert "steps of 0.007" in by_key[key]
-    for key in ("9c", "9d"):
-        assert "start" not in by_key[key]
+        assert "radius, start and step" in measured_on[key]
+        assert "steps of 0.007" in measured_on[key]
 
 
 @pytest.fixture(scope="module")
@@ -535,14 +472,12 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("claims")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bench.storage.os.fsync", lambda _: None)
-        _table3(folder)
-        _plane(folder)
-        _table1(folder)
+        _golden_records(folder)
     made = make_claims(load_records(folder))
     return {"claims.md": made.pages["claims"], "claims.csv": csv_text(made.numbers["claims"], "x")}
 
 
-def _table3(folder: Path) -> None:
+def _golden_records(folder: Path) -> None:
     own = study_of("table3")
     kept = {"madry": (60, 50), "trades": (64, 58), "mart": (66, 50), "cat-ce": (90, 20)}
     for method, (pgd, hardest) in kept.items():
@@ -550,19 +485,13 @@ def _table3(folder: Path) -> None:
         attacked(run, PGD, first(120, pgd), eps=own.eps)
         attacked(run, AUTOATTACK, first(120, hardest), eps=own.eps)
         for number, alarm in ((3, False), (8, method == "cat-ce")):
-            check = {"name": f"C{number}: x", "value": 0.1, "threshold": 0.01, "alarm": alarm}
+            check = ALARM | {"name": f"C{number}: x", "alarm": alarm}
             measured(run, own, f"C{number}", check, n=32)
-
-
-def _plane(folder: Path) -> None:
     within, beyond = load_suite("figure1").studies
     for own, method, k in ((within, "madry", 600), (beyond, "madry", 500), (beyond, "cat-ce", 600)):
+        right = first(600, k)
         run = cell(folder, own, method)
-        kept = first(600, k)
-        attacked(run, "clean", kept, clean=kept, eps=own.eps, checkpoint="last")
-
-
-def _table1(folder: Path) -> None:
+        attacked(run, "clean", right, clean=right, eps=own.eps, checkpoint="last")
     own = study_of("table1")
     run = cell(folder, own, "madry", seed=1)
     at = attack_radii(own, PGD)[0]
@@ -578,20 +507,13 @@ def test_equals_the_golden_text(golden: dict[str, str], name: str) -> None:
 
 
 def test_the_page_says_what_is_masked_and_what_is_missing(golden: dict[str, str]) -> None:
-    sections = golden["claims.md"].split("\n## ")
-    summary = {row.split()[1]: row for row in sections[1].splitlines() if row.startswith("| ")}
-    assert {one.key for one in CLAIMS} <= summary.keys()
-    assert "cat-ce C8" in summary["1a"]
-    (robust,) = (section for section in sections if section.startswith("1a "))
-    assert "| cat-ce \u2020 vs madry " in robust
-    assert "alarms on cat-ce (C8; 2 of 14 run)" in robust
-    assert "no alarm on madry (2 of 14 run)" in robust
-    assert "cat-mix: no training. Run `bench run --suite table3 --size tiny`" in robust
-    (hardest,) = (section for section in sections if section.startswith("1c "))
-    assert "**does not hold** (3: 3 do not)" in hardest
-
-
-def test_every_row_has_as_many_cells_as_its_heading(golden: dict[str, str]) -> None:
-    for block in golden["claims.md"].split("\n\n"):
-        widths = {row.count(" | ") for row in block.splitlines() if row.startswith("| ")}
-        assert len(widths) <= 1, block
+    sections = {text.split()[0]: text for text in golden["claims.md"].split("\n## ")}
+    assert {one.key for one in CLAIMS} <= sections.keys()
+    for text in (
+        "| cat-ce \u2020 vs madry ",
+        "alarms on cat-ce (C8; 2 of 14 run)",
+        "no alarm on madry (2 of 14 run)",
+        "cat-mix: no training. Run `bench run --suite table3 --size tiny`",
+    ):
+        assert text in sections["1a"]
+    assert "**does not hold** (3: 3 do not)" in sections["1c"]

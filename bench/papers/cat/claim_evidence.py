@@ -1,55 +1,37 @@
-"""From the records of a suite to evidence: models, paired accuracies, ratios image by image.
+"""From the records of a suite to evidence: models, paired accuracies, ratios per image.
 
 Legend: n images.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, TypeVar
+from itertools import groupby, product
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from bench.errors import RecordError
 from bench.measured import MeasureRecord
-from bench.papers.cat.claim_rules import (
-    VERSUS,
-    Assessment,
-    CheckedModel,
-    Evidence,
-    Family,
-    Rule,
-    together,
-)
+from bench.papers.cat.claim_rules import VERSUS, ClaimResult, Evidence, Rule, together
 from bench.papers.cat.stated import CAT, TABLE_3
 from bench.records import RunRecord
-from bench.report.accuracy import ImageOutcomes, SeedEstimate, accuracy, paired_comparison
+from bench.report.accuracy import ImageOutcomes, paired_comparison
 from bench.report.formatting import eps_text
 from bench.report.frame import Outcome, ResultsFrame
-from bench.report.masking import masking
-from bench.report.published import REFERENCE
+from bench.report.masking import Masking, masking
 from bench.report.select import outcomes, same_eps, select
 from bench.report.statistics import holm, mcnemar, median_interval
-from bench.report.suite_runs import StudyRuns, SuiteRuns
+from bench.report.suite_runs import SuiteRuns
 from bench.study import Study
 
 BEST, LAST = "best", "last"
-_DATA = ("n_expected", "data_sha256")
 NATURAL = "natural"
 """Training without an adversary."""
 BASELINES = tuple(name for name in TABLE_3 if name not in (*CAT, NATURAL))
 """The adversarial training methods of Table 3 that CAT is compared with."""
-FIXED_SOFT, ADAPTIVE_HARD, NATURAL_SOFT = "adv-ls", "adp-adv", "natural-ls"
-"""Ablations: fixed radius with CAT's labels, CAT's radius with hard labels, only the labels."""
-CAT_CE = CAT[0]
-"""Both parts, on the loss of the ablations."""
-RADIUS_PAIRS = ((ADAPTIVE_HARD, REFERENCE), (CAT_CE, FIXED_SOFT))
-"""With and without the adaptive radius, for equal labels."""
-LABEL_PAIRS = ((FIXED_SOFT, REFERENCE), (CAT_CE, ADAPTIVE_HARD))
-"""With and without the adaptive labels, for an equal rule for the radius."""
 
 
 class Query(NamedTuple):
@@ -69,9 +51,16 @@ class Query(NamedTuple):
         name, _, sources = (self.attack or "clean").partition(":")
         source = f" from {sources or NATURAL}" if name == "transfer" else ""
         at = "" if self.eps is None else f" at eps {eps_text(self.eps)}"
-        defaults = {BEST: "", "test": ""}
-        other = [text for text in (self.checkpoint, self.split) if defaults.get(text, text)]
+        other = [text for text in (self.checkpoint, self.split) if text not in (BEST, "test")]
         return name + source + at + (f" ({', '.join(other)})" if other else "")
+
+
+class ImageValue(NamedTuple):
+    """A value of each image that is compared, made of a measure."""
+
+    measure: str
+    of: Callable[[MeasureRecord], np.ndarray]
+    """Returns (n,) values of at least 0; not a number leaves an image out."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,212 +76,212 @@ class TrainedModel:
         default_factory=dict, repr=False
     )
 
-    def seeds(self, query: Query) -> list[ImageOutcomes]:
-        """Return the outcomes of each seed that has the evaluation."""
-        return self._evaluated(query)[0]
+    def evaluated(self, query: Query) -> tuple[list[ImageOutcomes], set[tuple[int, str]]]:
+        """Return the outcomes of each seed that has the evaluation, and which data they are of.
 
-    def data(self, query: Query) -> set[tuple[int, str]]:
-        """Return the numbers of images of the evaluations, and checksums of their content."""
-        return self._evaluated(query)[1]
-
-    def _evaluated(self, query: Query) -> tuple[list[ImageOutcomes], set[tuple[int, str]]]:
+        The data are the numbers of images of the evaluations, and checksums of their content.
+        """
         if query not in self._found:
-            rows = [self._rows(run, query) for run in self.runs]
-            seeds = [outcomes(self.frame, own, query.kind) for own in rows]
-            data = {pair for own in rows for pair in zip(*(own[c] for c in _DATA), strict=True)}
+            eps = self.study.eps if query.eps is None else query.eps
+            rows = select(
+                self.frame,
+                run_ids=[run.run_id for run in self.runs],
+                attack=query.attack,
+                checkpoint=query.checkpoint,
+                eps=None if query.attack is None else eps,
+                split=query.split,
+            )
+            seeds = (outcomes(self.frame, own, query.kind) for _, own in rows.groupby("run_id"))
+            data = set(zip(rows.n_expected, rows.data_sha256, strict=True))
             self._found[query] = [seed for seed in seeds if len(seed.index)], data
         return self._found[query]
 
-    def _rows(self, run: RunRecord, query: Query) -> pd.DataFrame:
-        eps = self.study.eps if query.eps is None else query.eps
-        return select(
-            self.frame,
-            run_ids=[run.run_id],
-            attack=query.attack,
-            checkpoint=query.checkpoint,
-            eps=None if query.attack is None else eps,
-            split=query.split,
+    def measures(self, name: str) -> list[MeasureRecord]:
+        """Return the measure of each seed that has it, the record of most images."""
+        by_seed = (
+            [
+                m
+                for m in run.measures
+                if m.spec.name == name
+                and m.spec.checkpoint == BEST
+                and same_eps(m.spec.eps, self.study.eps)
+            ]
+            for run in self.runs
         )
+        return [max(own, key=lambda m: m.spec.n_examples) for own in by_seed if own]
 
     def lacks(self, what: str) -> str:
         """Say why nothing can be compared."""
         return f"{self.label}: {f'no {what}' if self.runs else 'no training'}"
 
 
-Side = tuple[TrainedModel, Query]
-_Side = TypeVar("_Side", Side, TrainedModel)
-PerImage = Callable[[MeasureRecord], np.ndarray]
-"""From a measure to a value of each image, (n,), at least 0."""
+def models(suite: SuiteRuns, measure: str = "") -> list[TrainedModel]:
+    """Return the models of the studies, of all or of those with a measure; absent ones too.
 
-
-def models(suite: SuiteRuns, studies: Iterable[StudyRuns] | None = None) -> list[TrainedModel]:
-    """Return the models of some studies, of all by default; absent ones have no runs.
-
-    Labels name the network or the radius where the studies differ in it.
+    A study that a smaller size makes equal to an earlier one is left out. Labels name the network
+    or the radius where the studies differ in it.
     """
-    parts = list(suite.studies if studies is None else studies)
-    archs, radii = ({getattr(p.study, name) for p in parts} for name in ("arch", "eps"))
-    found: dict[str, TrainedModel] = {}
-    for part in parts:
-        extra = [part.study.arch] if len(archs) > 1 else []
-        extra += [f"eps {eps_text(part.study.eps)}"] if len(radii) > 1 else []
-        for method in part.study.methods:
-            label = f"{method} ({', '.join(extra)})" if extra else method
-            runs = part.runs.get(method, ())
-            model = TrainedModel(
-                label=label, method=method, study=part.study, frame=suite.frame, runs=runs
-            )
-            found.setdefault(label, model)
-    return list(found.values())
-
-
-def distinct_studies(suite: SuiteRuns) -> list[StudyRuns]:
-    """Return the studies without those that a smaller size makes equal to another."""
-    kept: dict[tuple[object, ...], StudyRuns] = {}
-    for part in suite.studies:
-        study = part.study
-        kept.setdefault((study.arch, study.dataset, study.eps, study.methods), part)
-    return list(kept.values())
-
-
-def studies_with(suite: SuiteRuns, measure: str) -> list[StudyRuns]:
-    """Return the studies that have a measure."""
-    return [
+    parts = [
         part
         for part in suite.studies
-        if any(measure in asked.names for asked in part.study.measures)
+        if not measure or any(measure in own.names for own in part.study.measures)
     ]
+    archs, radii = ({getattr(part.study, name) for part in parts} for name in ("arch", "eps"))
+    found: dict[tuple[object, ...], list[TrainedModel]] = {}
+    for part in parts:
+        study = part.study
+        extra = [study.arch] if len(archs) > 1 else []
+        extra += [f"eps {eps_text(study.eps)}"] if len(radii) > 1 else []
+        own = [
+            TrainedModel(
+                label=f"{method} ({', '.join(extra)})" if extra else method,
+                method=method,
+                study=study,
+                frame=suite.frame,
+                runs=part.runs.get(method, ()),
+            )
+            for method in study.methods
+        ]
+        found.setdefault((study.arch, study.dataset, study.eps, study.methods), own)
+    return [model for own in found.values() for model in own]
 
 
-def attack_radii(study: Study, name: str) -> list[float]:
-    """Return the radii other than its own at which the study has an attack, ascending."""
-    return sorted({a.eps for a in study.attacks if a.name == name and a.eps is not None})
+class CheckedModel(NamedTuple):
+    """A model that a claim is about, and its checks for masked gradients."""
+
+    label: str
+    masking: Masking
+    runs: tuple[RunRecord, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assessment:
+    """What the records of one suite say about one claim."""
+
+    result: ClaimResult
+    evidence: tuple[Evidence, ...] = ()
+    missing: tuple[str, ...] = ()
+    """Records that the verdict would also rest on."""
+    notes: tuple[str, ...] = ()
+    models: tuple[CheckedModel, ...] = ()
 
 
 def assess(
-    families: Iterable[Family],
+    found: Iterable[Evidence | str],
     models: Iterable[TrainedModel] = (),
     *,
-    notes: Sequence[str] = (),
     checkpoint: str = BEST,
+    notes: Iterable[str] = (),
 ) -> Assessment:
-    """Return the assessment that all deciding comparisons together give."""
-    families = list(families)
-    evidence = tuple(one for family in families for one in family.evidence)
-    missing = tuple(dict.fromkeys(text for family in families for text in family.missing))
+    """Return the assessment that all deciding comparisons together give; a text is missing."""
+    found = list(found)
+    evidence = tuple(one for one in found if isinstance(one, Evidence))
+    missing = tuple(dict.fromkeys(text for text in found if isinstance(text, str)))
     return Assessment(
         result=together([one.result for one in evidence if one.decides], missing),
         evidence=evidence,
         missing=missing,
         notes=tuple(notes),
-        models=tuple(_checked(model, checkpoint) for model in models if model.runs),
+        models=tuple(
+            CheckedModel(m.label, masking(m.runs, checkpoint, m.study.eps), m.runs)
+            for m in models
+            if m.runs
+        ),
     )
 
 
-def _checked(model: TrainedModel, checkpoint: str) -> CheckedModel:
-    found = masking(model.runs, checkpoint, model.study.eps)
-    return CheckedModel(label=model.label, masking=found, runs=model.runs)
+Side = tuple[TrainedModel, Query | ImageValue]
+Versus = tuple[Query | ImageValue, Query | ImageValue, str]
+"""What the first and the second model are compared under, and the detail."""
 
 
-def compare(
-    pairs: Iterable[tuple[Side, Side]],
-    rule: Rule,
-    *,
-    detail: str | Callable[[Query], str] = "",
-    adjust: Callable[[Evidence, Side, Side], Evidence] | None = None,
-    decides: bool = True,
-) -> Family:
-    """Compare accuracies as one family, on the images that all seeds of both sides share.
+class Family(NamedTuple):
+    """Comparisons under one rule; Holm's correction covers all of them."""
 
-    `detail` is a text or is made of the first side's query; `adjust` may revise each comparison.
-    """
-
-    def judged(found: Evidence, first: Side, second: Side) -> Evidence:
-        text = detail if isinstance(detail, str) else detail(first[1])
-        found = replace(rule(found), detail=text)
-        return adjust(found, first, second) if adjust else found
-
-    return _family(pairs, _accuracies, judged, decides)
+    pairs: Sequence[tuple[str, str]]
+    """Keys of the models, usually methods; a pair that a study does not have is left out."""
+    under: Sequence[Versus]
+    rule: Rule
+    decides: bool = True
+    shown: bool = True
+    doubt: Callable[[Side, Side], bool] | None = None
+    """Whether a comparison remains undecided although its rule holds."""
+    revise: Callable[[list[Evidence], TrainedModel], list[Evidence]] | None = None
+    """Changes the judged comparisons; gets a model, which says the number of classes."""
 
 
-def compare_images(
-    pairs: Iterable[tuple[TrainedModel, TrainedModel]],
-    measure: str,
-    value: PerImage,
-    rule: Rule,
-    *,
-    detail: str,
-    decides: bool = True,
-) -> Family:
-    """Compare a value that a measure has of each image as one family, by its median ratio."""
-
-    def ratio(first: TrainedModel, second: TrainedModel) -> Evidence:
-        sides = [_per_image(model, measure, value) for model in (first, second)]
-        return replace(
-            median_ratio(*sides),
-            what=_versus(first, second),
-            detail=detail,
-            seeds=(len(measures(first, measure)), len(measures(second, measure))),
-        )
-
-    return _family(pairs, ratio, lambda found, *_: rule(found), decides)
+def assess_families(
+    suite: SuiteRuns,
+    declared: Sequence[Family] | Callable[[Study], Sequence[Family]],
+    measure: str = "",
+) -> Assessment:
+    """Compare within each study that has the measure; `declared` may depend on the study."""
+    found: list[Evidence | str] = []
+    firsts: dict[TrainedModel, None] = {}
+    seconds: dict[TrainedModel, None] = {}
+    for study, group in groupby(models(suite, measure), lambda model: model.study):
+        own = {model.method: model for model in group}
+        for family in declared(study) if callable(declared) else declared:
+            found += compare(own, family)
+            firsts |= {own[a]: None for a, _ in family.pairs if a in own}
+            seconds |= {own[b]: None for _, b in family.pairs if b in own}
+    return assess(found, firsts | seconds)
 
 
-def _family(
-    pairs: Iterable[tuple[_Side, _Side]],
-    compared: Callable[[_Side, _Side], Evidence],
-    judged: Callable[[Evidence, _Side, _Side], Evidence],
-    decides: bool,
-) -> Family:
-    """Compare, correct the p-values, and judge; missing records count only where it decides."""
-    sides, found, missing = [], [], []
-    for first, second in pairs:
-        try:
-            found.append(compared(first, second))
-            sides.append((first, second))
-        except RecordError as error:
-            missing.append(str(error))
-    p_values = holm([one.p for one in found if one.p is not None])
-    evidence = (
-        judged(replace(one, p=p, decides=decides), *pair)
-        for one, p, pair in zip(found, p_values, sides, strict=True)
-    )
-    return Family(evidence=tuple(evidence), missing=tuple(missing) if decides else ())
+def compare(own: Mapping[str, TrainedModel], family: Family) -> list[Evidence | str]:
+    """Return the judged comparisons; texts name the records missing for a verdict."""
+    found: list[tuple[Evidence, Side, Side]] = []
+    missing: list[str] = []
+    for (query, other, detail), (a, b) in product(family.under, family.pairs):
+        if a in own and b in own:
+            first, second = (own[a], query), (own[b], other)
+            try:
+                found.append((replace(_compared(first, second), detail=detail), first, second))
+            except RecordError as error:
+                missing += [str(error)] if family.decides else []
+    judged: list[Evidence] = []
+    p_values = holm([one.p or 0.0 for one, *_ in found])
+    for p, (one, first, second) in zip(p_values, found, strict=True):
+        done = family.rule(replace(one, p=p, decides=family.decides, shown=family.shown))
+        if done.result is ClaimResult.HOLDS and family.doubt and family.doubt(first, second):
+            done = replace(done, result=ClaimResult.OPEN)
+        judged.append(done)
+    if judged and family.revise:
+        judged = family.revise(judged, found[0][1][0])
+    return [*judged, *missing]
 
 
-def versus(
-    firsts: Iterable[TrainedModel], seconds: Iterable[TrainedModel], query: Query
-) -> list[tuple[Side, Side]]:
-    """Return every first against every second under one attack."""
-    others = list(seconds)
-    return [((one, query), (other, query)) for one in firsts for other in others]
-
-
-def within(models: Iterable[TrainedModel], query: Query, other: Query) -> list[tuple[Side, Side]]:
-    """Return each model under two attacks."""
-    return [((model, query), (model, other)) for model in models]
-
-
-def _versus(first: TrainedModel, second: TrainedModel) -> str:
-    return first.label if first is second else f"{first.label}{VERSUS}{second.label}"
-
-
-def _accuracies(first: Side, second: Side) -> Evidence:
-    """Return the first accuracy minus the second, with the p-value of this comparison alone."""
-    for model, query in (first, second):
-        if not model.seeds(query):
-            raise RecordError(model.lacks(query.title))
+def _compared(first: Side, second: Side) -> Evidence:
+    """Return the comparison without a verdict; raises RecordError where records are missing."""
     (one, query), (other, other_query) = first, second
-    data = one.data(query) | other.data(other_query)
-    if len({n for n, _ in data}) < len(data):
-        raise RecordError(f"{one.label} and {other.label} were attacked on different images")
-    seeds, other_seeds = one.seeds(query), other.seeds(other_query)
+    if isinstance(query, Query) and isinstance(other_query, Query):
+        found = _accuracies(one, query, other, other_query)
+    else:
+        assert isinstance(query, ImageValue)
+        assert isinstance(other_query, ImageValue)
+        values, other_values = _per_image(one, query), _per_image(other, other_query)
+        seeds = len(one.measures(query.measure)), len(other.measures(other_query.measure))
+        found = replace(median_ratio(values, other_values), seeds=seeds)
+    return replace(found, what=one.label if one is other else f"{one.label}{VERSUS}{other.label}")
+
+
+def _accuracies(
+    one: TrainedModel, query: Query, other: TrainedModel, other_query: Query
+) -> Evidence:
+    """Return the first accuracy minus the second, on the images that all seeds of both share."""
+    (seeds, data), (other_seeds, other_data) = one.evaluated(query), other.evaluated(other_query)
+    if not seeds:
+        raise RecordError(one.lacks(query.title))
+    if not other_seeds:
+        raise RecordError(other.lacks(other_query.title))
+    labels = f"{one.label} and {other.label}"
+    if len({n for n, _ in data | other_data}) < len(data | other_data):
+        raise RecordError(f"{labels} were attacked on different images")
     found = paired_comparison(seeds, other_seeds)
     if found is None:
-        labels = f"{one.label} and {other.label}"
         raise RecordError(f"{labels} share no image under {other_query.title}")
     return Evidence(
-        what=_versus(one, other),
+        what="",
         first=found.first,
         second=found.second,
         value=found.difference,
@@ -304,40 +293,17 @@ def _accuracies(first: Side, second: Side) -> Evidence:
     )
 
 
-def estimates(model: TrainedModel, query: Query) -> list[SeedEstimate]:
-    """Return the accuracy of each seed that has the attack."""
-    return [one for seed in model.seeds(query) if (one := accuracy(seed))]
-
-
-def measures(
-    model: TrainedModel, name: str, checkpoint: str = BEST
-) -> list[tuple[RunRecord, MeasureRecord]]:
-    """Return each seed that has the measure, with its record of most images."""
-    found = []
-    for run in model.runs:
-        own = [
-            m
-            for m in run.measures
-            if m.spec.name == name
-            and m.spec.checkpoint == checkpoint
-            and same_eps(m.spec.eps, model.study.eps)
-        ]
-        if own:
-            found.append((run, max(own, key=lambda m: m.spec.n_examples)))
-    return found
-
-
-def median_ratio(first: Mapping[int, float], second: Mapping[int, float]) -> Evidence:
-    """Return the median of first over second on the images that both have.
+def median_ratio(first: pd.Series, second: pd.Series) -> Evidence:
+    """Return the median of first over second on the images, the index, that both have.
 
     Free of any distribution: the interval lies between two order statistics, and p is of the sign
     test, in which equal images do not count. Values are at least 0; equal ones, also two zeros or
     two infinities, have ratio 1. Raises RecordError without a common image.
     """
-    index = sorted(first.keys() & second.keys())
-    if not index:
+    aligned = first.align(second, join="inner")
+    a, b = (side.to_numpy(np.float64) for side in aligned)
+    if not len(a):
         raise RecordError("no image in common")
-    a, b = (np.array([side[i] for i in index]) for side in (first, second))
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.where(a == b, 1.0, a / b)
     low, high = median_interval(ratios.tolist())
@@ -351,23 +317,15 @@ def median_ratio(first: Mapping[int, float], second: Mapping[int, float]) -> Evi
         low=low,
         high=high,
         p=mcnemar(int((a > b).sum()), int((a < b).sum())),
-        n=len(index),
+        n=len(a),
     )
 
 
-def _per_image(model: TrainedModel, measure: str, value: PerImage) -> dict[int, float]:
-    """Return the median over the seeds by image, without images whose value is not a number."""
-    found = measures(model, measure)
+def _per_image(model: TrainedModel, query: ImageValue) -> pd.Series:
+    """Return the median over the seeds by image, of the images that all seeds have."""
+    found = model.measures(query.measure)
     if not found:
-        raise RecordError(model.lacks(f"measure {measure}"))
-    values: dict[int, list[float]] = {}
-    for _, record in found:
-        for image, one in zip(record.arrays["index"], value(record), strict=True):
-            values.setdefault(int(image), []).append(float(one))
-    medians = {i: float(np.median(v)) for i, v in values.items() if len(v) == len(found)}
-    return {image: median for image, median in medians.items() if not math.isnan(median)}
-
-
-def hidden(family: Family) -> Family:
-    """Return the family with rows on the page only for what decides."""
-    return replace(family, evidence=tuple(replace(e, shown=e.decides) for e in family.evidence))
+        raise RecordError(model.lacks(f"measure {query.measure}"))
+    seeds = [pd.Series(query.of(r).astype(np.float64), index=r.arrays["index"]) for r in found]
+    table = pd.concat(seeds, axis=1, join="inner")
+    return pd.Series(np.median(table, axis=1), table.index).dropna()

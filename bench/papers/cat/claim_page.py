@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
-from bench.papers.cat.claim_rules import VERSUS, CheckedModel, ClaimResult, Evidence, tally
+from bench.papers.cat.claim_evidence import CheckedModel
+from bench.papers.cat.claim_rules import VERSUS, ClaimResult, Evidence, tally
 from bench.papers.cat.claims import AssessedClaim, assess_claims
 from bench.records import Records
 from bench.report.artefact import Output
@@ -37,34 +38,47 @@ def claims_frame(found: Sequence[AssessedClaim]) -> pd.DataFrame:
     rows = []
     for one in found:
         suite = (one.suite.suite.size, one.suite.dataset, int(one.suite.full)) if one.suite else ()
-        head = [one.claim.key, one.claim.title, one.result, one.claim.suite, *suite]
-        rows += [[*head, *_cells(evidence)] for evidence in one.assessment.evidence] or [head]
-    text = [[str(cell) for cell in row] + [""] * (len(_COLUMNS) - len(row)) for row in rows]
-    return pd.DataFrame(text, columns=list(_COLUMNS))
+        head = (one.claim.key, one.claim.title, one.result, one.claim.suite, *suite)
+        rows += [(*head, *_cells(e)) for e in one.assessment.evidence] or [head]
+    blank = dict.fromkeys(_COLUMNS, "")
+    text = [blank | dict(zip(_COLUMNS, map(str, row), strict=False)) for row in rows]
+    return pd.DataFrame(text)
 
 
-def _cells(e: Evidence) -> list[object]:
+def _cells(e: Evidence) -> tuple[object, ...]:
     numbers = (e.first, e.second, e.value, e.low, e.high, e.p)
-    return [
+    return (
         *(e.what, e.detail, int(e.decides), e.result if e.decides else "", e.unit),
         *("" if number is None else f"{number:.6g}" for number in numbers),
         *("" if e.n is None else e.n, *e.seeds),
-    ]
+    )
 
 
 def claims_page(found: Sequence[AssessedClaim]) -> str:
     """Return the page in markdown."""
-    code = {one.claim.key: _code(one) for one in found}
-    distinct = {tuple(lines) for lines in code.values() if lines}
+    code = [_code(one) for one in found]
+    distinct = {tuple(lines) for lines in code if lines}
     same_code = distinct.pop() if len(distinct) == 1 else ()
+    summary = [
+        {
+            "Claim": f"{one.claim.key} {one.claim.title}",
+            "Verdict": Markup(verdict_text(one)),
+            "Key figure": _key_figure(one.key_evidence),
+            "Comparisons": _counts(one) or MISSING,
+            "Masking alarms": _alarms(one.assessment.models),
+        }
+        for one in found
+    ]
     return render(
         "claims.md.j2",
         package="bench.papers.cat",
         smaller=any(one.suite and not one.suite.full for one in found),
         code=same_code,
-        summary=Markup(markdown(_summary(found))),
+        summary=Markup(markdown(Table(text=pd.DataFrame(summary)))),
         alarm=ALARM.strip(),
-        sections=[_section(one, () if same_code else code[one.claim.key]) for one in found],
+        sections=[
+            _section(one, () if same_code else own) for one, own in zip(found, code, strict=True)
+        ],
     )
 
 
@@ -76,33 +90,21 @@ def verdict_text(one: AssessedClaim) -> str:
     if one.result in (ClaimResult.MISSING, ClaimResult.UNTESTED) or one.suite is None:
         return str(one.result)
     strong = f"**{one.result}**"
-    alarmed = {model.label for model in one.assessment.models if model.masking.alarms}
-    if one.result is ClaimResult.HOLDS and alarmed & {e.subject for e in one.deciding}:
+    if one.result is ClaimResult.HOLDS and _alarmed(one) & {e.subject for e in one.deciding}:
         strong += ALARM
     if one.suite.full:
         return strong
     return f"at size {one.suite.suite.size} on {plain(one.suite.dataset)}: {strong}"
 
 
-def _summary(found: Sequence[AssessedClaim]) -> Table:
-    rows = [
-        {
-            "Claim": f"{one.claim.key} {one.claim.title}",
-            "Verdict": Markup(verdict_text(one)),
-            "Key figure": _key_figure(one.key_evidence),
-            "Comparisons": _counts(one) or MISSING,
-            "Masking alarms": _alarms(one.assessment.models),
-        }
-        for one in found
-    ]
-    return Table(text=pd.DataFrame(rows))
+def _alarmed(one: AssessedClaim) -> set[str]:
+    return {model.label for model in one.assessment.models if model.masking.alarms}
 
 
-def _key_figure(evidence: Evidence | None) -> str:
-    if evidence is None:
+def _key_figure(e: Evidence | None) -> str:
+    if e is None:
         return MISSING
-    where = ", ".join(filter(None, (evidence.what, evidence.detail, evidence.remark)))
-    return f"{_value(evidence)} {evidence.unit} ({where})"
+    return f"{_value(e)} {e.unit} ({', '.join(filter(None, (e.what, e.detail, e.remark)))})"
 
 
 def _counts(one: AssessedClaim) -> str:
@@ -111,30 +113,34 @@ def _counts(one: AssessedClaim) -> str:
 
 def _alarms(models: Sequence[CheckedModel]) -> str:
     """Return `cat-ce C4 C7`; a dash where nothing was checked."""
-    checked = [model for model in models if _checked(model)]
-    if not checked:
+    if not any(map(_checked, models)):
         return MISSING
-    alarmed = [f"{m.label} {' '.join(m.masking.codes)}" for m in checked if m.masking.alarms]
+    alarmed = [f"{m.label} {' '.join(m.masking.codes)}" for m in models if m.masking.alarms]
     return "; ".join(alarmed) or "none"
+
+
+def _checked(model: CheckedModel) -> bool:
+    """AutoAttack's own checks alone do not make a model checked, unless they raise an alarm."""
+    return bool(model.masking.made or model.masking.alarms)
 
 
 def _section(one: AssessedClaim, code: Sequence[str]) -> dict[str, object]:
     """Return what the template shows of one claim."""
-    assessment = one.assessment
+    found = one.assessment
     counts = f" ({_counts(one)})" if len(one.deciding) > 1 else ""
     verdict = f"{verdict_text(one)}{counts}."
+    notes = [*found.notes, *([one.claim.note] if one.suite and one.claim.note else [])]
+    notes += [*_masking(found.models), *code]
     if one.result is ClaimResult.MISSING:
         verdict = f"{one.result}: run `{one.command}`."
-    shown = [evidence for evidence in assessment.evidence if evidence.shown]
-    notes = [*assessment.notes, *([one.claim.note] if one.suite and one.claim.note else [])]
-    notes += [*_masking(assessment.models), *code]
-    if assessment.missing and one.result is not ClaimResult.MISSING:
-        missing = "; ".join(assessment.missing)
+    elif found.missing:
+        missing = "; ".join(found.missing)
         notes.append(f"Missing, and so not in the verdict: {missing}. Run `{one.command}`.")
+    shown = [_row(e, one) for e in found.evidence if e.shown]
     return {
         "claim": one.claim,
         "caption": one.suite.caption if one.suite else "",
-        "table": Markup(markdown(_table(one, shown))) if shown else "",
+        "table": Markup(markdown(_table(shown))) if shown else "",
         "verdict": Markup(verdict),
         "notes": Markup(bullets(notes)),
     }
@@ -148,91 +154,57 @@ def _code(one: AssessedClaim) -> list[str]:
     # a claim that names no models is about the trainings of its suite
     rows = rows or [item for part in one.suite.studies for item in part.runs.items()]
     # only accuracies come from evaluations
-    attacked = any(evidence.unit == "points" for evidence in one.assessment.evidence)
+    attacked = any(e.unit == "points" for e in one.assessment.evidence)
     return code_facts(rows, (lambda _: True) if attacked else None)
 
 
-def _masking(models: Sequence[CheckedModel]) -> Iterator[str]:
-    """Yield the sentence on the checks for masked gradients, if there are models."""
-    checked = [model for model in models if _checked(model)]
-    alarmed = [
-        f"{m.label} ({', '.join(m.masking.codes)}{_few(m, '; ')})"
-        for m in checked
-        if m.masking.alarms
-    ]
-    clear = [
-        m.label + (f" ({few})" if (few := _few(m)) else "") for m in checked if not m.masking.alarms
-    ]
-    unchecked = [model.label for model in models if not _checked(model)]
-    words = (("alarms on ", alarmed), ("no alarm on ", clear), ("not checked: ", unchecked))
-    if parts := [f"{head}{', '.join(labels)}" for head, labels in words if labels]:
-        yield f"Masking checks: {'; '.join(parts)}."
+def _masking(models: Sequence[CheckedModel]) -> list[str]:
+    """Return the sentence on the checks for masked gradients, if the claim names models."""
+    groups: dict[str, list[str]] = {"alarms on ": [], "no alarm on ": [], "not checked: ": []}
+    for model in models:
+        made = model.masking.made
+        few = f"{len(made)} of {N_CHECKS} run" if len(made) < N_CHECKS else ""
+        facts = "; ".join(filter(None, (", ".join(model.masking.codes), few)))
+        if not _checked(model):
+            groups["not checked: "].append(model.label)
+        else:
+            group = groups["alarms on " if model.masking.alarms else "no alarm on "]
+            group.append(f"{model.label} ({facts})" if facts else model.label)
+    parts = [f"{head}{', '.join(labels)}" for head, labels in groups.items() if labels]
+    return [f"Masking checks: {'; '.join(parts)}."] if parts else []
 
 
-def _checked(model: CheckedModel) -> bool:
-    """AutoAttack's own checks alone do not make a model checked, unless they raise an alarm."""
-    return bool(model.masking.made or model.masking.alarms)
-
-
-def _few(model: CheckedModel, before: str = "") -> str:
-    """Return `9 of 14 run`; empty where all were."""
-    n = len(model.masking.made)
-    return "" if n == N_CHECKS else f"{before}{n} of {N_CHECKS} run"
-
-
-def _table(one: AssessedClaim, shown: Sequence[Evidence]) -> Table:
-    marks = {m.label for m in one.assessment.models if m.masking.alarms}
-    rows = []
-    for e in shown:
-        values = (_number(e.first, e.unit), _number(e.second, e.unit), _value(e))
-        rows.append(
-            {
-                "Comparison": _marked(e.what, marks),
-                "Which": ", ".join(filter(None, (e.detail, e.remark))),
-                **dict(zip(one.claim.columns, values, strict=True)),
-                "p (Holm)": _p(e.p),
-                "n": MISSING if e.n is None else str(e.n),
-                "Seeds": "/".join(str(n) for n in dict.fromkeys(e.seeds)),
-                "Verdict": str(e.result) if e.decides else MISSING,
-            }
-        )
+def _table(rows: list[dict[str, str]]) -> Table:
     text = pd.DataFrame(rows)
     empty = [name for name in ("Which", "p (Holm)", "n") if set(text[name]) <= {"", MISSING}]
     return Table(text=text.drop(columns=empty))
 
 
-def _marked(what: str, alarmed: set[str]) -> str:
-    """Return `cat-ce \u2020 vs madry`."""
-    parts = what.split(VERSUS)
-    return VERSUS.join(f"{part}{ALARM}" if part in alarmed else part for part in parts)
+def _row(e: Evidence, one: AssessedClaim) -> dict[str, str]:
+    labels = (f"{m}{ALARM}" if m in _alarmed(one) else m for m in e.what.split(VERSUS))
+    never = "never" if e.unit == "epochs" else "\u221e"
+    values = (_number(e.first, e.unit, never), _number(e.second, e.unit, never), _value(e))
+    p = MISSING if e.p is None else f"{e.p:.2g}"
+    return {
+        "Comparison": VERSUS.join(labels),
+        "Which": ", ".join(filter(None, (e.detail, e.remark))),
+        **dict(zip(one.claim.columns, values, strict=True)),
+        "p (Holm)": "< 0.0001" if e.p is not None and e.p < 1e-4 else p,
+        "n": MISSING if e.n is None else str(e.n),
+        "Seeds": "/".join(str(n) for n in dict.fromkeys(e.seeds)),
+        "Verdict": str(e.result) if e.decides else MISSING,
+    }
 
 
-def _number(value: float | None, unit: str) -> str:
+def _value(e: Evidence) -> str:
+    """Return the value with its interval."""
+    text, low, high = (_number(x, e.unit) for x in (e.value, e.low, e.high))
+    return text if e.low is None or e.high is None else f"{text} [{low}, {high}]"
+
+
+def _number(value: float | None, unit: str, infinite: str = "\u221e") -> str:
     if value is None:
         return MISSING
     if math.isinf(value):
-        return "never" if unit == "epochs" else "\u221e"
-    if unit == "points":
-        return percent(value)
-    return f"{value:.3g}".replace("-", MINUS)
-
-
-def _value(evidence: Evidence) -> str:
-    """Return the value with its interval."""
-    text, low, high = (
-        None if x is None else _signed(x, evidence.unit)
-        for x in (evidence.value, evidence.low, evidence.high)
-    )
-    return str(text) if low is None or high is None else f"{text} [{low}, {high}]"
-
-
-def _signed(value: float, unit: str) -> str:
-    if math.isinf(value):
-        return f"{MINUS}\u221e" if value < 0 else "\u221e"
-    return _number(value, unit)
-
-
-def _p(p: float | None) -> str:
-    if p is None:
-        return MISSING
-    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
+        return f"{MINUS * (value < 0)}{infinite}"
+    return percent(value) if unit == "points" else f"{value:.3g}".replace("-", MINUS)

@@ -1,6 +1,6 @@
 """When a claim holds: the thresholds, the evidence that it rests on, and the rules.
 
-Every verdict is made here; the tests only pick what is compared. Accuracies are fractions.
+Every verdict is made here; claim_tests.py only picks what is compared. Accuracies are fractions.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
-from bench.records import RunRecord
-from bench.report.masking import Masking
 from bench.report.statistics import LEVEL
 
 SMALL = 0.01
@@ -76,7 +74,6 @@ class Evidence:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95% interval, which the value must have."""
         assert self.low is not None
         assert self.high is not None
         return self.low, self.high
@@ -87,35 +84,6 @@ class Evidence:
         return self.what.partition(VERSUS)[0]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Family:
-    """Comparisons that Holm's correction covers together, and what is missing for others."""
-
-    evidence: tuple[Evidence, ...] = ()
-    missing: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckedModel:
-    """A model that a claim is about, and its checks for masked gradients."""
-
-    label: str
-    masking: Masking
-    runs: tuple[RunRecord, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Assessment:
-    """What the records of one suite say about one claim."""
-
-    result: ClaimResult
-    evidence: tuple[Evidence, ...] = ()
-    missing: tuple[str, ...] = ()
-    """Records that the verdict would also rest on."""
-    notes: tuple[str, ...] = ()
-    models: tuple[CheckedModel, ...] = ()
-
-
 Rule = Callable[[Evidence], Evidence]
 """Sets the result of a comparison and its `favour`."""
 
@@ -123,16 +91,6 @@ Rule = Callable[[Evidence], Evidence]
 def better(found: Evidence) -> Evidence:
     """Apply the rule "the first is above the second"."""
     return replace(found, result=superiority(*found.interval, found.p), favour=found.value)
-
-
-def at_most(margin: float, refuted_above: float | None = None) -> Rule:
-    """Return the rule "the first is above the second by at most `margin`"."""
-
-    def rule(found: Evidence) -> Evidence:
-        result = non_inferiority(*found.interval, margin, refuted_above)
-        return replace(found, result=result, favour=margin - found.value, p=None)
-
-    return rule
 
 
 def ratio_above(found: Evidence) -> Evidence:
@@ -147,11 +105,42 @@ def ratio_below(found: Evidence) -> Evidence:
     return replace(found, result=superiority(1 - high, 1 - low, found.p), favour=-found.value)
 
 
+def superiority(low: float, high: float, p: float | None) -> ClaimResult:
+    """Judge "the difference is above 0": its interval and its test must agree.
+
+    Without a p-value the interval decides.
+    """
+    if p is not None and not p < LEVEL:
+        return ClaimResult.OPEN
+    if low > 0:
+        return ClaimResult.HOLDS
+    return ClaimResult.FAILS if high < 0 else ClaimResult.OPEN
+
+
+def at_most(margin: float, refuted_above: float | None = None) -> Rule:
+    """Return the rule "the first is above the second by at most `margin`" (non-inferiority).
+
+    Refuted where the interval is above `refuted_above`, by default the margin.
+    """
+    limit = margin if refuted_above is None else refuted_above
+
+    def rule(found: Evidence) -> Evidence:
+        low, high = found.interval
+        result = ClaimResult.HOLDS if high <= margin else ClaimResult.OPEN
+        result = ClaimResult.FAILS if low > limit else result
+        return replace(found, result=result, favour=margin - found.value, p=None)
+
+    return rule
+
+
 def at_least(bound: float) -> Rule:
     """Return the rule "the value is at least `bound`"."""
 
     def rule(found: Evidence) -> Evidence:
-        return replace(found, result=lower_bound(*found.interval, bound), favour=found.value)
+        low, high = found.interval
+        result = ClaimResult.FAILS if high < bound else ClaimResult.OPEN
+        result = ClaimResult.HOLDS if low >= bound else result
+        return replace(found, result=result, favour=found.value)
 
     return rule
 
@@ -167,37 +156,6 @@ def equal_within(factor: float) -> Rule:
     return rule
 
 
-def superiority(low: float, high: float, p: float | None) -> ClaimResult:
-    """Judge "the difference is above 0": its interval and its test must agree.
-
-    Without a p-value the interval decides.
-    """
-    if p is not None and not p < LEVEL:
-        return ClaimResult.OPEN
-    if low > 0:
-        return ClaimResult.HOLDS
-    return ClaimResult.FAILS if high < 0 else ClaimResult.OPEN
-
-
-def non_inferiority(
-    low: float, high: float, margin: float, refuted_above: float | None = None
-) -> ClaimResult:
-    """Judge "the loss is at most `margin`"; refuted where its interval is above `refuted_above`.
-
-    `refuted_above` is the margin by default.
-    """
-    if low > (margin if refuted_above is None else refuted_above):
-        return ClaimResult.FAILS
-    return ClaimResult.HOLDS if high <= margin else ClaimResult.OPEN
-
-
-def lower_bound(low: float, high: float, bound: float) -> ClaimResult:
-    """Judge "the value is at least `bound`"."""
-    if low >= bound:
-        return ClaimResult.HOLDS
-    return ClaimResult.FAILS if high < bound else ClaimResult.OPEN
-
-
 def separated(firsts: Sequence[float], seconds: Sequence[float]) -> ClaimResult:
     """Judge "the first is above the second" by exact values, one per seed."""
     if min(firsts) > max(seconds):
@@ -205,19 +163,14 @@ def separated(firsts: Sequence[float], seconds: Sequence[float]) -> ClaimResult:
     return ClaimResult.FAILS if max(firsts) < min(seconds) else ClaimResult.OPEN
 
 
-def doubted(result: ClaimResult, doubt: bool) -> ClaimResult:
-    """Return the result, but undecided where it holds and a doubt remains."""
-    return ClaimResult.OPEN if doubt and result is ClaimResult.HOLDS else result
-
-
 def together(results: Iterable[ClaimResult], missing: Sequence[str] = ()) -> ClaimResult:
     """Combine results that must all hold; one that fails refutes the claim."""
-    found = list(results)
+    found = set(results)
     if not found:
         return ClaimResult.MISSING
     if ClaimResult.FAILS in found:
         return ClaimResult.FAILS
-    if any(result is not ClaimResult.HOLDS for result in found):
+    if found != {ClaimResult.HOLDS}:
         return ClaimResult.OPEN
     return ClaimResult.PARTIAL if missing else ClaimResult.HOLDS
 

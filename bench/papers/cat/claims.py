@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
 
-from bench.papers.cat.claim_evidence import LABEL_PAIRS, NATURAL, RADIUS_PAIRS, Query
-from bench.papers.cat.claim_rules import (
-    FLAT,
-    HIGH_TRAIN,
-    LEVEL_SHARE,
-    SMALL,
-    STEPS_COST,
-    Assessment,
-    ClaimResult,
-    Evidence,
-)
-from bench.papers.cat.claim_tests import accuracy, decision_boundary, per_image, training
+from bench.papers.cat import claim_rules as rules
+from bench.papers.cat.claim_evidence import NATURAL, Assessment
+from bench.papers.cat.claim_rules import ClaimResult, Evidence
+from bench.papers.cat.claim_tests import TESTS
 from bench.papers.cat.gaussians import MARGIN
 from bench.papers.cat.stated import CAT, TABLE_1, TABLE_3, TABLE_4
 from bench.records import Records
@@ -27,40 +18,7 @@ from bench.report.formatting import percent
 from bench.report.rows import MASKING_GAP
 from bench.report.suite_runs import SuiteRuns, choose, command
 from bench.report.tables.cost import SAME
-from bench.report.titles import AUTOATTACK, CW, PGD
 from bench.suite import FULL
-
-TESTS: Mapping[str, Callable[[SuiteRuns], Assessment]] = {
-    "1a": partial(accuracy.more_accurate, query=Query(PGD)),
-    "1b": partial(accuracy.more_accurate, query=Query(CW)),
-    "1c": partial(accuracy.more_accurate, query=Query(AUTOATTACK)),
-    "2": partial(accuracy.more_accurate, query=Query(None, kind="clean")),
-    "3": accuracy.genuine,
-    "4a": accuracy.best_under_transfer,
-    "4b": accuracy.transfer_is_weaker,
-    "5a": accuracy.no_gain_from_radius,
-    "5b": accuracy.high_train_accuracy,
-    "6a": partial(accuracy.curve_above, attack=PGD),
-    "6b": partial(accuracy.curve_above, attack=CW),
-    "6c": accuracy.flat_curve,
-    "7a": partial(per_image.smoother, surface="ce"),
-    "7b": partial(per_image.smoother, surface="margin"),
-    "8": accuracy.few_steps_suffice,
-    "9a": partial(accuracy.ablation, pairs=RADIUS_PAIRS, attack=PGD),
-    "9b": partial(accuracy.ablation, pairs=RADIUS_PAIRS, attack=AUTOATTACK),
-    "9c": partial(accuracy.ablation, pairs=LABEL_PAIRS, attack=PGD),
-    "9d": partial(accuracy.ablation, pairs=LABEL_PAIRS, attack=AUTOATTACK),
-    "9e": accuracy.labels_alone,
-    "10a": training.larger_norms,
-    "10b": per_image.larger_margins,
-    "11": training.faster_convergence,
-    "12": training.equal_cost,
-    "13": decision_boundary.beyond_margin,
-}
-"""By the claim's key; a claim without a test is not tested."""
-
-
-_COLUMNS = ("CAT", "Other", "Difference")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +72,9 @@ def load_claims() -> tuple[Claim, ...]:
     claims = []
     for entry in content["claims"]:
         values = _VALUES | content["phrases"] | entry
-        texts = {name: _filled(entry[name], values) for name in known & entry.keys()}
-        claims.append(Claim(columns=tuple(entry.get("columns", _COLUMNS)), **texts))
+        texts = {k: _filled(v, values) for k, v in entry.items() if k in known}
+        columns = entry.get("columns", ("CAT", "Other", "Difference"))
+        claims.append(Claim(columns=tuple(columns), **texts))
     return tuple(claims)
 
 
@@ -132,25 +91,24 @@ def _published(place: int) -> str:
     return ", ".join(f"{n} {percent(value, 2)}" for n, value in values.items() if value is not None)
 
 
-def _published_gap(method: str) -> str:
-    _, pgd, cw = TABLE_3[method].values
-    return f"{method} {percent((pgd or 0.0) - (cw or 0.0))}"
-
-
 _VALUES = {
     "masking_gap": percent(MASKING_GAP, 0),
-    "small": percent(SMALL, 0),
-    "steps_cost": percent(STEPS_COST, 0),
-    "high_train": percent(HIGH_TRAIN, 0),
-    "flat": percent(FLAT, 0),
-    "level_share": percent(LEVEL_SHARE, 0),
+    "small": percent(rules.SMALL, 0),
+    "steps_cost": percent(rules.STEPS_COST, 0),
+    "high_train": percent(rules.HIGH_TRAIN, 0),
+    "flat": percent(rules.FLAT, 0),
+    "level_share": percent(rules.LEVEL_SHARE, 0),
     "cost_low": f"{1 / SAME:.2f}",
     "cost_high": f"{SAME:.2f}",
     "plane_margin": f"{MARGIN:g}",
     "published_clean": _published(0),
     "published_pgd": _published(1),
     "published_cw": _published(2),
-    "published_gaps": ", ".join(map(_published_gap, CAT)),
+    "published_gaps": ", ".join(
+        f"{method} {percent((pgd or 0.0) - (cw or 0.0))}"
+        for method in CAT
+        for _, pgd, cw in [TABLE_3[method].values]
+    ),
     "published_table_1": "; ".join(
         f"eps {eps:g}: test {percent(test, 2)}, train {percent(train, 2)}"
         for eps, test, train in TABLE_1
@@ -166,18 +124,12 @@ CLAIMS = load_claims()
 
 def assess_claims(records: Records) -> list[AssessedClaim]:
     """Assess every claim, each on its suite in the size with the most records."""
-    suites = {
-        name: choose(records, name) for name in dict.fromkeys(c.suite for c in CLAIMS) if name
-    }
+    suites = {name: choose(records, name) for name in {c.suite for c in CLAIMS} if name}
     return [assess_claim(claim, suites.get(claim.suite)) for claim in CLAIMS]
 
 
 def assess_claim(claim: Claim, suite: SuiteRuns | None) -> AssessedClaim:
     """Assess one claim on the records of its suite; None where it has none."""
-    if claim.key not in TESTS:
-        assessment = Assessment(result=ClaimResult.UNTESTED)
-    elif suite is None:
-        assessment = Assessment(result=ClaimResult.MISSING)
-    else:
-        assessment = TESTS[claim.key](suite)
+    result = ClaimResult.MISSING if claim.key in TESTS else ClaimResult.UNTESTED
+    assessment = TESTS[claim.key](suite) if suite else Assessment(result=result)
     return AssessedClaim(claim=claim, suite=suite, assessment=assessment)
