@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from bench.errors import ConfigError
 from bench.evaluation.measuring import MeasuredModel
+from bench.papers.cat.measures.layers import Where, perturbed
 from bench.papers.cat.measures.margins import measure_margins
-from bench.papers.cat.measures.perturbed import Where, perturbed
 from bench.threat import Threat, rowwise
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bench.papers.cat.trainings import name, untrained
+from bench.papers.cat.parts import name, untrained
 from bench.records import RunRecord
 from bench.report.artefact import Output
 from bench.report.model_card import BEST, draw_card, model_card

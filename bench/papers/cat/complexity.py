@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from bench.papers.cat.ratio_axis import ratio_axis
-from bench.papers.cat.trainings import SuiteMeasure, alarm_note, captioned, suite_measures
+from bench.papers.cat.parts import SuiteMeasure, alarm_note, captioned, suite_measures
+from bench.papers.cat.stated import STATED
 from bench.report.artefact import Output
 from bench.report.columns import number
 from bench.report.export import Table, fitted
 from bench.report.formatting import MINUS, MISSING
-from bench.report.published import published
 from bench.report.select import same_eps
 from bench.report.style import order, styles
 from bench.report.suite_runs import SuiteRuns
 from bench.suite import load_suite
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 TITLE = "Weight norms of networks trained at fixed radii, relative to CAT's"
@@ -37,7 +36,7 @@ COLUMNS = {
 """`log10_product_NAME` of the records -> heading. Folded first: scaling a convolution before a
 BatchNorm changes only the others, and no output."""
 PAPER_RATIOS: dict[float, float] = {
-    row["eps"]: row["ratio"] for row in published("cat").more["complexity"]["ratios"]
+    row["eps"]: row["ratio"] for row in STATED.more["complexity"]["ratios"]
 }
 """By the fixed radius. The paper names no network; its Table 1 has VGG-16 at these radii."""
 _READING = (
@@ -50,49 +49,11 @@ _LARGEST = 300
 """Decades that a float holds."""
 _WIDTH = 6.4
 """Inches."""
-_MARKERS = {"spectral": "o", "frobenius": "s", "max_row_sum": "^"}
-_OFFSETS = {"spectral": -0.2, "frobenius": 0.0, "max_row_sum": 0.2}
-"""Of a norm's mark from the middle of its row, in rows."""
-_SIZES = {"folded": 5.0, "weights": 8.0}
-"""The filled mark is visible inside the hollow one."""
+_MARKERS = {"spectral": ("o", -0.2), "frobenius": ("s", 0.0), "max_row_sum": ("^", 0.2)}
+"""Norm -> its mark, and how far it is from the middle of its row, in rows."""
 _GREY = "#555555"
-
-
-@dataclass(frozen=True, kw_only=True)
-class WeightNorms:
-    """One network; the seeds of one way of training share a label."""
-
-    label: str
-    method: str
-    log10_products: Mapping[str, float | None]
-    """By the names of COLUMNS."""
-    n_layers: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class NormComparison:
-    """Networks by label in the order of the tables, and the one that they are relative to."""
-
-    groups: Mapping[str, Sequence[WeightNorms]]
-    reference: str | None
-    """Label; None without a network of the paper's own methods."""
-
-    def logs(self, label: str | None, name: str) -> list[float]:
-        """Return the known logarithms of a label's networks."""
-        values = [network.log10_products.get(name) for network in self.groups.get(label or "", [])]
-        return [value for value in values if value is not None]
-
-    def relative(self, network: WeightNorms) -> dict[str, float]:
-        """Return the ratios to the reference's geometric mean, by the names of COLUMNS.
-
-        Ratios outside the range of a float are left out.
-        """
-        ratios = {}
-        for name in COLUMNS:
-            value, base = network.log10_products.get(name), self.logs(self.reference, name)
-            if value is not None and base and abs(value - fmean(base)) < _LARGEST:
-                ratios[name] = 10 ** (value - fmean(base))
-        return ratios
+_NARROW = 30
+"""Largest ratio of the axis' ends at which every label has room."""
 
 
 def make_complexity(chosen: SuiteRuns) -> Output:
@@ -100,101 +61,87 @@ def make_complexity(chosen: SuiteRuns) -> Output:
     found, lacks = suite_measures(chosen, "complexity")
     if not found:
         return Output(lacks=lacks)
-    compared = compare([_norms(one) for one in found])
-    labels = list(compared.groups)
-    figures = {}
-    if compared.reference is None:
-        own = " or ".join(published("cat").own)
+    products = [f"log10_product_{name}" for name in COLUMNS]
+    networks, reference = with_ratios(
+        {"label": one.label, "method": one.method, "n_layers": int(one.values["n_layers"])}
+        | {name: one.values[name] for name in products}
+        for one in found
+    )
+    figures, note = {}, alarm_note(networks["label"])
+    claim = str(STATED.more["complexity"]["claim"])
+    if reference is None:
+        own = " or ".join(STATED.own)
         lacks = (*lacks, f"no network of {own}: nothing is relative, so nothing is drawn")
+        reading = f"No network of {own} is among these, so nothing is relative "
+        reading += "to it: the columns are log10 of the products."
     else:
-        paper = _paper(chosen, found)
-        figures["complexity"] = partial(_draw, compared, paper, captioned(chosen, labels))
+        reading = _READING.format(reference=reference)
+        draw = partial(_draw, networks, reference, _paper(chosen, found))
+        figures["complexity"] = partial(draw, captioned(chosen, networks["label"]))
+    numbers = {f"ratio_{name}": networks[f"ratio_{name}"].map(_csv_number) for name in COLUMNS}
     return Output(
-        tables={"complexity": complexity_table(compared)},
-        numbers={"complexity": complexity_numbers(compared)},
+        tables={"complexity": Table(text=complexity_text(networks, reference))},
+        numbers={"complexity": networks.assign(**numbers)},
         figures=figures,
-        below=[*complexity_reading(compared), *filter(None, [alarm_note(labels)])],
-        note=alarm_note(labels),
+        below=[reading, claim, *filter(None, [note])],
+        note=note,
         lacks=lacks,
     )
 
 
-def _norms(found: SuiteMeasure) -> WeightNorms:
-    values = found.record.values
-    return WeightNorms(
-        label=found.label,
-        method=found.method,
-        log10_products={name: values[f"log10_product_{name}"] for name in COLUMNS},
-        n_layers=int(values["n_layers"]),
+def _csv_number(value: float) -> str:
+    return number(None if pd.isna(value) else value)
+
+
+def with_ratios(rows: Iterable[dict[str, Any]]) -> tuple[pd.DataFrame, str | None]:
+    """Return a row per network in the order of the tables, and the label of the reference.
+
+    rows: mappings with label, method, n_layers and log10_product_NAME for COLUMNS; the seeds of
+    one way of training share a label. `ratio_NAME` is added: the product relative to the
+    geometric mean of the reference's; NaN without one, and outside the range of a float. The
+    reference is the paper's own method, of its several labels the shortest; None without any.
+    """
+    ordered = sorted(rows, key=lambda row: (order(row["method"]), row["label"]))
+    networks = pd.DataFrame(ordered)
+    methods = dict(zip(networks["label"], networks["method"], strict=True))
+    own = [label for method in STATED.own for label in methods if methods[label] == method]
+    same = [label for label in own if methods[label] == methods[own[0]]]
+    reference = min(same, key=lambda label: (len(label), label), default=None)
+    for name in COLUMNS:
+        logs = networks[f"log10_product_{name}"] = networks[f"log10_product_{name}"].astype(float)
+        apart = logs - logs[networks["label"] == reference].mean()
+        networks[f"ratio_{name}"] = 10 ** apart.where(apart.abs() < _LARGEST)
+    return networks, reference
+
+
+def complexity_text(networks: pd.DataFrame, reference: str | None) -> pd.DataFrame:
+    """Return a row per label: ratios to the reference, or log10 of the products without one."""
+    groups = networks.groupby("label", sort=False)
+    base = networks[networks["label"] == reference]
+    return pd.DataFrame(
+        {
+            "Method": label,
+            **{
+                heading: _ratio(own[product], base[product], reference, label == reference)
+                for product, heading in ((f"log10_product_{n}", h) for n, h in COLUMNS.items())
+            },
+            "Layers": ", ".join(map(str, sorted(set(own["n_layers"])))),
+            "Seeds": str(len(own)),
+        }
+        for label, own in groups
     )
 
 
-def compare(found: Sequence[WeightNorms]) -> NormComparison:
-    """Group the networks, and take the paper's own method as the reference.
-
-    Of its several labels the shortest is the plain one.
-    """
-    groups: dict[str, list[WeightNorms]] = {}
-    for network in sorted(found, key=lambda n: (order(n.method), n.label)):
-        groups.setdefault(network.label, []).append(network)
-    for method in published("cat").own:
-        labels = [label for label, networks in groups.items() if networks[0].method == method]
-        if labels:
-            plain = min(labels, key=lambda label: (len(label), label))
-            return NormComparison(groups=groups, reference=plain)
-    return NormComparison(groups=groups, reference=None)
-
-
-def complexity_table(compared: NormComparison) -> Table:
-    """Return a row per label."""
-    rows = [
-        {
-            "Method": label,
-            **{heading: _ratio(compared, label, name) for name, heading in COLUMNS.items()},
-            "Layers": ", ".join(map(str, sorted({network.n_layers for network in networks}))),
-            "Seeds": str(len(networks)),
-        }
-        for label, networks in compared.groups.items()
-    ]
-    return Table(text=pd.DataFrame(rows))
-
-
-def complexity_reading(compared: NormComparison) -> list[str]:
-    """Return what the columns are, and what the paper says; or why nothing is relative."""
-    paper = published("cat")
-    claim = str(paper.more["complexity"]["claim"])
-    if compared.reference is None:
-        missing = f"No network of {' or '.join(paper.own)} is among these, so nothing is relative "
-        return [f"{missing}to it: the columns are log10 of the products.", claim]
-    return [_READING.format(reference=compared.reference), claim]
-
-
-def complexity_numbers(compared: NormComparison) -> pd.DataFrame:
-    """Return a row per network.
-
-    ratio_NAME: its product relative to the geometric mean of the reference's; empty without one,
-    and outside the range of a float.
-    """
-    rows = []
-    for networks in compared.groups.values():
-        for network in networks:
-            own = compared.relative(network)
-            rows.append(
-                {"label": network.label, "method": network.method, "n_layers": network.n_layers}
-                | {f"log10_product_{name}": network.log10_products.get(name) for name in COLUMNS}
-                | {f"ratio_{name}": number(own.get(name)) for name in COLUMNS}
-            )
-    return pd.DataFrame(rows)
-
-
-def _ratio(compared: NormComparison, label: str, name: str) -> str:
-    own, base = compared.logs(label, name), compared.logs(compared.reference, name)
-    if not own or (compared.reference and not base):
+def _ratio(
+    logs: pd.Series[float], reference_logs: pd.Series[float], reference: str | None, is_it: bool
+) -> str:
+    own, base = list(logs.dropna()), list(reference_logs.dropna())
+    if not own or (reference and not base):
         return MISSING
     spread = f" \u00d7\u00f7 {10 ** stdev(own):.2f}" if len(own) > 1 else ""
-    if not compared.reference:
+    if not reference:
         return f"{fmean(own):.2f}".replace("-", MINUS) + spread
-    return ("1" if label == compared.reference else _factor(fmean(own) - fmean(base))) + spread
+    return ("1" if is_it else _factor(fmean(own) - fmean(base))) + spread
 
 
 def _factor(log10: float) -> str:
@@ -208,61 +155,94 @@ def _factor(log10: float) -> str:
 def _paper(chosen: SuiteRuns, found: Sequence[SuiteMeasure]) -> dict[str, float]:
     """Return label -> the paper's ratio; a smaller size has other radii in the same order."""
     full = load_suite(chosen.suite.name).studies
-    ratios: dict[str, float] = {}
-    for study, own in zip(full, chosen.studies, strict=True):
-        ids = {run.run_id for runs in own.runs.values() for run in runs}
-        stated = [ratio for eps, ratio in PAPER_RATIOS.items() if same_eps(study.eps, eps)]
-        ratios |= {one.label: ratio for ratio in stated for one in found if one.run.run_id in ids}
-    return ratios
+    stated = [
+        (own.study.eps, ratio)
+        for study, own in zip(full, chosen.studies, strict=True)
+        for eps, ratio in PAPER_RATIOS.items()
+        if same_eps(study.eps, eps)
+    ]
+    return {one.label: ratio for eps, ratio in stated for one in found if same_eps(one.eps, eps)}
 
 
-def _draw(compared: NormComparison, paper: Mapping[str, float], caption: str) -> Figure:
+def _draw(
+    networks: pd.DataFrame, reference: str, paper: Mapping[str, float], caption: str
+) -> Figure:
     """Draw a mark per seed; filled: BatchNorm folded in; hollow: weights as stored."""
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-    labels = list(compared.groups)
+    labels = list(dict.fromkeys(networks["label"]))
     figure = Figure(figsize=(_WIDTH, 1.9 + 0.38 * len(labels)), layout="constrained")
     axes = figure.subplots()
-    look = styles(networks[0].method for networks in compared.groups.values())
-    for row, networks in enumerate(compared.groups.values()):
-        for network in networks:
-            for name, ratio in compared.relative(network).items():
-                variant, _, norm = name.partition("_")
+    look = styles(networks["method"])
+    for network in networks.to_dict("records"):
+        for name in COLUMNS:
+            ratio, (variant, _, norm) = network[f"ratio_{name}"], name.partition("_")
+            if pd.notna(ratio):
                 axes.plot(
                     ratio,
-                    row + _OFFSETS[norm],
+                    labels.index(network["label"]) + _MARKERS[norm][1],
                     linestyle="",
                     zorder=3 if variant == "folded" else 2,
-                    **_mark(name, look[network.method].colour),
+                    **_mark(name, look[network["method"]].colour),
                 )
     for label, ratio in paper.items():
         axes.plot(ratio, labels.index(label), linestyle="", marker="x", color=_GREY, zorder=0)
     ratio_axis([axes], labels)
-    axes.set_xlabel(f"ratio to {compared.reference} (log scale); above 1: larger")
-    _legend(figure, bool(paper))
+    axes.set_xlabel(f"ratio to {reference} (log scale); above 1: larger")
+    marks = [
+        Line2D([], [], linestyle="", label=heading, **_mark(name, _GREY))
+        for name, heading in COLUMNS.items()
+    ]
+    if paper:
+        text = "the paper's, at eps 0.01, 0.02, 0.03\n(network and norm unstated)"
+        marks.append(Line2D([], [], linestyle="", color=_GREY, marker="x", label=text))
+    figure.legend(handles=marks, loc="outside lower center", frameon=False, ncols=2)
     title = "Product of the layers' weight norms, relative to the reference"
     figure.suptitle(fitted((title, caption), _WIDTH), fontsize=9.0)
     return figure
 
 
-def _legend(figure: Figure, with_paper: bool) -> None:
-    from matplotlib.lines import Line2D
-
-    marks = [
-        Line2D([], [], linestyle="", label=heading, **_mark(name, _GREY))
-        for name, heading in COLUMNS.items()
-    ]
-    if with_paper:
-        text = "the paper's, at eps 0.01, 0.02, 0.03\n(network and norm unstated)"
-        marks.append(Line2D([], [], linestyle="", color=_GREY, marker="x", label=text))
-    figure.legend(handles=marks, loc="outside lower center", frameon=False, ncols=2)
-
-
 def _mark(name: str, colour: str) -> dict[str, Any]:
+    """Return a filled mark, or a hollow one inside which the filled one is visible."""
     variant, _, norm = name.partition("_")
+    folded = variant == "folded"
     return {
-        "marker": _MARKERS[norm],
-        "markersize": _SIZES[variant],
+        "marker": _MARKERS[norm][0],
+        "markersize": 5.0 if folded else 8.0,
         "color": colour,
-        "markerfacecolor": colour if variant == "folded" else "white",
+        "markerfacecolor": colour if folded else "white",
     }
+
+
+def ratio_axis(
+    panels: Sequence[Axes],
+    labels: Sequence[str],
+    *,
+    steps: tuple[float, ...] | None = None,
+    room: float = 0.0,
+) -> None:
+    """Scale panels of ratios that share their axes; call it after the points are drawn.
+
+    steps: labelled multiples of a power of ten; by default as many as have room. room: added to
+    the right, in lengths of the axis. The rows are numbered from the top, and 1 is a dotted line.
+    """
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    first = panels[0]
+    first.set_xscale("log")
+    low, high = first.get_xlim()
+    first.set_xlim(low, high * (high / low) ** room)
+    if steps is None and high / low < 1000:
+        steps = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if high / low < _NARROW else (1.0, 2.0, 5.0)
+    if steps is not None:
+        first.xaxis.set_major_locator(LogLocator(subs=steps))
+    first.xaxis.set_major_formatter(lambda ratio, _: f"{ratio:g}")
+    first.xaxis.set_minor_locator(NullLocator())
+    first.set_yticks(range(len(labels)), labels)
+    first.set_ylim(len(labels) - 0.5, -0.5)
+    for axes in panels:
+        axes.axvline(1, color="#999999", linewidth=0.8, linestyle=":", zorder=0)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(color="#e4e4e4", linewidth=0.6)
+        axes.set_axisbelow(True)

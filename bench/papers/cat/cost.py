@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from bench.papers.cat.ratio_axis import ratio_axis
-from bench.papers.cat.trainings import alarm_note, captioned, untrained
+from bench.papers.cat.complexity import ratio_axis
+from bench.papers.cat.parts import alarm_note, captioned, untrained
 from bench.report.artefact import Output
 from bench.report.cost import GroupCost, costs
 from bench.report.export import fitted

@@ -5,8 +5,6 @@ Lengths are in the points' units, in which the line x_0 = 0 separates the classe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +14,7 @@ from numpy.typing import NDArray
 
 from bench.data.dataset import Split
 from bench.papers.cat.gaussians import MARGIN, UNIT, load_two_gaussians, to_points
-from bench.papers.cat.trainings import SuiteMeasure, suite_measures
+from bench.papers.cat.parts import SuiteMeasure, suite_measures
 from bench.report.artefact import Output
 from bench.report.columns import number
 from bench.report.export import fitted
@@ -29,6 +27,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TITLE = "Figure 1: the lines of linear networks between two classes in the plane"
+_MEASURED = (
+    "angle_degrees", "offset", "weight_0", "weight_1", "bias", "clean_accuracy", "robust_accuracy",
+)  # fmt: skip
 _DASHES = ("-", "--", "-.", ":")
 _CLASSES = (("x", "#a8a8a8", "class 0"), ("+", "#787878", "class 1"))
 """Greys and strokes: colours and filled markers belong to the methods."""
@@ -44,75 +45,41 @@ _THICKNESS = (4.5, 2.2, 1.8, 1.4)
 """Each line is drawn on a thicker one, so that coinciding lines are visible."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Boundary:
-    """The line weight . p + bias = 0 of one network."""
-
-    method: str
-    eps: float | None
-    """Training radius in the points' units; None for training without an adversary."""
-    seed: int = 0
-    weight: NDArray[np.float64]
-    """(2,)"""
-    bias: float
-    angle: float
-    """Degrees between this line and the true one."""
-    offset: float | None
-    """x_0 at which it crosses x_1 = 0; None if it does not."""
-    clean_accuracy: float
-    robust_accuracy: float | None = None
-    """At eps."""
-
-    @property
-    def label(self) -> str:
-        return self.method if self.eps is None else f"{self.method}, eps {self.eps:g}"
-
-
 def make_figure1(chosen: SuiteRuns) -> Output:
     """Return a line per training."""
     found, lacks = suite_measures(chosen, "boundary")
     if not found:
         return Output(lacks=lacks)
-    lines = sorted(map(_boundary, found), key=lambda b: (order(b.method), b.eps or 0.0, b.seed))
+    rows = map(_line, found)
+    lines = sorted(rows, key=lambda row: (order(row["method"]), row["eps"] or 0.0, row["seed"]))
+    texts = [row | {name: number(row[name]) for name in ("eps", *_MEASURED)} for row in lines]
     return Output(
-        numbers={"figure1": pd.DataFrame(map(_row, lines))},
+        numbers={"figure1": pd.DataFrame(texts)},
         figures={"figure1": partial(draw_boundaries, lines, chosen.caption)},
         lacks=lacks,
     )
 
 
-def _boundary(found: SuiteMeasure) -> Boundary:
-    values = found.record.values
-    undefended = found.run.card.get("inner") == "none"
-    return Boundary(
-        method=found.method,
-        eps=None if undefended else found.eps * UNIT,
-        seed=found.run.seed or 0,
-        weight=found.arrays["weight"],
-        bias=float(found.arrays["bias"]),
-        angle=float(values["angle"]),
-        offset=values["offset"],
-        clean_accuracy=float(values["clean_accuracy"]),
-        robust_accuracy=None if undefended else float(values["robust_accuracy"][0]),
-    )
+def _line(found: SuiteMeasure) -> dict[str, Any]:
+    """Return the line weight . p + bias = 0 of one network, as a row of the .csv.
 
-
-def _row(boundary: Boundary) -> dict[str, Any]:
+    eps: training radius in the points' units; None for training without an adversary.
+    angle_degrees: between this line and the true one. offset: x_0 at which it crosses x_1 = 0;
+    None if it does not. robust_accuracy: at eps.
+    """
+    values, undefended = found.values, found.run.card.get("inner") == "none"
+    robust = None if undefended else values["robust_accuracy"][0]
+    line = (*found.arrays["weight"], float(found.arrays["bias"]))
+    measured = (values["angle"], values["offset"], *line, values["clean_accuracy"], robust)
     return {
-        "method": boundary.method,
-        "eps": number(boundary.eps),
-        "seed": boundary.seed,
-        "angle_degrees": number(boundary.angle),
-        "offset": number(boundary.offset),
-        "weight_0": number(boundary.weight[0]),
-        "weight_1": number(boundary.weight[1]),
-        "bias": number(boundary.bias),
-        "clean_accuracy": number(boundary.clean_accuracy),
-        "robust_accuracy": number(boundary.robust_accuracy),
+        "method": found.method,
+        "eps": None if undefended else found.eps * UNIT,
+        "seed": found.run.seed or 0,
+        **dict(zip(_MEASURED, measured, strict=True)),
     }
 
 
-def draw_boundaries(boundaries: Sequence[Boundary], caption: str = "") -> Figure:
+def draw_boundaries(lines: list[dict[str, Any]], caption: str = "") -> Figure:
     """Draw the training points and the lines; those of further seeds are faint."""
     from matplotlib.figure import Figure
 
@@ -130,7 +97,7 @@ def draw_boundaries(boundaries: Sequence[Boundary], caption: str = "") -> Figure
     axes.set_xlim(low[0], high[0])
     axes.set_ylim(low[1], high[1])
     axes.set_aspect("equal")
-    _lines(axes, boundaries, low, high)
+    _draw_lines(axes, lines, low, high)
     axes.set_xlabel(r"$x_0$ (units of the points)", parse_math=True)
     axes.set_ylabel(r"$x_1$ (units of the points)", parse_math=True)
     title = "Decision boundaries on two-gaussians; angle to the true boundary"
@@ -141,30 +108,27 @@ def draw_boundaries(boundaries: Sequence[Boundary], caption: str = "") -> Figure
     return figure
 
 
-def _lines(
-    axes: Axes,
-    boundaries: Sequence[Boundary],
-    low: NDArray[np.float64],
-    high: NDArray[np.float64],
+def _draw_lines(
+    axes: Axes, lines: list[dict[str, Any]], low: NDArray[np.float64], high: NDArray[np.float64]
 ) -> None:
     """Draw the lines: a method keeps its colour and marker, its radii differ by their dash."""
-    look = styles(boundary.method for boundary in boundaries)
-    dashes: dict[str, dict[str, str]] = {}
-    for place, boundary in enumerate(boundaries):
-        own = dashes.setdefault(boundary.method, {})
-        repeated = boundary.label in own
-        dash = own.setdefault(boundary.label, _DASHES[len(own) % len(_DASHES)])
-        piece = _inside(boundary, low, high)
+    look = styles(line["method"] for line in lines)
+    dashes: dict[str, dict[Any, str]] = {}
+    for place, line in enumerate(lines):
+        own = dashes.setdefault(line["method"], {})
+        repeated = line["eps"] in own
+        dash = own.setdefault(line["eps"], _DASHES[len(own) % len(_DASHES)])
+        piece = _inside(line, low, high)
         if piece is None:
             x, y = np.full((2, _MARKS), np.nan)  # only in the legend
         else:
             part = np.linspace(0.05, 0.85, _MARKS)[:, None] + 0.03 * (place % 5)
             x, y = np.vstack([piece[:1], piece[0] + part * (piece[1] - piece[0]), piece[1:]]).T
-        style = look[boundary.method]
+        style = look[line["method"]]
         axes.plot(
             x,
             y,
-            label=None if repeated else _legend_text(boundary, piece is not None),
+            label=None if repeated else _legend_text(line, piece is not None),
             alpha=_FAINT if repeated else 1.0,
             markevery=slice(1, -1),
             linewidth=_THICKNESS[min(place, len(_THICKNESS) - 1)],
@@ -174,10 +138,10 @@ def _lines(
 
 
 def _inside(
-    boundary: Boundary, low: NDArray[np.float64], high: NDArray[np.float64]
+    line: dict[str, Any], low: NDArray[np.float64], high: NDArray[np.float64]
 ) -> NDArray[np.float64] | None:
     """Return (2, 2) the ends of the line's visible piece; None if it has none."""
-    w, b = boundary.weight, boundary.bias
+    w, b = (line["weight_0"], line["weight_1"]), line["bias"]
     ends = []
     for axis in (0, 1):
         other = 1 - axis
@@ -190,11 +154,12 @@ def _inside(
     return np.array([ends[0], ends[-1]]) if len(ends) >= 2 else None
 
 
-def _legend_text(boundary: Boundary, drawn: bool) -> str:
+def _legend_text(line: dict[str, Any], drawn: bool) -> str:
+    radius = "" if line["eps"] is None else f", eps {line['eps']:g}"
     crosses = ""
-    if boundary.offset is not None:
+    if line["offset"] is not None:
         # adding 0.0 makes -0.0 an ordinary zero
-        place = f"{round(boundary.offset, 2) + 0.0:.2f}".replace("-", MINUS)
+        place = f"{round(line['offset'], 2) + 0.0:.2f}".replace("-", MINUS)
         crosses = f", at $x_0$ = {place}"
     outside = "" if drawn else " (outside)"
-    return f"{boundary.label}: {boundary.angle:.1f}\u00b0{crosses}{outside}"
+    return f"{line['method']}{radius}: {line['angle_degrees']:.1f}\u00b0{crosses}{outside}"

@@ -1,7 +1,9 @@
 """Figure 3: the loss around test images as surfaces and contours, one panel per method.
 
-All panels share heights and colours. The margin is drawn next to cross entropy: training on soft
-labels makes the surface of cross entropy lower and smoother, which the margin does not show.
+All panels share heights and colours, which follow the square root of the height, so that low
+surfaces keep their shades next to high ones. The margin is drawn next to cross entropy: training
+on soft labels makes the surface of cross entropy lower and smoother, which the margin does not
+show.
 
 Shapes: n images, G grid points per side.
 """
@@ -17,8 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.papers.cat.height_scale import SCALE, HeightScale
-from bench.papers.cat.trainings import SuiteMeasure, alarm_note, by_label, captioned, suite_measures
+from bench.papers.cat.parts import SuiteMeasure, alarm_note, by_label, captioned, suite_measures
 from bench.report.artefact import Output
 from bench.report.columns import number
 from bench.report.export import fitted
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 Quantity = Literal["ce", "margin"]
 Kind = Literal["surface", "contour"]
+Array = NDArray[np.float64]
 
 SOFT_LABELS = (
     "Training on soft labels lowers and flattens cross entropy by construction: compare the margin."
@@ -46,6 +48,7 @@ _INCHES = {"surface": (2.45, 2.3), "contour": (2.2, 2.2)}
 """Of a panel: three fit the width of a page."""
 _DRAWN = 21
 """Grid lines of a surface: more are a grey blur in print and megabytes in the .svg."""
+_LEVELS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,19 +59,14 @@ class Surface:
     method: str
     eps: float
     """The threat's, in pixels of [0, 1]."""
-    a: NDArray[np.float64]
+    a: Array
     """(G,) lengths along the gradient's sign, in pixels."""
-    b: NDArray[np.float64]
+    b: Array
     """(G,) lengths along the random signs, in pixels."""
-    ce: NDArray[np.float64]
+    heights: dict[Quantity, Array]
     """(G, G), [k, l] at a[k] and b[l]."""
-    margin: NDArray[np.float64]
-    """(G, G)"""
     n_images: int
     n_seeds: int = 1
-
-    def heights(self, quantity: Quantity) -> NDArray[np.float64]:
-        return self.ce if quantity == "ce" else self.margin
 
 
 def make_figure3(chosen: SuiteRuns) -> Output:
@@ -80,28 +78,23 @@ def make_figure3(chosen: SuiteRuns) -> Output:
     surfaces = [_surface(label, seeds, n) for label, seeds in by_label(found).items()]
     surfaces.sort(key=lambda surface: (order(surface.method), surface.label))
     labels = [surface.label for surface in surfaces]
+    numbers, figures = {}, {}
     quantities: dict[str, Quantity] = {"figure3": "ce", "figure3-margin": "margin"}
     kinds: dict[str, Kind] = {"": "surface", "-contour": "contour"}
-    return Output(
-        numbers={name: surface_numbers(surfaces, q) for name, q in quantities.items()},
-        figures={
-            f"{name}{suffix}": partial(
-                draw_landscapes, surfaces, kind, quantity, captioned(chosen, labels)
-            )
-            for name, quantity in quantities.items()
-            for suffix, kind in kinds.items()
-        },
-        note=alarm_note(labels),
-        lacks=lacks,
-    )
+    for name, quantity in quantities.items():
+        numbers[name] = surface_numbers(surfaces, quantity)
+        for end, kind in kinds.items():
+            draw = partial(draw_landscapes, surfaces, kind, quantity, captioned(chosen, labels))
+            figures[f"{name}{end}"] = draw
+    return Output(numbers=numbers, figures=figures, note=alarm_note(labels), lacks=lacks)
 
 
 def _surface(label: str, seeds: Sequence[SuiteMeasure], n: int) -> Surface:
     """Return the mean over the first n images, which every record has, and over the seeds."""
 
-    def mean(name: str) -> NDArray[np.float64]:
+    def mean(name: str) -> Array:
         over_seeds = np.mean([one.arrays[name][:n] for one in seeds], axis=0)
-        heights: NDArray[np.float64] = np.asarray(over_seeds, dtype=np.float64).mean(0)
+        heights: Array = np.asarray(over_seeds, dtype=np.float64).mean(0)
         return heights
 
     return Surface(
@@ -110,8 +103,7 @@ def _surface(label: str, seeds: Sequence[SuiteMeasure], n: int) -> Surface:
         eps=seeds[0].eps,
         a=seeds[0].arrays["a"],
         b=seeds[0].arrays["b"],
-        ce=mean("ce"),
-        margin=mean("margin"),
+        heights={"ce": mean("ce"), "margin": mean("margin")},
         n_images=n,
         n_seeds=len(seeds),
     )
@@ -122,7 +114,7 @@ def surface_numbers(surfaces: Sequence[Surface], quantity: Quantity) -> pd.DataF
     return pd.DataFrame(
         (surface.label, number(a), number(b), number(value))
         for surface in surfaces
-        for a, row in zip(surface.a, surface.heights(quantity), strict=True)
+        for a, row in zip(surface.a, surface.heights[quantity], strict=True)
         for b, value in zip(surface.b, row, strict=True)
     ).set_axis(["label", "a", "b", quantity], axis="columns")
 
@@ -141,7 +133,7 @@ def draw_landscapes(
     figure = Figure(figsize=size, layout="constrained" if kind == "surface" else "compressed")
     projection = {"projection": "3d"} if kind == "surface" else {}
     panels = figure.subplots(n_rows, n_columns, squeeze=False, subplot_kw=projection).flatten()
-    heights = [surface.heights(quantity) for surface in surfaces]
+    heights = [surface.heights[quantity] for surface in surfaces]
     scale = HeightScale(heights, boundary=quantity == "margin")
     for axes, surface, z in zip(panels, surfaces, heights, strict=False):
         (_draw_surface if kind == "surface" else _draw_contour)(axes, surface, z, scale)
@@ -149,20 +141,22 @@ def draw_landscapes(
         axes.set_xticks(_ticks(surface.a / surface.eps))
         axes.set_yticks(_ticks(surface.b / surface.eps))
     if kind == "contour":
-        figure.supxlabel(
-            r"$a / \epsilon$, along the gradient's sign", fontsize=9.0, parse_math=True
+        along = (
+            r"$a / \epsilon$, along the gradient's sign",
+            r"$b / \epsilon$, along random signs",
         )
-        figure.supylabel(r"$b / \epsilon$, along random signs", fontsize=9.0, parse_math=True)
+        figure.supxlabel(along[0], fontsize=9.0, parse_math=True)
+        figure.supylabel(along[1], fontsize=9.0, parse_math=True)
     for axes in panels[len(surfaces) :]:
         axes.set_axis_off()
-    label = f"{_UNITS[quantity]}; {SCALE}"
+    label = f"{_UNITS[quantity]}; colours: square-root scale"
     figure.colorbar(scale.mappable(), ax=panels.tolist(), shrink=0.75, aspect=25, label=label)
     title = (*_title(surfaces[0], kind, quantity), caption)
     figure.suptitle(fitted(title, size[0]), fontsize=9.0)
     return figure
 
 
-def _draw_surface(axes: Any, surface: Surface, z: NDArray[np.float64], scale: HeightScale) -> None:
+def _draw_surface(axes: Any, surface: Surface, z: Array, scale: HeightScale) -> None:
     a, b = np.meshgrid(surface.a / surface.eps, surface.b / surface.eps, indexing="ij")
     stride = max(1, (len(surface.a) - 1) // (_DRAWN - 1))
     axes.plot_surface(
@@ -187,7 +181,7 @@ def _draw_surface(axes: Any, surface: Surface, z: NDArray[np.float64], scale: He
         axis.pane.set_facecolor("white")
 
 
-def _draw_contour(axes: Any, surface: Surface, z: NDArray[np.float64], scale: HeightScale) -> None:
+def _draw_contour(axes: Any, surface: Surface, z: Array, scale: HeightScale) -> None:
     a, b = surface.a / surface.eps, surface.b / surface.eps
     # The first axis of z is a; matplotlib draws rows along the vertical axis.
     shown = np.ma.masked_invalid(z.T)
@@ -200,7 +194,7 @@ def _draw_contour(axes: Any, surface: Surface, z: NDArray[np.float64], scale: He
     axes.plot([0], [0], marker="o", color="black", markerfacecolor="white", markersize=4.5)
 
 
-def _ticks(lengths: NDArray[np.float64]) -> NDArray[np.float64]:
+def _ticks(lengths: Array) -> Array:
     """Return -2, -1, 0, 1, 2 for a reach of 2."""
     reach = float(lengths[-1])
     step = float(np.ceil(reach / 2 - 1e-9)) if reach >= 1 else reach / 2
@@ -221,3 +215,54 @@ def _title(surface: Surface, kind: Kind, quantity: Quantity) -> list[str]:
     if kind == "surface":
         lines.append("a: along the gradient's sign; b: along random signs")
     return lines
+
+
+class HeightScale:
+    """Colours, contour levels and limits of the heights of all panels."""
+
+    def __init__(self, heights: Sequence[Array], *, boundary: bool) -> None:
+        """`boundary`: 0 is the decision boundary, and the middle of the colours."""
+        finite = np.concatenate([z[np.isfinite(z)] for z in heights])
+        self.low = float(finite.min()) if len(finite) else 0.0
+        self.high = float(finite.max()) if len(finite) else 0.0
+        if self.low == self.high:
+            self.high = self.low + 1.0
+        self.boundary = boundary
+        # both are safe for colour-blind readers; PuOr is white at its middle
+        self.map = "PuOr_r" if boundary else "viridis"
+
+    @property
+    def norm(self) -> Any:
+        from matplotlib.colors import FuncNorm, PowerNorm
+
+        if not self.boundary:
+            return PowerNorm(0.5, self.low, self.high)
+        reach = max(abs(self.low), abs(self.high))
+        return FuncNorm((_root, _square), -reach, reach)
+
+    def levels(self) -> Array:
+        """Return levels evenly spaced in colour, 0 among them for the margin.
+
+        The ends lie slightly outside, so that every point is inside.
+        """
+        if self.boundary:
+            low, high = _root(np.array([self.low, self.high]))
+            step = (high - low) / _LEVELS
+            found = _square(step * np.arange(np.floor(low / step), np.ceil(high / step) + 1))
+        else:
+            found = self.low + np.linspace(0, 1, _LEVELS + 1) ** 2 * (self.high - self.low)
+        found[[0, -1]] += np.array([-1e-6, 1e-6]) * (self.high - self.low)
+        return found
+
+    def mappable(self) -> Any:
+        from matplotlib.cm import ScalarMappable
+
+        return ScalarMappable(self.norm, self.map)
+
+
+def _root(z: Array) -> Array:
+    return np.sign(z) * np.sqrt(np.abs(z))
+
+
+def _square(z: Array) -> Array:
+    return np.sign(z) * z**2

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.papers.cat.series import grid
-from bench.papers.cat.trainings import SuiteMeasure, alarm_note, by_label, captioned, suite_measures
+from bench.papers.cat.parts import (
+    SuiteMeasure,
+    alarm_note,
+    by_label,
+    captioned,
+    grid,
+    suite_measures,
+)
 from bench.report.artefact import Output
 from bench.report.columns import number
 from bench.report.export import fitted, legend_label
@@ -39,25 +44,9 @@ _MARKS = 8
 """Markers on a curve, which distinguish it in grey."""
 _WIDTH = 6.2
 """Inches."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageMargins:
-    """The margins of one method's images, one seed after the other."""
-
-    label: str
-    method: str
-    margin: NDArray[np.floating[Any]]
-    """(n,): 0 for a misclassified image, infinite if nothing broke it."""
-    inverses: tuple[float, ...] = ()
-    """Mean of 1 / margin of each seed that has one."""
-    n_seeds: int = 1
-
-    @property
-    def mean_inverse(self) -> float | None:
-        """Mean of 1 / margin over the images whose margin is above 0; None without any."""
-        positive = self.margin[self.margin > 0]
-        return float((1 / positive).mean()) if len(positive) else None
+Margins = Mapping[str, NDArray[np.float64]]
+"""Label -> (n,) margins of its images, one seed after the other: 0 for a misclassified image,
+infinite if nothing broke it."""
 
 
 def make_margins(chosen: SuiteRuns) -> Output:
@@ -65,83 +54,86 @@ def make_margins(chosen: SuiteRuns) -> Output:
     measures, lacks = suite_measures(chosen, "margins")
     if not measures:
         return Output(lacks=lacks)
-    labels = [one.label for one in measures]
+    measures.sort(key=lambda one: (order(one.method), one.label))
+    seeds = by_label(measures)
     numbers: dict[str, pd.DataFrame] = {}
     figures: dict[str, Any] = {}
     means = []
     for kind in KINDS:
         name = "margins" if kind == "both" else f"margins-{kind}"
-        found = [_margins(label, seeds, kind) for label, seeds in by_label(measures).items()]
-        found.sort(key=lambda m: (order(m.method), m.label))
+        found = {
+            label: np.concatenate([one.arrays[f"margin_{kind}"] for one in own])
+            for label, own in seeds.items()
+        }
         numbers[name] = pd.DataFrame(
-            {"label": m.label, "n": len(m.margin), "image": place, "margin": number(value)}
-            for m in found
-            for place, value in enumerate(m.margin)
+            {"label": label, "n": len(margin), "image": place, "margin": number(value)}
+            for label, margin in found.items()
+            for place, value in enumerate(margin)
         )
-        figures[name] = partial(draw_margins, found, kind, captioned(chosen, labels))
-        means += [_means(m, kind) for m in found]
+        figures[name] = partial(draw_margins, found, kind, captioned(chosen, seeds))
+        means += [_means(label, margin, kind, seeds[label]) for label, margin in found.items()]
     return Output(
         numbers=numbers | {"margins-mean": pd.DataFrame(means)},
         figures=figures,
-        note=f"{alarm_note(labels)} {UPPER_BOUND}".strip(),
+        note=f"{alarm_note(seeds)} {UPPER_BOUND}".strip(),
         lacks=lacks,
     )
 
 
-def _margins(label: str, seeds: Sequence[SuiteMeasure], kind: str) -> ImageMargins:
-    inverses = (one.record.values[f"mean_inverse_{kind}"] for one in seeds)
-    return ImageMargins(
-        label=label,
-        method=seeds[0].method,
-        margin=np.concatenate([one.arrays[f"margin_{kind}"] for one in seeds]),
-        inverses=tuple(value for value in inverses if value is not None),
-        n_seeds=len(seeds),
-    )
+def _mean_inverse(margin: NDArray[np.float64]) -> float | None:
+    """Return the mean of 1 / margin over the images whose margin is above 0; None without any."""
+    positive = margin[margin > 0]
+    return float((1 / positive).mean()) if len(positive) else None
 
 
-def _means(found: ImageMargins, kind: str) -> dict[str, Any]:
-    std = stdev(found.inverses) if len(found.inverses) > 1 else None
+def _means(
+    label: str, margin: NDArray[np.float64], kind: str, seeds: Sequence[SuiteMeasure]
+) -> dict[str, Any]:
+    inverses = [one.values[f"mean_inverse_{kind}"] for one in seeds]
+    known = [value for value in inverses if value is not None]
     return {
-        "label": found.label,
+        "label": label,
         "margin": kind,
-        "n": len(found.margin),
-        "n_seeds": found.n_seeds,
-        "n_above_0": int((found.margin > 0).sum()),
-        "mean": number(fmean(found.margin)),
-        "mean_inverse": number(found.mean_inverse),
-        "mean_inverse_std": number(std),
+        "n": len(margin),
+        "n_seeds": len(seeds),
+        "n_above_0": int((margin > 0).sum()),
+        "mean": number(fmean(margin)),
+        "mean_inverse": number(_mean_inverse(margin)),
+        "mean_inverse_std": number(stdev(known) if len(known) > 1 else None),
     }
 
 
-def draw_margins(found: Sequence[ImageMargins], kind: str, caption: str = "") -> Figure:
+def draw_margins(found: Margins, kind: str, caption: str = "") -> Figure:
     """Draw the share of images with at most each margin; lower and further right is better."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_WIDTH, max(3.2, 1.0 + 0.21 * len(found))), layout="constrained")
     axes = figure.subplots()
-    look = styles(margins.label for margins in found)
-    finite = [margins.margin[np.isfinite(margins.margin)] for margins in found]
-    right = max((float(values.max()) for values in finite if len(values)), default=1.0) or 1.0
-    for margins in found:
-        style, (x, y) = look[margins.label], _distribution(margins.margin, right)
-        inverse = margins.mean_inverse
-        number = MISSING if inverse is None else f"{inverse:.3g}"
+    look = styles(found)
+    everything = np.concatenate(list(found.values()))
+    right = float(everything[np.isfinite(everything)].max(initial=0.0)) or 1.0
+    for label, margin in found.items():
+        # the empirical distribution from 0 to the right edge
+        x = np.sort(margin[np.isfinite(margin)].astype(np.float64))
+        y = 100 * np.arange(len(x) + 1) / max(1, len(margin))
+        inverse = _mean_inverse(margin)
+        text = MISSING if inverse is None else f"{inverse:.3g}"
         axes.plot(
-            x,
-            y,
-            label=legend_label(f"{margins.label}: {number}"),
+            [0.0, *x, right],
+            [*y, y[-1]],
+            label=legend_label(f"{label}: {text}"),
             drawstyle="steps-post",
-            markevery=max(1, len(x) // _MARKS),
+            markevery=max(1, (len(x) + 2) // _MARKS),
             linewidth=1.4,
             markersize=5.0,
-            **style.line,
+            **look[label].line,
         )
     axes.set_xlim(-0.02 * right, 1.02 * right)
     axes.set_ylim(-3, 103)
     grid(axes)
     axes.set_xlabel(f"margin, an upper bound (no unit)\n{KINDS[kind]}")
     axes.set_ylabel("images with at most this margin (%)")
-    title = f"n = {span([len(margins.margin) for margins in found])} images; at 0: misclassified"
+    title = f"n = {span([len(margin) for margin in found.values()])} images; at 0: misclassified"
     figure.suptitle(fitted((title, caption), _WIDTH), fontsize=9.0)
     figure.legend(
         loc="outside right center",
@@ -152,13 +144,3 @@ def draw_margins(found: Sequence[ImageMargins], kind: str, caption: str = "") ->
         alignment="left",
     )
     return figure
-
-
-def _distribution(
-    margin: NDArray[np.floating[Any]], right: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the empirical distribution in percent, from 0 to `right`."""
-    values = np.sort(margin[np.isfinite(margin)].astype(np.float64))
-    share = 100 * np.arange(1, len(values) + 1) / max(1, len(margin))
-    last = share[-1:] if len(share) else np.zeros(1)
-    return np.concatenate([[0.0], values, [right]]), np.concatenate([[0.0], share, last])

@@ -1,13 +1,15 @@
-"""The studies of a suite as numbers: accuracy under attacks, and which outcomes are missing."""
+"""The studies of a suite as numbers: accuracies, measures, and in words what is missing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+import numpy as np
 
-from bench.papers.cat.trainings import untrained_seeds
+from bench.errors import RecordError
+from bench.measured import MeasureRecord
 from bench.records import RunRecord
 from bench.report.accuracy import (
     AccuracyEstimate,
@@ -16,13 +18,16 @@ from bench.report.accuracy import (
     mean_accuracy,
     over_seeds,
 )
-from bench.report.formatting import eps_text
+from bench.report.formatting import ALARM, eps_text
 from bench.report.frame import Outcome, ResultsFrame
 from bench.report.groups import marked
 from bench.report.select import outcomes, same_eps, select
 from bench.report.suite_runs import StudyRuns, SuiteRuns
-from bench.study import AskedAttack, Study
+from bench.study import AskedAttack, AskedMeasures, Study
 from bench.suite import load_suite
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 CLEAN = "clean"
 BEST = "best"
@@ -63,6 +68,11 @@ class Part:
         """Return what a radius of this size is in the full size."""
         return eps * self.originals[0].eps / self.study.eps
 
+    def eps_text(self, eps: float) -> str:
+        """Return `0.06375 (the paper's 0.01)`, or only `0.01`."""
+        paper = self.paper_eps(eps)
+        return eps_text(eps) + ("" if same_eps(paper, eps) else f" (the paper's {eps_text(paper)})")
+
     def attacks(self, name: str, split: str = "test") -> list[AskedAttack]:
         """Return the study's attacks of that name, by rising radius."""
         found = [a for a in self.study.attacks if (a.name, a.split) == (name, split)]
@@ -75,15 +85,25 @@ class Part:
 
         Every evaluation records the clean outcome, so all of them count for the clean accuracy.
         """
-        if asked.name == CLEAN:
-            run_ids, split = [run.run_id], asked.split
-            rows = select(
-                self.frame, run_ids=run_ids, checkpoint=checkpoint, split=split, norm=None
+        clean = asked.name == CLEAN
+        rows = select(
+            self.frame,
+            run_ids=[run.run_id],
+            attack=None if clean else asked.name,
+            checkpoint=checkpoint,
+            eps=None if clean else self.eps(asked),
+            split=asked.split,
+            norm=None if clean else "linf",
+        )
+        found = outcomes(self.frame, rows, "clean" if clean else kind)
+        if asked.first is not None:
+            kept = found.index < asked.first
+            found = ImageOutcomes(
+                index=found.index[kept],
+                correct=found.correct[kept],
+                n_expected=min(found.n_expected, asked.first),
             )
-            kind = "clean"
-        else:
-            rows = self._rows(run, asked, checkpoint)
-        return _first(outcomes(self.frame, rows, kind), asked.first)
+        return found if len(found.index) else None
 
     def accuracy(
         self, method: str, asked: AskedAttack, checkpoint: str = BEST, kind: Outcome = "correct"
@@ -112,51 +132,35 @@ class Part:
         for method in self.study.methods:
             named = f"{method}, {self.name}" if self.name else method
             runs = self.runs(method)
-            yield from untrained_seeds(self.found, method, named)
+            yield from _untrained_seeds(self.found, method, named)
             for run in runs:
                 who = f"{named}, seed {run.seed}" if len(runs) > 1 else named
                 yield from (f"{who}: {text}" for text in self._lacks(run))
 
-    def _lacks(self, run: RunRecord) -> list[str]:
+    def _lacks(self, run: RunRecord) -> Iterator[str]:
         if not run.evaluations:
-            return ["not evaluated"]
+            yield "not evaluated"
+            return
         absent: dict[tuple[str, str], list[str]] = {}
         short = []
-        for asked in self.study.attacks:
-            for checkpoint in asked.checkpoints:
-                where = checkpoint if asked.split == "test" else f"{checkpoint}, {asked.split}"
-                radius = "" if asked.name == CLEAN else eps_text(self.eps(asked))
-                missing = self._missing(run, asked, checkpoint)
-                if missing is None:
-                    absent.setdefault((asked.name, where), []).append(radius)
-                elif missing:
-                    images = f"{missing} images are missing"
-                    short.append(f"{asked.name}{_at([radius])} ({where}): {images}")
-        return [
-            f"no {name}{_at(radii)} ({where})" for (name, where), radii in absent.items()
-        ] + short
+        for asked, checkpoint in ((a, c) for a in self.study.attacks for c in a.checkpoints):
+            where = checkpoint if asked.split == "test" else f"{checkpoint}, {asked.split}"
+            radius = "" if asked.name == CLEAN else eps_text(self.eps(asked))
+            own = self.outcomes(run, asked, checkpoint)
+            if own is None:
+                absent.setdefault((asked.name, where), []).append(radius)
+                continue
+            limits = [asked.first, self.study.test_size if asked.split == "test" else None]
+            wanted = min((n for n in limits if n is not None), default=own.n_expected)
+            if missing := wanted - int((own.index < wanted).sum()):
+                short.append(f"{asked.name}{_at(radius)} ({where}): {missing} images are missing")
+        for (attack, where), radii in absent.items():
+            yield f"no {attack}{_at(', '.join(radii))} ({where})"
+        yield from short
 
-    def _missing(self, run: RunRecord, asked: AskedAttack, checkpoint: str) -> int | None:
-        """Return how many images of an attack have no outcome; None if no image has one."""
-        limits = [asked.first, self.study.test_size if asked.split == "test" else None]
-        known = [limit for limit in limits if limit is not None]
-        rows, missing = self._rows(run, asked, checkpoint), []
-        for position in rows.index:
-            own = outcomes(self.frame, rows.loc[[position]])
-            wanted = min(known) if known else own.n_expected
-            if len(own.index):
-                missing.append(wanted - int((own.index < wanted).sum()))
-        return min(missing, default=None)
 
-    def _rows(self, run: RunRecord, asked: AskedAttack, checkpoint: str) -> pd.DataFrame:
-        return select(
-            self.frame,
-            run_ids=[run.run_id],
-            attack=asked.name,
-            checkpoint=checkpoint,
-            eps=self.eps(asked),
-            split=asked.split,
-        )
+def _at(radii: str) -> str:
+    return f" at eps {radii}" if radii else ""
 
 
 def parts(chosen: SuiteRuns) -> list[Part]:
@@ -178,14 +182,124 @@ def parts(chosen: SuiteRuns) -> list[Part]:
 
 
 def lacks(found: Sequence[Part]) -> tuple[str, ...]:
-    """Return what all parts lack."""
+    """Return what the parts lack, in words."""
     return tuple(text for part in found for text in part.lacks())
 
 
-def eps_of_paper(part: Part, eps: float) -> str:
-    """Return `0.06375 (the paper's 0.01)`, or only `0.01`."""
-    paper = part.paper_eps(eps)
-    return eps_text(eps) + ("" if same_eps(paper, eps) else f" (the paper's {eps_text(paper)})")
+@dataclass(frozen=True, kw_only=True)
+class SuiteMeasure:
+    """One measure of one training of a suite."""
+
+    method: str
+    label: str
+    eps: float
+    """Of the study, in pixels of [0, 1]."""
+    run: RunRecord
+    values: Mapping[str, Any]
+    arrays: Mapping[str, np.ndarray]
+
+
+def suite_measures(chosen: SuiteRuns, measure: str) -> tuple[list[SuiteMeasure], tuple[str, ...]]:
+    """Return a measure of every training whose study asks for it, and in words what is missing."""
+    asking = [
+        (study, asked)
+        for study in chosen.studies
+        for asked in study.study.measures
+        if measure in asked.names
+    ]
+    studies = [study for study, _ in asking]
+    found: list[SuiteMeasure] = []
+    lacks = untrained(studies)
+    for study, asked in asking:
+        for method, run in ((m, run) for m, runs in study.runs.items() for run in runs):
+            record = _most_images(run, study.study, asked, measure)
+            try:
+                arrays = record.arrays if record else {}
+            except RecordError:
+                record = None
+                missing = f"its {measure} is damaged"
+            else:
+                params = ", ".join(f"{key} = {value}" for key, value in asked.params.items())
+                missing = f"no {measure}" + (f" with {params}" if params else "")
+            if record is None:
+                seed = f", seed {run.seed}" if len(study.runs[method]) > 1 else ""
+                lacks.append(f"{name(study, method, studies)}{seed}: {missing}")
+                continue
+            found.append(
+                SuiteMeasure(
+                    method=method,
+                    label=label(study, method, studies),
+                    eps=study.study.eps,
+                    run=run,
+                    values=record.values,
+                    arrays=arrays,
+                )
+            )
+    return found, tuple(lacks)
+
+
+def _most_images(
+    run: RunRecord, study: Study, asked: AskedMeasures, measure: str
+) -> MeasureRecord | None:
+    """Return the run's record of a measure that the study asks for, the one with most images."""
+    records = (
+        record
+        for record in run.measures
+        if record.spec.name == measure
+        and record.spec.checkpoint in asked.checkpoints
+        and record.spec.split == "test"
+        and same_eps(record.spec.eps, study.eps)
+        and dict(record.spec.params) == dict(asked.params)
+    )
+    return max(records, key=lambda r: (r.spec.n_examples, r.spec.measure_id), default=None)
+
+
+def by_label(found: Iterable[SuiteMeasure]) -> dict[str, list[SuiteMeasure]]:
+    """Return the seeds of each label."""
+    groups: dict[str, list[SuiteMeasure]] = {}
+    for one in found:
+        groups.setdefault(one.label, []).append(one)
+    return groups
+
+
+def label(study: StudyRuns, method: str, studies: Sequence[StudyRuns]) -> str:
+    """Return the method with its eps, if the studies have several, and the mark of an alarm."""
+    return marked(name(study, method, studies), study.runs[method])
+
+
+def name(study: StudyRuns, method: str, studies: Sequence[StudyRuns]) -> str:
+    """Return the label without the mark of an alarm."""
+    several = sum(method in other.study.methods for other in studies) > 1
+    return f"{method}, eps {eps_text(study.study.eps)}" if several else method
+
+
+def untrained(studies: Sequence[StudyRuns]) -> list[str]:
+    """Return `trades: no training` for every method and seed of the studies without a record."""
+    return [
+        text
+        for study in studies
+        for method in study.study.methods
+        for text in _untrained_seeds(study, method, name(study, method, studies))
+    ]
+
+
+def _untrained_seeds(study: StudyRuns, method: str, called: str) -> list[str]:
+    trained = {run.seed for run in study.runs.get(method, ())}
+    if not trained:
+        return [f"{called}: no training"]
+    absent = (seed for seed in study.study.seeds if seed not in trained)
+    return [f"{called}, seed {seed}: no training" for seed in absent]
+
+
+def alarm_note(labels: Iterable[str]) -> str:
+    """Return what the mark of an alarm means; empty if no label has it."""
+    alarmed = any(ALARM in label for label in labels)
+    return f"{ALARM.strip()}: alarm of a masking check." if alarmed else ""
+
+
+def captioned(chosen: SuiteRuns, labels: Iterable[str]) -> str:
+    """Return the end of a figure's title: the size, and the mark of an alarm if a label has it."""
+    return f"{chosen.caption} {alarm_note(labels)}".strip()
 
 
 def not_comparable(chosen: SuiteRuns) -> str:
@@ -193,18 +307,13 @@ def not_comparable(chosen: SuiteRuns) -> str:
     return "" if chosen.full else f" ({chosen.dataset}, size {chosen.suite.size}: not comparable)"
 
 
-def _first(found: ImageOutcomes, first: int | None) -> ImageOutcomes | None:
-    """Return the outcomes of the first images; None if no image has one."""
-    if first is not None:
-        kept = found.index < first
-        found = ImageOutcomes(
-            index=found.index[kept],
-            correct=found.correct[kept],
-            n_expected=min(found.n_expected, first),
-        )
-    return found if len(found.index) else None
+def difference_cells(key: str, estimate: AccuracyEstimate | None) -> dict[str, float | None]:
+    """Return the cells of a .csv for a difference of accuracies, as fractions."""
+    names = {"": "value", "_low": "low", "_high": "high"}
+    return {f"{key}{end}": getattr(estimate, name, None) for end, name in names.items()}
 
 
-def _at(radii: Sequence[str]) -> str:
-    known = [radius for radius in radii if radius]
-    return f" at eps {', '.join(known)}" if known else ""
+def grid(axes: Axes) -> None:
+    """Draw faint horizontal lines behind everything."""
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)

@@ -4,7 +4,7 @@ The CAT paper (arXiv 2002.06789, section 3.5, eq. 7 and Theorem 3.2) bounds the 
 by the inverse of a bilateral margin and argues that its training keeps that margin large. We do
 not have the paper's formula. What is measured is our reading: the all-layer margin of Wei and Ma
 (arXiv 1910.04284), on which such bounds rest, with the input perturbed as well as the layers. With
-the perturbed network of `perturbed.py`,
+the perturbed network of `layers.py`,
 
     d(x, y) = min over delta of sqrt(sum_i ||delta_i||^2)  such that  max_{j != y} Z_j >= Z_y,
 
@@ -16,13 +16,20 @@ and d = 0 where the prediction is wrong already. Three such margins, since the w
 
 Uncertain: whether the paper perturbs both input and layers or each layer on both its sides, its
 norm (Euclidean here), and whether a layer ends before or after its activation (before, here).
-The minimum is not convex, so every figure is an upper bound: see `ddn.py`.
+The minimum is not convex, so every figure is an upper bound. The search is DDN, Rony et al. 2019
+(arXiv 1811.09600): the direction follows the gradient of the objective, the norm is set apart from
+it, smaller after a success and larger after a failure. Here the objective is Z_t - Z_y for a given
+target t, lengths are relative to the first-order distance (Z_y - Z_t) / ||gradient||, and the best
+perturbation is shortened along its ray at the end, so that the bound is tight where the direction
+is right. On a linear map it is exact.
 
 Shapes: n images, C H W image, K classes, T targets an image, B = images * T rows.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -36,10 +43,14 @@ from bench.errors import ConfigError
 from bench.evaluation.measuring import MeasuredModel, finite_or_none
 from bench.evaluation.prediction import exact_arithmetic, predictions
 from bench.measured import Measured
-from bench.papers.cat.measures.ddn import first_order, smallest
-from bench.papers.cat.measures.perturbed import Where, perturbed
+from bench.papers.cat.measures.layers import Deltas, Perturbed, Where, perturbed
+from bench.threat import rowwise
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_SHRINK, _GROW, _SEARCH = 0.95, 1.05, 1.2
+"""Of the norm: after a success, after a failure, and after a failure before any success."""
+_BISECTIONS = 12
+_TINY = 1e-12
 
 
 def measure_margins(
@@ -100,11 +111,11 @@ def _margins(
             others = _others(labels, n_classes)
             rows = torch.arange(len(block), device=x.device)
             near = torch.stack(
-                [first_order(network, images, labels, target) for target in others.T], dim=1
+                [_first_order(network, images, labels, target) for target in others.T], dim=1
             )
             kept = others.gather(1, near.argsort(1)[:, :n_targets])
             rows = rows.repeat_interleave(kept.shape[1])
-            sizes = smallest(network, images[rows], labels[rows], kept.flatten(), steps=steps)
+            sizes = _smallest(network, images[rows], labels[rows], kept.flatten(), steps=steps)
             margins[block.cpu()] = sizes.view(kept.shape).amin(1).double().cpu()
     return margins.numpy()
 
@@ -124,3 +135,79 @@ def _summary(where: str, margin: NDArray[np.float64]) -> dict[str, Any]:
         f"quantiles_{where}": [finite_or_none(q) for q in quantiles],
         f"n_not_found_{where}": int(np.isinf(margin).sum()),
     }
+
+
+def _first_order(network: Perturbed, x: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """Return (B,) the size of the smallest perturbation if the network were linear."""
+    lead, gradient = _lead(network, x, network.zeros(x), y, target)
+    return -lead / _size(gradient).clamp_min(_TINY)
+
+
+def _smallest(network: Perturbed, x: Tensor, y: Tensor, target: Tensor, *, steps: int) -> Tensor:
+    """Return (B,) sizes of small perturbations with Z_target >= Z_y; infinite if none was found.
+
+    x: (B, C, H, W), all classified as y (B,); target: (B,) other classes. steps: gradients.
+    """
+    deltas = best = network.zeros(x)
+    found = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
+    length = torch.zeros_like(found)
+    for step in range(steps):
+        lead, gradient = _lead(network, x, deltas, y, target)
+        slope = _size(gradient).clamp_min(_TINY)
+        success = lead >= 0
+        if step == 0:
+            length = -lead / slope
+        else:
+            better = success & (_size(deltas) < found)
+            best, found = _chosen(better, deltas, best), torch.where(better, _size(deltas), found)
+            grow = torch.where(found.isinf(), _SEARCH, _GROW)
+            length = length * torch.where(success, _SHRINK, grow)
+        stride = length * (0.01 + 0.5 * (1 + math.cos(math.pi * step / steps)))
+        moved = [a + b for a, b in zip(deltas, _scaled(gradient, stride / slope), strict=True)]
+        deltas = _scaled(moved, length / _size(moved).clamp_min(_TINY))
+    success = _lead(network, x, deltas, y, target)[0] >= 0
+    best = _chosen(success & (_size(deltas) < found), deltas, best)
+    found = torch.where(success | found.isfinite(), _size(best), found)
+    return found * _shortened(network, x, best, y, target)
+
+
+def _shortened(network: Perturbed, x: Tensor, deltas: Deltas, y: Tensor, target: Tensor) -> Tensor:
+    """Return (B,) in (0, 1] the smallest factor that still succeeds, by bisection."""
+    low, high = x.new_zeros(len(x)), x.new_ones(len(x))
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        with torch.no_grad():
+            success = _difference(network(x, _scaled(deltas, middle)), y, target) >= 0
+        low, high = torch.where(success, low, middle), torch.where(success, middle, high)
+    return high
+
+
+def _lead(
+    network: Perturbed, x: Tensor, deltas: Deltas, y: Tensor, target: Tensor
+) -> tuple[Tensor, Deltas]:
+    """Return Z_target - Z_y (B,), and its gradient with respect to each perturbation."""
+    deltas = [delta.detach().requires_grad_() for delta in deltas]
+    with torch.enable_grad():
+        lead = _difference(network(x, deltas), y, target)
+        gradient = torch.autograd.grad(lead.sum(), deltas)
+    return lead.detach(), list(gradient)
+
+
+def _difference(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    return (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
+
+
+def _size(deltas: Sequence[Tensor]) -> Tensor:
+    """Return (B,) the Euclidean norm of all perturbations of a row together."""
+    squares = [delta.flatten(1).square().sum(1) for delta in deltas]
+    return torch.stack(squares).sum(0).sqrt()
+
+
+def _scaled(deltas: Sequence[Tensor], factor: Tensor) -> Deltas:
+    """Return every row times its factor (B,)."""
+    return [delta * rowwise(factor, delta) for delta in deltas]
+
+
+def _chosen(rows: Tensor, first: Sequence[Tensor], second: Sequence[Tensor]) -> Deltas:
+    """Return `first` in the rows (B,) that are true, `second` in the others."""
+    return [torch.where(rowwise(rows, a), a, b) for a, b in zip(first, second, strict=True)]

@@ -1,4 +1,4 @@
-"""A network whose input and layers are perturbed, each in proportion to what it reads.
+"""Layers of a network: which ones a forward pass calls, and the network with all of them perturbed.
 
     h_0 = x + delta_0 ||x||,    h_i = f_i(h_{i-1}) + delta_i ||h_{i-1}||
 
@@ -12,19 +12,85 @@ Shapes: B rows, C H W image, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from bench.papers.cat.measures.layer_trace import trace, watched
 from bench.threat import rowwise
 
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+"""Modules that multiply by a weight matrix."""
 Where = Literal["input", "layers", "both"]
 Deltas = list[Tensor]
-"""(B, ...) each: the input's where it is perturbed, then one for each layer in calling order."""
+"""(B, ...) each: the input's where it is perturbed, then one per layer in calling order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One call of a layer or of a BatchNorm; a module that is called twice has two."""
+
+    name: str
+    module: nn.Module
+    shape: tuple[int, ...]
+    """Of the output of one image."""
+    reads: int | None = None
+    """For a BatchNorm, the position of the layer whose output it reads; else None."""
+
+    @property
+    def is_layer(self) -> bool:
+        return isinstance(self.module, LAYERS)
+
+
+def trace(model: nn.Module, x: Tensor) -> list[Call]:
+    """Return the calls of one forward pass of x (B, C, H, W), in order.
+
+    Modules that are never called are absent. An output that two BatchNorms read belongs to the
+    first.
+    """
+    found: list[Call] = []
+    # The outputs themselves are kept, so that no later tensor can have the identity of one.
+    made: dict[int, tuple[int, Tensor]] = {}
+
+    def note(name: str, module: nn.Module, h: Tensor, out: Tensor) -> None:
+        reads = None
+        if isinstance(module, LAYERS):
+            made[id(out)] = len(found), out
+        else:
+            reads, _ = made.pop(id(h), (None, h))
+        found.append(Call(name=name, module=module, shape=tuple(out.shape[1:]), reads=reads))
+
+    with _watched(model, note), torch.no_grad():
+        model(x)
+    return found
+
+
+@contextmanager
+def _watched(
+    model: nn.Module, hook: Callable[[str, nn.Module, Tensor, Tensor], Tensor | None]
+) -> Iterator[None]:
+    """Call hook(name, module, input, output) after every call of a layer and of a BatchNorm.
+
+    It returns the output to continue with, or None to keep it.
+    """
+
+    def attach(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        return module.register_forward_hook(
+            lambda module, args, out: hook(name, module, args[0], out)
+        )
+
+    modules = model.named_modules()
+    watched = [(name, m) for name, m in modules if isinstance(m, (*LAYERS, _BatchNorm))]
+    handles = [attach(name, module) for name, module in watched]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class Perturbed:
@@ -72,7 +138,7 @@ class Perturbed:
 def perturbed(model: nn.Module, like: Tensor, where: Where) -> Iterator[Perturbed]:
     """Attach hooks that perturb the model; `like` (1, C, H, W) is an image to trace it with."""
     network = Perturbed(model, like, where)
-    with watched(model, network.see):
+    with _watched(model, network.see):
         yield network
 
 
@@ -80,19 +146,3 @@ def _length(h: Tensor) -> Tensor:
     # Unlike sqrt, whose gradient at a dead layer's 0 would be NaN.
     length: Tensor = torch.linalg.vector_norm(h.flatten(1), dim=1)
     return length
-
-
-def size(deltas: Sequence[Tensor]) -> Tensor:
-    """Return (B,) the Euclidean norm of all perturbations of a row together."""
-    squares = [delta.flatten(1).square().sum(1) for delta in deltas]
-    return torch.stack(squares).sum(0).sqrt()
-
-
-def scaled(deltas: Sequence[Tensor], factor: Tensor) -> Deltas:
-    """Return every row times its factor (B,)."""
-    return [delta * rowwise(factor, delta) for delta in deltas]
-
-
-def chosen(rows: Tensor, first: Sequence[Tensor], second: Sequence[Tensor]) -> Deltas:
-    """Return `first` in the rows (B,) that are true, `second` in the others."""
-    return [torch.where(rowwise(rows, a), a, b) for a, b in zip(first, second, strict=True)]

@@ -1,0 +1,355 @@
+"""Figures 2, 4a and 4b: accuracy of methods along a radius or a number of steps of PGD.
+
+What is drawn is what the .csv holds: a row per method, attack and abscissa. Colour, marker and
+dash belong to the method in every figure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from bench.papers.cat.parts import (
+    CLEAN,
+    Part,
+    alarm_note,
+    captioned,
+    difference_cells,
+    grid,
+    lacks,
+    parts,
+)
+from bench.report.artefact import Output
+from bench.report.columns import estimate_cells
+from bench.report.export import fitted, legend_label
+from bench.report.formatting import eps_text, percent, span
+from bench.report.select import EPS_DIGITS
+from bench.report.style import Style, order, styles
+from bench.report.suite_runs import SuiteRuns
+from bench.report.titles import AUTOATTACK, CW, PGD, TITLES, attack_title
+from bench.study import AskedAttack
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TITLE_2 = "Figure 2: robust accuracy against the radius"
+TITLE_4A = "Figure 4a: accuracy against the steps of PGD"
+TITLE_4B = "Figure 4b: ablations of CAT against the radius"
+_CURVES = (PGD, CW)
+_DOTS = (PGD, CW, AUTOATTACK)
+_STEPS = re.compile(r"pgd-(\d+)")
+_WIDTH = 7.0
+"""Inches: of a page's text. Half of it is a column."""
+_COLUMN = 3.5
+_SMALL = 8.0
+"""Font size of the column-wide figure."""
+_EPS_LABEL = r"$L_\infty$ radius $\epsilon$ (pixels in [0, 1])"
+_ACCURACY_LABEL = "accuracy on test images (%)"
+_BAND = 0.13
+"""Opacity: ten bands leave every line visible."""
+_APART = 0.16
+"""Largest distance of two dots of one group, in distances of the groups."""
+
+
+def make_figure2(chosen: SuiteRuns) -> Output:
+    """Return PGD-20 and C&W over the radii, and AutoAttack; nothing if nothing was attacked."""
+    found = parts(chosen)
+    drawn = [(part, rows) for part in found if len(rows := _figure2_rows(part))]
+    if not drawn:
+        return Output(lacks=lacks(found))
+    everything = pd.concat([rows for _, rows in drawn], ignore_index=True)
+    return _output(chosen, found, "figure2", everything, partial(_draw_figure2, drawn, everything))
+
+
+def _figure2_rows(part: Part) -> pd.DataFrame:
+    curves = [row for attack in _CURVES for row in _against_eps(part, attack)]
+    return pd.DataFrame([*curves, *_against_eps(part, AUTOATTACK, clean=False)])
+
+
+def _output(
+    chosen: SuiteRuns, found: Sequence[Part], name: str, rows: pd.DataFrame, draw: Any
+) -> Output:
+    x = "steps" if "steps" in rows else "eps"
+    numbers = rows.assign(**{x: rows[x].map("{:.9g}".format)})
+    return Output(
+        numbers={name: numbers.drop(columns="change_std", errors="ignore")},
+        figures={name: partial(draw, captioned(chosen, rows["label"]))},
+        note=alarm_note(rows["label"]),
+        lacks=lacks(found),
+    )
+
+
+def _against_eps(part: Part, attack: str, *, clean: bool = True) -> Iterator[dict[str, Any]]:
+    """Yield every method that has the attack, over its radii; with `clean` also at eps 0."""
+    unattacked = part.attacks(CLEAN) if clean else []
+    for method in part.study.methods:
+        attacked = [
+            row for a in part.attacks(attack) for row in _row(part, method, attack, a, part.eps(a))
+        ]
+        if attacked:
+            for asked in unattacked:
+                yield from _row(part, method, attack, asked, 0.0)
+            yield from attacked
+
+
+def _row(
+    part: Part, method: str, attack: str, asked: AskedAttack, x: float, name: str = "eps"
+) -> Iterator[dict[str, Any]]:
+    """Yield the accuracy under an attack, if it is on record."""
+    estimate = part.accuracy(method, asked)
+    if estimate is not None:
+        own = {"arch": part.study.arch, "method": method, "label": part.label(method)}
+        yield {**own, "attack": attack, name: x, **estimate_cells(estimate)}
+
+
+def _draw_figure2(
+    found: Sequence[tuple[Part, pd.DataFrame]], everything: pd.DataFrame, caption: str
+) -> Figure:
+    """Draw a row of panels per network, on one scale of accuracy; the legend below them."""
+    from matplotlib.figure import Figure
+
+    look = styles(everything["label"])
+    figure = Figure(figsize=(_WIDTH, 2.7 * len(found) + 1.1), layout="constrained")
+    panels = figure.subplots(
+        len(found), 3, sharey=True, squeeze=False, width_ratios=[1.0, 1.0, 0.95]
+    )
+    for row, (part, own) in zip(panels, found, strict=True):
+        for axes, attack in zip(row, _CURVES, strict=False):
+            _lines(axes, own[own["attack"] == attack], "eps", look)
+            _eps_axis(axes, max(own["eps"]), part.study.eps)
+            axes.set_title(f"{part.study.arch}, {TITLES[attack]}", fontsize=9.5)
+        marked = own[own["attack"] == AUTOATTACK]
+        _dots(
+            row[-1],
+            {eps_text(eps): marked[marked["eps"] == eps] for eps in sorted(set(marked["eps"]))},
+            look,
+        )
+        row[-1].set_title(f"{part.study.arch}, {TITLES[AUTOATTACK]}", fontsize=9.5)
+        row[-1].set_xlabel(_EPS_LABEL, parse_math=True)
+        for axes in row:
+            _percent_axis(axes)
+        row[0].set_ylabel(_ACCURACY_LABEL)
+    reading = _reading(everything, [part.study.eps for part, _ in found])
+    figure.suptitle(fitted((TITLE_2, reading, caption), _WIDTH), fontsize=9.0)
+    _legend_below(figure, panels[:, 0], ncols=5)
+    return figure
+
+
+def make_figure4a(chosen: SuiteRuns) -> Output:
+    """Return accuracy by steps of PGD; nothing if nothing was attacked.
+
+    A fall over the steps means that few steps are not enough.
+    """
+    (part,) = parts(chosen)
+    rows = pd.DataFrame(row for method in part.study.methods for row in _by_steps(part, method))
+    if rows.empty:
+        return Output(lacks=lacks([part]))
+    return _output(chosen, [part], "figure4a", rows, partial(_draw_figure4a, part, rows))
+
+
+def _by_steps(part: Part, method: str) -> Iterator[dict[str, Any]]:
+    """Yield accuracy by rising steps, and its change from the fewest steps on the same images."""
+    matches = [(_STEPS.fullmatch(asked.name), asked) for asked in part.study.attacks]
+    fewest = None
+    for n, asked in sorted(((int(m[1]), a) for m, a in matches if m), key=lambda pair: pair[0]):
+        for row in _row(part, method, "pgd", asked, n, "steps"):
+            change = part.difference(method, asked, fewest) if fewest else None
+            fewest = fewest or asked
+            yield (
+                row
+                | difference_cells("change", change)
+                | {"change_std": change.std if change else None}
+            )
+
+
+def _draw_figure4a(part: Part, rows: pd.DataFrame, caption: str) -> Figure:
+    """Draw one panel as wide as a column; the legend says how far each method falls."""
+    from matplotlib.figure import Figure
+
+    methods = _in_order(rows)
+    figure = Figure(figsize=(_COLUMN, 3.5 + 0.13 * len(methods)), layout="constrained")
+    axes = figure.subplots()
+    _lines(axes, rows, "steps", styles(methods))
+    steps = sorted(set(rows["steps"]))
+    axes.set_xscale("log")
+    axes.set_xticks(steps, [f"{n:g}" for n in steps])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("steps of PGD (log scale)")
+    axes.set_ylabel(_ACCURACY_LABEL)
+    # few points separate the steps, so the scale fits the numbers
+    low, high = _edges(rows)
+    bottom, top = 100 * low.min(), 100 * high.max()
+    room = 0.05 * (top - bottom) + 0.5
+    axes.set_ylim(bottom - room, top + room)
+    grid(axes)
+    radius = eps_text(part.study.eps)
+    axes.set_title(rf"{part.study.arch}, $\epsilon$ = {radius}", fontsize=9.5, parse_math=True)
+    title = (TITLE_4A, _reading(rows), caption)
+    figure.suptitle(fitted(title, _COLUMN * 9.0 / _SMALL), fontsize=_SMALL)
+    handles, names = axes.get_legend_handles_labels()
+    by_name: dict[str, Artist] = dict(zip(names, handles, strict=True))
+    last = {row["label"]: row for _, row in rows.iterrows()}  # at the most steps
+    figure.legend(
+        handles=[by_name[legend_label(name)] for name in methods],
+        labels=[f"{legend_label(name)}{_change_text(last[name])}" for name in methods],
+        loc="outside lower center",
+        frameon=False,
+        fontsize=_SMALL,
+        handlelength=2.6,
+        title=f"change in points, {steps[0]:g} to {steps[-1]:g} steps (same images)",
+        title_fontsize=_SMALL,
+    )
+    return figure
+
+
+def _change_text(row: pd.Series[Any]) -> str:
+    """Return `: -2.1 [-3.0, -1.3]`; empty for a single number of steps."""
+    if pd.isna(row["change"]):
+        return ""
+    if pd.notna(row["change_std"]):
+        return f": {percent(row['change'])} \u00b1 {percent(row['change_std'])}"
+    low, high = row["change_low"], row["change_high"]
+    return f": {percent(row['change'])} [{percent(low)}, {percent(high)}]"
+
+
+def make_figure4b(chosen: SuiteRuns) -> Output:
+    """Return PGD-20 over the radii and three attacks at the training radius."""
+    (part,) = parts(chosen)
+    curves = pd.DataFrame(_against_eps(part, PGD))
+    others = [row for attack in _DOTS[1:] for row in _against_eps(part, attack, clean=False)]
+    rows = pd.concat([curves, pd.DataFrame(others)], ignore_index=True)
+    if rows.empty:
+        return Output(lacks=lacks([part]))
+    return _output(chosen, [part], "figure4b", rows, partial(_draw_figure4b, part, rows))
+
+
+def _draw_figure4b(part: Part, rows: pd.DataFrame, caption: str) -> Figure:
+    from matplotlib.figure import Figure
+
+    eps, look = part.study.eps, styles(rows["label"])
+    figure = Figure(figsize=(_WIDTH, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1.15, 1.0])
+    _lines(left, rows[rows["attack"] == PGD], "eps", look)
+    _eps_axis(left, max(rows["eps"]), eps)
+    left.set_title(f"{part.study.arch}, {TITLES[PGD]}", fontsize=9.5)
+    left.set_ylabel(_ACCURACY_LABEL)
+    trained = rows[rows["eps"].round(EPS_DIGITS) == round(eps, EPS_DIGITS)]
+    groups = {TITLES[attack]: trained[trained["attack"] == attack] for attack in _DOTS}
+    _dots(right, {name: group for name, group in groups.items() if len(group)}, look)
+    title = rf"{part.study.arch}, at $\epsilon$ = {eps_text(eps)}"
+    right.set_title(title, fontsize=9.5, parse_math=True)
+    right.set_xlabel("attack")
+    for axes in (left, right):
+        _percent_axis(axes)
+    figure.suptitle(fitted((TITLE_4B, _reading(rows, [eps]), caption), _WIDTH), fontsize=9.0)
+    _legend_below(figure, [left, right], ncols=len(look))
+    return figure
+
+
+def _edges(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of error bars: 95% intervals of one seed, a deviation of several."""
+    numbers = rows[["accuracy", "low", "high", "std"]].astype(float)
+    low = numbers["low"].fillna(numbers["accuracy"] - numbers["std"])
+    high = numbers["high"].fillna(numbers["accuracy"] + numbers["std"])
+    return low.to_numpy(), high.to_numpy()
+
+
+def _lines(axes: Axes, rows: pd.DataFrame, x: str, look: Mapping[str, Style]) -> None:
+    """Draw a line in a band of its error bars per label."""
+    for label, own in rows.groupby("label", sort=False):
+        low, high = _edges(own)
+        places, style = own[x].to_numpy(), look[str(label)]
+        axes.fill_between(
+            places, 100 * low, 100 * high, color=style.colour, alpha=_BAND, linewidth=0
+        )
+        axes.plot(
+            places,
+            100 * own["accuracy"].to_numpy(),
+            label=legend_label(str(label)),
+            linewidth=1.3,
+            markersize=4.5,
+            **style.line,
+        )
+
+
+def _dots(axes: Axes, groups: Mapping[str, pd.DataFrame], look: Mapping[str, Style]) -> None:
+    """Draw a group of dots per heading, every method at its own place in each of them."""
+    methods = _in_order(pd.concat(groups.values())) if groups else []
+    step = min(0.8 / max(1, len(methods)), _APART)
+    for place, group in enumerate(groups.values()):
+        for label, value, low, high in zip(
+            group["label"], group["accuracy"], *_edges(group), strict=True
+        ):
+            axes.errorbar(
+                [place + (methods.index(label) - (len(methods) - 1) / 2) * step],
+                [100 * value],
+                yerr=[[100 * (value - low)], [100 * (high - value)]],
+                label=legend_label(label),
+                markersize=4.5,
+                elinewidth=0.9,
+                capsize=1.6,
+                **look[label].line | {"linestyle": "none"},
+            )
+    for place in range(len(groups) - 1):
+        axes.axvline(place + 0.5, color="#dddddd", linewidth=0.6, zorder=0)
+    axes.set_xlim(-0.5, max(1, len(groups)) - 0.5)
+    axes.set_xticks(range(len(groups)), list(groups))
+    axes.tick_params(axis="x", length=0)
+
+
+def _percent_axis(axes: Axes) -> None:
+    axes.set_ylim(-3, 103)
+    axes.set_yticks(range(0, 101, 20))
+    grid(axes)
+
+
+def _eps_axis(axes: Axes, last: float, trained: float) -> None:
+    """Scale from 0 to the largest radius, with the training radius as a dotted line."""
+    axes.set_xlim(-0.03 * last, 1.03 * last)
+    axes.set_xlabel(_EPS_LABEL, parse_math=True)
+    if trained <= last:
+        axes.axvline(trained, color="#777777", linewidth=0.8, linestyle=":", zorder=0)
+
+
+def _legend_below(figure: Figure, panels: Iterable[Axes], ncols: int) -> None:
+    """Draw the legend with each label once, in the methods' order."""
+    handles: dict[str, Artist] = {}
+    for axes in panels:
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(name, handle)
+    names = sorted(handles, key=lambda name: order(name.split()[0]))
+    figure.legend(
+        [handles[name] for name in names],
+        names,
+        loc="outside lower center",
+        frameon=False,
+        ncols=ncols,
+        handlelength=2.6,
+    )
+
+
+def _in_order(rows: pd.DataFrame) -> list[str]:
+    """Return the labels in the order of the paper's methods."""
+    methods = dict(zip(rows["label"], rows["method"], strict=True))
+    return sorted(methods, key=lambda label: order(methods[label]))
+
+
+def _reading(rows: pd.DataFrame, trained: Iterable[float] = ()) -> str:
+    """Return what a figure's title says of its numbers: images, intervals, the dotted line."""
+    several = bool(rows["std"].notna().any())
+    bars = "95% intervals (Wilson)" + (", or standard deviation over seeds" if several else "")
+    lines = ", ".join(dict.fromkeys(eps_text(eps) for eps in trained))
+    dotted = f"; dotted: training radius {lines}" if lines else ""
+    counts = rows.groupby("attack", sort=False)["n"]
+    spans = {attack_title(str(attack)): span(list(n)) for attack, n in counts}
+    usual = next(iter(spans.values()))
+    others = [f"{attack} {n}" for attack, n in spans.items() if n != usual]
+    images = f"n = {usual} test images" + (f" ({', '.join(others)})" if others else "")
+    return f"{images}, {bars}{dotted}"
