@@ -15,10 +15,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bench import registry
-from bench.archs import compiled
+from bench.archs import fast as compiled
 from bench.archs.arch import Arch
-from bench.archs.compiled import CompiledCopy
-from bench.archs.fast import Precision
+from bench.archs.fast import CompiledCopy, Precision
 from bench.cli import main
 from bench.records import load_records
 from bench.training import optimiser

@@ -12,13 +12,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
-from bench.attacks.attack import COPIES, Attack, Definitions, Search
+from bench.attacks.ascent import Aim, Ascent
+from bench.attacks.attack import COPIES, Attack, Definitions, Noise, Search, is_correct
 from bench.attacks.blocks import searched
 from bench.attacks.maximise import Keep, ModelMode, Objective, Start, check_choice
-from bench.attacks.restarts import Aim, Ascent, is_correct
 from bench.errors import ConfigError
 from bench.losses import cross_entropy, dlr, margin
 from bench.threat import REFERENCE_EPS, Threat
@@ -66,13 +65,12 @@ class PGD(Ascent):
         return self.restarts * self.steps, self.restarts
 
     def aims(self, model: nn.Module, x: Tensor, y: Tensor) -> Sequence[Aim]:
+        def aim(loss: Callable[[Tensor, Tensor], Tensor], left: Tensor) -> Objective:
+            return lambda logits, y, _: loss(logits, y)
+
         losses = LOSSES[self.loss]
         n_runs = self.restarts // len(losses)
-        return [partial(_aim, loss) for loss in losses for _ in range(n_runs)]
-
-
-def _aim(loss: Callable[[Tensor, Tensor], Tensor], left: Tensor) -> Objective:
-    return lambda logits, y, _: loss(logits, y)
+        return [partial(aim, loss) for loss in losses for _ in range(n_runs)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,19 +100,10 @@ class PGDOn(PGD):
         gradients, forwards = super().passes
         return gradients, forwards + (0 if self.search == "network" else 1)  # of the copy
 
-    def __call__(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        threat: Threat,
-        *,
-        generator: torch.Generator | None = None,
-        rows: Tensor | None = None,
-    ) -> Tensor:
+    def craft(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: Noise) -> Tensor:
         """Like PGD, with a further attack on the network; on a copy itself, only the search."""
         copy = searched(model, self.search)
-        x_adv = self.ascend(copy, x, y, threat, self.start, generator, rows)
+        x_adv = self.ascend(copy, x, y, threat, self.start, noise)
         if copy is not model and len(x) > 0:
             again = only_copy_fooled(copy, x_adv, y, is_correct(model, x_adv, y))
             x_adv[again] = self.refine(model, x[again], y[again], threat, x_adv[again])
@@ -125,7 +114,7 @@ class PGDOn(PGD):
     ) -> Tensor:
         # from the same images a second run with the same loss repeats the first
         once = replace(self, restarts=len(LOSSES[self.loss]))
-        return once.ascend(model, x, y, threat, start)
+        return once.ascend(model, x, y, threat, start, Noise())
 
 
 def only_copy_fooled(copy: nn.Module, x_adv: Tensor, y: Tensor, correct: Tensor) -> Tensor:
@@ -145,17 +134,8 @@ class Clean(Attack):
     def passes(self) -> tuple[int, int]:
         return 0, 1
 
-    def __call__(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        threat: Threat,
-        *,
-        generator: torch.Generator | None = None,
-        rows: Tensor | None = None,
-    ) -> Tensor:
-        return x.detach().clone()
+    def craft(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: Noise) -> Tensor:
+        return x.clone()
 
 
 def relative(length: float, eps: float = REFERENCE_EPS) -> float:

@@ -23,7 +23,7 @@ from bench.suite import load_suite
 from bench.training import engine
 from bench.training.checkpoint import load_state
 from bench.training.engine import Trainer, initial_model
-from bench.training.precision import MixedPrecision
+from bench.training.optimiser import MixedPrecision
 from bench.training.validation import Score
 from methods.cat import CatCE
 from methods.madry import Madry

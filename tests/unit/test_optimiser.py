@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from bench.recipe import Recipe, load_recipe
-from bench.training.optimiser import Optimiser
-from bench.training.schedule import learning_rate
+from bench.training.optimiser import Optimiser, learning_rate
 
 
 def small_model() -> nn.Module:

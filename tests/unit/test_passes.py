@@ -10,8 +10,7 @@ import torch
 
 from bench.archs import build
 from bench.registry import get_method, list_methods
-from bench.training.cost import Cost
-from bench.training.passes import passes
+from bench.training.cost import Cost, passes
 
 
 @pytest.mark.parametrize(
