@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from bench import losses
-from bench.attacks.ascent import Aim, Ascent
 from bench.attacks.attack import Definitions
 from bench.attacks.maximise import Objective, attack_mode, check_choice
+from bench.attacks.pgd import Aim, Ascent
 from bench.errors import ConfigError
 from bench.threat import Threat
 
