@@ -28,7 +28,6 @@ class ArchSpec:
     mean: Sequence[float] | None = None
     """One value per channel, in pixels of [0, 1]; None with `std` for no normalisation."""
     std: Sequence[float] | None = None
-    """One positive value per channel."""
 
     def __post_init__(self) -> None:
         for name, least in (("num_classes", 2), ("in_channels", 1), ("image_size", 1)):

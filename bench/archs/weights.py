@@ -38,7 +38,6 @@ class Weights:
 
     state: dict[str, Tensor]
     notes: tuple[str, ...] = ()
-    """Which one was chosen, if the file holds several."""
 
 
 def read_weights(path: Path | str) -> dict[str, Tensor]:

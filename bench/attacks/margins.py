@@ -50,7 +50,6 @@ class MD(Ascent):
     """
 
     steps: int = 50
-    """Gradient steps per run."""
     first_steps: int = 20
     """Steps on one term."""
     relative_step: float = 2.0
@@ -106,9 +105,7 @@ class MultiTargeted(Ascent):
     """
 
     steps: int = 20
-    """Gradient steps per run."""
     relative_step: float = 1 / 5
-    """Step length, in units of eps."""
     restarts: int = 1
     """Runs from fresh noise per target."""
     loss: TargetedLoss = "margin"

@@ -108,9 +108,7 @@ class PGD(Ascent):
     """Projected gradient ascent on a loss, by signed steps (Madry et al., arXiv 1706.06083)."""
 
     steps: int
-    """Gradient steps."""
     relative_step: float
-    """Step length, in units of eps."""
     loss: Loss = "ce"
     """Cross entropy, the unclamped margin max_{j != y} Z_j - Z_y, the difference of logits ratio,
     or the first half of the restarts on cross entropy and the second on the margin."""

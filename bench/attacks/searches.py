@@ -20,7 +20,6 @@ FULL = 64
 MOST_STEPS = 64
 """Newton's steps to a hyperplane: about four are needed; a length not found by then is short."""
 PRECISION = 1e-6
-"""Relative precision of a length."""
 
 Run = Callable[[Any, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """(the package's attack, images, labels, targets) -> x_adv, and (n,) bool, which are broken."""
@@ -75,7 +74,6 @@ def fab(attack: Any, x: Tensor, y: Tensor, target: Tensor) -> tuple[Tensor, Tens
 
 
 RUNS: dict[str, Run] = {"apgd-t": apgd, "fab-t": fab}
-"""Part -> how it runs with given targets."""
 
 
 @torch.no_grad()

@@ -28,7 +28,6 @@ class TransferPart(Attack):
     """One attack on the surrogate; the target model is not called."""
 
     crafted_with: str
-    """Name of the attack."""
     needed: str
     """Name of the transfer attack, for the error without a surrogate."""
     surrogate: nn.Module | None = field(default=None, repr=False, compare=False)

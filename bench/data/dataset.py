@@ -98,11 +98,9 @@ class FileSplit:
     paths: tuple[str, ...]
     """(N,) relative to `root`."""
     sizes: NDArray[np.int64]
-    """(N,) bytes of each file."""
     y: NDArray[np.int64]
     """(N,), in [0, num_classes)."""
     image_size: int
-    """Pixels per side of the decoded image."""
 
     def __post_init__(self) -> None:
         assert self.sizes.shape == self.y.shape == (len(self.paths),)
@@ -286,10 +284,8 @@ class LoadOptions:
     image_size: int | None
     """The number after `@`, in pixels per side, else None."""
     data_root: Path
-    """Folder of downloads, or ImageNet."""
     download: bool
     trains: bool
-    """Whether training images are required."""
     reserved: Sequence[str]
     """Names of the known data sets, refused as the label of others."""
 

@@ -18,7 +18,6 @@ from bench.data.dataset import FileSplit, LoadOptions, Source, permutation
 from bench.errors import ConfigError, DataError
 
 IMAGE_SIZE = 224
-"""Default pixels per side."""
 MAX_IMAGE_SIZE = 1024
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 ORDER_SEED = 0
@@ -147,7 +146,6 @@ def load_restricted_imagenet(options: LoadOptions) -> Source:
 
 
 ClassFolders: TypeAlias = "tuple[Path, Mapping[str, int]]"
-"""A folder, and its class folders with their labels."""
 
 
 def _source(

@@ -21,7 +21,6 @@ class Loader:
     """The images of a split, by index, on the device of `y`."""
 
     y: Tensor
-    """(N,) int64."""
 
     def __len__(self) -> int:
         return len(self.y)

@@ -20,7 +20,6 @@ from bench.errors import ConfigError, DataError, unknown_name
 from bench.papers import plugins
 
 N_DIGITS_TEST = 360
-"""A fifth of the 1,797 digits."""
 DIGITS_SEED = 0
 
 

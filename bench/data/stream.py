@@ -37,7 +37,6 @@ from bench.errors import DataError
 from bench.seeding import seed_for
 
 AHEAD = 2
-"""Batches that are decoded ahead."""
 
 Reading: TypeAlias = list[Future[NDArray[np.uint8]]]
 AREA = (0.08, 1.0)

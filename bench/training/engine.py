@@ -47,7 +47,6 @@ class Progress:
 
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None
-    """Epoch, rank and checksum of the best weights."""
     rate: float = 0.0
     compiled: list[bool] = field(default_factory=list)
     """Whether the attacks ran compiled; both values, if that changed at a resume."""
