@@ -81,8 +81,8 @@ def random_box(width: int, height: int, stream: random.Random) -> tuple[int, int
     If ten draws do not fit into the image: the largest central crop of an allowed shape.
     """
     for _ in range(TRIES):
-        area = width * height * (AREA[0] + (AREA[1] - AREA[0]) * stream.random())
-        ratio = math.exp(LOG_RATIO[0] + (LOG_RATIO[1] - LOG_RATIO[0]) * stream.random())
+        area = width * height * stream.uniform(*AREA)
+        ratio = math.exp(stream.uniform(*LOG_RATIO))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
             left = int(stream.random() * (width - w + 1))
