@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.archs import build, list_archs
 from bench.data import Dataset, Source, cut, load_dataset
-from bench.data.files import FileSplit
+from bench.data.dataset import FileSplit
 from bench.data.folder import IMAGE_SIZE, RANGES
 from bench.estimate import Estimator, made_spec
 from bench.listing import aligned

@@ -26,8 +26,8 @@ from bench.progress import Reporter, duration
 from bench.recipe import Recipe
 from bench.spec import EvalSpec, TrainSpec
 from bench.threat import REFERENCE_EPS, Threat
+from bench.training.cost import passes
 from bench.training.engine import Trainer, initial_model
-from bench.training.passes import passes
 from bench.training.validation import ATTACK
 
 FIRST_TRY, SLOW_SECONDS = 4, 1.0

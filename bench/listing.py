@@ -33,7 +33,7 @@ def listing(kind: str) -> str:
 def _methods() -> str:
     from bench.registry import broken_methods, get_method, list_methods
     from bench.threat import Threat
-    from bench.training.passes import passes
+    from bench.training.cost import passes
 
     rows = [("name", "objective", "inner maximisation", "per image", "passes", "source")]
     for name in list_methods():

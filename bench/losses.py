@@ -52,7 +52,6 @@ def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
 
 
 def _largest(logits: Tensor, n: int, loss: str) -> Tensor:
-    """(B, n) the largest logits, in falling order."""
     if logits.shape[1] < n:
         raise ConfigError(
             f"{loss} needs at least {n} classes and the model has {logits.shape[1]}; "

@@ -59,7 +59,6 @@ class Threat:
         return (x - r).clamp(min=0.0), (x + r).clamp(max=1.0)
 
     def direction(self, gradient: Tensor) -> Tensor:
-        """The direction of steepest ascent of unit length: the sign, for linf."""
         return gradient.sign()
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
@@ -71,7 +70,6 @@ class Threat:
         return gradient.abs().flatten(1).sum(1)
 
     def uniform(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Noise of x's shape, uniform in the ball of radius 1."""
         return torch.empty_like(x).uniform_(-1.0, 1.0, generator=generator)
 
 

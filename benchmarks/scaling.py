@@ -16,7 +16,7 @@ import torch
 
 from bench.archs import ARCHS
 from bench.archs.arch import ArchSpec
-from bench.archs.wrn import WideResNet
+from bench.archs.resnet import WideResNet
 from bench.estimate import made_spec
 from bench.machine import describe_machine
 from bench.registry import get_method

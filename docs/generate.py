@@ -32,7 +32,7 @@ from bench.registry import broken_methods, get_method, list_methods, method_clas
 from bench.report.precision import paired_precisions, precision_page
 from bench.report.table3 import brief
 from bench.threat import REFERENCE_EPS, Threat
-from bench.training.passes import passes
+from bench.training.cost import passes
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is not installed
 from benchmarks.pages import fused_table, profile_tables, scaling_tables, speed_table

@@ -212,9 +212,9 @@ def test_a_model_that_imagefolder_numbered_is_right_and_numbers_as_names_are_war
     model = ("--model", f"{tmp_path / 'grey.py'}:make", "--device", "cpu")
     said = (
         f"  warning: folder data '{root}': class folders are numbered in the order of their names "
-        "as text (0, 1, 10, 2, 3, ...), as torchvision's ImageFolder does: folder '2' is class 3, "
-        "not 2; for a model whose classes are in the order of the numbers, rename the folders with "
-        "leading zeros ('02')"
+        "as text (0, 1, 10, 2, 3, ...), as torchvision's ImageFolder does: folder '2' is class 3; "
+        "for a model whose classes have the numbers of the folders, number them from 0, without "
+        "gaps and with leading zeros ('02')"
     )
     asked = ("--dataset", f"folder:{root}@8", "--results", tmp_path / "r", "--attacks", "clean")
     training = ("--device", "cpu", "--epochs", "1", "--arch", "cnn", "--methods", "natural")

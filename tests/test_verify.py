@@ -26,7 +26,7 @@ from bench.progress import Reporter
 from bench.recipe import Recipe
 from bench.seeding import generator_for, seed_for
 from bench.threat import Threat
-from bench.training.schedule import learning_rate
+from bench.training.optimiser import learning_rate
 from bench.verify import here, pin_file, read_pin, verify
 from bench.verify.baselines import difference
 from bench.verify.networks import NETWORKS, load_network, make_networks, network_file

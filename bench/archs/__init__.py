@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from bench.archs.arch import Arch, ArchSpec
-from bench.archs.cnn import Cnn
-from bench.archs.resnet import PreActResNet18, ResNet18, ResNet50
-from bench.archs.vgg import Vgg16
-from bench.archs.wrn import WideResNet
+from bench.archs.feedforward import Cnn, Vgg16
+from bench.archs.resnet import PreActResNet18, ResNet18, ResNet50, WideResNet
 from bench.errors import unknown_name
 from bench.papers import plugins
 
@@ -57,15 +56,8 @@ def build(
     value per channel, normalise inside the network and are saved with its weights. Only `linear`
     needs `image_size`. Raises ConfigError for an unknown name or an impossible value.
     """
-    return _known()[resolve(name)](
-        ArchSpec(
-            num_classes=num_classes,
-            in_channels=in_channels,
-            image_size=image_size,
-            mean=mean,
-            std=std,
-        )
-    )
+    fit: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels}
+    return _known()[resolve(name)](ArchSpec(**fit, image_size=image_size, mean=mean, std=std))
 
 
 def resolve(name: str) -> str:

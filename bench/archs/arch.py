@@ -28,7 +28,6 @@ class ArchSpec:
     mean: Sequence[float] | None = None
     """One value per channel, in pixels of [0, 1]; None with `std` for no normalisation."""
     std: Sequence[float] | None = None
-    """One positive value per channel."""
 
     def __post_init__(self) -> None:
         for name, least in (("num_classes", 2), ("in_channels", 1), ("image_size", 1)):
@@ -40,12 +39,13 @@ class ArchSpec:
 class Arch(nn.Module):
     """A classifier of images (B, C, H, W) in [0, 1] into logits (B, K).
 
-    `forward(x)` is `rest(stem(x))`. A subclass names its `first_layer` and writes `rest`; neither
-    may change its input in place, since the caller may keep it.
+    `forward(x)` is `rest(stem(x))`. A subclass writes `rest`, and `first_layer` unless it is
+    `conv1`; neither may change its input in place, since the caller may keep it.
     """
 
     mean: Tensor | None
     std: Tensor | None
+    conv1: nn.Module
 
     def __init__(self, spec: ArchSpec) -> None:
         super().__init__()
@@ -56,10 +56,10 @@ class Arch(nn.Module):
         self.set_normalisation(spec.mean, spec.std)
 
     def set_normalisation(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-        """Set the normalisation (x - mean) / std; None and None turn it off.
+        """Set the normalisation (x - mean) / std; None turns it off.
 
-        For public weights whose file lacks the normalisation they were trained with: build without,
-        load, then call this. Raises ConfigError for values that do not fit.
+        For weights whose file lacks it: build without, load, then call this. Raises ConfigError for
+        values that do not fit.
         """
         if (mean is None) != (std is None):
             raise ConfigError("mean and std go together: give both or neither")
@@ -71,7 +71,6 @@ class Arch(nn.Module):
         self.std = per_channel("std", std, self.in_channels, positive=True).to(like)
 
     def normalise(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W): (x - mean) / std, or x itself."""
         if self.mean is None or self.std is None:
             return x
         return (x - self.mean) / self.std
@@ -79,7 +78,7 @@ class Arch(nn.Module):
     @property
     def first_layer(self) -> nn.Module:
         """The layer that reads the normalised pixels."""
-        raise NotImplementedError
+        return self.conv1
 
     def stem(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the first layer's output, which YOPO calls layer one."""
@@ -91,7 +90,6 @@ class Arch(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) in [0, 1] -> logits (B, K)."""
         return self.rest(self.stem(x))
 
 

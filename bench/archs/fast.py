@@ -9,6 +9,10 @@ In bf16, the image, the first layer and the classifier stay in fp32. Near 0.5 ne
 numbers are 0.002 to 0.004 apart, more than the start noise of TRADES, so rounding an image to bf16
 changes it. The backward pass through the first layer is in bf16.
 
+A compiled copy is for training on a GPU, where all batches have the same size: torch.compile merges
+pointwise operations and, on CUDA, records each pass as a graph that is launched at once. On a CPU
+it is slower (docs/speed.md).
+
 Shapes: B batch, C H W image, K classes.
 """
 
@@ -20,7 +24,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
@@ -32,6 +36,7 @@ Hook = TypeVar("Hook", bound=Callable[..., object])
 MARK = "_counts_rows"
 ADDITIONS = (operator.add, torch.add)
 """Operations whose result may be overwritten: no gradient needs it."""
+BACKEND = "inductor"
 
 
 def filled(x: Tensor, n_rows: int) -> Tensor:
@@ -51,10 +56,6 @@ def counts_rows(hook: Hook) -> Hook:
     return hook
 
 
-def only_counts(hook: Callable[..., object]) -> bool:
-    return hasattr(hook, MARK)
-
-
 class FastCopy(nn.Module):
     """A copy of `model` in eval mode; `refresh` copies the model's later weights.
 
@@ -67,12 +68,11 @@ class FastCopy(nn.Module):
     def __init__(self, model: Arch, precision: Precision = "fp32") -> None:
         super().__init__()
         self.precision = precision
-        found = merges(model)
-        self._folds = found.norms
+        self._merges = merges(model)
         network = copy.deepcopy(model)
         if precision == "bf16":
             _halve(network)
-        found.apply(network)
+        self._merges.apply(network)
         self.network = network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
         self.training = False
         self._source = (model,)  # in a tuple, so that it is no submodule
@@ -80,13 +80,11 @@ class FastCopy(nn.Module):
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Copy the model's current weights and running statistics."""
         (model,) = self._source
-        folded: dict[str, Tensor] = {}
-        for conv, norm in self._folds.items():
+        present = model.state_dict()
+        for conv, norm in self._merges.norms.items():
             weight, bias = _fold(model.get_submodule(conv), model.get_submodule(norm))
-            folded |= {f"{conv}.weight": weight, f"{conv}.bias": bias}
-        present = model.state_dict() | folded
+            present |= {f"{conv}.weight": weight, f"{conv}.bias": bias}
         for name, tensor in self.network.state_dict().items():
             tensor.copy_(present[name])
 
@@ -109,14 +107,14 @@ class Merges:
     """ReLUs that may overwrite their input."""
 
     def apply(self, network: Arch) -> None:
-        """Fold the BatchNorm layers of `network` into its convolutions; put its ReLUs in place."""
-        for conv, norm in self.norms.items():
-            _with_bias(network.get_submodule(conv))
+        for name, norm in self.norms.items():
+            conv: Any = network.get_submodule(name)
+            if conv.bias is None:
+                conv.bias = nn.Parameter(conv.weight.new_zeros(conv.out_channels))
             network.set_submodule(norm, nn.Identity())
-        for relu in self.in_place:
-            module = network.get_submodule(relu)
-            assert isinstance(module, nn.ReLU)
-            module.inplace = True
+        for name in self.in_place:
+            relu: Any = network.get_submodule(name)
+            relu.inplace = True
 
 
 class FoldWarning(UserWarning):
@@ -132,19 +130,16 @@ def merges(model: nn.Module) -> Merges:
         graph = fx.Tracer().trace(model)
     except Exception as error:  # a forward pass may raise anything on a proxy
         reason = (str(error).splitlines() or [""])[0]
-        warnings.warn(
-            FoldWarning(
-                f"the forward pass of {type(model).__name__} cannot be traced, so attacks run "
-                f"without merged layers ({reason}); take data-dependent branches out of it"
-            ),
-            stacklevel=2,
+        notice = (
+            f"the forward pass of {type(model).__name__} cannot be traced, so attacks run "
+            f"without merged layers ({reason}); take data-dependent branches out of it"
         )
+        warnings.warn(FoldWarning(notice), stacklevel=2)
         return Merges()
     modules = dict(model.named_modules())
     calls = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
 
     def layer(node: fx.Node) -> nn.Module | None:
-        """The module that the node calls, if nothing else calls it."""
         once = node.op == "call_module" and calls[str(node.target)] == 1
         return modules[str(node.target)] if once else None
 
@@ -154,12 +149,11 @@ def merges(model: nn.Module) -> Merges:
     for node in graph.nodes:
         name, module = str(node.target), layer(node)
         source = node.all_input_nodes[0] if len(node.all_input_nodes) == 1 else None
-        is_only_reader = source is not None and len(source.users) == 1
         if module is None or _is_watched(module):
             continue
         if isinstance(module, nn.Conv2d):
             made_by[node] = name
-        elif not is_only_reader or source is None:
+        elif source is None or len(source.users) > 1:
             continue
         elif isinstance(module, nn.BatchNorm2d):
             if source in made_by and isinstance(layer(source), nn.Conv2d):
@@ -173,25 +167,14 @@ def merges(model: nn.Module) -> Merges:
 
 
 def _is_watched(module: nn.Module) -> bool:
-    watching = [hook for hook in module._forward_hooks.values() if not only_counts(hook)]
+    watching = [hook for hook in module._forward_hooks.values() if not hasattr(hook, MARK)]
     return bool(watching or module._forward_pre_hooks or module._backward_hooks)
 
 
-def _fold(conv: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the merged convolution."""
-    assert isinstance(conv, nn.Conv2d)
-    assert isinstance(norm, nn.BatchNorm2d)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
+def _fold(conv: Any, norm: Any) -> tuple[Tensor, Tensor]:
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     mean = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
     return conv.weight * scale.view(-1, 1, 1, 1), norm.bias - mean * scale
-
-
-def _with_bias(conv: nn.Module) -> None:
-    assert isinstance(conv, nn.Conv2d)
-    if conv.bias is None:
-        conv.bias = nn.Parameter(conv.weight.new_zeros(conv.out_channels))
 
 
 def _halve(network: Arch) -> None:
@@ -205,3 +188,89 @@ def _halve(network: Arch) -> None:
 
 def _as_float(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(value.float() for value in args)
+
+
+class CompileWarning(UserWarning):
+    """A network that could not be compiled: correct, but slower."""
+
+
+class CompiledCopy(nn.Module):
+    """A FastCopy compiled at its first call, which takes a minute.
+
+    n_rows: batch size. Smaller batches are padded to it, since every size is compiled anew; larger
+    ones run uncompiled.
+    """
+
+    layout = FastCopy.layout
+
+    def __init__(self, model: Arch, precision: Precision, n_rows: int) -> None:
+        super().__init__()
+        self.copy = FastCopy(model, precision)
+        self.training = False
+        self.n_rows = n_rows
+        for module in self.copy.modules():
+            for key, hook in list(module._forward_hooks.items()):
+                if hasattr(hook, MARK):  # which a graph does not call
+                    self._forward_hooks[key] = module._forward_hooks.pop(key)
+        # torch recompiles a forward pass only a few times, across models: forget earlier copies
+        torch._dynamo.reset()
+        on_cuda = next(model.parameters()).is_cuda
+        how: dict[str, Any] = {"mode": "reduce-overhead"} if on_cuda else {}
+        compiled = torch.compile(self.copy, dynamic=False, backend=BACKEND, **how)
+        self._run: Callable[[Tensor], Tensor] = compiled
+        self._is_compiled: bool | None = None  # False once it failed
+        self.refresh = self.copy.refresh  # in place, where the graphs read the weights
+
+    @property
+    def runs_compiled(self) -> bool:
+        return bool(self._is_compiled)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> logits (B, K), never a view.
+
+        Warns with CompileWarning, and runs uncompiled, if the compiler fails.
+        """
+        fits = 0 < len(x) <= self.n_rows
+        if fits and self._is_compiled is None:
+            self._compile(filled(x, self.n_rows))
+        if not fits or not self._is_compiled:
+            logits: Tensor = self.copy(x)
+            return logits
+        logits = self._run(_Own.apply(filled(x, self.n_rows)))
+        return logits[: len(x)].clone()  # the graph reuses this memory for its next logits
+
+    def _compile(self, rows: Tensor) -> None:
+        """Compile forward and backward now, where errors are caught."""
+        try:
+            with warnings.catch_warnings():
+                # the compiler itself reads the .grad of every input
+                warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a")
+                with torch.enable_grad():
+                    x = rows.detach().clone().requires_grad_()
+                    torch.autograd.grad(self._run(_Own.apply(x)).sum(), x)
+                with torch.no_grad():
+                    self._run(_Own.apply(rows.detach()))
+            self._is_compiled = True
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # a compiler may raise anything
+            self._is_compiled = False
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            notice = (  # which compiler failed, and at what
+                f"the network was not compiled ({type(error).__name__}: {' '.join(lines[:2])}); "
+                "attacks run uncompiled: leave --compile out, or install what the compiler lacks"
+            )
+            warnings.warn(CompileWarning(notice), stacklevel=3)
+
+
+class _Own(torch.autograd.Function):
+    """Copy images into the graph's layout, and their gradient out of its reused memory."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        # not contiguous(), which leaves the strides of one channel as they are
+        return x.clone(memory_format=CompiledCopy.layout)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.clone()

@@ -8,17 +8,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bench.archs.weights import NO_TENSORS, first_names, is_lazy, last, unwrapped
+from bench.archs.weights import NO_TENSORS, first_names, is_lazy, last
 from bench.errors import CheckpointError
 
 PREFIXES = ("module.", "model.", "attacker.", "_orig_mod.")
 """Prefixes added by DataParallel, wrappers that normalise or attack, and torch.compile."""
 SEGMENTS = ("module", "_orig_mod")
 """Key segments that DataParallel and torch.compile add wherever they wrap a module."""
-ATTACKER = "attacker."
-"""Prefix of a network's second copy in files of the package `robustness`."""
-DEAD_KEYS = "sub_block1."
-"""Prefix of a group that TRADES' WideResNet builds and saves but never calls."""
+UNUSED = ("sub_block1.", "attacker.")
+"""A group that TRADES' WideResNet never calls; the second copy in files of `robustness`."""
 BOOKKEEPING = (
     *("n_averaged", "num_updates", "decay", "initted", "step"),  # of averaged weights
     *("total_ops", "total_params"),  # of the profiler thop
@@ -32,7 +30,7 @@ STATISTICS = ("running_mean", "running_var", "weight_u", "weight_v")
 def load_state(
     model: nn.Module, state: Mapping[str, Any], *, constants: Collection[str] = ()
 ) -> tuple[str, ...]:
-    """Copy `state`, a state dict or a wrapper around one, into `model`; return missing `constants`.
+    """Copy the state dict `state` into `model`; return missing `constants`.
 
     First tries torch's strict loading. Otherwise keys are compared without the segments that
     DataParallel and torch.compile add anywhere, and without a prefix common to all keys of the file
@@ -41,7 +39,7 @@ def load_state(
     that the file may lack; they keep their values. Every other key must match in name and shape;
     otherwise raises CheckpointError and leaves the model unchanged.
     """
-    given = {str(name): value for name, value in unwrapped(state).items()}
+    given = {str(name): value for name, value in state.items()}
     if _torch_loads(model, given):
         return ()
     own = model.state_dict()
@@ -58,12 +56,9 @@ def load_state(
 
 def constants_of(model: nn.Module) -> tuple[str, ...]:
     """Return names in the state dict that training does not change, such as a normalisation."""
-    parameters = dict(model.named_parameters())
-    return tuple(
-        name
-        for name in model.state_dict()
-        if name not in parameters and last(name) not in (*STATISTICS, *NO_TENSORS)
-    )
+    parameters, moving = dict(model.named_parameters()), (*STATISTICS, *NO_TENSORS)
+    names = (name for name in model.state_dict() if name not in parameters)
+    return tuple(name for name in names if last(name) not in moving)
 
 
 def _torch_loads(model: nn.Module, given: Mapping[str, Any]) -> bool:
@@ -124,30 +119,25 @@ def _fits(own: Any, value: Any) -> bool:
 
 def _counts(key: str, ours: Collection[str]) -> bool:
     """Whether a key that the model lacks shows that the file belongs to another network."""
-    for part in (DEAD_KEYS, ATTACKER):
+    for part in UNUSED:
         if key.startswith(part) and not any(part in name for name in ours):
             return False
     return last(key) not in BOOKKEEPING
 
 
 def _misfit(
-    model: nn.Module,
-    own: Mapping[str, Any],
-    given: Mapping[str, Any],
-    may_lack: Collection[str],
+    model: nn.Module, own: Mapping[str, Any], given: Mapping[str, Any], may_lack: Collection[str]
 ) -> CheckpointError:
     theirs = _bare(given)
-    needed = [name for name in own if name not in may_lack]
-    ours = _bare({name: own[name] for name in needed} if needed else own)
-    wanted = {name: own[full] for name, full in ours.items()}
-    held = {n: given[full] for n, full in theirs.items() if n in wanted or _counts(n, ours)}
-    missing = [name for name in wanted if name not in held]
-    unexpected = [name for name, full in theirs.items() if name in held and full not in own]
-    unexpected = [name for name in unexpected if name not in wanted]
+    required = {name: value for name, value in own.items() if name not in may_lack} or own
+    wanted = {name: own[full] for name, full in _bare(required).items()}
+    missing = [name for name in wanted if name not in theirs]
+    others = [name for name, full in theirs.items() if name not in wanted and full not in own]
+    unexpected = [name for name in others if _counts(name, wanted)]
     misfits = [
-        f"{name} (file {_shape(held[name])}, model {_shape(tensor)})"
+        f"{name} (file {_shape(given[theirs[name]])}, model {_shape(tensor)})"
         for name, tensor in wanted.items()
-        if name in held and not _fits(tensor, held[name])
+        if name in theirs and not _fits(tensor, given[theirs[name]])
     ]
     kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", misfits))
     faults = [f"{len(names)} {kind}: {first_names(names)}" for kind, names in kinds if names]
@@ -167,12 +157,10 @@ def _bare(state: Mapping[str, Any]) -> dict[str, str]:
     """Names without SEGMENTS and the known prefixes that all share -> names."""
     plain = _plain_names(state)
     tensors = [name for name, full in plain.items() if isinstance(state[full], Tensor)]
-    prefix = next((p for p in reversed(_prefixes(tensors, len(tensors))) if _is_known(p)), "")
+    shared = reversed(_prefixes(tensors, len(tensors)))
+    known = (p for p in shared if all(f"{part}." in PREFIXES for part in p.split(".")[:-1]))
+    prefix = next(known, "")
     return {name.removeprefix(prefix): full for name, full in plain.items()}
-
-
-def _is_known(prefix: str) -> bool:
-    return all(f"{part}." in PREFIXES for part in prefix.rstrip(".").split(".") if part)
 
 
 def _shape(value: Any) -> str:

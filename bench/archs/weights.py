@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
 import warnings
@@ -37,7 +38,6 @@ class Weights:
 
     state: dict[str, Tensor]
     notes: tuple[str, ...] = ()
-    """Which one was chosen, if the file holds several."""
 
 
 def read_weights(path: Path | str) -> dict[str, Tensor]:
@@ -54,7 +54,28 @@ def open_weights(path: Path | str, key: str | None = None) -> Weights:
 
     key: which of several state dicts in the file; None prefers averaged weights.
     """
-    path = Path(path)
+    content = _content(Path(path))
+    held = dict(_state_dicts(content))
+    if key is not None:
+        if not held:
+            raise CheckpointError(f"{path} holds one state dict without a key: leave :{key} out")
+        if key not in held:
+            raise unknown_name(f"key of {path}", key, held)
+        return Weights(state=held[key])
+    taken = _preferred(held)
+    if taken is None:
+        return Weights(state=_tensors(path, content))
+    notes: tuple[str, ...] = ()
+    if others := [name for name in held if name != taken]:
+        kind = "averaged over the training" if _is_averaged(taken) else "taken"
+        notes = (
+            f"{path} holds {', '.join(held)}: {taken} was loaded ({kind}); "
+            f"--weights {path}:{others[0]} takes the other",
+        )
+    return Weights(state=held[taken], notes=notes)
+
+
+def _content(path: Path) -> Mapping[Any, Any]:
     try:
         with path.open("rb") as file:
             head = file.read(9)
@@ -68,31 +89,10 @@ def open_weights(path: Path | str, key: str | None = None) -> Weights:
         raise _damaged(path, error) from None
     except OSError as error:
         raise CheckpointError(f"cannot read weights {path}: {error.strerror or error}") from None
-    if not isinstance(content, Mapping):
-        content = {}
-    held = dict(_state_dicts(content))
-    if key is not None:
-        if not held:
-            raise CheckpointError(f"{path} holds one state dict without a key: leave :{key} out")
-        if key not in held:
-            raise unknown_name(f"key of {path}", key, held)
-        return Weights(state=held[key])
-    taken = _preferred(held)
-    others = [name for name in held if name != taken]
-    if taken is None:
-        return Weights(state=_tensors(path, unwrapped(content)))
-    if not others:
-        return Weights(state=held[taken])
-    kind = "averaged over the training" if _is_averaged(taken) else "taken"
-    note = (
-        f"{path} holds {', '.join(held)}: {taken} was loaded ({kind}); "
-        f"--weights {path}:{others[0]} takes the other"
-    )
-    return Weights(state=held[taken], notes=(note,))
+    return content if isinstance(content, Mapping) else {}
 
 
 def save_weights(model: nn.Module, path: Path | str) -> None:
-    """Write the model's state dict as safetensors, atomically; raises RecordError on failure."""
     write_atomic(Path(path), network_bytes(model))
 
 
@@ -119,39 +119,13 @@ def state_sha256(model: nn.Module) -> str:
             )
     if all(_is_dense(value) for value in state.values()):
         return sha256(network_bytes(model))
-    parts = [part for name, value in state.items() for part in (name.encode(), *_content(value))]
-    return sha256(b"\0".join(parts))
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return sha256(buffer.getvalue())
 
 
 def _is_dense(value: Any) -> bool:
-    plain = isinstance(value, Tensor) and value.layout == torch.strided
-    return plain and not value.is_quantized
-
-
-def _content(value: Any) -> Iterator[bytes]:
-    if isinstance(value, Tensor):
-        yield f"{value.dtype} {value.layout} {tuple(value.shape)}".encode()
-        if value.is_quantized:
-            yield repr(value.dequantize().flatten().tolist()).encode()
-        elif value.layout == torch.strided:
-            yield value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-        else:
-            yield from _content(value.to_dense())
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _content(item)
-    else:
-        yield repr(value).encode()
-
-
-def unwrapped(state: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return the state dict inside its wrappers, with string keys."""
-    for _ in range(_MAX_NESTING):
-        inner = next((state[k] for k in WRAPPERS if isinstance(state.get(k), Mapping)), None)
-        if inner is None:
-            break
-        state = inner
-    return {str(name): value for name, value in state.items()}
+    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
 
 
 def _state_dicts(
@@ -219,7 +193,8 @@ def _read_torch(path: Path) -> Any:
         raise _damaged(path, error) from None
 
 
-def _tensors(path: Path, state: Mapping[str, Any]) -> dict[str, Tensor]:
+def _tensors(path: Path | str, content: Mapping[Any, Any]) -> dict[str, Tensor]:
+    state = {str(name): value for name, value in content.items()}
     others = [name for name, value in state.items() if not _belongs(name, value)]
     if others or not state:
         found = f"holds {first_names(others)}" if others else "holds no named tensors"
@@ -227,10 +202,10 @@ def _tensors(path: Path, state: Mapping[str, Any]) -> dict[str, Tensor]:
             f"{path} {found}: it is no state dict; save model.state_dict() alone, or name one of "
             "several with --weights FILE:KEY"
         )
-    return dict(state)
+    return state
 
 
-def _damaged(path: Path, reason: object = "not a file of torch.save") -> CheckpointError:
+def _damaged(path: Path, reason: object) -> CheckpointError:
     return CheckpointError(
         f"{path} is damaged, cut short or no file of weights ({one_line(str(reason), 80)}): "
         "fetch or write it again"

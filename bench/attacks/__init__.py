@@ -6,18 +6,16 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from bench.attacks.attack import Attack, AttackWarning, Search
+from bench.attacks.attack import Attack, AttackWarning, Search, definitions
 from bench.attacks.autoattack import AutoAttackPart, Cascade, PartOn
-from bench.attacks.definitions import DEFINITIONS
+from bench.attacks.margins import MD, MultiTargeted
 from bench.attacks.maximise import maximise
-from bench.attacks.md import MD
-from bench.attacks.multitargeted import MultiTargeted
 from bench.attacks.pgd import PGD, PGDOn
 from bench.attacks.transfer import NAME, Transfer
 from bench.errors import unknown_name
 
 ATTACKS: dict[str, tuple[Attack, str]] = {
-    **DEFINITIONS,
+    **definitions(),
     NAME: (
         Transfer(),
         f"{Transfer().definition}; transfer:madry or transfer:natural+madry name other sources",

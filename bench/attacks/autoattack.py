@@ -4,9 +4,8 @@
 batch size. Here a call is one chunk and one seed, and the evaluator makes the chunks; survivors
 then equal those of the package, run on that chunk with that seed.
 
-Square's loop is our own, bit-equal to the package's (`bench.attacks.square`). Parts that search on
-a copy need not be equal: they take several target classes at once (`bench.attacks.targets`) and
-run our own FAB (`bench.attacks.fab`).
+Square's loop is our own, bit-equal to the package's. Parts that search on a copy need not be equal:
+they take several target classes at once and run our own FAB (`bench.attacks.searches`).
 """
 
 from __future__ import annotations
@@ -25,12 +24,19 @@ import pyautoattack
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.attack import COPIES, Attack, AttackWarning, Definitions, Search, Stages
+from bench.attacks.attack import (
+    COPIES,
+    Attack,
+    AttackWarning,
+    Definitions,
+    Noise,
+    Search,
+    Stages,
+    in_turn,
+)
 from bench.attacks.blocks import searched
 from bench.attacks.maximise import attack_mode, check_choice
-from bench.attacks.restarts import in_turn
-from bench.attacks.square import search_squares
-from bench.attacks.targets import RUNS, by_groups
+from bench.attacks.searches import RUNS, by_groups, search_squares
 from bench.errors import ConfigError
 from bench.threat import Threat
 
@@ -60,26 +66,16 @@ class AutoAttackPart(Attack):
     def name(self) -> str:
         return self.part
 
-    def __call__(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        threat: Threat,
-        *,
-        generator: torch.Generator | None = None,
-        rows: Tensor | None = None,
-    ) -> Tensor:
+    def craft(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: Noise) -> Tensor:
         """Return x_adv; images that were not broken come back unchanged.
 
-        The package takes a seed instead of a generator: the initial seed of `generator`. `rows`
-        has no effect, since a call is a chunk.
+        The package takes a seed instead of a generator: the initial seed of the generator. A call
+        is a chunk, so `noise.rows` has no effect.
         """
         model = searched(model, self.search)
-        seed = generator.initial_seed() if generator is not None else 0
-        x, y = x.detach().contiguous(), y.detach()
         if len(x) == 0:
             return x.clone()
+        seed = noise.generator.initial_seed() if noise.generator is not None else 0
         devices = [x.device] if x.device.type == "cuda" else []
         with (
             attack_mode(model, "eval"),
@@ -88,24 +84,22 @@ class AutoAttackPart(Attack):
             _notices(),
         ):
             attack = self._attack(model, threat, n_classes(model, x), seed, x.device)
-            return self._perturb(attack, model, x, y).detach()
+            x_adv: Tensor = self._perturb(attack, model, x.contiguous(), y).detach()
+        return x_adv
 
     @property
     def passes(self) -> tuple[int, int]:
         iterations, restarts = 100, 5 if self.version == "plus" else 1
         samples = 20 if self.version == "rand" else 1
         return {
-            "apgd-ce": (samples * restarts * (iterations + 1), 2),
-            "apgd-dlr": (samples * restarts * (iterations + 1), 2),
             "apgd-t": (N_TARGETS * (iterations + 1), N_TARGETS + 2),
             "fab": (restarts * iterations * N_TARGETS, restarts * iterations),
             "fab-t": (N_TARGETS * iterations, N_TARGETS * iterations),
             "square": (0, 5000),
-        }[self.part]
+        }.get(self.part, (samples * restarts * (iterations + 1), 2))
 
-    def _perturb(self, attack: Any, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        x_adv: Tensor = attack.perturb(x.clone(), y.clone())
-        return x_adv
+    def _perturb(self, attack: Any, model: nn.Module, x: Tensor, y: Tensor) -> Any:
+        return attack.perturb(x.clone(), y.clone())
 
     def _attack(
         self, model: nn.Module, threat: Threat, n_class: int, seed: int, device: torch.device
@@ -120,20 +114,13 @@ class AutoAttackPart(Attack):
         # the targeted parts raise if there are fewer other classes than targets
         suite.apgd_targeted.n_target_classes = min(N_TARGETS, n_class - 1)
         suite.fab.n_target_classes = min(N_TARGETS, n_class - 1)
-        if self.part in ("apgd-ce", "apgd-dlr"):
-            suite.apgd.loss = self.part.removeprefix("apgd-")
-            return suite.apgd
         if self.part == "fab-t":
-            suite.fab.targeted = True
-            suite.fab.n_restarts = 1
+            suite.fab.targeted, suite.fab.n_restarts = True, 1
+        suite.apgd.loss = self.part.removeprefix("apgd-")
         layout = getattr(model, "layout", torch.preserve_format)
         suite.square.attack_single_run = partial(search_squares, suite.square, layout=layout)
-        return {
-            "apgd-t": suite.apgd_targeted,
-            "fab": suite.fab,
-            "fab-t": suite.fab,
-            "square": suite.square,
-        }[self.part]
+        attacks = {"apgd-t": suite.apgd_targeted, "fab-t": suite.fab, "fab": suite.fab}
+        return ({"square": suite.square} | attacks).get(self.part, suite.apgd)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +137,7 @@ class PartOn(AutoAttackPart):
     def name(self) -> str:
         return f"{self.part} on the network" if self.search == "network" else self.part
 
-    def _perturb(self, attack: Any, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def _perturb(self, attack: Any, model: nn.Module, x: Tensor, y: Tensor) -> Any:
         if self.search == "network" or self.part not in RUNS:
             return super()._perturb(attack, model, x, y)
         return by_groups(RUNS[self.part], attack, model, x, y)
@@ -178,19 +165,9 @@ class Cascade(Attack):
         each = [part.passes for part in self.parts]
         return sum(gradients for gradients, _ in each), sum(forwards for _, forwards in each)
 
-    def __call__(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        threat: Threat,
-        *,
-        generator: torch.Generator | None = None,
-        rows: Tensor | None = None,
-    ) -> Tensor:
-
+    def craft(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: Noise) -> Tensor:
         def run(part: AutoAttackPart, left: Tensor) -> Tensor:
-            return part(model, x[left], y[left], threat, generator=generator)
+            return part.craft(model, x[left], y[left], threat, noise)
 
         return in_turn([partial(run, part) for part in self.parts], model, x, y)
 

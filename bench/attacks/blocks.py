@@ -37,7 +37,6 @@ class Blocked(nn.Module):
 
     @property
     def layout(self) -> torch.memory_format:
-        """Memory layout of the images that the model takes without a copy."""
         found: torch.memory_format = getattr(self.model, "layout", torch.preserve_format)
         return found
 

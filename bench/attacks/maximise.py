@@ -75,7 +75,6 @@ def start_noise(
 
 
 def start_at(kind: Start, x: Tensor, noise: Tensor) -> Tensor:
-    """Return the first iterate: x + noise, clipped to the pixel range for `uniform`."""
     return (x + noise).clamp(0.0, 1.0) if kind == "uniform" else x + noise
 
 
@@ -118,41 +117,42 @@ def maximise(
         x_adv = start.detach().clone()
     else:
         x_adv = start_at(start, x, start_noise(start, x, threat, radius, generator))
-    can_narrow = keep == "first" and on_step is None and model_mode == "eval"
+    if keep != "first" or on_step is not None or model_mode != "eval":
+        objective_of = None
     layout = getattr(model, "layout", torch.preserve_format)
     x, x_adv = x.to(memory_format=layout), x_adv.to(memory_format=layout)  # once, not at every pass
-    batch = _Batch(x, x_adv, y, threat, radius, objective, objective_of if can_narrow else None)
-    kept = _Kept(keep, batch)
+    batch = _Batch(x, x_adv, y, threat, radius, keep)
     every = NARROWS_EVERY.get(x.device.type, NARROWS_EVERY["cuda"])
     with attack_mode(model, model_mode):
         for step in range(steps):
-            if batch.narrows and step % every == 0 and not batch.narrow():
-                break
+            if objective_of is not None and step % every == 0 and batch.narrow():
+                if len(batch.rows) == 0:
+                    break
+                objective = objective_of(batch.rows)
             x_adv = batch.x_adv.requires_grad_()
             with torch.enable_grad():
                 logits = model(x_adv)
-                value = batch.objective(logits, batch.y, step)
+                value = objective(logits, batch.y, step)
                 (gradient,) = torch.autograd.grad(value.sum(), x_adv)
-            batch.x_adv = x_adv = x_adv.detach()
-            if batch.narrows:
-                active: Tensor | None = batch.look(logits.detach(), step)
+            batch.x_adv, logits = x_adv.detach(), logits.detach()
+            if objective_of is not None:
+                active: Tensor | None = batch.look(logits, step)
             else:
-                kept.offer(logits.detach(), value.detach())
-                active = on_step(step, x_adv, logits.detach(), gradient) if on_step else None
+                batch.offer(logits, value.detach())
+                active = on_step(step, batch.x_adv, logits, gradient) if on_step else None
             size = batch.own(step_size(step) if callable(step_size) else step_size)
-            moved = batch.project(x_adv + per_example(size, x) * threat.direction(gradient))
-            batch.x_adv = moved if active is None else torch.where(rowwise(active, x), moved, x_adv)
-        if batch.narrows:
-            return batch.gathered()
+            batch.move(per_example(size, x) * threat.direction(gradient), active)
+        if objective_of is not None:
+            return batch.leave()
         if keep == "best":
             with torch.no_grad():
                 logits = model(batch.x_adv)
-                kept.offer(logits, batch.objective(logits, batch.y, steps))
-        return kept.outcome()
+                batch.offer(logits, objective(logits, batch.y, steps))
+        return batch.outcome()
 
 
 class _Batch:
-    """The examples that are still attacked, with their bounds and labels."""
+    """The examples that are still attacked, and the image that is returned for each of all."""
 
     def __init__(
         self,
@@ -161,22 +161,18 @@ class _Batch:
         y: Tensor,
         threat: Threat,
         radius: float | Tensor,
-        objective: Objective,
-        objective_of: Callable[[Tensor], Objective] | None,
+        keep: Keep,
     ) -> None:
-        self.x_adv, self.y = x_adv, y
+        self.x_adv, self.y, self.keep = x_adv, y, keep
         self.low, self.high = threat.bounds(x, radius)
-        self.objective, self.objective_of = objective, objective_of
-        self.narrows = objective_of is not None
-        """Whether found examples leave the batch; until they do, they do not move."""
-        self.found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.rows = torch.arange(len(x), device=x.device)
         """Positions among all examples."""
-        self._left = self.project(x_adv) if self.narrows else x_adv
-        """All examples; rows that have left hold their final image."""
+        self.found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self.kept = self.project(x_adv)
+        self.value = x_adv.new_full((len(x),), -torch.inf)
 
     def look(self, logits: Tensor, step: int) -> Tensor:
-        """(n,) bool, which examples are not found yet."""
+        """(n,) bool, which examples are not found yet; found ones do not move until they leave."""
         wrong = logits.argmax(1) != self.y
         if step == 0:  # every later iterate is a projection
             wrong &= self.inside()
@@ -184,24 +180,40 @@ class _Batch:
         return ~self.found
 
     def narrow(self) -> bool:
-        """Drop found examples; return whether any remain."""
+        """Drop found examples; return whether there were any."""
         stay = (~self.found).nonzero().squeeze(1)
-        if len(stay) < len(self.found):
-            self._leave()
-            self.rows, self.x_adv, self.y = self.rows[stay], self.x_adv[stay], self.y[stay]
-            self.low, self.high = self.low[stay], self.high[stay]
-            self.found = self.found[stay]
-            if len(stay) > 0:
-                assert self.objective_of is not None
-                self.objective = self.objective_of(self.rows)
-        return len(stay) > 0
+        if len(stay) == len(self.found):
+            return len(stay) == 0
+        self.leave()
+        self.rows, self.x_adv, self.y = self.rows[stay], self.x_adv[stay], self.y[stay]
+        self.low, self.high, self.found = self.low[stay], self.high[stay], self.found[stay]
+        return True
 
-    def gathered(self) -> Tensor:
-        self._leave()
-        return self._left
+    def leave(self) -> Tensor:
+        """Keep the present images; return all kept ones."""
+        self.kept[self.rows] = self.project(self.x_adv)  # moves only a start, without any step
+        return self.kept
 
-    def _leave(self) -> None:
-        self._left[self.rows] = self.project(self.x_adv)  # moves only a start, without any step
+    def offer(self, logits: Tensor, value: Tensor) -> None:
+        """Keep the present images that are better than the kept ones, in a batch that is whole."""
+        if self.keep == "last":
+            return
+        better = self.inside()
+        if self.keep == "best":
+            better &= value > self.value
+            self.value = torch.where(better, value, self.value)
+        else:
+            better &= ~self.found & (logits.argmax(1) != self.y)
+            self.found |= better
+        self.kept = torch.where(rowwise(better, self.kept), self.x_adv, self.kept)
+
+    def outcome(self) -> Tensor:
+        if self.keep == "best":
+            return self.kept
+        last = self.project(self.x_adv)  # moves what on_step froze at a start outside
+        if self.keep == "first":
+            return torch.where(rowwise(self.found, last), self.kept, last)
+        return last
 
     def own(self, value: float | Tensor) -> float | Tensor:
         """Select this batch's values from one per example; a one-element tensor is for all."""
@@ -209,38 +221,14 @@ class _Batch:
             return value[self.rows]
         return value
 
+    def move(self, change: Tensor, active: Tensor | None) -> None:
+        moved = self.project(self.x_adv + change)
+        if active is not None:
+            moved = torch.where(rowwise(active, moved), moved, self.x_adv)
+        self.x_adv = moved
+
     def inside(self) -> Tensor:
         return (self.x_adv == self.project(self.x_adv)).flatten(1).all(1)
 
     def project(self, x_adv: Tensor) -> Tensor:
         return torch.clamp(x_adv, self.low, self.high)
-
-
-class _Kept:
-    """The iterate to return per example, for a batch that stays whole."""
-
-    def __init__(self, keep: Keep, batch: _Batch) -> None:
-        self.keep, self.batch = keep, batch
-        self.x_adv = batch.project(batch.x_adv)
-        self.value = self.x_adv.new_full((len(self.x_adv),), -torch.inf)
-
-    def offer(self, logits: Tensor, value: Tensor) -> None:
-        batch = self.batch
-        if self.keep == "last":
-            return
-        better = batch.inside()
-        if self.keep == "best":
-            better &= value > self.value
-            self.value = torch.where(better, value, self.value)
-        else:
-            better &= ~batch.found & (logits.argmax(1) != batch.y)
-            batch.found |= better
-        self.x_adv = torch.where(rowwise(better, self.x_adv), batch.x_adv, self.x_adv)
-
-    def outcome(self) -> Tensor:
-        last = self.batch.project(self.batch.x_adv)  # moves what on_step froze at a start outside
-        if self.keep == "last":
-            return last
-        if self.keep == "first":
-            return torch.where(rowwise(self.batch.found, last), self.x_adv, last)
-        return self.x_adv

@@ -12,17 +12,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
-from bench.attacks.attack import COPIES, Attack, Definitions, Search
+from bench.attacks.attack import COPIES, Attack, Definitions, Noise, Search, in_turn, is_correct
 from bench.attacks.blocks import searched
-from bench.attacks.maximise import Keep, ModelMode, Objective, Start, check_choice
-from bench.attacks.restarts import Aim, Ascent, is_correct
+from bench.attacks.maximise import Keep, ModelMode, Objective, Start, check_choice, maximise
 from bench.errors import ConfigError
 from bench.losses import cross_entropy, dlr, margin
 from bench.threat import REFERENCE_EPS, Threat
 
+Aim = Callable[[Tensor], Objective]
+"""(n,) positions in the batch -> what a run increases on those images."""
 Loss = Literal["ce", "margin", "dlr", "ce+margin"]
 LOSSES = {
     "ce": (cross_entropy,),
@@ -32,14 +32,83 @@ LOSSES = {
 }
 
 
+class Ascent(Attack):
+    """Base class of attacks that are runs of `maximise` within eps, one per objective.
+
+    A subclass is a dataclass with the fields that vary and defines `aims`.
+    """
+
+    steps: int
+    """Gradient steps per run."""
+    relative_step: float
+    """Step length, in units of eps."""
+    restarts: int = 1
+    start: Start = "uniform"
+    keep: Keep = "first"
+    model_mode: ModelMode = "eval"
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "restarts"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)} is out of range: at least 1")
+        if not self.relative_step > 0:
+            raise ConfigError(f"relative_step = {self.relative_step} is out of range: above 0")
+        for name, kinds in (("start", Start), ("keep", Keep), ("model_mode", ModelMode)):
+            check_choice(name, getattr(self, name), kinds)
+
+    def aims(self, model: nn.Module, x: Tensor, y: Tensor) -> Sequence[Aim]:
+        """Return one objective per run."""
+        raise NotImplementedError
+
+    def step_size(self, threat: Threat) -> float | Callable[[int], float]:
+        """Return the step length in pixels, or a function of the step."""
+        return self.relative_step * threat.eps
+
+    @property
+    def search(self) -> Search:
+        return "fp32" if self.model_mode == "eval" else "network"
+
+    def craft(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: Noise) -> Tensor:
+        return self.ascend(searched(model, self.search), x, y, threat, self.start, noise)
+
+    def ascend(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        start: Start | Tensor,
+        noise: Noise,
+    ) -> Tensor:
+        if len(x) == 0:
+            return x.detach().clone()
+
+        def run(aim: Aim, left: Tensor) -> Tensor:
+            return maximise(
+                aim(left),
+                model,
+                x[left],
+                y[left],
+                threat=threat,
+                radius=threat.eps,
+                steps=self.steps,
+                step_size=self.step_size(threat),
+                start=noise.start(start, x.detach(), threat)[left],
+                keep=self.keep,
+                model_mode=self.model_mode,
+                objective_of=lambda rows: aim(left[rows]),
+            )
+
+        runs = [partial(run, aim) for aim in self.aims(model, x, y)]
+        return in_turn(runs, model, x, y, self.model_mode)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PGD(Ascent):
     """Projected gradient ascent on a loss, by signed steps (Madry et al., arXiv 1706.06083)."""
 
     steps: int
-    """Gradient steps."""
     relative_step: float
-    """Step length, in units of eps."""
     loss: Loss = "ce"
     """Cross entropy, the unclamped margin max_{j != y} Z_j - Z_y, the difference of logits ratio,
     or the first half of the restarts on cross entropy and the second on the margin."""
@@ -66,13 +135,12 @@ class PGD(Ascent):
         return self.restarts * self.steps, self.restarts
 
     def aims(self, model: nn.Module, x: Tensor, y: Tensor) -> Sequence[Aim]:
+        def aim(loss: Callable[[Tensor, Tensor], Tensor], left: Tensor) -> Objective:
+            return lambda logits, y, _: loss(logits, y)
+
         losses = LOSSES[self.loss]
         n_runs = self.restarts // len(losses)
-        return [partial(_aim, loss) for loss in losses for _ in range(n_runs)]
-
-
-def _aim(loss: Callable[[Tensor, Tensor], Tensor], left: Tensor) -> Objective:
-    return lambda logits, y, _: loss(logits, y)
+        return [partial(aim, loss) for loss in losses for _ in range(n_runs)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,19 +170,10 @@ class PGDOn(PGD):
         gradients, forwards = super().passes
         return gradients, forwards + (0 if self.search == "network" else 1)  # of the copy
 
-    def __call__(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        threat: Threat,
-        *,
-        generator: torch.Generator | None = None,
-        rows: Tensor | None = None,
-    ) -> Tensor:
+    def craft(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: Noise) -> Tensor:
         """Like PGD, with a further attack on the network; on a copy itself, only the search."""
         copy = searched(model, self.search)
-        x_adv = self.ascend(copy, x, y, threat, self.start, generator, rows)
+        x_adv = self.ascend(copy, x, y, threat, self.start, noise)
         if copy is not model and len(x) > 0:
             again = only_copy_fooled(copy, x_adv, y, is_correct(model, x_adv, y))
             x_adv[again] = self.refine(model, x[again], y[again], threat, x_adv[again])
@@ -125,7 +184,7 @@ class PGDOn(PGD):
     ) -> Tensor:
         # from the same images a second run with the same loss repeats the first
         once = replace(self, restarts=len(LOSSES[self.loss]))
-        return once.ascend(model, x, y, threat, start)
+        return once.ascend(model, x, y, threat, start, Noise())
 
 
 def only_copy_fooled(copy: nn.Module, x_adv: Tensor, y: Tensor, correct: Tensor) -> Tensor:
@@ -145,17 +204,8 @@ class Clean(Attack):
     def passes(self) -> tuple[int, int]:
         return 0, 1
 
-    def __call__(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        threat: Threat,
-        *,
-        generator: torch.Generator | None = None,
-        rows: Tensor | None = None,
-    ) -> Tensor:
-        return x.detach().clone()
+    def craft(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: Noise) -> Tensor:
+        return x.clone()
 
 
 def relative(length: float, eps: float = REFERENCE_EPS) -> float:

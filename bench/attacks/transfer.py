@@ -15,10 +15,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.attack import Attack, Stages
+from bench.attacks.attack import Attack, Noise, Stages, definitions, in_turn
 from bench.attacks.blocks import Ensemble
-from bench.attacks.definitions import DEFINITIONS
-from bench.attacks.restarts import in_turn
 from bench.errors import ConfigError, unknown_name
 from bench.threat import Threat
 
@@ -30,28 +28,18 @@ class TransferPart(Attack):
     """One attack on the surrogate; the target model is not called."""
 
     crafted_with: str
-    """Name of the attack."""
     needed: str
     """Name of the transfer attack, for the error without a surrogate."""
     surrogate: nn.Module | None = field(default=None, repr=False, compare=False)
 
-    def __call__(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        threat: Threat,
-        *,
-        generator: torch.Generator | None = None,
-        rows: Tensor | None = None,
-    ) -> Tensor:
+    def craft(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: Noise) -> Tensor:
         if self.surrogate is None:
             raise ConfigError(
                 f"attack '{self.needed}' needs the network that its images are crafted on; "
                 f'use get_attack("{self.needed}", surrogate=network)'
             )
-        attack, _ = DEFINITIONS[self.crafted_with]
-        return attack(self.surrogate, x, y, threat, generator=generator, rows=rows)
+        attack, _ = definitions()[self.crafted_with]
+        return attack(self.surrogate, x, y, threat, **noise._asdict())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +67,8 @@ class Transfer(Attack):
         if not self.crafted_with:
             raise ConfigError("crafted_with is empty; use names of attacks, such as pgd-20 and cw")
         for name in self.crafted_with:
-            if name not in DEFINITIONS:
-                raise unknown_name("attack to craft transferred images with", name, DEFINITIONS)
+            if name not in definitions():
+                raise unknown_name("attack to craft transferred images with", name, definitions())
         n = len(self._networks)
         if n not in (0, len(self.sources)):
             raise ConfigError(
@@ -94,7 +82,6 @@ class Transfer(Attack):
 
     @property
     def definition(self) -> str:
-        """One line: what it does, and the source of the protocol."""
         several = " (mean of their logits)" if len(self.sources) > 1 else ""
         return (
             f"images crafted on {' and '.join(self.sources)}{several} by "
@@ -113,27 +100,16 @@ class Transfer(Attack):
     @property
     def passes(self) -> tuple[int, int]:
         """Approximate passes per image, of the surrogates and the target together."""
-        each = [DEFINITIONS[name][0].passes for name in self.crafted_with]
+        each = [definitions()[name][0].passes for name in self.crafted_with]
         n = len(self.sources)
         return n * sum(g for g, _ in each), n * sum(f for _, f in each) + len(each)
 
-    def __call__(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        threat: Threat,
-        *,
-        generator: torch.Generator | None = None,
-        rows: Tensor | None = None,
-    ) -> Tensor:
-        """Return the images of the first part that breaks `model`, else of the last.
-
-        Raises ConfigError without a surrogate.
-        """
-
+    def craft(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: Noise) -> Tensor:
         def run(part: Attack, left: Tensor) -> Tensor:
-            whole = part(model, x, y, threat, generator=_anew(generator), rows=rows)
+            generator = noise.generator
+            if generator is not None:  # in its initial state
+                generator = torch.Generator(generator.device).manual_seed(generator.initial_seed())
+            whole = part.craft(model, x, y, threat, Noise(generator, noise.rows))
             return whole[left]  # crafted on all: no image's noise depends on what broke before
 
         return in_turn([partial(run, part) for _, part in self.stages], model, x, y)
@@ -143,10 +119,3 @@ class Transfer(Attack):
         if self.surrogate is None:
             return ()
         return (self.surrogate,) if isinstance(self.surrogate, nn.Module) else (*self.surrogate,)
-
-
-def _anew(generator: torch.Generator | None) -> torch.Generator | None:
-    """A generator in the initial state of this one."""
-    if generator is None:
-        return None
-    return torch.Generator(generator.device).manual_seed(generator.initial_seed())

@@ -1,4 +1,4 @@
-"""Data sets by name. Without torch; `bench.data.device` puts them on a device."""
+"""Data sets by name. Without torch; `bench.data.loader` puts them on a device."""
 
 from bench.data.dataset import Dataset, Source, Split, cut
 from bench.data.sources import SOURCES, list_datasets, load_dataset

@@ -1,4 +1,4 @@
-"""Loaded data sets, and how train, val and test are cut. Without torch.
+"""Data sets in memory or as image files, and how train, val and test are cut. Without torch.
 
 Shapes: N images, H W C image. Pixels are uint8, or floats if the data are not images; `scale` maps
 them to [0, 1].
@@ -7,21 +7,37 @@ them to [0, 1].
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.files import FileSplit, padding, shorter_side
 from bench.errors import ConfigError, DataError, one_line
 
 MAX_VAL = 1000
 VAL_SEED = 0
 """Never change it: another seed is another validation split, and records cannot be compared."""
+PIPELINE = 2
+"""Version of how `bench.data.stream` decodes a file; it enters every checksum.
+
+1: files of the network's size were resized and cropped like all others.
+"""
+RESIZE = 256, 224
+"""Shorter side before the centre crop, and side of the crop."""
+
+
+def shorter_side(size: int) -> int:
+    return size * RESIZE[0] // RESIZE[1]
+
+
+def padding(size: int) -> int:
+    return size // 8
 
 
 def reason(error: Exception) -> str:
@@ -71,6 +87,46 @@ class Split:
         digest = hashlib.sha256(repr(self.x.shape).encode())
         digest.update(self.x.data)
         digest.update(np.ascontiguousarray(self.y).data)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FileSplit:
+    """Image files and their labels, in a fixed order."""
+
+    root: Path
+    paths: tuple[str, ...]
+    """(N,) relative to `root`."""
+    sizes: NDArray[np.int64]
+    y: NDArray[np.int64]
+    """(N,), in [0, num_classes)."""
+    image_size: int
+
+    def __post_init__(self) -> None:
+        assert self.sizes.shape == self.y.shape == (len(self.paths),)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.image_size, self.image_size, 3
+
+    def take(self, rows: NDArray[np.int64]) -> FileSplit:
+        paths = tuple(self.paths[row] for row in rows)
+        return replace(self, paths=paths, sizes=self.sizes[rows], y=self.y[rows])
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex digest of image size, pipeline, and each file's relative path, bytes and label.
+
+        Not of pixels: reading all of ImageNet takes a hundred times longer than listing it. So a
+        file that changes at equal length goes unnoticed; renamed, added, removed, relabelled and
+        resized ones do not. The folder's location does not matter.
+        """
+        digest = hashlib.sha256(f"files {self.image_size} pipeline {PIPELINE}\n".encode())
+        for path, size, label in zip(self.paths, self.sizes, self.y, strict=True):
+            digest.update(os.fsencode(path) + f"\0{size}\0{label}\n".encode())
         return digest.hexdigest()
 
 
@@ -134,27 +190,27 @@ class Dataset(Source):
         return replace(self, num_classes=max(num_classes, self.num_classes), all_classes=True)
 
     def lines(self, *, trains: bool = False) -> list[str]:
-        """Return lines for the user: the warnings, and how files become images."""
-        told = [f"{self.origin}: {self._reading(trains)}"] * isinstance(self.test, FileSplit)
-        return [*told, *(f"  warning: {self.origin}: {text}" for text in self.warnings)]
+        """Return lines for the user: how files become images, and the warnings."""
+        found = [f"  warning: {self.origin}: {text}" for text in self.warnings]
+        if not isinstance(self.test, FileSplit):
+            return found
+        size = self.image_size
+        n = f"{len(self.train) + len(self.val)} training and " if trains else ""
+        how = (
+            f"{self.origin}: {n}{len(self.test)} test images, {self.num_classes} classes; files of "
+            f"{size}x{size} pixels are taken as they are, others are resized to "
+            f"{shorter_side(size)} and centre-cropped to {size}"
+        )
+        in_training = (
+            f"; in training the former are padded by {padding(size)} and cropped at random, the "
+            "others are cropped by RandomResizedCrop"
+        )
+        return [how + in_training * trains, *found]
 
     def notes(self, others: Sequence[str] = ()) -> dict[str, list[str]]:
         """Return the entry `notes` of a record, or nothing: `others` and the warnings."""
         found = [*others, *(f"{self.origin}: {text}" for text in self.warnings)]
         return {"notes": found} if found else {}
-
-    def _reading(self, trains: bool) -> str:
-        size, pad = self.image_size, padding(self.image_size)
-        n = f"{len(self.train) + len(self.val)} training and " if trains else ""
-        said = (
-            f"{n}{len(self.test)} test images, {self.num_classes} classes; files of {size}x{size} "
-            f"pixels are taken as they are, others are resized to {shorter_side(size)} and "
-            f"centre-cropped to {size}"
-        )
-        return said + trains * (
-            f"; in training the former are padded by {pad} and cropped at random, the others are "
-            "cropped by RandomResizedCrop"
-        )
 
 
 def cut(
@@ -173,12 +229,19 @@ def cut(
     Raises ConfigError for an impossible size, DataError for classes without images.
     """
     num_classes, all_classes = _count_classes(source, trains)
-    n_train = len(source.train)
-    if trains:
-        n_train = _checked_size(source, "train", n_train, train_size)
-    elif train_size is not None:
-        n_train = min(n_train, train_size)
-    n_test = _checked_size(source, "test", len(source.test), test_size)
+    sizes = {"train": len(source.train), "test": len(source.test)}
+    for part, size in (("train", train_size), ("test", test_size)):
+        if size is None:
+            continue
+        if part == "train" and not trains:
+            size = min(size, sizes[part])
+        elif not 0 < size <= sizes[part]:
+            raise ConfigError(
+                f"{part}_size {size}: {source.origin} has {sizes[part]} {part} images; "
+                f"give a number from 1 to {sizes[part]}, or leave it out for all"
+            )
+        sizes[part] = size
+    n_train = sizes["train"]
     is_val = np.zeros(n_train, dtype=bool)
     is_val[permutation(n_train, VAL_SEED)[: max(1, min(MAX_VAL, n_train // 10))]] = True
     train = source.train.take(np.flatnonzero(~is_val))
@@ -190,56 +253,51 @@ def cut(
             "raise train_size, or shuffle the data if they are sorted by class"
         )
     whole = {field.name: getattr(source, field.name) for field in fields(Source)}
-    parts: dict[str, StoredSplit] = {
-        "train": train,
-        "val": source.train.take(np.flatnonzero(is_val)),
-        "test": first_images(source.test, n_test),
-    }
-    return Dataset(**(whole | parts), num_classes=num_classes, all_classes=all_classes)
+    whole |= {"train": train, "test": first_images(source.test, sizes["test"])}
+    val = source.train.take(np.flatnonzero(is_val))
+    return Dataset(**whole, val=val, num_classes=num_classes, all_classes=all_classes)
 
 
 def _count_classes(source: Source, trains: bool) -> tuple[int, bool]:
     """Largest label + 1, or the named classes, and whether each class has a training image."""
     present = np.unique(source.train.y)
-    num_classes = int(max(present.max(initial=0), source.test.y.max())) + 1
+    n = int(max(present.max(initial=0), source.test.y.max())) + 1
     if not trains:
-        num_classes = max(num_classes, len(source.class_names or ()))
-    if len(present) == num_classes:
-        return num_classes, True
-    if not trains:
-        return num_classes, False
-    # The labels are user data: one stray label of 10**9 must not become a list of 10**9 classes.
-    gaps = np.flatnonzero(present != np.arange(len(present)))
-    first = int(gaps[0]) if len(gaps) else len(present)
-    raise DataError(
-        f"{source.origin}: empty classes: the largest label is {num_classes - 1}, but "
-        f"{num_classes - len(present)} of the classes 0..{num_classes - 1} have no training image "
-        f"(the first is {first}); number the labels 0..K-1 and give each class training images"
-    )
-
-
-def _checked_size(source: Source, part: str, there: int, asked: int | None) -> int:
-    if asked is None:
-        return there
-    if not 0 < asked <= there:
-        raise ConfigError(
-            f"{part}_size {asked}: {source.origin} has {there} {part} images; "
-            f"give a number from 1 to {there}, or leave it out for all"
+        n = max(n, len(source.class_names or ()))
+    elif len(present) < n:
+        # One stray label of 10**9 must not become a list of 10**9 classes.
+        first = np.flatnonzero(np.append(present, -1) != np.arange(len(present) + 1))[0]
+        raise DataError(
+            f"{source.origin}: empty classes: the largest label is {n - 1}, but "
+            f"{n - len(present)} of the classes 0..{n - 1} have no training image (the first is "
+            f"{first}); number the labels 0..K-1 and give each class training images"
         )
-    return asked
+    return n, len(present) == n
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """What the name and the options of a data set say to its loader."""
+
+    argument: str
+    """The text after the colon of `npz:PATH`, else empty."""
+    image_size: int | None
+    """The number after `@`, in pixels per side, else None."""
+    data_root: Path
+    download: bool
+    trains: bool
+    reserved: Sequence[str]
+    """Names of the known data sets, refused as the label of others."""
+
+    def is_taken(self, name: str) -> bool:
+        """Whether a reader could confuse `name` with a known data set."""
+        return _bare(name) in {_bare(other) for other in self.reserved}
+
+    def label(self, stem: str, kind: str) -> str:
+        """Return `stem` as a label; a file called cifar10.npz need not hold CIFAR-10's pixels."""
+        label = re.sub(r"[^\w.-]+", "-", stem) or kind
+        return f"{kind}-{label}" if self.is_taken(label) else label
 
 
 def _bare(name: str) -> str:
-    """Return the name without case and punctuation: `CIFAR-10` and `cifar_10` are `cifar10`."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-def is_taken(name: str, reserved: Sequence[str]) -> bool:
-    """Whether a reader could confuse `name` with one of the names `reserved`."""
-    return _bare(name) in {_bare(other) for other in reserved}
-
-
-def own_label(stem: str, kind: str, reserved: Sequence[str]) -> str:
-    """Return `stem` as a label; a file called cifar10.npz need not hold CIFAR-10's pixels."""
-    label = re.sub(r"[^\w.-]+", "-", stem) or kind
-    return f"{kind}-{label}" if is_taken(label, reserved) else label

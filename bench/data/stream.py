@@ -11,7 +11,7 @@ Other files are treated like in torchvision, pixel for pixel: `centre` is Resize
 and CenterCrop(size); `crop` is RandomResizedCrop(size) with its default scale and ratio.
 MadryLab/robustness adds colour jitter of 0.1 and lighting noise of 0.05 in training; they are left
 out, like in torchvision's own ImageNet recipe. Flips are made later, on the device. A change of any
-pixel needs a new `bench.data.files.PIPELINE`.
+pixel needs a new `bench.data.dataset.PIPELINE`.
 
 B batch, N images, C H W image.
 """
@@ -31,13 +31,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from bench.data.dataset import reason
-from bench.data.files import FileSplit, padding, shorter_side
+from bench.data.dataset import FileSplit, padding, reason, shorter_side
+from bench.data.loader import Loader
 from bench.errors import DataError
 from bench.seeding import seed_for
 
 AHEAD = 2
-"""Batches that are decoded ahead."""
 
 Reading: TypeAlias = list[Future[NDArray[np.uint8]]]
 AREA = (0.08, 1.0)
@@ -82,8 +81,8 @@ def random_box(width: int, height: int, stream: random.Random) -> tuple[int, int
     If ten draws do not fit into the image: the largest central crop of an allowed shape.
     """
     for _ in range(TRIES):
-        area = width * height * (AREA[0] + (AREA[1] - AREA[0]) * stream.random())
-        ratio = math.exp(LOG_RATIO[0] + (LOG_RATIO[1] - LOG_RATIO[0]) * stream.random())
+        area = width * height * stream.uniform(*AREA)
+        ratio = math.exp(stream.uniform(*LOG_RATIO))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
             left = int(stream.random() * (width - w + 1))
@@ -116,41 +115,24 @@ def _opened(path: Path) -> Image.Image:
     )
 
 
-class StreamedSplit:
+class StreamedSplit(Loader):
     """A split of image files for one device."""
 
     def __init__(
         self, split: FileSplit, device: torch.device | str, n_threads: int | None = None
     ) -> None:
-        """n_threads: decoders; default: torch's threads, this process's share of cores."""
         self.split = split
         self.y = torch.tensor(split.y, device=device)
         self._pool = ThreadPoolExecutor(n_threads or torch.get_num_threads(), "decoder")
         self._expected: dict[int, tuple[Tensor, Sequence[int]]] = {}
         self._ahead: dict[tuple[int, int], tuple[Tensor, Reading]] = {}
 
-    def __len__(self) -> int:
-        return len(self.split)
-
     def images(self, index: Tensor) -> Tensor:
-        """(B,) int64 -> (B, 3, H, W) float32 in [0, 1]: the middle of each image.
-
-        Raises DataError for a file that cannot be decoded.
-        """
         size = self.split.image_size
-        return self._gathered(
-            [self._pool.submit(centre, self._path(i), size) for i in index.tolist()]
-        )
-
-    def labels(self, index: Tensor) -> Tensor:
-        """(B,) int64 -> (B,) int64."""
-        return self.y[index]
+        paths = [self._path(row) for row in index.tolist()]
+        return self._gathered([self._pool.submit(centre, path, size) for path in paths])
 
     def views(self, index: Tensor, run_seed: int, batch_number: int) -> Tensor:
-        """(B,) int64 -> (B, 3, H, W) float32 in [0, 1]: a random part of each image.
-
-        Raises DataError for a file that cannot be decoded.
-        """
         held, reading = self._ahead.pop((run_seed, batch_number), (None, []))
         if held is not index:  # comparing contents would wait for the device
             reading = self._read(index.tolist(), run_seed, batch_number)
@@ -161,7 +143,6 @@ class StreamedSplit:
         return self._gathered(reading)
 
     def expect(self, parts: Sequence[Tensor], batch_number: int) -> None:
-        """The next calls of `views` will be for these tensors, the first with that number."""
         rows = torch.cat(list(parts)).tolist()  # one wait for the device, and none while training
         self._ahead.clear()
         self._expected.clear()
@@ -171,16 +152,10 @@ class StreamedSplit:
             start += len(part)
 
     def _read(self, rows: Sequence[int], run_seed: int, batch_number: int) -> Reading:
-        size = self.split.image_size
-        return [
-            self._pool.submit(
-                crop,
-                self._path(row),
-                size,
-                seed_for(run_seed, "train", "augmentation", batch_number, row),
-            )
-            for row in rows
-        ]
+        size, purpose = self.split.image_size, ("train", "augmentation", batch_number)
+        seeds = [seed_for(run_seed, *purpose, row) for row in rows]
+        files = zip(rows, seeds, strict=True)
+        return [self._pool.submit(crop, self._path(row), size, seed) for row, seed in files]
 
     def _path(self, row: int) -> Path:
         return self.split.root / self.split.paths[row]

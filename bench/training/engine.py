@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,7 @@ from bench.archs import build
 from bench.archs.arch import Arch
 from bench.archs.weights import save_weights
 from bench.data.dataset import Dataset
-from bench.data.device import augment, batches, epoch_order
-from bench.data.loader import loader
+from bench.data.loader import augment, batches, epoch_order, loader
 from bench.errors import NonFiniteLoss
 from bench.folder import RunFolder
 from bench.method import Batch, Method, TrainState
@@ -33,8 +32,7 @@ from bench.storage import sha256_file
 from bench.threat import Threat
 from bench.training.checkpoint import load_state, save_state
 from bench.training.cost import Cost
-from bench.training.optimiser import Optimiser
-from bench.training.precision import plain, with_precision
+from bench.training.optimiser import MixedPrecision, Optimiser, plain
 from bench.training.validation import Score, score
 
 SAVE_SECONDS = 120.0
@@ -44,18 +42,25 @@ CHECK_BATCHES = 50
 
 
 @dataclass
-class Sums:
-    """Sums of the epoch's metrics, kept on the device: reading them waits for it."""
+class Progress:
+    """What a training has reached so far, as its saved state holds it."""
 
-    values: dict[str, Tensor]
-    n: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] | None = None
+    rate: float = 0.0
+    compiled: list[bool] = field(default_factory=list)
+    """Whether the attacks ran compiled; both values, if that changed at a resume."""
+    epoch_seconds: float = 0.0
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    """Sums of the epoch's metrics, kept on the device: reading them waits for it."""
+    n_summed: int = 0
     first_bad: Tensor | None = None
     """The epoch's first batch with a loss that is not finite; -1 if none."""
 
     def add(self, metrics: Mapping[str, Tensor], n: int, step: int) -> None:
         for name, value in metrics.items():
-            self.values[name] = self.values.get(name, torch.zeros_like(value)) + value * n
-        self.n += n
+            self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value * n
+        self.n_summed += n
         loss = metrics["loss"]
         if self.first_bad is None:
             self.first_bad = torch.full((), -1, device=loss.device)
@@ -63,9 +68,11 @@ class Sums:
         self.first_bad = torch.where(bad, step, self.first_bad)
 
     def check(self, epoch: int) -> None:
-        """Raise NonFiniteLoss for the first batch whose loss was not finite."""
         if self.first_bad is not None and int(self.first_bad) >= 0:
             raise NonFiniteLoss(epoch, int(self.first_bad))
+
+    def begin_epoch(self) -> None:
+        self.sums, self.n_summed, self.first_bad, self.epoch_seconds = {}, 0, None, 0.0
 
 
 class Trainer:
@@ -91,13 +98,13 @@ class Trainer:
         self.batches_per_epoch = len(parts)
         self.n_batches = self.batches_per_epoch * spec.recipe.epochs
         self.network = initial_model(spec).to(device).to(memory_format=torch.channels_last)
-        model = with_precision(self.network, spec.precision)
+        mixed = spec.precision == "bf16"
+        model = MixedPrecision(self.network) if mixed else self.network
         self.cost = Cost()
         self.cost.watch(model, self.network.first_layer)
         compiled_rows = len(parts[0]) if compiles else 0
         self.optimiser = Optimiser(model, spec.recipe, self.n_batches, compiled_rows=compiled_rows)
-        self.compiled: set[bool] = set()
-        """Whether the attacks ran compiled; both values, if that changed at a resume."""
+        examples = method.example_state(len(self.data), threat)
         self.state = TrainState(
             model=model,
             threat=threat,
@@ -106,16 +113,10 @@ class Trainer:
             n_epochs=spec.recipe.epochs,
             stepper=self.optimiser,
             device=device,
-            examples={
-                name: value.to(device)
-                for name, value in method.example_state(len(self.data), threat).items()
-            },
+            examples={name: value.to(device) for name, value in examples.items()},
         )
-        self.history: list[dict[str, Any]] = []
-        self.best: dict[str, Any] | None = None
+        self.progress = Progress()
         self.warnings: list[str] = []
-        self.sums = Sums({})
-        self.epoch_seconds = 0.0
         self._saved = time.monotonic()
 
     def run(self, reporter: Reporter) -> dict[str, Any]:
@@ -130,9 +131,9 @@ class Trainer:
             for epoch in range(first, self.spec.recipe.epochs):
                 self._epoch(epoch, task)
         save_weights(plain(self.method.eval_model(self.state)), self.folder.weights("last"))
-        assert self.best is not None
-        if self._best_of(self.best["epoch"]).exists():
-            self._best_of(self.best["epoch"]).replace(self.folder.weights("best"))
+        best = self._best_path()
+        if best.exists():
+            best.replace(self.folder.weights("best"))
         return self._summary()
 
     def _parts(self, order: Tensor) -> list[Tensor]:
@@ -149,7 +150,7 @@ class Trainer:
         """Time a step on the first n images, in seconds; the trainer is unusable afterwards."""
         since = time.perf_counter()
         self._batch(torch.arange(n, device=self.device), 0)
-        float(self.sums.values["loss"])  # waits for the device
+        float(self.progress.sums["loss"])  # waits for the device
         return time.perf_counter() - since
 
     def _epoch(self, epoch: int, task: Task) -> None:
@@ -163,19 +164,19 @@ class Trainer:
             self._batch(parts[step], step)
             task.advance()
             if (step + 1) % CHECK_BATCHES == 0:
-                self.sums.check(epoch)
+                self.progress.check(epoch)
             if step + 1 < len(parts) and time.monotonic() - self._saved > SAVE_SECONDS:
-                self.epoch_seconds += time.monotonic() - since
+                self.progress.epoch_seconds += time.monotonic() - since
                 since = time.monotonic()
                 self._save()
-        self.sums.check(epoch)
-        self.epoch_seconds += time.monotonic() - since
+        self.progress.check(epoch)
+        self.progress.epoch_seconds += time.monotonic() - since
         self.method.end_epoch(state)
         self._close_epoch(epoch, task)
 
     def _batch(self, index: Tensor, step: int) -> None:
-        state = self.state
-        rate = self.optimiser.set_rate(state.batch_number)
+        state, progress = self.state, self.progress
+        progress.rate = self.optimiser.set_rate(state.batch_number)
         x = augment(
             self.data.views(index, self.spec.seed, state.batch_number),
             pad=self.spec.recipe.pad or 0,
@@ -186,42 +187,40 @@ class Trainer:
         state.model.train()
         with self.cost.counting():
             metrics = self.method.train_step(state, Batch(x, self.data.labels(index), index))
-        self.sums.add(metrics, len(index), step)
-        self._rate = rate
-        self.compiled.add(self.optimiser.runs_compiled)
+        progress.add(metrics, len(index), step)
+        progress.compiled = sorted({*progress.compiled, self.optimiser.runs_compiled})
         state.next_batch()
 
     def _close_epoch(self, epoch: int, task: Task) -> None:
+        progress = self.progress
         model = plain(self.method.eval_model(self.state))
         result = score(model, self.val, self.state.threat, self.spec.seed)
-        self.history.append(self._history_row(epoch, result))
+        progress.history.append(self._history_row(epoch, result))
         rank = result.rank(self.method.selects_by)
-        if self.best is None or rank >= tuple(self.best["rank"]):
-            path = self._best_of(epoch)
-            save_weights(model, path)
-            self.best = {"epoch": epoch, "rank": list(rank), "sha256": sha256_file(path)}
-        self.folder.write_history(self.history)
-        self.sums, self.epoch_seconds = Sums({}), 0.0
+        if progress.best is None or rank >= tuple(progress.best["rank"]):
+            progress.best = {"epoch": epoch, "rank": list(rank)}
+            save_weights(model, self._best_path())
+            progress.best["sha256"] = sha256_file(self._best_path())
+        self.folder.write_history(progress.history)
+        progress.begin_epoch()
         self._save()
         for older in self.folder.path.glob("best-*.safetensors"):
-            if older != self._best_of(self.best["epoch"]):
+            if older != self._best_path():
                 older.unlink()
-        task.advance(
-            0,
-            f"val clean {result.n_clean / result.n:.1%}, PGD-10 {result.n_robust / result.n:.1%}",
-        )
+        clean, robust = result.n_clean / result.n, result.n_robust / result.n
+        task.advance(0, f"val clean {clean:.1%}, PGD-10 {robust:.1%}")
 
     def _history_row(self, epoch: int, result: Score) -> dict[str, Any]:
-        sums = self.sums
+        n, seconds = self.progress.n_summed, self.progress.epoch_seconds
         row: dict[str, Any] = {
             "epoch": epoch,
-            "lr": self._rate,
-            **{name: float(value) / sums.n for name, value in sums.values.items()},
+            "lr": self.progress.rate,
+            **{name: float(value) / n for name, value in self.progress.sums.items()},
             "val_clean": result.n_clean / result.n,
             "val_robust": result.n_robust / result.n,
             "n_val": result.n,
-            "train_seconds": self.epoch_seconds,
-            "images_per_second": sums.n / max(self.epoch_seconds, 1e-9),
+            "train_seconds": seconds,
+            "images_per_second": n / max(seconds, 1e-9),
         }
         for name, value in self.state.examples.items():
             if value.is_floating_point() and value.ndim == 1:
@@ -231,85 +230,64 @@ class Trainer:
         return row
 
     def _summary(self) -> dict[str, Any]:
-        assert self.best is not None
-        seconds = sum(row["train_seconds"] for row in self.history)
-        n_seen = len(self.data) * self.spec.recipe.epochs
-        by_epoch = {row["epoch"]: row for row in self.history}
-        chosen = {"best": self.best["epoch"], "last": self.spec.recipe.epochs - 1}
-        return {
-            "status": "done",
-            "epochs": self.spec.recipe.epochs,
-            "checkpoints": {
-                name: {
-                    "epoch": epoch,
-                    "val_clean": by_epoch[epoch]["val_clean"],
-                    "val_robust": by_epoch[epoch]["val_robust"],
-                    "sha256": sha256_file(self.folder.weights(name)),
-                }
-                for name, epoch in chosen.items()
-            },
-            "cost": {
-                "train_seconds": seconds,
-                "images_per_second": n_seen / max(seconds, 1e-9),
-                "forward_per_image": self.cost.forward / n_seen,
-                "backward_per_image": self.cost.backward / n_seen,
-                "first_layer_per_image": self.cost.first_layer / n_seen,
-            },
-            **self._how_compiled(),
-            "warnings": self.warnings,
-            "error": None,
+        progress, epochs = self.progress, self.spec.recipe.epochs
+        assert progress.best is not None
+        seconds = sum(row["train_seconds"] for row in progress.history)
+        n_seen = len(self.data) * epochs
+        by_epoch = {row["epoch"]: row for row in progress.history}
+        checkpoints = {
+            name: {
+                "epoch": epoch,
+                "val_clean": by_epoch[epoch]["val_clean"],
+                "val_robust": by_epoch[epoch]["val_robust"],
+                "sha256": sha256_file(self.folder.weights(name)),
+            }
+            for name, epoch in (("best", progress.best["epoch"]), ("last", epochs - 1))
         }
+        cost = {
+            "train_seconds": seconds,
+            "images_per_second": n_seen / max(seconds, 1e-9),
+            "forward_per_image": self.cost.forward / n_seen,
+            "backward_per_image": self.cost.backward / n_seen,
+            "first_layer_per_image": self.cost.first_layer / n_seen,
+        }
+        summary = {"status": "done", "epochs": epochs, "checkpoints": checkpoints, "cost": cost}
+        if True in progress.compiled:  # seconds depend on it
+            summary["compiled"] = "partly" if False in progress.compiled else True
+        return summary | {"warnings": self.warnings, "error": None}
 
-    def _how_compiled(self) -> dict[str, Any]:
-        """Record whether any batch's attacks ran compiled, since seconds depend on it."""
-        if True not in self.compiled:
-            return {}
-        return {"compiled": "partly" if False in self.compiled else True}
-
-    def _best_of(self, epoch: int) -> Path:
-        """The best weights so far. Their epoch is in the saved state too, so that a kill between
-        the two files leaves a consistent pair."""
-        return self.folder.path / f"best-{epoch}.safetensors"
-
-    def _best_whole(self, saved: dict[str, Any]) -> bool:
-        """Whether the best weights of a saved state exist undamaged."""
-        if saved["best"] is None:
-            return True
-        # at the end they get their final name, and only then are the states removed
-        places = self._best_of(saved["best"]["epoch"]), self.folder.weights("best")
-        return any(p.exists() and sha256_file(p) == saved["best"]["sha256"] for p in places)
+    def _best_path(self) -> Path:
+        # The epoch is in the saved state too: a kill between the files leaves a consistent pair.
+        assert self.progress.best is not None
+        return self.folder.path / f"best-{self.progress.best['epoch']}.safetensors"
 
     def _save(self) -> None:
-        state = self.state
-        save_state(
-            self.folder.path,
-            {
-                "run_id": self.folder.run_id,
-                "model": self.network.state_dict(),
-                "optimiser": self.optimiser.sgd.state_dict(),
-                "batch_number": state.batch_number,
-                "examples": state.examples,
-                "memory": state.memory,
-                "sums": self.sums.values,
-                "n_summed": self.sums.n,
-                "first_bad": self.sums.first_bad,
-                "epoch_seconds": self.epoch_seconds,
-                "rate": self._rate,
-                "history": self.history,
-                "best": self.best,
-                "cost": [self.cost.forward, self.cost.backward, self.cost.first_layer],
-                "compiled": sorted(self.compiled),
-            },
-        )
+        state = {
+            "run_id": self.folder.run_id,
+            "model": self.network.state_dict(),
+            "optimiser": self.optimiser.sgd.state_dict(),
+            "batch_number": self.state.batch_number,
+            "examples": self.state.examples,
+            "memory": self.state.memory,
+            "cost": [self.cost.forward, self.cost.backward, self.cost.first_layer],
+        }
+        save_state(self.folder.path, state | vars(self.progress))
         self._saved = time.monotonic()
 
     def _resume(self, reporter: Reporter) -> None:
-        saved, warnings = load_state(self.folder.path, self.device)
-        if saved is not None and not self._best_whole(saved):
-            warnings.append("the best weights so far are missing or damaged: begun again")
-            saved = None
-        self.warnings += warnings
-        for warning in warnings:
+        saved, self.warnings = load_state(self.folder.path, self.device)
+        if saved is not None:
+            known = {"compiled": [False]} | saved  # older states have none
+            self.progress = Progress(**{f.name: known[f.name] for f in fields(Progress)})
+            if best := self.progress.best:
+                # at the end they get their final name, and only then are the states removed
+                places = self._best_path(), self.folder.weights("best")
+                if not any(p.exists() and sha256_file(p) == best["sha256"] for p in places):
+                    self.warnings.append(
+                        "the best weights so far are missing or damaged: begun again"
+                    )
+                    saved, self.progress = None, Progress()
+        for warning in self.warnings:
             reporter.say(f"{self.folder.run_id}: {warning}")
         if saved is None:
             return
@@ -318,11 +296,7 @@ class Trainer:
         self.optimiser.sgd.load_state_dict(saved["optimiser"])
         state.batch_number = saved["batch_number"]
         state.examples, state.memory = saved["examples"], saved["memory"]
-        self.sums = Sums(saved["sums"], saved["n_summed"], saved["first_bad"])
-        self.epoch_seconds, self._rate = saved["epoch_seconds"], saved["rate"]
-        self.history, self.best = saved["history"], saved["best"]
         self.cost.forward, self.cost.backward, self.cost.first_layer = saved["cost"]
-        self.compiled = set(saved.get("compiled", [False]))  # older states have none
         reporter.say(
             f"{self.folder.run_id}: resumes at batch {state.batch_number} of {self.n_batches}"
         )
@@ -333,13 +307,7 @@ def initial_model(spec: TrainSpec) -> Arch:
 
     Initialisers draw from the global generator, which is restored.
     """
+    size: dict[str, Any] = {"num_classes": spec.num_classes, "image_size": spec.image_size}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(spec.seed, "weights"))
-        return build(
-            spec.arch,
-            num_classes=spec.num_classes,
-            in_channels=spec.in_channels,
-            image_size=spec.image_size,
-            mean=spec.mean,
-            std=spec.std,
-        )
+        return build(spec.arch, **size, in_channels=spec.in_channels, mean=spec.mean, std=spec.std)

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
 
 from bench.archs.arch import Arch
 from bench.archs.fast import FastCopy
 from bench.attacks import get_attack
+from bench.attacks.attack import is_correct
 from bench.attacks.blocks import Blocked
-from bench.attacks.maximise import attack_mode
 from bench.data.loader import Loader
 from bench.seeding import generator_for
 from bench.threat import Threat
@@ -30,7 +29,6 @@ class Score:
     n: int
 
     def rank(self, by: Literal["robust", "clean"]) -> tuple[int, int]:
-        """Return a key for selection: one accuracy, then the other to break ties."""
         ranks = self.n_robust, self.n_clean
         return ranks if by == "robust" else ranks[::-1]
 
@@ -44,14 +42,8 @@ def score(model: Arch, split: Loader, threat: Threat, seed: int) -> Score:
     robust = clean.clone()
     for index in torch.arange(len(split), device=device).split(BATCH):  # type: ignore[no-untyped-call]
         x, y = split.images(index), split.labels(index)
-        right = _right(blocked, x, y)
+        right = is_correct(blocked, x, y)
         x_adv = attack(blocked, x, y, threat, generator=generator)
         clean += right.sum()
-        robust += (right & _right(blocked, x_adv, y)).sum()
+        robust += (right & is_correct(blocked, x_adv, y)).sum()
     return Score(int(clean), int(robust), len(split))
-
-
-def _right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    with attack_mode(model, "eval"), torch.no_grad():
-        right: Tensor = model(x).argmax(1) == y
-    return right

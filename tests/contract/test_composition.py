@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.archs import compiled
+from bench.archs import fast as compiled
 from bench.archs.weights import read_weights
 from bench.data import Dataset, load_dataset
 from bench.folder import RunFolder

@@ -14,10 +14,14 @@ from pyautoattack.fab_pt import FABAttack_PT
 from torch import Tensor, nn
 
 from bench.attacks import AutoAttackPart, PartOn
-from bench.attacks import targets as module
-from bench.attacks.fab import nearest_by_linearising, step_to_hyperplane
-from bench.attacks.square import search_squares
-from bench.attacks.targets import RUNS, by_groups
+from bench.attacks import searches as module
+from bench.attacks.searches import (
+    RUNS,
+    by_groups,
+    nearest_by_linearising,
+    search_squares,
+    step_to_hyperplane,
+)
 from bench.threat import Threat
 from tests.harness import Counted, generator, right
 from tests.parity.test_autoattack import EPS, N, subject

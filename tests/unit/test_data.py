@@ -22,7 +22,7 @@ from torchvision.transforms.functional import to_tensor
 from bench.data import SOURCES, Source, Split, cut, list_datasets, load_dataset
 from bench.data import npz as npz_module
 from bench.data.dataset import StoredSplit, permutation
-from bench.data.device import DeviceSplit, augment, batches, epoch_order
+from bench.data.loader import DeviceSplit, augment, batches, epoch_order
 from bench.errors import ConfigError, DataError
 from tests.harness import generator, raises_line
 
@@ -447,7 +447,7 @@ def test_label_of_an_npz(
 @pytest.mark.parametrize("channels", [1, 3])
 def test_device_split(channels: int) -> None:
     split = make_split(9, channels=channels)
-    on_device = DeviceSplit.of(split, 1 / 255, "cpu")
+    on_device = DeviceSplit(split, 1 / 255, "cpu")
     assert len(on_device) == 9
     assert on_device.x.dtype == torch.uint8
     assert on_device.x.is_contiguous()
@@ -464,7 +464,7 @@ def test_device_split(channels: int) -> None:
 @pytest.mark.parametrize("top", [255, 16])
 def test_every_pixel_value_is_exact_and_in_the_box(top: int) -> None:
     x = np.arange(top + 1, dtype=np.uint8).reshape(-1, 1, 1, 1)
-    split = DeviceSplit.of(Split(x, np.zeros(top + 1, dtype=np.int64)), 1 / top, "cpu")
+    split = DeviceSplit(Split(x, np.zeros(top + 1, dtype=np.int64)), 1 / top, "cpu")
     expected = np.arange(top + 1, dtype=np.float32) / np.float32(top)
     assert split.images(torch.arange(top + 1)).flatten().numpy().tolist() == expected.tolist()
 

@@ -26,12 +26,9 @@ from bench.spec import TrainSpec
 from bench.suite import load_suite
 from bench.training import engine
 from bench.training.checkpoint import load_state
-from bench.training.cost import Cost
+from bench.training.cost import Cost, passes
 from bench.training.engine import Trainer, initial_model
-from bench.training.optimiser import Optimiser
-from bench.training.passes import passes
-from bench.training.precision import MixedPrecision
-from bench.training.schedule import learning_rate
+from bench.training.optimiser import MixedPrecision, Optimiser, learning_rate
 from bench.training.validation import Score
 from tests.trained import Stopped, stop_at
 

@@ -13,19 +13,26 @@ import torch
 from torch import Tensor, fx, nn
 from torch._dynamo.backends.common import aot_autograd
 
-from bench.archs import build, compiled
+from bench.archs import build
+from bench.archs import fast as compiled
 from bench.archs.arch import Arch, ArchSpec, conv3x3
-from bench.archs.cnn import Cnn
-from bench.archs.compiled import CompiledCopy, CompileWarning
-from bench.archs.fast import FastCopy, FoldWarning, Precision, counts_rows, merges
+from bench.archs.fast import (
+    CompiledCopy,
+    CompileWarning,
+    FastCopy,
+    FoldWarning,
+    Precision,
+    counts_rows,
+    merges,
+)
+from bench.archs.feedforward import Cnn
 from bench.losses import cross_entropy
 from bench.method import Batch, TrainState
 from bench.recipe import Recipe
 from bench.registry import get_method
 from bench.threat import Threat
 from bench.training.cost import Cost
-from bench.training.optimiser import Optimiser
-from bench.training.precision import with_precision
+from bench.training.optimiser import MixedPrecision, Optimiser
 from tests.harness import generator
 
 N = 6
@@ -286,7 +293,7 @@ def stepped(
         own.fc.weight.mul_(50)  # MMA attacks only what is right by far
     y = copy.deepcopy(own).train()(x).argmax(1)
     y[0] = (y[0] + 1) % 4  # and so not all
-    model, cost = with_precision(own, precision), Cost()
+    model, cost = MixedPrecision(own) if precision == "bf16" else own, Cost()
     cost.watch(model, own.first_layer)
     method, threat = get_method(name), Threat()
     recipe = Recipe(epochs=4, batch_size=N, lr=0.1)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.attacks import PGD, get_attack, restarts
+from bench.attacks import PGD, get_attack, pgd
 from bench.attacks.maximise import (
     NARROWS_EVERY,
     Keep,
@@ -367,7 +367,7 @@ def test_broken_images_leave_and_the_result_is_the_same(
     monkeypatch.setitem(NARROWS_EVERY, "cpu", every)
     x_adv, rows = attacked(name)
     with monkeypatch.context() as patch:
-        patch.setattr(restarts, "maximise", whole)
+        patch.setattr(pgd, "maximise", whole)
         expected, all_rows = attacked(name)
     torch.testing.assert_close(x_adv, expected, rtol=0, atol=1e-12)
     net, _, y = subject()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.archs.arch import ArchSpec
-from bench.archs.wrn import WideResNet
+from bench.archs.resnet import WideResNet
 from bench.errors import ConfigError
 from bench.evaluation.measuring import MeasuredModel
 from bench.papers.cat.measures.complexity import NORMS, measure_complexity

@@ -142,7 +142,7 @@ def test_whatever_a_number_passes_through_is_hashed(start: str, hashed: tuple[st
                     place = ROOT / name.replace(".", "/")
                     found = [place.with_suffix(".py"), place / "__init__.py"]
                     waiting += [f for f in found if f.is_file()]
-    assert len(seen) > 5
+    assert len(seen) > 4
 
 
 def test_plug_ins_of_papers_are_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bench import archs
 from bench.archs.arch import Arch, ArchSpec
-from bench.archs.wrn import WideResNet
+from bench.archs.resnet import WideResNet
 
 
 def bn_keys(name: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ from bench.plan import make_plan
 from bench.recipe import Recipe, list_recipes, load_recipe, recipe_title
 from bench.registry import get_method, list_methods
 from bench.suite import load_suite
-from bench.training.schedule import learning_rate
+from bench.training.optimiser import learning_rate
 
 CAT_ONLY = ("cat-first-release", "cat-version-1", "cat-version-2")
 CAT = ("cat-ce", "cat-mix")

@@ -24,7 +24,7 @@ from bench.attacks import (
     list_attacks,
 )
 from bench.attacks.blocks import Blocked
-from bench.attacks.multitargeted import other_classes
+from bench.attacks.margins import other_classes
 from bench.errors import ConfigError
 from bench.spec import CHUNK
 from bench.threat import Threat

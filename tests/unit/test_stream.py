@@ -21,9 +21,9 @@ from torchvision.transforms import CenterCrop, Compose, Pad, RandomResizedCrop, 
 from torchvision.transforms.functional import resized_crop, to_tensor
 
 from bench.data import Dataset, load_dataset, stream
-from bench.data import files as files_module
-from bench.data.files import FileSplit, list_files
-from bench.data.folder import RANGES
+from bench.data import dataset as dataset_module
+from bench.data.dataset import FileSplit
+from bench.data.folder import RANGES, list_files
 from bench.data.loader import loader
 from bench.data.stream import AHEAD, StreamedSplit, centre, crop, random_box
 from bench.errors import ConfigError, DataError
@@ -33,7 +33,7 @@ from tests.pictures import make_folder, make_imagenet, picture, synset
 
 def listed(root: Path, size: int = 8) -> FileSplit:
     names = sorted(folder.name for folder in root.iterdir())
-    return list_files(root, {name: i for i, name in enumerate(names)}, size, "made")
+    return list_files(root, {name: i for i, name in enumerate(names)}, size)
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_the_fingerprint_is_of_the_way_in_which_files_become_pixels(
     for path, size, label in zip(split.paths, split.sizes, split.y, strict=True):
         before.update(f"{path}\0{size}\0{label}\n".encode())
     hashes = {split.sha256, before.hexdigest()}  # the latter when every file was resized
-    monkeypatch.setattr(files_module, "PIPELINE", 3)
+    monkeypatch.setattr(dataset_module, "PIPELINE", 3)
     hashes.add(listed(split.root).sha256)
     assert len(hashes) == 3
 
