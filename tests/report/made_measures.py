@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.folder import RunFolder
+from bench.manifest import Manifest, PlannedRun, add_to_manifests
 from bench.measured import Measured, write_measure
 from bench.recipe import load_recipe
 from bench.records import QUANTILES, Chunk
 from bench.spec import EvalSpec, MeasureSpec
-from bench.study import Study
-from bench.suite import load_suite
+from bench.study import Study, is_variant
+from bench.suite import list_suites, load_suite, sizes
 from tests.report.made import PARTS, train_run
-from tests.report.made_manifests import add_to_suites
 
 
 def study_of(suite: str, number: int = 0, size: str = "tiny") -> Study:
@@ -43,6 +44,40 @@ def trained(results: Path, study: Study, method: str, *, seed: int = 0, **others
     if (others.get("provenance") or {}).get("role") != "surrogate":
         add_to_suites(results, study, run, method, seed)
     return run
+
+
+def add_to_suites(results: Path, study: Study, run: RunFolder, method: str, seed: int) -> None:
+    """Add a training to the manifests of all suites that would train it.
+
+    The data set of the study may be a variant of the suite's.
+    """
+    cell = (study.arch, study.eps, study.recipe, dict(study.training), study.train_size)
+    manifests = []
+    for number, size, other in _studies():
+        own = (other.arch, other.eps, other.recipe, dict(other.training), other.train_size)
+        if method in other.methods and is_variant(study.dataset, other.dataset) and cell == own:
+            planned = PlannedRun(
+                study=number,
+                dataset=study.dataset,
+                method=method,
+                seed=seed,
+                arch=study.arch,
+                eps=study.eps,
+                run_id=run.path.name,
+            )
+            manifests.append(Manifest(suite=other.suite, size=size, runs=(planned,)))
+    add_to_manifests(results, manifests)
+
+
+@cache
+def _studies() -> list[tuple[int, str, Study]]:
+    """Return (position, size, study) of every suite's own studies."""
+    found = []
+    for name, _ in list_suites():
+        for size in sizes(name):
+            own = (study for study in load_suite(name, size).studies if study.suite == name)
+            found += [(number, size, study) for number, study in enumerate(own)]
+    return found
 
 
 def scored(

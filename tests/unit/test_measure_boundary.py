@@ -78,13 +78,10 @@ def test_robust_accuracy_is_that_of_the_worst_corner_of_the_ball() -> None:
             right = net(given.x + radius * side * direction).argmax(1) == given.y
         assert accuracy == pytest.approx(float(right.double().mean()))
     assert found.values["robust_accuracy"][0] == found.values["clean_accuracy"]
+    values = measure_boundary(subject(net, eps=4 / UNIT)).values  # the threat's radius
+    assert (values["eps"], values["n"]) == ([4.0], 1000)
+    assert values["robust_accuracy"] == found.values["robust_accuracy"][3:]
     assert 0 < found.values["robust_accuracy"][3] < found.values["clean_accuracy"] < 1
-
-
-def test_the_threat_s_radius_is_the_default() -> None:
-    values = measure_boundary(subject(model((1.0, 0.0), 0.0), eps=4 / UNIT)).values
-    assert values["eps"] == [4.0]
-    assert values["n"] == 1000
 
 
 def test_a_model_that_takes_pixels_as_they_are_has_its_line_in_units_too() -> None:

@@ -25,8 +25,7 @@ FIRST_SEEDS = (
 def make_cards(chosen: SuiteRuns, *, every: bool = False) -> Output:
     """Return a sentence in LaTeX for every model, and a picture of each method's first seed.
 
-    `every`: a picture of every model. It takes longer than a thousand numbers, and a paper shows
-    one of a method's seeds.
+    every: a picture of every model, which takes long with many seeds.
     """
     latex: dict[str, str] = {}
     figures: dict[str, Callable[[], Figure]] = {}

@@ -34,9 +34,9 @@ SAME = 1e-3
 def measure_boundary(measured: MeasuredModel, *, eps: Sequence[float] | None = None) -> Measured:
     """Measure the line of a two-class linear model on points of two channels and one pixel.
 
-    eps: radii in pixels of [0, 1] (1/64 is one unit), the threat's where none is given.
+    eps: radii in pixels of [0, 1] (1/64 is one unit); by default the threat's.
     values: `angle` between the line and x_0 = 0, 0 to 90 degrees; `offset`, the x_0 at which it
-    crosses the axis x_1 = 0, None where it does not; `clean_accuracy`; `eps` in units and
+    crosses the axis x_1 = 0, None if it does not; `clean_accuracy`; `eps` in units and
     `robust_accuracy`, lists of equal length.
     arrays: weight (2,) and bias () of d, positive for class 1; boundary (2, 2), two points of the
     line on either side of what is drawn, NaN where weight is zero.
@@ -46,7 +46,7 @@ def measure_boundary(measured: MeasuredModel, *, eps: Sequence[float] | None = N
     if shape != (2, 1, 1):
         raise ConfigError(
             f"the boundary of a model of images {shape} cannot be drawn: it must take points, "
-            "images (2, 1, 1), as of the dataset 'two-gaussians'"
+            "images (2, 1, 1), like those of the dataset 'two-gaussians'"
         )
     weight, bias = _in_units(*_affine(measured.model, measured.x))
     points = to_points(measured.x.flatten(1).cpu().numpy()).astype(np.float64)
@@ -65,16 +65,12 @@ def measure_boundary(measured: MeasuredModel, *, eps: Sequence[float] | None = N
             "robust_accuracy": robust,
             "n": len(points),
         },
-        arrays={
-            "weight": weight,
-            "bias": np.asarray(bias),
-            "boundary": _piece(weight, bias),
-        },
+        arrays={"weight": weight, "bias": np.asarray(bias), "boundary": _piece(weight, bias)},
     )
 
 
 def _affine(model: nn.Module, x: Tensor) -> tuple[NDArray[np.float64], float]:
-    """w (2,) and b of Z_1 - Z_0 = w . pixels + b, by four probes, checked on the points.
+    """Return w (2,) and b of Z_1 - Z_0 = w . pixels + b, by four probes, checked on the points.
 
     Probes, not the layer's weights: a wrapped or folded copy of a linear model is linear too.
     """

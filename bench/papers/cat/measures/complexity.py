@@ -3,7 +3,7 @@
 The paper (arXiv 2002.06789) compares models by the product of the norms of their layers' weights
 and finds fixed-radius models 1.39 to 3.53 times above its own. Which norm is unstated, so all the
 usual ones are here, and as log10: the product over 30 layers leaves the range of a float. With W
-the weight as a matrix (out, in * k * k), one row for each output channel:
+the weight as a matrix (out, in * k * k), one row per output channel:
 
     frobenius    sqrt(sum W^2)
     spectral     largest singular value of W. For a convolution that is the kernel reshaped, not
@@ -11,7 +11,7 @@ the weight as a matrix (out, in * k * k), one row for each output channel:
     max_row_sum  max over rows of sum |W|: the norm of the layer from L-infinity to L-infinity,
                  for a convolution too
 
-Only layers that a forward pass calls are counted, once for each call: a module that is built and
+Only layers that a forward pass calls are counted, once per call: a module that is built and
 never used (the sub_block1 of public TRADES files) is none. Biases and the input normalisation are
 left out; the latter is equal in all models of a data set.
 

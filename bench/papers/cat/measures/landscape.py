@@ -6,7 +6,7 @@ clipping are unstated. Ours: a and b over [-2 eps, 2 eps] in 41 steps, the first
 to [0, 1], eval mode. The margin is taken at the same points, since training on soft labels keeps
 cross entropy from falling, and so makes its surface lower and smoother by construction.
 
-Shapes: n images, C H W image, K classes, G grid points a side.
+Shapes: n images, C H W image, K classes, G grid points per side.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def measure_landscape(
 ) -> Measured:
     """Measure cross entropy and the margin max_{j != y} Z_j - Z_y over (a, b).
 
-    n_points: of the grid, a side, odd so that x itself is one. reach: largest |a| and |b|, in
+    n_points: grid points per side, odd so that x itself is one. reach: largest |a| and |b|, in
     units of eps. A pixel whose gradient is zero is not moved by a.
     arrays: a, b (G,) in pixels of [0, 1]; ce, margin (n, G, G), [i, k, l] at a[k] and b[l]; index
     (n,), places among the measured images.
@@ -74,7 +74,7 @@ def _gradient_sign(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _signs(x: Tensor, seed: int) -> Tensor:
-    """v (n, C, H, W): each image's own, whatever other images are measured beside it."""
+    """Return v (n, C, H, W), which for an image does not depend on the other images."""
     drawn = [
         torch.randint(0, 2, image.shape, generator=generator_for(seed, "landscape", place))
         for place, image in enumerate(x)

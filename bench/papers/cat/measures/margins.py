@@ -16,14 +16,14 @@ and d = 0 where the prediction is wrong already. Three such margins, since the w
 
 Uncertain: whether the paper perturbs both input and layers or each layer on both its sides, its
 norm (Euclidean here), and whether a layer ends before or after its activation (before, here).
-The minimum is not convex, so every figure is an upper bound. The search is DDN, Rony et al. 2019
+The minimum is not convex, so every number is an upper bound. The search is DDN, Rony et al. 2019
 (arXiv 1811.09600): the direction follows the gradient of the objective, the norm is set apart from
 it, smaller after a success and larger after a failure. Here the objective is Z_t - Z_y for a given
 target t, lengths are relative to the first-order distance (Z_y - Z_t) / ||gradient||, and the best
 perturbation is shortened along its ray at the end, so that the bound is tight where the direction
 is right. On a linear map it is exact.
 
-Shapes: n images, C H W image, K classes, T targets an image, B = images * T rows.
+Shapes: n images, C H W image, K classes, T targets per image, B = images * T rows.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def measure_margins(
 ) -> Measured:
     """Measure the margins input, layers and both of the first images.
 
-    n_targets: classes to try for each image, nearest by first order first. steps: gradients for
-    each. On small networks of 10 classes, 3 and 20 give a mean within 1% of 9 and 200.
+    n_targets: classes to try per image, nearest by first order first. steps: gradients per
+    class. On small networks of 10 classes, 3 and 20 give a mean within 1% of 9 and 200.
     values: n, n_correct; for each kind mean_KIND over all images (0 where wrong),
     mean_inverse_KIND over those above 0, since 1 / 0 is none, quantiles_KIND over all images at
     `quantiles`, and n_not_found_KIND, correct images that no perturbation broke: their margin is
