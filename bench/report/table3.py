@@ -86,10 +86,11 @@ def main_table(section: Section, *, brief: bool = False) -> Table:
         if brief and row.checkpoint == "last":
             continue
         first, previous = row.group is not previous, row.group
-        name = f"{row.group.label}{notes.mark(*_states(row.group))}" if first else ""
+        marks = notes.mark(*(_states(row.group) if first else ()), *_doubts(row))
+        name = f"{row.group.label if first else ''}{marks}".strip()
         checkpoint = MISSING if row.group.outside or not row.evaluated else row.checkpoint
         cells = [_cell(column, row, section, notes, first) for column in own]
-        lines.append([f"{name}{notes.mark(*_doubts(row))}".strip(), checkpoint, *cells])
+        lines.append([name, checkpoint, *cells])
     heads = ["Method", "Checkpoint", *(column.title for column in own)]
     text = pd.DataFrame(lines, columns=heads, dtype=object)
     if brief:
@@ -354,4 +355,4 @@ def _brief(section: Section, results: str) -> str:
         results=results,
         commands=", ".join(f"`{command}`" for command in commands),
         code=section_code(section, last=False),
-    )
+    ).rstrip()
