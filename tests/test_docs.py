@@ -106,16 +106,18 @@ def test_the_readme_gets_the_records_between_its_markers(tmp_path: Path) -> None
     assert in_readme(results, text) == text
     rows = {r.split(" | ")[0].strip("| "): r for r in text.splitlines() if r.startswith("| ")}
     assert rows["Method"].split(" | ")[6].strip() == "Lowest seen"
-    assert rows["madry"].split(" | ")[8].strip(" |") == "1.00"
+    assert rows["madry"].split(" | ")[9].strip(" |") == "1.00"
     assert "80.0" in rows["cat-ce"]
     assert " mart: failed: the loss is not finite." in text
     assert " PGD-20 is more than 5 points above AutoAttack" in text
     assert "last" not in text
-    assert "Percent of the first 100 test images, the same in all columns; [a, b]" in text
+    assert "Percent of the first n test images, the same in all columns of a row; [a, b]" in text
     assert "images that survive pgd-20, cw and autoattack, the same attacks in every row" in text
-    assert "at this eps: 3 attacks (pgd-20, cw, autoattack). Cost" in text
+    assert (
+        "at this eps: 3 attacks (pgd-20, cw, autoattack) unless a note says otherwise. Cost" in text
+    )
     assert text.removesuffix(f"\n\n{END}\n\nAfter.\n").endswith("code was not recorded.")
-    assert "seed 0." in text
+    assert "seeds: 0." in text
     assert "Trained on: Made CPU @ 2 GHz, 2 threads." in text
     assert "made by `bench run --results results --eps 8/255`." in text
     assert str(tmp_path) not in text
@@ -132,9 +134,8 @@ def test_rows_of_other_images_say_how_many(tmp_path: Path) -> None:
         evaluate_all(run, clean=0.9, pgd=0.6, cw=0.6, autoattack=0.5, n_autoattack=n)
     text = brief(load_records(tmp_path), "results/digits")
     rows = {r.split(" | ")[0].strip("| "): r for r in text.splitlines() if r.startswith("| ")}
-    last = {name: row.split(" | ")[-1].strip(" |") for name, row in rows.items()}
-    assert (last["Method"], last["madry"], last["mart"]) == ("n", "100", "50")
-    assert "Percent of the first 50\u2013100 test images" in text
+    images = {name: row.split(" | ")[-2].strip(" |") for name, row in rows.items()}
+    assert (images["Method"], images["madry"], images["mart"]) == ("n", "100", "50")
 
 
 def test_seeds_and_settings_are_named(tmp_path: Path) -> None:
@@ -145,8 +146,8 @@ def test_seeds_and_settings_are_named(tmp_path: Path) -> None:
                  autoattack=0.3, eps=0.2)  # fmt: skip
     text = brief(load_records(tmp_path), "results/digits")
     assert text.count("| Method ") == 2
-    assert "digits, cnn, recipe common, eps 51/255 (0.2); best checkpoints; seed 0." in text
-    assert "best checkpoints; seeds 0, 1." in text
+    assert "digits, cnn, recipe common, eps 51/255 (0.2); best checkpoints; seeds: 0." in text
+    assert "best checkpoints; seeds: 0, 1." in text
     assert "\u00b1: standard deviation over seeds." in text
 
 

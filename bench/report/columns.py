@@ -17,12 +17,12 @@ from bench.report.export import Bold
 from bench.report.formatting import MINUS, MISSING, percent, span
 from bench.report.groups import Setting
 from bench.report.published import REFERENCE, PublishedPaper, published_papers
-from bench.report.rows import MASKING_GAP, Section, TableRow, status, usual_lowest
+from bench.report.rows import MASKING_GAP, Section, TableRow, status
 from bench.report.titles import AUTOATTACK, CLEAN, CORE, CW, PGD, TITLES, attack_title
 
 ROBUST, LOWEST, MASKED = "Robust (worst case)", "Lowest seen", "Masking checks"
 COST = f"Cost (passes, relative to {REFERENCE})"
-ALL_IMAGES, FULL = "(all images)", "(full n)"
+FULL = "(full n)"
 MASKING_NOTE = (
     f"PGD-20 is more than {percent(MASKING_GAP, 0)} points above AutoAttack on the same images. "
     "AutoAttack's README lists 1 to 6 points for most adversarially trained models, and 24 to 32 "
@@ -48,7 +48,7 @@ class Column:
     notes: Callable[[TableRow, Section], Sequence[str]] = lambda _row, _section: ()
     """Footnotes of the cell."""
     once: bool = False
-    """Whether it stands only in a method's first row, since it is not about the checkpoint."""
+    """Whether only a method's first row has it, since it is not about the checkpoint."""
     brief: bool = False
     """Whether README's table has it."""
     csv: bool = True
@@ -71,66 +71,57 @@ class Column:
         return {self.key: number(value) if self.unit == "ratio" else _text(value)}
 
 
+def _accuracy(key: str, title: str, value: Callable[[TableRow], Any], **more: Any) -> Column:
+    return Column(key=key, title=title, value=lambda row, _: value(row), unit="accuracy", **more)
+
+
+def _lowest_notes(row: TableRow, section: Section) -> list[str]:
+    if row.lowest is None or row.lowest_over == section.usual_lowest:
+        return []
+    return [f"{LOWEST}: over {counted_attacks(row.lowest_over)}."]
+
+
+def _gap_notes(row: TableRow, _: Section) -> list[str]:
+    return [MASKING_NOTE] if row.suspicious else []
+
+
+def _cost(row: TableRow, section: Section) -> float | None:
+    found = {cost.group.label: cost.passes_relative for cost in costs(section)}
+    return found[row.group.label]
+
+
+def _seeds(row: TableRow, _: Section) -> str | None:
+    total = len(row.group.runs)
+    text = str(row.n_seeds) if row.n_seeds == total else f"{row.n_seeds} of {total}"
+    return None if row.group.outside else text
+
+
+def _masking(row: TableRow, _: Section) -> str | None:
+    """Return `14 passed`, or the checks that raise an alarm in bold: `C8, C14 of 14`."""
+    made, codes = row.masking.made, row.masking.codes
+    if not made:
+        return None
+    return Bold(f"{', '.join(codes)} of {len(made)}") if codes else f"{len(made)} passed"
+
+
 COLUMNS: list[Column] = [
     Column(key="n_runs", value=lambda row, _: len(row.group.runs)),
     Column(key="n_seeds", value=lambda row, _: row.n_seeds),
-    Column(
-        key="clean",
-        title=TITLES[CLEAN],
-        value=lambda row, _: row.clean,
-        unit="accuracy",
-        brief=True,
+    _accuracy("clean", TITLES[CLEAN], lambda row: row.clean, brief=True),
+    _accuracy("pgd20", TITLES[PGD], lambda row: row.attacks.get(PGD), brief=True, notes=_gap_notes),
+    _accuracy("cw", TITLES[CW], lambda row: row.attacks.get(CW), brief=True),
+    _accuracy(
+        "autoattack", TITLES[AUTOATTACK], lambda row: row.attacks.get(AUTOATTACK), brief=True
     ),
-    Column(
-        key="pgd20",
-        title=TITLES[PGD],
-        value=lambda row, _: row.attacks.get(PGD),
-        unit="accuracy",
-        brief=True,
+    _accuracy("worst_case", ROBUST, lambda row: row.worst, brief=True),
+    _accuracy("lowest_seen", LOWEST, lambda row: row.lowest, brief=True, notes=_lowest_notes),
+    _accuracy(
+        "pgd20_minus_autoattack",
+        f"PGD-20 {MINUS} AutoAttack",
+        lambda row: row.gap,
+        notes=_gap_notes,
     ),
-    Column(
-        key="cw",
-        title=TITLES[CW],
-        value=lambda row, _: row.attacks.get(CW),
-        unit="accuracy",
-        brief=True,
-    ),
-    Column(
-        key="autoattack",
-        title=TITLES[AUTOATTACK],
-        value=lambda row, _: row.attacks.get(AUTOATTACK),
-        unit="accuracy",
-        brief=True,
-    ),
-    Column(
-        key="worst_case",
-        title=ROBUST,
-        value=lambda row, _: row.worst,
-        unit="accuracy",
-        brief=True,
-    ),
-    Column(
-        key="lowest_seen",
-        title=LOWEST,
-        value=lambda row, _: row.lowest,
-        unit="accuracy",
-        notes=lambda row, section: (
-            [f"{LOWEST}: over {counted_attacks(row.lowest_over)}."]
-            if row.lowest and row.lowest_over != usual_lowest(section)
-            else []
-        ),
-        brief=True,
-    ),
-    Column(
-        key="pgd20_minus_autoattack",
-        title=f"PGD-20 {MINUS} AutoAttack",
-        value=lambda row, _: row.gap,
-        unit="accuracy",
-        notes=lambda row, _: [MASKING_NOTE] if row.suspicious else [],
-    ),
-    Column(
-        key="masking", title=MASKED, value=lambda row, _: masking_text(row), brief=True, csv=False
-    ),
+    Column(key="masking", title=MASKED, value=_masking, brief=True, csv=False),
     Column(key="worst_case_over", value=lambda row, _: "; ".join(row.worst_over)),
     Column(key="lowest_seen_over", value=lambda row, _: "; ".join(row.lowest_over)),
     Column(key="suspicious", value=lambda row, _: int(row.suspicious)),
@@ -140,15 +131,14 @@ COLUMNS: list[Column] = [
         key="n",
         title="n",
         value=lambda row, _: len(row.index) if row.clean else None,
+        brief=True,
         csv=False,
     ),
-    Column(key="seeds", title="Seeds", value=lambda row, _: _seeds(row), csv=False),
+    Column(key="seeds", title="Seeds", value=_seeds, csv=False),
     Column(
         key=f"passes_relative_to_{REFERENCE}",
         title=COST,
-        value=lambda row, section: next(
-            c.passes_relative for c in costs(section) if c.group.label == row.group.label
-        ),
+        value=_cost,
         unit="ratio",
         once=True,
         brief=True,
@@ -157,7 +147,7 @@ COLUMNS: list[Column] = [
 
 
 def paper_columns(setting: Setting) -> list[Column]:
-    """Return the columns of the papers' own values beside those of one setting."""
+    """Return the columns of the papers' own values, for one setting of ours."""
     tables = [table for table in published_papers() if table.table3]
     prefixes = ["paper"] if len(tables) == 1 else [f"paper_{table.paper}" for table in tables]
     return [
@@ -169,13 +159,14 @@ def paper_columns(setting: Setting) -> list[Column]:
 
 def _paper(table: PublishedPaper, prefix: str, setting: Setting) -> list[Column]:
     unlike = table.differences(setting.dataset, setting.arch, setting.eps)
-    where = ": ".join(
-        [table.origin, *([f"{' and '.join(unlike)}, not comparable"] if unlike else [])]
-    )
+    where = table.origin + (f": {' and '.join(unlike)}, not comparable" if unlike else "")
 
-    def values(row: TableRow) -> list[float | None]:
+    def values(row: TableRow) -> tuple[float | None, ...]:
         found = None if row.group.outside else table.table3.get(row.group.method)
-        return [found.clean, found.pgd, found.cw] if found else []
+        return found.values if found else ()
+
+    def one(i: int) -> Callable[[TableRow, Section], str]:
+        return lambda row, _: number((values(row) or [None] * 3)[i], "%.4f")
 
     shown = Column(
         key=prefix,
@@ -185,75 +176,48 @@ def _paper(table: PublishedPaper, prefix: str, setting: Setting) -> list[Column]
         once=True,
         csv=False,
     )
-    numbers = [
-        Column(
-            key=f"{prefix}_{name}",
-            value=partial(_paper_number, values=values, i=i),
-        )
-        for i, name in enumerate(("clean", "pgd", "cw"))
-    ]
+    names = enumerate(("clean", "pgd", "cw"))
+    numbers = [Column(key=f"{prefix}_{name}", value=one(i)) for i, name in names]
     differs = Column(
         key=f"{prefix}_differs", value=lambda row, _: ", ".join(unlike) if values(row) else ""
     )
     return [shown, *numbers, differs]
 
 
-def _paper_number(
-    row: TableRow, _: Section, values: Callable[[TableRow], list[float | None]], i: int
-) -> str:
-    return number((values(row) or [None] * 3)[i], "%.4f")
-
-
-def _by_label(row: TableRow, _: Section, name: str, label: str) -> AccuracyEstimate | None:
-    found: dict[str, AccuracyEstimate] = getattr(row, name)
-    return found.get(label)
-
-
 def attack_columns(section: Section) -> list[Column]:
     """Return the accuracies on every evaluated image: `clean_full`, and the other attacks'."""
     names = {CLEAN: "clean", PGD: "pgd20", CW: "cw", AUTOATTACK: "autoattack"}
     more = full_labels(section)
+    columns = {
+        label: (f"{name}_full", f"{TITLES[label]} {FULL}" if label in more else "")
+        for label, name in names.items()
+    } | {label: (label, attack_title(label)) for label in section.attacks}
     return [
-        Column(
-            key=key,
-            title=title,
-            value=partial(_by_label, name="whole", label=label),
-            unit="accuracy",
-        )
-        for label, key, title in [
-            *(
-                (label, f"{name}_full", f"{TITLES[label]} {FULL}" if label in more else "")
-                for label, name in names.items()
-            ),
-            *((label, label, attack_title(label)) for label in section.attacks),
-        ]
+        _accuracy(key, title, partial(_get, "whole", label))
+        for label, (key, title) in columns.items()
     ]
 
 
+def _get(name: str, label: str, row: TableRow) -> Any:
+    return getattr(row, name).get(label)
+
+
 def transferred_columns(section: Section) -> list[Column]:
-    """Return the accuracies under transferred attacks that count all images; not in the .csv."""
+    """Return the accuracies under transferred attacks that count all images."""
+    labels = sorted({label for row in section.rows for label in row.after})
     return [
-        Column(
-            key=label,
-            title=f"{label} {ALL_IMAGES}",
-            value=partial(_by_label, name="after", label=label),
-            unit="accuracy",
-            csv=False,
-        )
-        for label in sorted({label for row in section.rows for label in row.after})
+        _accuracy(label, f"{label} (all images)", partial(_get, "after", label)) for label in labels
     ]
 
 
 def full_labels(section: Section) -> tuple[str, ...]:
     """Return what was evaluated on more images than a row of the table is of."""
-    pairs = {
-        name: [
-            (row.whole.get(name), row.clean if name == CLEAN else row.attacks.get(name))
-            for row in section.rows
-        ]
-        for name in (CLEAN, *CORE)
-    }
-    return tuple(name for name, own in pairs.items() if any(a and b and a.n != b.n for a, b in own))
+
+    def more(name: str, row: TableRow) -> bool:
+        own, whole = row.clean if name == CLEAN else row.attacks.get(name), row.whole.get(name)
+        return own is not None and whole is not None and own.n != whole.n
+
+    return tuple(name for name in (CLEAN, *CORE) if any(more(name, row) for row in section.rows))
 
 
 def accuracy_text(
@@ -265,28 +229,22 @@ def accuracy_text(
     """
     if estimate is None:
         return MISSING
-    parts = []
-    if estimate.value is not None:
-        parts.append(percent(estimate.value))
-    if estimate.std is not None:
-        parts.append(f"\u00b1 {percent(estimate.std)}")
-    elif estimate.low is not None and estimate.high is not None:
-        parts.append(f"[{percent(estimate.low)}, {percent(estimate.high)}]")
-    remark = _remark(estimate, n_seeds, n)
-    return " ".join([*parts, *([f"({remark})"] if remark else [])])
-
-
-def _remark(estimate: AccuracyEstimate, n_seeds: int, n: tuple[int, ...] | None) -> str:
-    parts, counts = [], zip(estimate.n, estimate.n_expected, strict=True)
-    short = [(have, of) for have, of in counts if have < of]
+    e, parts, remarks = estimate, [], []
+    if e.value is not None:
+        parts.append(percent(e.value))
+    if e.std is not None:
+        parts.append(f"\u00b1 {percent(e.std)}")
+    elif e.low is not None and e.high is not None:
+        parts.append(f"[{percent(e.low)}, {percent(e.high)}]")
+    short = [(have, of) for have, of in zip(e.n, e.n_expected, strict=True) if have < of]
     if short:
-        where = f" in {len(short)} of {len(estimate.n)} seeds" if len(estimate.n) > 1 else ""
-        parts.append(f"{short[0][0]} of {short[0][1]} images{where}")
-    elif n is None or set(estimate.n) != set(n):
-        parts.append(f"n = {span(estimate.n)}")
-    if len(estimate.n) < n_seeds:
-        parts.append(f"{len(estimate.n)} of {n_seeds} seeds")
-    return ", ".join(parts)
+        where = f" in {len(short)} of {len(e.n)} seeds" if len(e.n) > 1 else ""
+        remarks.append(f"{short[0][0]} of {short[0][1]} images{where}")
+    elif n is None or set(e.n) != set(n):
+        remarks.append(f"n = {span(e.n)}")
+    if len(e.n) < n_seeds:
+        remarks.append(f"{len(e.n)} of {n_seeds} seeds")
+    return " ".join([*parts, *([f"({', '.join(remarks)})"] if remarks else [])])
 
 
 def accuracy_cells(
@@ -311,9 +269,7 @@ def estimate_cells(estimate: AccuracyEstimate) -> dict[str, Any]:
     """Return the cells of a .csv for an accuracy, as fractions; over seeds the smallest n."""
     return {
         "accuracy": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
-        "std": estimate.std,
+        **{name: getattr(estimate, name) for name in ("low", "high", "std")},
         "n": min(estimate.n),
         "n_seeds": len(estimate.n),
     }
@@ -326,10 +282,7 @@ def percent_or_missing(value: float | None, digits: int = 1) -> str:
 def setting_cells(setting: Setting) -> dict[str, str]:
     """Return the first columns of every .csv."""
     return {
-        "dataset": setting.dataset,
-        "arch": setting.arch,
-        "recipe": setting.recipe,
-        "norm": setting.norm,
+        **{name: getattr(setting, name) for name in ("dataset", "arch", "recipe", "norm")},
         "eps": f"{setting.eps:.9g}" if setting.eps >= 0 else "",
     }
 
@@ -347,22 +300,8 @@ def counted_attacks(labels: Sequence[str]) -> str:
     return f"{len(labels)} attack{'s' * (len(labels) != 1)} ({', '.join(labels)})"
 
 
-def masking_text(row: TableRow) -> str | None:
-    """Return `14 passed`, or the checks that raise an alarm in bold: `C8, C14 of 14`."""
-    made, codes = row.masking.made, row.masking.codes
-    if not made:
-        return None
-    return Bold(f"{', '.join(codes)} of {len(made)}") if codes else f"{len(made)} passed"
-
-
-def _seeds(row: TableRow) -> str | None:
-    if row.group.outside:
-        return None
-    total = len(row.group.runs)
-    return str(row.n_seeds) if row.n_seeds == total else f"{row.n_seeds} of {total}"
-
-
 def _text(value: object) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else str(value)
+    """Return a value's text; text stays what it is, such as `Bold`."""
+    if isinstance(value, str):
+        return value
+    return "" if value is None else str(value)

@@ -97,14 +97,14 @@ class Notes:
         return f" {superscript(numbers)}" if numbers else ""
 
 
-def markdown(table: Table, below: Sequence[str] = ()) -> str:
+def markdown(table: Table, below: Sequence[str] = ()) -> Markup:
     """Return the table in GitHub's markdown, then a list of its notes and of `below`."""
     text = table.text.map(_cell).rename(columns=_cell)
     lines = text.to_markdown(index=False, disable_numparse=True, stralign="left")
     listed = bullets(
         [*(f"{superscript([n])} {note}" for n, note in enumerate(table.notes, 1)), *below]
     )
-    return f"{lines}\n\n{listed}" if listed else str(lines)
+    return Markup(f"{lines}\n\n{listed}" if listed else lines)
 
 
 def latex(table: Table, caption: str, label: str, below: Sequence[str] = ()) -> str:
@@ -140,9 +140,9 @@ def csv_text(frame: pd.DataFrame, note: str, float_format: str = "%.6f") -> str:
     return f"# {note}\n{rows}"
 
 
-def bullets(lines: Iterable[str]) -> str:
+def bullets(lines: Iterable[str]) -> Markup:
     """Return a markdown list of free text."""
-    return "\n".join("- " + _START.sub(r"\1\\\2", plain(line)) for line in lines)
+    return Markup("\n".join("- " + _START.sub(r"\1\\\2", plain(line)) for line in lines))
 
 
 def plain(text: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from bench.measured import MeasureRecord
 from bench.records import RunRecord
@@ -52,7 +53,6 @@ class Masking:
 
     @property
     def alarms(self) -> tuple[Finding, ...]:
-        """Those that speak against the model."""
         return tuple(f for f in self.findings if f.alarm)
 
     @property
@@ -62,62 +62,41 @@ class Masking:
 
 
 def masking(runs: Iterable[RunRecord], checkpoint: str, eps: float | None = None) -> Masking:
-    """Of all runs; `eps` leaves out checks at another radius, None takes all."""
-    found = [
-        finding
-        for run in runs
-        for finding in (*_checks(run, checkpoint, eps), *_package(run, checkpoint, eps))
-    ]
+    """Return the findings on all runs; `eps` leaves out checks at another radius."""
+    found = [finding for run in runs for finding in _findings(run, checkpoint, eps)]
     return Masking(findings=tuple(sorted(found, key=lambda f: (f.number or N_CHECKS + 1, f.name))))
 
 
-def _checks(run: RunRecord, checkpoint: str, eps: float | None) -> list[Finding]:
-    """Of several records of one check at one radius the one with most images."""
+def _findings(run: RunRecord, checkpoint: str, eps: float | None) -> Iterator[Finding]:
+    """Yield a run's checks, of several at one radius that on most images, then AutoAttack's own."""
+
+    def fits(spec: Any) -> bool:
+        same = eps is None or abs(spec.eps - eps) < 1e-9
+        return bool(same and spec.checkpoint == checkpoint)
+
     chosen: dict[tuple[str, float], MeasureRecord] = {}
     for measure in run.measures:
         spec = measure.spec
-        if not _NUMBER.fullmatch(spec.name) or spec.checkpoint != checkpoint:
-            continue
-        if "skipped" in measure.values or not _same(spec.eps, eps):
-            continue
-        best = chosen.get((spec.name, spec.eps))
-        if best is None or spec.n_examples > best.spec.n_examples:
-            chosen[spec.name, spec.eps] = measure
-    return [
-        Finding(
-            number=int(measure.spec.name[1:]),
-            name=str(measure.values["name"]),
-            value=measure.values["value"],
-            threshold=float(measure.values["threshold"]),
-            alarm=bool(measure.values["alarm"]),
-            source=str(measure.values.get("source", "")),
-            n=measure.spec.n_examples,
-            seed=run.seed,
-        )
-        for measure in chosen.values()
-    ]
+        if _NUMBER.fullmatch(spec.name) and fits(spec) and "skipped" not in measure.values:
+            best = chosen.get((spec.name, spec.eps))
+            if best is None or spec.n_examples > best.spec.n_examples:
+                chosen[spec.name, spec.eps] = measure
+    for (name, _), measure in chosen.items():
+        yield _finding(int(name[1:]), measure.values, measure.spec.n_examples, run.seed)
+    for evaluation in run.evaluations:
+        if evaluation.spec.attack == "autoattack" and fits(evaluation.spec):
+            for check in evaluation.package_checks:
+                yield _finding(0, check, evaluation.n_examples, run.seed)
 
 
-def _package(run: RunRecord, checkpoint: str, eps: float | None) -> list[Finding]:
-    """AutoAttack's own checks, of the standard version."""
-    return [
-        Finding(
-            number=0,
-            name=str(check["name"]),
-            value=check["value"],
-            threshold=float(check["threshold"]),
-            alarm=bool(check["alarm"]),
-            source=str(check.get("source", "")),
-            n=evaluation.n_examples,
-            seed=run.seed,
-        )
-        for evaluation in run.evaluations
-        if evaluation.spec.attack == "autoattack"
-        and evaluation.spec.checkpoint == checkpoint
-        and _same(evaluation.spec.eps, eps)
-        for check in evaluation.package_checks
-    ]
-
-
-def _same(one: float, other: float | None) -> bool:
-    return other is None or abs(one - other) < 1e-9
+def _finding(number: int, values: Mapping[str, Any], n: int, seed: int | None) -> Finding:
+    return Finding(
+        number=number,
+        name=str(values["name"]),
+        value=values["value"],
+        threshold=float(values["threshold"]),
+        alarm=bool(values["alarm"]),
+        source=str(values.get("source", "")),
+        n=n,
+        seed=seed,
+    )

@@ -70,12 +70,11 @@ def recorded_speeds(records: Iterable[RunRecord]) -> RecordedSpeeds:
 def duration_text(missing: MissingTrainings, speeds: RecordedSpeeds) -> str:
     """Return `about 12 min by the speeds on record here`, or that nothing here tells."""
     seconds = [_seconds(study, method, speeds) for study, method in missing.trainings]
-    known = [value for value in seconds if value is not None]
-    if len(known) < len(seconds) or not known:
+    if None in seconds or not seconds:
         return "time unknown, since no record here is of this network: --dry-run measures it"
-    minutes = sum(known) / 60
-    text = f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.0f} h"
-    return f"about {text if minutes >= 1 else '1 min'} by the speeds on record here"
+    minutes = sum(filter(None, seconds)) / 60
+    text = f"{max(minutes, 1):.0f} min" if minutes < 90 else f"{minutes / 60:.0f} h"
+    return f"about {text} by the speeds on record here"
 
 
 def _seconds(study: Study, method: str, speeds: RecordedSpeeds) -> float | None:
@@ -83,15 +82,14 @@ def _seconds(study: Study, method: str, speeds: RecordedSpeeds) -> float | None:
     counts = speeds.n_train.get(study.arch, {}).items()
     seen = [n for dataset, n in counts if is_variant(dataset, study.dataset)]
     n_train = study.train_size or max(seen, default=None)
-    own = speeds.train.get((study.arch, method))
-    if own is None:
-        own = [s for (arch, _), found in speeds.train.items() if arch == study.arch for s in found]
+    any_method = [s for (arch, _), own in speeds.train.items() if arch == study.arch for s in own]
+    own = speeds.train.get((study.arch, method), any_method)
     if n_train is None or not own:
         return None
     recipe, _ = load_recipe(study.recipe, arch=study.arch, dataset=study.dataset, method=method)
     seconds = int(study.training.get("epochs", recipe.epochs)) * n_train * fmean(own)
     for attack in study.attacks:
-        recorded = speeds.attack.get((study.arch, attack.name))
+        recorded = speeds.attack.get((study.arch, attack.name), [0.0])
         n = min(attack.first or study.test_size or 10_000, study.test_size or 10_000)
-        seconds += len(attack.checkpoints) * n * (fmean(recorded) if recorded else 0.0)
+        seconds += len(attack.checkpoints) * n * fmean(recorded)
     return seconds

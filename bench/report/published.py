@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any
 
@@ -61,7 +61,7 @@ class PublishedPaper:
     """A sentence on the paper's models in public leaderboards."""
     suites: tuple[str, ...] = ()
     """Suites that the report's Table 3 is for."""
-    styles: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
+    styles: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Method -> name of a colour, marker, dash."""
     table3: Mapping[str, Published] = field(default_factory=dict)
     """By registry name, in the paper's order."""
@@ -69,14 +69,12 @@ class PublishedPaper:
 
     def differences(self, dataset: str, arch: str, eps: float | None) -> list[str]:
         """Return in which ways a setting of ours is not the paper's; empty if it is the same."""
-        parts = []
-        if dataset != self.dataset:
-            parts.append("another data set")
-        if arch != self.arch:
-            parts.append("another network")
-        if eps is None or abs(eps - self.eps) > 1e-6:
-            parts.append("another eps")
-        return parts
+        same = {
+            "another data set": dataset == self.dataset,
+            "another network": arch == self.arch,
+            "another eps": eps is not None and abs(eps - self.eps) <= 1e-6,
+        }
+        return [what for what, equal in same.items() if not equal]
 
 
 def published(paper: str) -> PublishedPaper:
@@ -102,24 +100,16 @@ def _read(paper: Paper) -> PublishedPaper:
     table = tomllib.loads((paper.folder / "published.toml").read_text(encoding="utf-8"))
     rows = {
         method: Published(**{**row, "notes": tuple(row.get("notes", ()))})
-        for method, row in table.pop("table3", {}).items()
+        for method, row in table.get("table3", {}).items()
     }
-    order = tuple(table.pop("order", rows))
-    return PublishedPaper(
-        paper=paper.name,
-        eps=parse_eps(str(table.pop("eps"))) if "eps" in table else 0.0,
-        order=order,
-        table3={name: rows[name] for name in (*order, *rows) if name in rows},
-        styles={method: tuple(style) for method, style in table.pop("styles", {}).items()},
-        source=table.pop("source", ""),
-        dataset=table.pop("dataset", ""),
-        arch=table.pop("arch", ""),
-        origin=table.pop("origin", ""),
-        reference=table.pop("reference", REFERENCE),
-        cost_claim=table.pop("cost_claim", ""),
-        caveat=table.pop("caveat", ""),
-        leaderboards=table.pop("leaderboards", ""),
-        own=tuple(table.pop("own", ())),
-        suites=tuple(table.pop("suites", ())),
-        more=table,
-    )
+    order = tuple(table.get("order", rows))
+    known = {f.name for f in fields(PublishedPaper)}
+    values: dict[str, Any] = {k: v for k, v in table.items() if k in known} | {
+        "paper": paper.name,
+        "eps": parse_eps(str(table.get("eps", "0"))),
+        "order": order,
+        "table3": {name: rows[name] for name in (*order, *rows) if name in rows},
+        "more": {k: v for k, v in table.items() if k not in known},
+    }
+    values |= {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
+    return PublishedPaper(**values)

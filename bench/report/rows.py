@@ -41,8 +41,7 @@ MASKING_GAP = 0.05
 most adversarially trained models, and 24 to 32 for models whose gradients mislead PGD."""
 MOST = 30
 """Methods of a setting that are drawn and compared in pairs: of more, the most robust."""
-AttackId = tuple[str, str]
-"""An attack's name and its parameters as JSON."""
+_NO_IMAGES = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +93,7 @@ class CheckpointOutcomes:
             *(seed.clean for seed in self.seeds if len(seed.clean.index)),
             *(seed.attacks[name] for seed in self.seeds for name in joins if seed.has([name])),
         ]
-        return shared(parts) if parts else _no_images()
+        return shared(parts) if parts else _NO_IMAGES
 
     @cached_property
     def _joint(self) -> dict[tuple[str, ...], list[tuple[RunRecord, ImageOutcomes]]]:
@@ -117,10 +116,6 @@ class CheckpointOutcomes:
         return self._joint[attacks]
 
 
-def _no_images() -> np.ndarray:
-    return np.zeros(0, np.int64)
-
-
 @dataclass(frozen=True, kw_only=True)
 class TableRow:
     """One checkpoint of one method. An estimate is None where no run has the evaluation.
@@ -129,7 +124,7 @@ class TableRow:
     """
 
     found: CheckpointOutcomes
-    index: np.ndarray = field(default_factory=_no_images, compare=False)
+    index: np.ndarray = field(default_factory=lambda: _NO_IMAGES, compare=False)
     """(n,) dataset indices of the row's images, ascending."""
     clean: AccuracyEstimate | None = None
     attacks: Mapping[str, AccuracyEstimate] = field(default_factory=dict)
@@ -148,8 +143,6 @@ class TableRow:
     """Labels of the attacks that `lowest` joins, with those that only some seeds have."""
     gap: AccuracyEstimate | None = None
     """PGD-20 minus AutoAttack."""
-    warnings: tuple[str, ...] = ()
-    """What the evaluator noticed about the model or the attacks, each once."""
     masking: Masking = field(default_factory=lambda: Masking(findings=()))
     """The checks for masked gradients, at the setting's eps."""
 
@@ -160,6 +153,11 @@ class TableRow:
     @property
     def checkpoint(self) -> str:
         return self.found.checkpoint
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What the evaluator noticed about the model or the attacks, each once."""
+        return tuple(dict.fromkeys(text for e in self.found.evaluations for text in e.warnings))
 
     @property
     def n_seeds(self) -> int:
@@ -188,7 +186,7 @@ class Section:
     """Labels of the attacks without a column of their own."""
     worst_over: tuple[str, ...] = ()
     """Labels of the attacks that the worst case of every row joins."""
-    index: np.ndarray = field(default_factory=_no_images)
+    index: np.ndarray = field(default_factory=lambda: _NO_IMAGES)
     """(n,) the images of most rows; empty where nothing was evaluated."""
     frame: ResultsFrame = field(default_factory=lambda: results_frame(()))
     """Of all settings."""
@@ -198,15 +196,17 @@ class Section:
         """Evaluated rows of best checkpoints and outside models."""
         return [row for row in self.rows if row.evaluated and row.checkpoint != "last"]
 
+    @cached_property
+    def usual_lowest(self) -> tuple[str, ...]:
+        """The attacks that `lowest` joins in most rows, last checkpoints aside."""
+        found = [row for row in self.rows if row.lowest_over]
+        main = [row for row in found if row.checkpoint != "last"] or found
+        return _usual([row.lowest_over for row in main])
+
     def positions(self, *, last: bool = True) -> list[int]:
         """Return the rows of the frame that the table is made of; `last`: last checkpoints too."""
-        return [
-            position
-            for row in self.rows
-            if last or row.checkpoint != "last"
-            for seed in row.found.seeds
-            for position in seed.positions
-        ]
+        rows = [row for row in self.rows if last or row.checkpoint != "last"]
+        return [at for row in rows for seed in row.found.seeds for at in seed.positions]
 
 
 def sections(runs: Iterable[RunRecord], worst_over: tuple[str, ...] | None = None) -> list[Section]:
@@ -216,16 +216,29 @@ def sections(runs: Iterable[RunRecord], worst_over: tuple[str, ...] | None = Non
     """
     runs = list(runs)
     frame = results_frame(runs)
-    return [_section(frame, setting, groups, worst_over) for setting, groups in group_runs(runs)]
+    found = []
+    for setting, groups in group_runs(runs):
+        own = [one for many in checkpoints(frame, setting, groups).values() for one in many]
+        joins = _joins(own) if worst_over is None else worst_over
+        index = _common_index(own, joins)
+        labels = {label for one in own for seed in one.seeds for label in seed.attacks}
+        found.append(
+            Section(
+                setting=setting,
+                groups=tuple(groups),
+                rows=tuple(_row(one, setting, joins, index) for one in own),
+                attacks=tuple(sorted(labels - set(CORE))),
+                worst_over=joins,
+                index=index,
+                frame=frame,
+            )
+        )
+    return found
 
 
 def by_robustness(section: Section) -> list[str]:
     """Return the labels of the groups by their main rows' worst case, the most robust first."""
-    worst = {
-        row.group.label: row.worst.value or 0.0
-        for row in section.rows
-        if row.worst is not None and row.checkpoint != "last"
-    }
+    worst = {row.group.label: row.worst.value or 0.0 for row in section.main_rows if row.worst}
     labels = [group.label for group in section.groups]
     return sorted(labels, key=lambda label: -worst.get(label, -1.0))
 
@@ -248,10 +261,13 @@ def core_first(label: str) -> tuple[int, str]:
     return (CORE.index(label) if label in CORE else len(CORE), label)
 
 
-def attack_labels(specs: Iterable[AttackId]) -> dict[AttackId, str]:
-    """Return a label for each attack: its name; with other parameters, also those that differ."""
+def attack_labels(specs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Return a label for each attack: its name; with other parameters, also those that differ.
+
+    specs: the attacks' names and their parameters as JSON.
+    """
     counts = Counter(specs)
-    labels: dict[AttackId, str] = {}
+    labels: dict[tuple[str, str], str] = {}
     first: dict[str, dict[str, Any]] = {}
     for attack in sorted(counts, key=lambda attack: (attack[0], -counts[attack], attack[1])):
         name, params = attack[0], json.loads(attack[1])
@@ -272,15 +288,13 @@ def checkpoints(
     ids = {run.run_id for group in groups for run in group.runs}
     table = select(frame, run_ids=ids, eps=setting.eps, norm=setting.norm, split=SPLIT)
     keys = list(zip(table["attack"], table["params"], strict=True))
-    labels = attack_labels(key for key in keys if key[0] != CLEAN) | {
-        key: CLEAN for key in keys if key[0] == CLEAN
-    }
+    labels = attack_labels(key for key in keys if key[0] != CLEAN)
     where: dict[str, dict[str, dict[str, list[int]]]] = {}
     for position, run_id, checkpoint, key in zip(
         table.index.tolist(), table["run_id"], table["checkpoint"], keys, strict=True
     ):
         by_label = where.setdefault(run_id, {}).setdefault(checkpoint, {})
-        by_label.setdefault(labels[key], []).append(position)
+        by_label.setdefault(labels.get(key, CLEAN), []).append(position)
     result = {}
     for group in groups:
         present = {name for run in group.runs for name in where.get(run.run_id, ())}
@@ -319,28 +333,6 @@ def _seed(frame: ResultsFrame, run: RunRecord, found: Mapping[str, list[int]]) -
     )
 
 
-def _section(
-    frame: ResultsFrame,
-    setting: Setting,
-    groups: Sequence[Group],
-    worst_over: tuple[str, ...] | None,
-) -> Section:
-    by_group = checkpoints(frame, setting, groups)
-    found = [one for group in groups for one in by_group[group.label]]
-    joins = _joins(found) if worst_over is None else worst_over
-    index = _common_index(found, joins)
-    labels = {label for one in found for seed in one.seeds for label in seed.attacks}
-    return Section(
-        setting=setting,
-        groups=tuple(groups),
-        rows=tuple(_row(one, setting, joins, index) for one in found),
-        attacks=tuple(sorted(labels - set(CORE))),
-        worst_over=joins,
-        index=index,
-        frame=frame,
-    )
-
-
 def _joins(found: Sequence[CheckpointOutcomes]) -> tuple[str, ...]:
     """Return the attacks of the worst case: those of CORE that half of the attacked rows have.
 
@@ -360,13 +352,6 @@ def _usual(names: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     return max(counts, key=lambda one: (counts[one], len(one), one), default=())
 
 
-def usual_lowest(section: Section) -> tuple[str, ...]:
-    """Return the attacks that "Lowest seen" joins in most rows, last checkpoints aside."""
-    found = [row for row in section.rows if row.lowest_over]
-    main = [row for row in found if row.checkpoint != "last"] or found
-    return _usual([row.lowest_over for row in main])
-
-
 def _common_index(found: Sequence[CheckpointOutcomes], joins: Sequence[str]) -> np.ndarray:
     """Return (n,) the images of most rows that have all of `joins`; of ties the larger set.
 
@@ -375,8 +360,7 @@ def _common_index(found: Sequence[CheckpointOutcomes], joins: Sequence[str]) -> 
     whole = [one for one in found if set(joins) <= set(one.attacks)] or found
     sets = [index for one in whole if len(index := one.index(joins))]
     counts = Counter(index.tobytes() for index in sets)
-    most = max(sets, key=lambda index: (counts[index.tobytes()], len(index)), default=None)
-    return _no_images() if most is None else most
+    return max(sets, key=lambda i: (counts[i.tobytes()], len(i)), default=_NO_IMAGES)
 
 
 def _row(
@@ -407,7 +391,6 @@ def _row(
         lowest=mean_accuracy(lowest) if lowest_over else None,
         lowest_over=lowest_over,
         gap=_gap(seeds),
-        warnings=tuple(dict.fromkeys(text for e in one.evaluations for text in e.warnings)),
         masking=masking(one.group.runs, one.checkpoint, setting.eps),
     )
 

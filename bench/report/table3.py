@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import RecordError
-from bench.records import EvaluationRecord, Records, RunRecord
+from bench.records import EvaluationRecord, Records
 from bench.report import columns
 from bench.report.accuracy_vs_eps import Curve
 from bench.report.columns import (
@@ -27,12 +27,12 @@ from bench.report.columns import (
     setting_cells,
 )
 from bench.report.cost import costs
-from bench.report.export import Bold, Notes, Table, markdown, plain
-from bench.report.formatting import MISSING, counted, eps_both, eps_text, listed, percent, span
+from bench.report.export import Bold, Notes, Table, markdown, render
+from bench.report.formatting import MISSING, counted, eps_both, eps_text, listed, percent
 from bench.report.groups import Group, Setting, short, shown, training_values, varying
 from bench.report.published import REFERENCE, published_papers
 from bench.report.revisions import section_code
-from bench.report.rows import SPLIT, Section, TableRow, sections, status, usual_lowest
+from bench.report.rows import SPLIT, Section, TableRow, sections, status
 from bench.report.select import same_eps
 from bench.report.titles import CLEAN, CORE
 from bench.spec import PRECISIONS
@@ -74,39 +74,28 @@ def title(setting: Setting) -> str:
     return ", ".join(parts)
 
 
-def main_table(section: Section) -> Table:
-    """Return Table 3: a row per method and checkpoint."""
+def main_table(section: Section, *, brief: bool = False) -> Table:
+    """Return Table 3: a row per method and checkpoint.
+
+    brief: only the columns that are `brief`, without last checkpoints.
+    """
     own = [*columns.COLUMNS, *columns.paper_columns(section.setting)]
+    own = [c for c in own if c.title and (c.brief or not brief)]
     notes, previous, lines = Notes(), None, []
     for row in section.rows:
-        first = row.group is not previous
-        previous = row.group
-        name = row.group.label if first else ""
-        head = [f"{name}{notes.mark(*_states(row.group))}" if first else ""]
-        head.append(MISSING if row.group.outside or not row.evaluated else row.checkpoint)
-        head[0 if row.group.outside else 1] += notes.mark(*_doubts(row))
-        lines.append([*head, *(_cell(c, row, section, notes, first) for c in own if c.title)])
-    heads = ["Method", "Checkpoint", *(column.title for column in own if column.title)]
-    return _table(heads, lines, notes, n_left=2)
-
-
-def brief_table(section: Section) -> Table:
-    """Return the main rows of Table 3 in its `brief` columns."""
-    main = [row for row in section.rows if row.checkpoint != "last"]
-    counts = {len(row.index) for row in main if row.clean}
-    # one number of images is said below the table
-    own = [c for c in columns.COLUMNS if c.brief]
-    own += [c for c in columns.COLUMNS if c.key == "n" and len(counts) > 1]
-    shown_, hidden = {c.key for c in own}, [c for c in columns.COLUMNS if c.title]
-    notes, lines = Notes(), []
-    for row in main:
-        cells = [f"{row.group.label}{notes.mark(*_states(row.group), *_doubts(row))}"]
-        for column in own:
-            # what is said of the gap, which has no column here, is said of its PGD-20
-            more = [c for c in hidden if c.key not in shown_] if column.key == "pgd20" else []
-            cells.append(_cell(column, row, section, notes, True, more))
-        lines.append(cells)
-    return _table(["Method", *(column.title for column in own)], lines, notes, n_left=1)
+        if brief and row.checkpoint == "last":
+            continue
+        first, previous = row.group is not previous, row.group
+        marks = notes.mark(*(_states(row.group) if first else ()), *_doubts(row))
+        name = f"{row.group.label if first else ''}{marks}".strip()
+        checkpoint = MISSING if row.group.outside or not row.evaluated else row.checkpoint
+        cells = [_cell(column, row, section, notes, first) for column in own]
+        lines.append([name, checkpoint, *cells])
+    heads = ["Method", "Checkpoint", *(column.title for column in own)]
+    text = pd.DataFrame(lines, columns=heads, dtype=object)
+    if brief:
+        del text["Checkpoint"]
+    return Table(text=text, notes=tuple(notes.texts), n_left=2 - brief)
 
 
 def other_table(section: Section) -> Table | None:
@@ -128,19 +117,17 @@ def other_table(section: Section) -> Table | None:
         if row.evaluated
     ]
     heads = ["Method", "Checkpoint", *(column.title for column in own)]
-    return _table(heads, lines, Notes(), n_left=2)
+    return Table(text=pd.DataFrame(lines, columns=heads, dtype=object), n_left=2)
 
 
 def table3_csv(parts: Sequence[Section]) -> pd.DataFrame:
     """Return a row for each row of every table; fractions, limits and counts."""
     rows = [_csv_row(row, section) for section in parts for row in section.rows]
-    last = ("worst_case_over", "run_ids")
     frame = pd.DataFrame(rows, dtype=object).fillna("")
     # attacks that only some tables have belong with the other accuracies
-    attacks = [c for c in frame.columns if c not in rows[0]] if rows else []
-    at = list(frame.columns).index(last[0]) if rows else 0
-    rest = [c for c in frame.columns if c not in attacks]
-    return frame[[*rest[:at], *attacks, *rest[at:]]]
+    names = list(rows[0]) if rows else []
+    at = names.index("worst_case_over") if rows else 0
+    return frame[[*names[:at], *(c for c in frame.columns if c not in names), *names[at:]]]
 
 
 def _csv_row(row: TableRow, section: Section) -> dict[str, str]:
@@ -153,35 +140,20 @@ def _csv_row(row: TableRow, section: Section) -> dict[str, str]:
         "checkpoint": row.checkpoint,
         "status": group_status(row) or "done",
     }
-    heads = [c for c in own if c.key in ("n_runs", "n_seeds")]
-    for column in dict.fromkeys([*heads, *accuracies, *own]):
+    counts = [c for c in own if c.key in ("n_runs", "n_seeds")]
+    for column in dict.fromkeys([*counts, *accuracies, *own]):
         found |= column.csv_cells(row, section) if column.csv else {}
     return found | {"run_ids": " ".join(run.run_id for run in row.group.runs)}
 
 
-def _cell(
-    column: Column,
-    row: TableRow,
-    section: Section,
-    notes: Notes,
-    first: bool,
-    noted: Sequence[Column] = (),
-) -> str:
+def _cell(column: Column, row: TableRow, section: Section, notes: Notes, first: bool) -> str:
     if column.once and not first:
         return ""
     if not row.evaluated and not column.once:
         return MISSING
     cell = column.cell(row, section)
-    marks = notes.mark(*(text for c in (column, *noted) for text in c.notes(row, section)))
-    return Bold(f"{cell}{marks}") if isinstance(cell, Bold) else f"{cell}{marks}"
-
-
-def _table(heads: list[str], lines: list[list[str]], notes: Notes, n_left: int) -> Table:
-    return Table(
-        text=pd.DataFrame(lines, columns=heads, dtype=object),
-        notes=tuple(notes.texts),
-        n_left=n_left,
-    )
+    marked = f"{cell}{notes.mark(*column.notes(row, section))}"
+    return Bold(marked) if isinstance(cell, Bold) else marked
 
 
 def _states(group: Group) -> list[str]:
@@ -196,11 +168,10 @@ def _states(group: Group) -> list[str]:
 
 def _doubts(row: TableRow) -> list[str]:
     """Return the note of a row that the evaluator warns of; the list below has all warnings."""
-    if not row.warnings:
-        return []
     more = len(row.warnings) - SHOWN_WARNINGS
     rest = f"; and {more} more, listed below" if more > 0 else ""
-    return [f"The evaluator warns: {'; '.join(row.warnings[:SHOWN_WARNINGS])}{rest}."]
+    said = "; ".join(row.warnings[:SHOWN_WARNINGS])
+    return [f"The evaluator warns: {said}{rest}."] if said else []
 
 
 def facts(section: Section) -> list[str]:
@@ -220,32 +191,27 @@ def facts(section: Section) -> list[str]:
 def _images(section: Section) -> list[str]:
     if not section.worst_over:
         return []
-    other = any(row.clean and not np.array_equal(row.index, section.index) for row in section.rows)
-    n = len(section.index)
     text = (
         "Images: all numbers of a row are on the same images, those evaluated under "
-        f"{listed(section.worst_over)}: {n} images, the same in every row"
-        f"{f' whose n is {n}' if other else ''}."
+        f"{listed(section.worst_over)}: {len(section.index)} images in most rows."
     )
     if full_labels(section):
         text += f" Columns marked {FULL}, below, are on every evaluated image."
     return [text]
 
 
-def joined_attacks(section: Section, last: bool = True) -> list[str]:
-    """Return which attacks the worst case and the lowest seen join; `last`: has last rows."""
+def joined_attacks(section: Section) -> list[str]:
+    """Return which attacks the worst case and the lowest seen join."""
     lines = []
     if section.worst_over:
         lines.append(
             f"{ROBUST}: images that survive {listed(section.worst_over)}, the same attacks in "
             f"every row; {MISSING} where a row lacks one of them."
         )
-    if usual := usual_lowest(section):
-        rows = [row for row in section.rows if last or row.checkpoint != "last"]
-        noted = any(row.lowest and row.lowest_over != usual for row in rows)
+    if section.usual_lowest:
         lines.append(
             f"{LOWEST}: images that survive every attack that was run on them at this eps: "
-            f"{counted_attacks(usual)}{' unless a note says otherwise' * noted}."
+            f"{counted_attacks(section.usual_lowest)} unless a note says otherwise."
         )
     return lines
 
@@ -289,27 +255,22 @@ def balanced(section: Section) -> list[str]:
     """Return a line per row of class-balanced accuracies, if the classes have unequal sizes."""
     lines = []
     for row in section.rows:
-        found = {
-            attack: [e for e in row.found.evaluations if e.spec.attack == attack and _skewed(e)]
-            for attack in (CLEAN, *CORE)
-        }
-        texts = [f"{attack} {percent(_balanced(own))}" for attack, own in found.items() if own]
+        texts = []
+        for attack in (CLEAN, *CORE):
+            found = [e for e in row.found.evaluations if e.spec.attack == attack and _skewed(e)]
+            values = [e.balanced_accuracy(clean=attack == CLEAN) for e in found]
+            if known := [value for value in values if value is not None]:
+                texts.append(f"{attack} {percent(fmean(known))}")
         if texts:
             lines.append(f"{row.group.label} ({row.checkpoint}): {', '.join(texts)}")
     return lines
 
 
 def _skewed(evaluation: EvaluationRecord) -> bool:
-    label = evaluation.label
-    if label is None or not len(label):
+    if evaluation.label is None or not len(evaluation.label):
         return False
-    counts = np.unique(label, return_counts=True)[1]
+    counts = np.unique(evaluation.label, return_counts=True)[1]
     return bool(counts.max() > UNEQUAL * counts.min())
-
-
-def _balanced(found: Sequence[EvaluationRecord]) -> float:
-    values = [e.balanced_accuracy(clean=e.spec.attack == CLEAN) for e in found]
-    return fmean(value for value in values if value is not None)
 
 
 def provenance(group: Group) -> str:
@@ -361,10 +322,9 @@ def damage(records: Records) -> list[str]:
     """Return the damaged files and what is wrong with them; paths within the results folder."""
     lines = []
     for item in records.damaged:
-        parts = item.path.parts
-        depth = 4 if parts[-3:-2] == ("evaluations",) else 2
-        root = str(item.path.parents[depth - 1])
-        path, reason = (text.replace(f"{root}/", "") for text in (str(item.path), item.reason))
+        depth = 4 if item.path.parts[-3:-2] == ("evaluations",) else 2
+        root = f"{item.path.parents[depth - 1]}/"
+        path, reason = (text.replace(root, "") for text in (str(item.path), item.reason))
         lines.append(reason if reason.startswith(path) else f"{path}: {reason}")
     return sorted(lines)
 
@@ -374,34 +334,25 @@ def brief(records: Records, results: str) -> str:
 
     results: the folder that the paragraph names.
     """
-    return "\n\n".join(
-        f"{markdown(brief_table(section))}\n\n{plain(_origin(section, results))}"
-        for section in sections(records)
-    )
+    return "\n\n".join(_brief(section, results) for section in sections(records))
 
 
-def _origin(section: Section, results: str) -> str:
-    rows = [row for row in section.main_rows if row.clean]
+def _brief(section: Section, results: str) -> str:
     runs = [run for group in section.groups for run in group.runs]
-    seeds = sorted({run.seed for run in runs if run.seed is not None})
     machines = {str(run.machine) for cost in costs(section) for run in cost.runs if run.machine}
-    spread = any(row.clean and row.clean.std is not None for row in rows)
-    interval = "[a, b]: 95% interval over the images"
-    interval += "; \u00b1: standard deviation over seeds" if spread else ""
-    n = span([len(row.index) for row in rows]) if rows else "0"
-    return (
-        f"Percent of the first {n} test images, the same in all columns; {interval}. "
-        f"{''.join(f'{text} ' for text in joined_attacks(section, last=False))}"
-        f"Cost: forward and backward passes of the training, relative to {REFERENCE}'s. "
-        f"Setting: {title(section.setting)}; best checkpoints; "
-        f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}. "
-        f"Trained on: {'; '.join(sorted(machines)) or 'not on record'}. "
-        f"From the records in `{results}`, made by {_commands(runs)}. "
-        f"{' '.join(section_code(section, last=False))}"
+    # without the folders of the machine that ran them
+    commands = dict.fromkeys(
+        re.sub(_ABSOLUTE, "", str(run.provenance.get("command") or "bench run")) for run in runs
+    )
+    return render(
+        "brief.md.j2",
+        table=markdown(main_table(section, brief=True)),
+        joined=joined_attacks(section),
+        reference=REFERENCE,
+        title=title(section.setting),
+        seeds=", ".join(str(s) for s in sorted({r.seed for r in runs if r.seed is not None})),
+        machines="; ".join(sorted(machines)) or "not on record",
+        results=results,
+        commands=", ".join(f"`{command}`" for command in commands),
+        code=section_code(section, last=False),
     ).rstrip()
-
-
-def _commands(runs: Iterable[RunRecord]) -> str:
-    """Return each recorded command once, without the folders of the machine that ran it."""
-    commands = dict.fromkeys(str(run.provenance.get("command") or "bench run") for run in runs)
-    return ", ".join(f"`{re.sub(_ABSOLUTE, '', command)}`" for command in commands)

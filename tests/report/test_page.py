@@ -10,9 +10,7 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -20,11 +18,11 @@ import pytest
 from click.testing import CliRunner
 
 from bench.cli import main
-from bench.errors import ConfigError, RecordError
+from bench.errors import RecordError
 from bench.papers import papers
 from bench.records import Records, load_records
 from bench.report import ReportResult, columns, write_report
-from tests.report.made import evaluate, evaluate_all, train_run
+from tests.report.made import evaluate, train_run
 
 GOLDEN = Path(__file__).parent / "golden"
 PAGES = ("table3.md", "cost.md", "classes.md")
@@ -76,6 +74,11 @@ def test_numbers_equal_the_golden_ones(folder: Path, name: str) -> None:
     pd.testing.assert_frame_equal(found, golden, rtol=1e-6)
 
 
+def written(folder: Path) -> str:
+    """Write the report of folder/results to folder/r; return Table 3."""
+    return write_report(load_records(folder / "results"), folder / "r", command="x").text
+
+
 def lines(text: str) -> Iterator[list[str]]:
     for line in text.splitlines():
         if line.startswith("| "):
@@ -113,15 +116,17 @@ def test_the_papers_values_are_next_to_ours_and_marked_where_they_differ(
     other = ": another data set and another network, not comparable"
     assert headings == [f"{where})", f"{where}{other})", f"{where}{other})"]
     values = {cells[0]: cells[-1] for cells in lines(report.text) if len(cells) == 14}
-    assert values["cat-ce"].startswith("93.48 / 73.38 / 61.88")
+    (cat,) = (value for name, value in values.items() if name.startswith("cat-ce"))
+    assert cat.startswith("93.48 / 73.38 / 61.88")
     assert values["mine.py:make (outside model)"] == ""
 
 
 def test_only_the_masked_row_carries_the_hint(digits: str) -> None:
     (note,) = (line for line in digits.splitlines() if "PGD-20 is more than 5 points" in line)
     mark = note.split()[1]
-    marked = [cells[0] for cells in lines(digits) if cells[8:9] and cells[8].endswith(f" {mark}")]
-    assert marked == ["cat-ce"]
+    for column in (3, 8):  # PGD-20, and the gap
+        marked = [c[0] for c in lines(digits) if len(c) > 8 and c[column].endswith(f" {mark}")]
+        assert [name.split()[0] for name in marked] == ["cat-ce"]
 
 
 def test_csv_holds_fractions_that_agree_with_the_table(folder: Path) -> None:
@@ -199,25 +204,21 @@ def test_no_records_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
 
 def test_a_run_without_any_attack_needs_no_figure(tmp_path: Path) -> None:
     evaluate(train_run(tmp_path / "results", "natural"), "clean", range(9), 10)
-    report = write_report(load_records(tmp_path / "results"), tmp_path / "r", command="x")
+    assert "Not in the figure" not in written(tmp_path)
     assert not list((tmp_path / "r").glob("robust-accuracy-*"))
-    assert "Not in the figure" not in report.text
 
 
 def test_evaluations_of_different_data_are_not_trusted(tmp_path: Path) -> None:
     run = train_run(tmp_path / "results", "natural")
     evaluate(run, "pgd-20", range(9), 10)
-    report = write_report(load_records(tmp_path / "results"), tmp_path / "r", command="x")
-    assert "Do not trust" not in report.text
+    assert "Do not trust" not in written(tmp_path)
     evaluate(run, "cw", range(9), 10, data_sha256="e" * 64)
-    report = write_report(load_records(tmp_path / "results"), tmp_path / "r", command="x")
-    assert f"Do not trust natural (run {run.run_id})" in report.text
+    assert f"Do not trust natural (run {run.run_id})" in written(tmp_path)
 
 
 def test_free_text_does_not_break_the_table(tmp_path: Path) -> None:
     train_run(tmp_path / "results", "mine_50%", error="a | b\n<c> 5% & {d_e} \\f $g$ #h ~i ^j")
-    report = write_report(load_records(tmp_path / "results"), tmp_path / "r", command="x")
-    assert "failed: a | b \\<c> 5% & {d_e}" in report.text
+    assert "failed: a | b \\<c> 5% & {d_e}" in written(tmp_path)
     tex = (tmp_path / "r" / "table3.tex").read_text()
     assert r"mine\_50\% $^{1}$ & --" in tex
     assert r"a \textbar{} b \textless{}c\textgreater{} 5\% \& \{d\_e\} \textbackslash{}f" in tex
@@ -245,30 +246,11 @@ def test_the_report_needs_no_torch_and_its_import_no_matplotlib(tmp_path: Path) 
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.slow
-def test_300_runs_take_seconds(tmp_path: Path) -> None:
-    for arch in ("cnn", "vgg-16"):
-        for method in ("natural", "madry", "trades", "mart", "cat-ce", "cat-mix"):
-            run = train_run(tmp_path / "results", method, arch=arch)
-            evaluate_all(run, clean=0.9, pgd=0.5, cw=0.5, autoattack=0.4)
-    few = load_records(tmp_path / "results")
-    many = [
-        replace(run, run_id=f"{run.run_id}-{seed}", spec={**run.spec, "seed": seed})
-        for run in few
-        for seed in range(25)
-    ]
-    started = time.process_time()
-    write_report(Records(many), tmp_path / "r", command="x")
-    assert time.process_time() - started < 6
-    n_seeds = numbers(tmp_path / "r" / "table3.csv")["n_seeds"].tolist()
-    assert n_seeds == [25, 0] * 12
-
-
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     evaluate(train_run(tmp_path / "results", "madry"), "pgd-20", range(5), 10)
     (tmp_path / "r").write_text("a file")
     with pytest.raises(RecordError, match="cannot write"):
-        write_report(load_records(tmp_path / "results"), tmp_path / "r", command="x")
+        written(tmp_path)
 
 
 def test_a_table_of_bf16_trainings_says_so(tmp_path: Path) -> None:
@@ -277,7 +259,7 @@ def test_a_table_of_bf16_trainings_says_so(tmp_path: Path) -> None:
         for method in ("natural", "madry"):
             run = train_run(tmp_path / "results", method, precision=precision)
             evaluate(run, "pgd-20", range(9), 10)
-        text = write_report(load_records(tmp_path / "results"), tmp_path / "r", command="x").text
+        text = written(tmp_path)
         assert (said in text) is (precision == "bf16")
     assert "Trained differently: precision = " in text
 
@@ -312,7 +294,7 @@ def test_a_new_column_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         brief=True,
     )
     monkeypatch.setattr(columns, "COLUMNS", [*columns.COLUMNS, column])
-    write_report(load_records(tmp_path / "results"), tmp_path / "r", command="x")
+    written(tmp_path)
     page, tex = ((tmp_path / "r" / f"table3.{kind}").read_text() for kind in ("md", "tex"))
     head, row = (cells for cells in lines(page) if cells[0] in ("Method", "madry"))
     assert row[head.index("PGD & again")].startswith("80.0 [49.0, 94.3] \u00b9")
@@ -376,11 +358,3 @@ def test_a_second_paper_is_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len([name for name in head if name.startswith("Paper")]) == 2
     found = numbers(tmp_path / "r" / "table3.csv").iloc[0]
     assert (found["paper_rival_clean"], found["paper_cat_clean"]) == (0.5, 0.873)
-
-
-def test_a_suite_that_nobody_knows(tmp_path: Path) -> None:
-    evaluate(train_run(tmp_path / "results", "madry"), "pgd-20", range(8), 10)
-    with pytest.raises(ConfigError, match="unknown suite 'nobody'"):
-        write_report(
-            load_records(tmp_path / "results"), tmp_path / "r", command="x", suite="nobody"
-        )

@@ -11,7 +11,7 @@ import pytest
 from bench.papers.cat.claim_page import make_claims
 from bench.records import load_records
 from bench.report.revisions import UNRECORDED, section_code
-from bench.report.rows import Section, sections
+from bench.report.rows import sections
 from bench.report.table3 import brief, facts
 from bench.report.tables.cost import cost_facts
 from bench.spec import GIVEN
@@ -43,24 +43,30 @@ def made(
     evaluate(run, attack, 0.5, 20, info=evaluation)
 
 
-def section_of(results: Path) -> Section:
-    (section,) = sections(load_records(results))
-    return section
-
-
 def told(results: Path) -> list[str]:
-    section = section_of(results)
+    """Return what the table says, as README's does."""
+    (section,) = sections(load_records(results))
     lines = section_code(section)
     assert facts(section)[-len(lines) :] == lines
     assert " ".join(lines) in brief(load_records(results), "results")
     return lines
 
 
-def test_records_from_before_code_was_recorded_say_so_once(tmp_path: Path) -> None:
+def told_of_cost(results: Path) -> str:
+    (section,) = sections(load_records(results))
+    return cost_facts(section, "results")[-1]
+
+
+def both(results: Path, training: Mapping[str, Any] | None, evaluation: Any) -> list[str]:
+    """Two methods of the same code."""
     for method in ("madry", "trades"):
-        made(tmp_path, method, None, None)
-    assert told(tmp_path) == [UNRECORDED]
-    assert cost_facts(section_of(tmp_path), "results")[-1] == UNRECORDED
+        made(results, method, training, evaluation)
+    return told(results)
+
+
+def test_records_from_before_code_was_recorded_say_so_once(tmp_path: Path) -> None:
+    assert both(tmp_path, None, None) == [UNRECORDED]
+    assert told_of_cost(tmp_path) == UNRECORDED
 
 
 @pytest.mark.parametrize(
@@ -74,24 +80,19 @@ def test_records_from_before_code_was_recorded_say_so_once(tmp_path: Path) -> No
 )
 def test_the_same_code_is_named_once(values: dict[str, Any], text: str, tmp_path: Path) -> None:
     evaluation = code(evaluation_sha256="ee", **values)
-    for method in ("madry", "trades"):
-        made(tmp_path, method, trained(**values), evaluation)
+    both(tmp_path, trained(**values), evaluation)
     outside = model_run(tmp_path)
     evaluate(outside, "pgd-20", 0.5, 20, checkpoint=GIVEN, info=evaluation)
     assert told(tmp_path) == [f"Made by {text}."]
-    assert cost_facts(section_of(tmp_path), "results")[-1] == f"Made by {text}."
+    assert told_of_cost(tmp_path) == f"Made by {text}."
 
 
 def test_attacks_of_another_revision_than_the_trainings_are_told_apart(tmp_path: Path) -> None:
-    for method in ("madry", "trades"):
-        made(tmp_path, method, trained(), code(OTHER, evaluation_sha256="ee"))
-    assert told(tmp_path) == [
+    assert both(tmp_path, trained(), code(OTHER, evaluation_sha256="ee")) == [
         "Trained by version 0.1.0 of the code, revision 1a2b3c4.",
         "Attacked by version 0.1.0 of the code, revision 5d6e7f8.",
     ]
-    assert cost_facts(section_of(tmp_path), "results")[-1] == (
-        "Made by version 0.1.0 of the code, revision 1a2b3c4."
-    )
+    assert told_of_cost(tmp_path) == "Made by version 0.1.0 of the code, revision 1a2b3c4."
 
 
 def test_rows_by_different_code_are_named_with_their_revisions(tmp_path: Path) -> None:
@@ -105,12 +106,11 @@ def test_rows_by_different_code_are_named_with_their_revisions(tmp_path: Path) -
         f"revision 5d6e7f8 with uncommitted changes (mart), unknown (iaat){CAVEAT}"
     )
     assert told(tmp_path) == [mixed, "Attacked by version 0.1.0 of the code, revision 1a2b3c4."]
-    assert cost_facts(section_of(tmp_path), "results")[-1] == mixed
+    assert told_of_cost(tmp_path) == mixed
 
 
 def test_known_trainings_and_unknown_attacks(tmp_path: Path) -> None:
-    made(tmp_path, "madry", trained(), None)
-    assert told(tmp_path) == [
+    assert both(tmp_path, trained(), None) == [
         "Trained by version 0.1.0 of the code, revision 1a2b3c4.",
         "Attacked by code whose revision was not recorded.",
     ]
@@ -118,8 +118,7 @@ def test_known_trainings_and_unknown_attacks(tmp_path: Path) -> None:
 
 def test_attacks_of_one_row_by_different_code_are_named(tmp_path: Path) -> None:
     old, new = (code(r, evaluation_sha256=h) for r, h in ((ONE, "ee"), (OTHER, "ff")))
-    for method in ("madry", "trades"):
-        made(tmp_path, method, trained(), old)
+    both(tmp_path, trained(), old)
     made(tmp_path, "trades", trained(), new, attack="autoattack")
     run = train_run(tmp_path, "trades", provenance=trained())
     evaluate(run, "pgd-20", 0.5, 20, eps=0.5, info=code(evaluation_sha256="other radius"))
@@ -134,7 +133,8 @@ def test_the_front_page_does_not_ask_for_last_checkpoints(tmp_path: Path) -> Non
     last = train_run(tmp_path, "madry", provenance=trained())
     other = code(OTHER, evaluation_sha256="ff")
     evaluate(last, "pgd-20", 0.5, 20, checkpoint="last", info=other)
-    assert "Attacked by different versions" in section_code(section_of(tmp_path))[1]
+    (section,) = sections(load_records(tmp_path))
+    assert "Attacked by different versions" in section_code(section)[1]
     assert "revision 1a2b3c4." in brief(load_records(tmp_path), "results")
     assert "5d6e7f8" not in brief(load_records(tmp_path), "results")
 

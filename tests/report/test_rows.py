@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench.records import load_records
+from bench.report.accuracy import AccuracyEstimate
 from bench.report.export import Table
 from bench.report.formatting import superscript
 from bench.report.rows import (
@@ -16,27 +17,44 @@ from bench.report.rows import (
     sections,
     status,
 )
-from bench.report.table3 import balanced, brief_table, main_table
+from bench.report.table3 import balanced, main_table
 from bench.spec import GIVEN
 from tests.report.made import evaluate, evaluate_all, model_run, train_run
 
+OUTSIDE = "mine.py:make (outside model)"
 
-def rows(section: Section) -> dict[tuple[str, str], TableRow]:
-    return {(row.group.label, row.checkpoint): row for row in section.rows}
+
+def section_of(results: Path) -> Section:
+    (section,) = sections(load_records(results))
+    return section
+
+
+def row_of(section: Section, label: str, checkpoint: str = "best") -> TableRow:
+    return {(row.group.label, row.checkpoint): row for row in section.rows}[label, checkpoint]
 
 
 def labels(section: Section) -> list[str]:
     return [group.label for group in section.groups]
 
 
+def value(estimate: AccuracyEstimate | None) -> float | None:
+    assert estimate is not None
+    return estimate.value
+
+
+def attacked(results: Path, method: str, n: int, **left: int) -> None:
+    """PGD-20 and C&W on 50 images, AutoAttack on n; each leaves the first so many."""
+    run = train_run(results, method)
+    for attack, k in {"pgd-20": 40, "cw": 40, "autoattack": 10, **left}.items():
+        evaluate(run, attack, range(k), n if attack == "autoattack" else 50)
+
+
 def test_rows_follow_the_paper_then_the_alphabet(tmp_path: Path) -> None:
     for method in ("zeta", "cat-mix", "alpha", "trades", "natural", "cat-ce", "madry"):
         train_run(tmp_path, method)
     model_run(tmp_path)
-    (section,) = sections(load_records(tmp_path))
-    assert labels(section) == [
-        *("natural", "madry", "trades", "cat-ce", "cat-mix", "alpha", "zeta"),
-        "mine.py:make (outside model)",
+    assert labels(section_of(tmp_path)) == [
+        *("natural", "madry", "trades", "cat-ce", "cat-mix", "alpha", "zeta", OUTSIDE)
     ]
 
 
@@ -47,7 +65,6 @@ def test_each_setting_is_a_section(tmp_path: Path) -> None:
     train_run(tmp_path, "madry", recipe="paper", epochs=200)
     train_run(tmp_path, "madry", eps=0.031)
     found = [section.setting for section in sections(load_records(tmp_path))]
-    assert len(found) == 5
     assert [s.dataset for s in found] == ["cifar10", "digits", "digits", "digits", "digits"]
     assert len({s.slug for s in found}) == 5
 
@@ -56,13 +73,13 @@ def test_seeds_are_averaged_and_other_parameters_are_not(tmp_path: Path) -> None
     for seed, survived in ((0, range(4)), (1, range(6))):
         evaluate(train_run(tmp_path, "trades", seed=seed, params={"beta": 6.0}), "cw", survived, 10)
     evaluate(train_run(tmp_path, "trades", params={"beta": 1.0}), "cw", range(9), 10)
-    (section,) = sections(load_records(tmp_path))
+    section = section_of(tmp_path)
     assert labels(section) == ["trades (beta=1)", "trades (beta=6)"]
-    cell = rows(section)["trades (beta=6)", "best"].attacks["cw"]
+    cell = row_of(section, "trades (beta=6)").attacks["cw"]
     assert cell.value == pytest.approx(0.5)
     assert cell.std == pytest.approx(0.02**0.5)
     assert cell.n == (10, 10)
-    assert rows(section)["trades (beta=1)", "best"].attacks["cw"].value == pytest.approx(0.9)
+    assert row_of(section, "trades (beta=1)").attacks["cw"].value == pytest.approx(0.9)
 
 
 def test_only_the_training_eps_and_the_test_split_count(tmp_path: Path) -> None:
@@ -72,65 +89,41 @@ def test_only_the_training_eps_and_the_test_split_count(tmp_path: Path) -> None:
     evaluate(run, "pgd-20", range(0), 10, eps=16 / 255)
     evaluate(run, "pgd-20", range(1), 10, split="train")
     evaluate(run, "fgsm", range(1), 10, split="val")
-    (section,) = sections(load_records(tmp_path))
-    row = rows(section)["madry", "best"]
+    section = section_of(tmp_path)
+    row = row_of(section, "madry")
     assert row.attacks["pgd-20"].value == 0.8
-    assert row.worst is not None
-    assert row.worst.value == 0.5  # images 3 to 7
+    assert value(row.worst) == 0.5  # images 3 to 7
     assert row.worst_over == ("pgd-20", "cw")
     assert section.attacks == ()
 
 
-def test_the_gap_is_paired_and_marks_the_row(tmp_path: Path) -> None:
-    masked, honest = train_run(tmp_path, "cat-ce"), train_run(tmp_path, "madry")
-    for run, broken in ((masked, 6), (honest, 5)):
+def test_the_gap_is_paired_and_above_the_threshold_marks_the_row(tmp_path: Path) -> None:
+    for method, broken in (("cat-ce", 6), ("madry", 5)):
+        run = train_run(tmp_path, method)
         evaluate(run, "pgd-20", range(60), 200)
         evaluate(run, "autoattack", range(broken, 60), 100)
-    (section,) = sections(load_records(tmp_path))
-    gap = rows(section)["cat-ce", "best"].gap
-    assert gap is not None
-    assert gap.value == pytest.approx(0.06)
-    assert gap.n == (100,)
-    assert rows(section)["cat-ce", "best"].suspicious
-    # Exactly at the threshold, and without any gap: no mark.
-    assert pytest.approx(0.05) == MASKING_GAP
-    assert not rows(section)["madry", "best"].suspicious
-    assert not rows(section)["madry", "last"].suspicious
-
-
-def test_a_seed_without_an_attack_does_not_weaken_the_worst_case(tmp_path: Path) -> None:
-    for seed in (0, 1):
-        evaluate(train_run(tmp_path, "madry", seed=seed), "pgd-20", range(8), 10)
-    evaluate(train_run(tmp_path, "madry", seed=0), "autoattack", range(5), 10)
-    (section,) = sections(load_records(tmp_path))
-    row = rows(section)["madry", "best"]
-    assert row.worst is not None
-    assert row.worst.value == 0.5
-    assert row.worst.n == (10,)
-    assert row.n_seeds == 2
-
-
-def attacked(results: Path, method: str, n: int, **left: int) -> None:
-    """PGD-20 and C&W on 50 images, AutoAttack on n; each leaves the first so many."""
-    run = train_run(results, method)
-    for attack, k in {"pgd-20": 40, "cw": 40, "autoattack": 10, **left}.items():
-        evaluate(run, attack, range(k), n if attack == "autoattack" else 50)
+    section = section_of(tmp_path)
+    masked = row_of(section, "cat-ce")
+    assert masked.gap is not None
+    assert masked.gap.value == pytest.approx(0.06)
+    assert masked.gap.n == (100,)
+    assert value(row_of(section, "madry").gap) == pytest.approx(MASKING_GAP) == 0.05
+    assert [row.suspicious for row in section.rows] == [False, False, True, False]
 
 
 def test_all_numbers_of_a_row_are_of_the_images_that_most_rows_have(tmp_path: Path) -> None:
     for method, n in (("natural", 20), ("madry", 20), ("trades", 30), ("mart", 50)):
         attacked(tmp_path, method, n)
-    (section,) = sections(load_records(tmp_path))
+    section = section_of(tmp_path)
     assert section.worst_over == ("pgd-20", "cw", "autoattack")
     assert section.index.tolist() == list(range(20))
-    best = [row for row in section.rows if row.checkpoint == "best"]
+    best = section.main_rows
     assert len(best) == 4
     for row in best:
         own = [row.clean, row.worst, row.lowest, row.gap, *row.attacks.values()]
         assert {cell.n for cell in own if cell} == {(20,)}
         assert row.attacks["pgd-20"].value == 1.0
-        assert row.gap is not None
-        assert row.gap.value == 0.5
+        assert value(row.gap) == 0.5
         assert row.whole["pgd-20"].n == row.whole["clean"].n == (50,)
         assert row.whole["pgd-20"].value == 0.8
     assert [row.whole["autoattack"].n for row in best] == [(20,), (20,), (30,), (50,)]
@@ -139,11 +132,9 @@ def test_all_numbers_of_a_row_are_of_the_images_that_most_rows_have(tmp_path: Pa
 def test_of_sets_that_are_as_frequent_the_larger_is_the_table_s(tmp_path: Path) -> None:
     for method, n in (("natural", 20), ("madry", 30)):
         attacked(tmp_path, method, n)
-    (section,) = sections(load_records(tmp_path))
+    section = section_of(tmp_path)
     assert len(section.index) == 30
-    found = rows(section)
-    assert len(found["natural", "best"].index) == 20
-    assert len(found["madry", "best"].index) == 30
+    assert [len(row.index) for row in section.main_rows] == [20, 30]
 
 
 def test_an_evaluation_that_is_not_finished_leaves_the_other_rows_as_they_are(
@@ -154,9 +145,9 @@ def test_an_evaluation_that_is_not_finished_leaves_the_other_rows_as_they_are(
         for attack in ("pgd-20", "autoattack"):
             chunks = [0] if (method, attack) == ("madry", "autoattack") else None
             evaluate(run, attack, range(200), 300, chunks=chunks)
-    (section,) = sections(load_records(tmp_path))
-    whole, begun = rows(section)["natural", "best"], rows(section)["madry", "best"]
-    assert (len(whole.index), len(begun.index)) == (300, 256)
+    section = section_of(tmp_path)
+    begun = row_of(section, "madry")
+    assert (len(row_of(section, "natural").index), len(begun.index)) == (300, 256)
     assert (begun.attacks["pgd-20"].n, begun.attacks["pgd-20"].n_expected) == ((256,), (256,))
     cell = begun.attacks["autoattack"]
     assert (cell.n, cell.n_expected) == ((256,), (300,))
@@ -169,27 +160,23 @@ def test_an_evaluation_without_an_image_yet_takes_nothing_away(tmp_path: Path) -
     evaluate(run, "pgd-20", range(6), 10)
     evaluate(run, "autoattack", range(5), 10)
     next(run.path.glob("evaluations/autoattack-*/0.npz")).write_bytes(b"cut")
-    (section,) = sections(load_records(tmp_path))
-    row = rows(section)["madry", "best"]
-    assert section.worst_over == ("pgd-20",)
+    section = section_of(tmp_path)
+    row = row_of(section, "madry")
+    assert section.worst_over == row.lowest_over == ("pgd-20",)
     assert len(row.index) == 10
-    assert row.attacks["autoattack"].value is None
-    assert row.attacks["autoattack"].n_expected == (10,)
-    assert row.lowest_over == ("pgd-20",)
+    cell = row.attacks["autoattack"]
+    assert (cell.value, cell.n_expected) == (None, (10,))
 
 
 def test_a_last_checkpoint_without_autoattack_is_of_the_table_s_images(tmp_path: Path) -> None:
     attacked(tmp_path, "madry", 20)
     evaluate(train_run(tmp_path, "madry"), "pgd-20", range(10, 50), 50, checkpoint="last")
-    (section,) = sections(load_records(tmp_path))
-    last = rows(section)["madry", "last"]
+    last = row_of(section_of(tmp_path), "madry", "last")
     assert last.index.tolist() == list(range(20))
     assert last.clean is not None
     assert last.clean.n == (20,)
-    assert last.attacks["pgd-20"].value == 0.5
-    assert (last.worst, last.worst_over) == (None, ())
-    assert last.lowest is not None
-    assert (last.lowest.value, last.lowest_over) == (0.5, ("pgd-20",))
+    assert last.attacks["pgd-20"].value == value(last.lowest) == 0.5
+    assert (last.worst, last.worst_over, last.lowest_over) == (None, (), ("pgd-20",))
 
 
 def test_the_worst_case_is_over_what_half_of_the_rows_have_of_the_usual_three(
@@ -202,14 +189,11 @@ def test_the_worst_case_is_over_what_half_of_the_rows_have_of_the_usual_three(
     evaluate(train_run(tmp_path, "trades"), "cw", range(6), 10)
     train_run(tmp_path, "mart")  # not attacked, so of no say
     evaluate(train_run(tmp_path, "iaat"), "clean", range(9), 10)
-    (section,) = sections(load_records(tmp_path))
+    section = section_of(tmp_path)
     assert section.worst_over == ("pgd-20", "cw")
-    found = rows(section)
-    madry, natural = found["madry", "best"], found["natural", "best"]
-    assert madry.worst is not None
-    assert madry.lowest is not None
-    assert (madry.worst.value, madry.worst_over) == (0.7, ("pgd-20", "cw"))
-    assert (madry.lowest.value, len(madry.lowest_over)) == (0.5, 3)
+    madry, natural = row_of(section, "madry"), row_of(section, "natural")
+    assert (value(madry.worst), madry.worst_over) == (0.7, ("pgd-20", "cw"))
+    assert (value(madry.lowest), len(madry.lowest_over)) == (0.5, 3)
     assert (natural.worst, natural.worst_over) == (None, ())  # no weaker one in its place
     assert by_robustness(section)[:2] == ["madry", "trades"]
 
@@ -220,9 +204,9 @@ def test_without_any_of_the_three_the_worst_case_is_over_what_most_rows_have(
     for method in ("natural", "madry"):
         evaluate(train_run(tmp_path, method), "fgsm", range(8), 10)
     evaluate(train_run(tmp_path, "trades"), "md", range(8), 10)
-    (section,) = sections(load_records(tmp_path))
+    section = section_of(tmp_path)
     assert section.worst_over == ("fgsm",)
-    assert rows(section)["trades", "best"].worst is None
+    assert row_of(section, "trades").worst is None
 
 
 def test_the_lowest_seen_joins_everything_and_is_never_above_the_worst_case(
@@ -232,8 +216,7 @@ def test_the_lowest_seen_joins_everything_and_is_never_above_the_worst_case(
     run = train_run(tmp_path, "madry")
     evaluate(run, "md", range(2, 5), 5)  # covers few of the images: the others count without it
     evaluate(run, "transfer", range(1, 50), 50)
-    (section,) = sections(load_records(tmp_path))
-    row = rows(section)["madry", "best"]
+    row = row_of(section_of(tmp_path), "madry")
     assert row.worst is not None
     assert row.lowest is not None
     assert (row.worst.value, row.worst.n) == (15 / 20, (20,))
@@ -241,17 +224,17 @@ def test_the_lowest_seen_joins_everything_and_is_never_above_the_worst_case(
     assert row.lowest_over == ("pgd-20", "cw", "autoattack", "md", "transfer")
 
 
-def test_the_lowest_seen_is_over_the_seeds_of_the_worst_case(tmp_path: Path) -> None:
-    """A seed that lacks an attack is in neither, so that the order of the two holds."""
+def test_a_seed_without_an_attack_weakens_neither_the_worst_case_nor_the_lowest_seen(
+    tmp_path: Path,
+) -> None:
     for seed, kept in ((0, 8), (1, 2)):
         evaluate(train_run(tmp_path, "madry", seed=seed), "pgd-20", range(kept), 10)
     evaluate(train_run(tmp_path, "madry", seed=0), "autoattack", range(5), 10)
     evaluate(train_run(tmp_path, "madry", seed=1), "md", range(1), 10)
-    (section,) = sections(load_records(tmp_path))
-    row = rows(section)["madry", "best"]
+    row = row_of(section_of(tmp_path), "madry")
     assert row.worst is not None
-    assert row.lowest is not None
-    assert row.worst.value == row.lowest.value == 0.5
+    assert value(row.worst) == value(row.lowest) == 0.5
+    assert (row.worst.n, row.n_seeds) == ((10,), 2)
     assert row.lowest_over == ("pgd-20", "autoattack")
 
 
@@ -260,17 +243,14 @@ def test_status_of_runs(tmp_path: Path) -> None:
     train_run(tmp_path, "madry", n_epochs_done=7)
     train_run(tmp_path, "trades")
     evaluate(train_run(tmp_path, "mart"), "cw", range(1), 2)
-    found = {run.method: status(run) for run in load_records(tmp_path)}
-    assert found == {
+    assert {run.method: status(run) for run in load_records(tmp_path)} == {
         "natural": "failed: the loss is not finite at epoch 3",
         "madry": "unfinished: 7 of 20 epochs",
         "trades": "not evaluated",
         "mart": "",
     }
-    (section,) = sections(load_records(tmp_path))
-    assert [row.group.label for row in section.rows if not row.evaluated] == [
-        *("natural", "madry", "trades")
-    ]
+    rows = section_of(tmp_path).rows
+    assert {row.group.label for row in rows if not row.evaluated} == {"natural", "madry", "trades"}
 
 
 def test_an_outside_model_joins_the_largest_table_at_its_eps(tmp_path: Path) -> None:
@@ -282,26 +262,24 @@ def test_an_outside_model_joins_the_largest_table_at_its_eps(tmp_path: Path) -> 
     outside = model_run(tmp_path)
     evaluate_all(outside, clean=0.9, pgd=0.5, cw=0.5, autoattack=0.4, checkpoint="given")
     found = {s.setting.arch: labels(s) for s in sections(load_records(tmp_path))}
-    assert found["cnn"] == ["natural", "madry", "mine.py:make (outside model)"]
+    assert found["cnn"] == ["natural", "madry", OUTSIDE]
     assert len(found["vgg-16"]) == 3
 
 
 def test_an_outside_model_alone_has_a_table(tmp_path: Path) -> None:
-    attacked, idle = model_run(tmp_path), model_run(tmp_path, "other.py:make", dataset="cifar10")
-    figures = {"clean": 0.9, "pgd": 0.5, "cw": 0.5, "autoattack": 0.4}
-    evaluate_all(attacked, **figures, eps=0.2, checkpoint="given")  # type: ignore[arg-type]
-    assert idle.path.exists()
+    attacked = model_run(tmp_path)
+    model_run(tmp_path, "other.py:make", dataset="cifar10")
+    evaluate_all(attacked, clean=0.9, pgd=0.5, cw=0.5, autoattack=0.4, eps=0.2, checkpoint="given")
     cifar, digits = sections(load_records(tmp_path))
     assert digits.setting.eps == 0.2
-    assert rows(digits)["mine.py:make (outside model)", "given"].gap is not None
+    assert row_of(digits, OUTSIDE, "given").gap is not None
     assert [row.evaluated for row in cifar.rows] == [False]
 
 
 def test_two_models_of_one_name_are_told_apart_without_their_paths(tmp_path: Path) -> None:
     for place in ("/home/a/zoo.py:net", "/home/b/zoo.py:net"):
         model_run(tmp_path, place)
-    (section,) = sections(load_records(tmp_path))
-    first, second = labels(section)
+    first, second = labels(section_of(tmp_path))
     assert first != second
     assert "home" not in first + second
 
@@ -314,22 +292,22 @@ def test_attacks_of_one_name_are_told_apart() -> None:
     }
 
 
-def test_each_class_counts_the_same_where_classes_are_unequal(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("classes", "lines"),
+    [
+        # all of class 0 and none of class 1 survive: 80% of images, half of the balanced accuracy
+        ([0] * 8 + [1] * 2, ["madry (best): clean 100.0, pgd-20 50.0"]),
+        ([0, 1] * 5, []),
+        (None, []),
+    ],
+)
+def test_each_class_counts_the_same_where_classes_are_unequal(
+    classes: list[int] | None, lines: list[str], tmp_path: Path
+) -> None:
     folder = train_run(tmp_path, "madry")
-    labels = [0] * 8 + [1] * 2
-    # all of class 0 and none of class 1 survive: 80% of images, half of the balanced accuracy
-    evaluate(folder, "pgd-20", range(8), 10, labels=labels)
-    evaluate(folder, "clean", range(10), 10, labels=labels)
-    (section,) = sections(load_records(tmp_path))
-    assert balanced(section) == ["madry (best): clean 100.0, pgd-20 50.0"]
-
-
-def test_nothing_is_said_of_equal_classes_or_without_labels(tmp_path: Path) -> None:
-    folder = train_run(tmp_path, "madry")
-    evaluate(folder, "pgd-20", range(4), 10, labels=[0, 1] * 5)
-    evaluate(train_run(tmp_path, "trades"), "pgd-20", range(4), 10)
-    (section,) = sections(load_records(tmp_path))
-    assert balanced(section) == []
+    evaluate(folder, "pgd-20", range(8), 10, labels=classes)
+    evaluate(folder, "clean", range(10), 10, labels=classes)
+    assert balanced(section_of(tmp_path)) == lines
 
 
 def notes_of(table: Table) -> list[list[str]]:
@@ -347,21 +325,18 @@ def test_a_row_that_the_evaluator_warns_of_is_marked_and_no_other(tmp_path: Path
     evaluate(madry, "pgd-20", 0.5, 100, checkpoint="last", warnings=["logits are random"])
     evaluate(madry, "pgd-20", 0.7, 100, eps=4 / 255, warnings=["left the ball"])  # in no table
     evaluate(trades, "pgd-20", 0.5, 100)
-    (section,) = sections(load_records(tmp_path))
     warned = ["The evaluator warns: logits are random."]
-    assert notes_of(main_table(section)) == [[], warned, [], []]
-    assert notes_of(brief_table(section)) == [[], []]
+    assert notes_of(main_table(section_of(tmp_path))) == [[], warned, [], []]
+    assert notes_of(main_table(section_of(tmp_path), brief=True)) == [[], []]
     evaluate(trades, "cw", 0.5, 100, warnings=["logits are random"])
-    (section,) = sections(load_records(tmp_path))
-    assert notes_of(brief_table(section)) == [[], warned]
+    assert notes_of(main_table(section_of(tmp_path), brief=True)) == [[], warned]
 
 
 def test_many_warnings_are_one_note(tmp_path: Path) -> None:
     outside = model_run(tmp_path)
     for attack, texts in (("pgd-20", "abc"), ("cw", "cde")):
         evaluate(outside, attack, 0.5, 100, checkpoint=GIVEN, warnings=list(texts))
-    (section,) = sections(load_records(tmp_path))
-    ((note,),) = notes_of(main_table(section))
+    ((note,),) = notes_of(main_table(section_of(tmp_path)))
     shown, more = note.removeprefix("The evaluator warns: ").split("; and ")
     assert more == "2 more, listed below."
     assert len(set(shown.split("; ")) & set("abcde")) == 3
