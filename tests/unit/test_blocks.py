@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from bench.archs import build
 from bench.archs.arch import ArchSpec
-from bench.archs.cnn import Cnn
 from bench.archs.fast import FastCopy, filled
+from bench.archs.feedforward import Cnn
 from bench.attacks import AttackWarning, PGDOn, Search, blocks, get_attack
 from bench.attacks.blocks import MIN_ROWS, Blocked, Ensemble, searched
 from bench.errors import ConfigError
