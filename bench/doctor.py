@@ -25,7 +25,7 @@ from bench.data.folder import IMAGE_SIZE, RANGES
 from bench.estimate import Estimator, made_spec
 from bench.listing import aligned
 from bench.machine import bf16_flags, describe_machine, has_fast_bf16
-from bench.plan import Cell, make_plan
+from bench.plan import TrainingJob, make_plan
 from bench.precision import automatic, evidence
 from bench.progress import Reporter, duration
 from bench.registry import get_method
@@ -212,7 +212,7 @@ def _suite(suite: Suite, data_root: Path, estimator: Estimator) -> list[tuple[st
     return [(f"Suite {suite.name}, size {suite.size}", text)]
 
 
-def suite_time(cells: Sequence[Cell], estimator: Estimator) -> str:
+def suite_time(cells: Sequence[TrainingJob], estimator: Estimator) -> str:
     """Return the estimated time of a whole suite on this machine."""
     training = attacks = 0.0
     unknown: dict[str, None] = {}
@@ -232,9 +232,11 @@ def suite_time(cells: Sequence[Cell], estimator: Estimator) -> str:
     return f"{total}; {left_out}" if unknown else total
 
 
-def cells_of(suite: Suite, data_root: str | None, precision: str = "fp32") -> tuple[Cell, ...]:
+def cells_of(
+    suite: Suite, data_root: str | None, precision: str = "fp32"
+) -> tuple[TrainingJob, ...]:
     """Return every training of a suite once, with its attacks; the data may be missing."""
-    cells: dict[str, Cell] = {}
+    cells: dict[str, TrainingJob] = {}
     for study in suite.studies:
         dataset = stand_in(study.dataset, data_root, study.train_size, study.test_size)
         for cell in make_plan(replace(study, precision=precision), dataset).cells:

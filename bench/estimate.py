@@ -13,17 +13,17 @@ import torch
 from torch import nn
 
 from bench.archs import resolve
-from bench.attacks import PGDOn, get_attack
-from bench.attacks.blocks import MIN_ROWS, Blocked
+from bench.attacks import FastPGD, get_attack
 from bench.attacks.maximise import attack_mode
+from bench.attacks.networks import MIN_ROWS, BatchedModel
 from bench.data import Dataset, Split
 from bench.evaluation.store import Images
-from bench.folder import RunFolder
 from bench.listing import aligned
 from bench.method import Method
-from bench.plan import Cell, Plan
+from bench.plan import Plan, TrainingJob
 from bench.progress import Reporter, duration
 from bench.recipe import Recipe
+from bench.run_store import RunFolder
 from bench.spec import EvalSpec, TrainSpec
 from bench.threat import REFERENCE_EPS, Threat
 from bench.training.cost import passes
@@ -151,7 +151,7 @@ def made_dataset(n: int, spec: TrainSpec) -> Dataset:
 
 
 def _row(
-    cell: Cell, results: Path, estimator: Estimator
+    cell: TrainingJob, results: Path, estimator: Estimator
 ) -> tuple[tuple[str, str, str, str], float]:
     folder = RunFolder(results, cell.spec.run_id)
     status = cell.status(folder)
@@ -193,8 +193,8 @@ def _attack_seconds(
     """
     n = min(MIN_ROWS, len(dataset.test))
     x, y = Images(dataset, device).chunk(range(n))
-    blocked, steps, rows = Blocked(network, MIN_ROWS), 2, max(n, MIN_ROWS)
-    attack = PGDOn(steps=steps, relative_step=0.2, search="network")
+    blocked, steps, rows = BatchedModel(network, MIN_ROWS), 2, max(n, MIN_ROWS)
+    attack = FastPGD(steps=steps, relative_step=0.2, search="network")
 
     def seconds(work: Callable[[], torch.Tensor]) -> float:
         found = []

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from bench.archs.weights import state_sha256
-from bench.asked import TWIN, Asked, all_sources
-from bench.attacks.blocks import MIN_ROWS
+from bench.attacks.networks import MIN_ROWS
+from bench.checkpoints import load_network, refuse_other_images, surrogate_network
 from bench.data import Dataset, load_dataset
 from bench.data.dataset import first_images
 from bench.eps import REFERENCE_EPS
@@ -27,19 +27,19 @@ from bench.errors import (
     unknown_name,
 )
 from bench.evaluation.inputs import explained
-from bench.evaluation.store import Images, Target, evaluate_missing
+from bench.evaluation.store import AttackedCheckpoint, Images, evaluate_missing
+from bench.evaluation_specs import TWIN, SpecBuilder, all_sources
 from bench.external import ExternalModel, Named, load_external, self_check
 from bench.external.identity import fingerprint, own_spec, write_fingerprint
-from bench.folder import RunFolder
 from bench.machine import describe_machine
-from bench.plan import Cell, Plan, surrogate, surrogates_first, training_sha256
+from bench.plan import Plan, TrainingJob, surrogate, surrogates_first, training_sha256
 from bench.provenance import evaluation_code
 from bench.records import Records, RunRecord, load_records
 from bench.registry import get_method, list_methods, parameters
+from bench.run_store import RunFolder
 from bench.runner import WAIT_SECONDS, Runner
 from bench.spec import CHECKPOINTS, CHUNK, GIVEN, EvalSpec, MeasureSpec, ModelSpec, TrainSpec
-from bench.study import AskedAttack, AskedMeasures
-from bench.trained import load_network, refuse_other_images, surrogate_network
+from bench.study import AttackConfig, MeasureConfig
 from bench.workers import Workspace
 
 
@@ -59,11 +59,11 @@ class EvaluateOptions:
     surrogate: str | None = None
     """Run id of a naturally trained network, for the checks of an external model."""
 
-    def asked_attacks(self, checkpoints: tuple[str, ...]) -> tuple[AskedAttack, ...]:
-        return tuple(AskedAttack.parse(text, checkpoints=checkpoints) for text in self.attacks)
+    def attack_configs(self, checkpoints: tuple[str, ...]) -> tuple[AttackConfig, ...]:
+        return tuple(AttackConfig.parse(text, checkpoints=checkpoints) for text in self.attacks)
 
-    def asked_checks(self, checkpoints: tuple[str, ...]) -> AskedMeasures | None:
-        checks = AskedMeasures(checkpoints=checkpoints, first=self.check_size)
+    def check_config(self, checkpoints: tuple[str, ...]) -> MeasureConfig | None:
+        checks = MeasureConfig(checkpoints=checkpoints, first=self.check_size)
         return checks if self.checks else None
 
     def load(self, source: str, n_train: int | None = None, *, whole: bool = False) -> Dataset:
@@ -176,9 +176,9 @@ def _plan(
     where: Workspace,
 ) -> Plan:
     dataset = dataset.seen_by(max(int(run.spec["num_classes"]) for run in runs))
-    asked = Asked(dataset)
-    attacks = options.asked_attacks(options.checkpoints)
-    checks = options.asked_checks(options.checkpoints)
+    asked = SpecBuilder(dataset)
+    attacks = options.attack_configs(options.checkpoints)
+    checks = options.check_config(options.checkpoints)
     asked.refuse_too_few_classes(attacks)
     cells, beside = [], {}
     for run in runs:
@@ -193,14 +193,14 @@ def _plan(
         eps = spec.attacked_eps if options.eps is None else options.eps
         evaluations = asked.evaluations(attacks, eps, serve)
         measures = asked.checks(checks, eps, serve) if checks else ()
-        cells.append(Cell(spec, None, evaluations, measures, options.save_adversarials))
+        cells.append(TrainingJob(spec, None, evaluations, measures, options.save_adversarials))
     title = f"attacks on {len(cells)} runs on {dataset.name}"
     return Plan(title, surrogates_first(cells, beside), dataset, source)
 
 
 def _surrogate(
     name: str, spec: TrainSpec, dataset: Dataset, records: Records, where: Workspace
-) -> Cell:
+) -> TrainingJob:
     """Return the surrogate: the run with this id, or else a run of this method.
 
     A run of the method is trained if none exists, with the arch, data and recipe of `spec`.
@@ -214,7 +214,7 @@ def _surrogate(
         found = TrainSpec.from_dict(run.spec)
         refuse_other_images(found, dataset)
         load_network(found, RunFolder(where.results, name), "best")  # raises if it cannot serve
-        return Cell(found, None)
+        return TrainingJob(found, None)
     if name not in list_methods():
         raise unknown_name("method or run id of a surrogate", name, list_methods())
     finished = [
@@ -229,12 +229,12 @@ def _surrogate(
         and other.run_id != spec.run_id
     ]
     if alike:
-        cell = Cell(alike[0], get_method(name, **alike[0].params))
+        cell = TrainingJob(alike[0], get_method(name, **alike[0].params))
     else:
         method = get_method(name)
         params = {key: getattr(method, key) for key in parameters(type(method))}
         twin = replace(spec, method=name, params=params, method_sha256=None)
-        cell = Cell(surrogate(spec, twin), method)
+        cell = TrainingJob(surrogate(spec, twin), method)
     if RunFolder(where.results, cell.spec.run_id).weights("best").exists():
         return cell
     if training_sha256(dataset) != spec.data_sha256:
@@ -276,8 +276,8 @@ def _evaluate_external(
     Returns its folder, and the number of requested evaluations and checks.
     """
     results, device, reporter = where.results, where.device, where.reporter
-    attacks = options.asked_attacks((GIVEN,))
-    Asked(data).refuse_too_few_classes(attacks)
+    attacks = options.attack_configs((GIVEN,))
+    SpecBuilder(data).refuse_too_few_classes(attacks)
     networks: dict[str, nn.Module] = {}
 
     def network(run_id: str) -> nn.Module:
@@ -293,15 +293,15 @@ def _evaluate_external(
     images = Images(data, device)
     external, n_classes = _checked(load, data, images, where)
     folder = RunFolder(results, external.spec.run_id)
-    asked = Asked(data.seen_by(n_classes))
+    asked = SpecBuilder(data.seen_by(n_classes))
     asked.refuse_too_few_classes(attacks)
     specs = asked.evaluations(attacks, eps, runs)
-    checks = options.asked_checks((GIVEN,))
+    checks = options.check_config((GIVEN,))
     measures = asked.checks(checks, eps, own) if checks else ()
     with where.helpers:
         machine = describe_machine(device)  # once helpers have their share of its threads
         provenance = {"dataset_source": source, "machine": machine} | data.notes(external.notes)
-        target = Target(
+        target = AttackedCheckpoint(
             folder=folder,
             checkpoint=GIVEN,
             model=external.network,
@@ -353,7 +353,7 @@ def _checked(
 
 
 def _attack(
-    target: Target,
+    target: AttackedCheckpoint,
     spec: ModelSpec,
     provenance: Mapping[str, Any],
     specs: Sequence[EvalSpec],
@@ -364,7 +364,7 @@ def _attack(
     folder = target.folder
     with folder.claimed() as alone:
         if alone:
-            folder.set_damage_aside()
+            folder.quarantine_damaged()
             folder.write_spec(spec, {}, provenance)
     with folder.claimed(shared=True) as ours:
         return ours and evaluate_missing(target, specs, measures, where.reporter)

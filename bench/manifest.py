@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import RecordError
-from bench.storage import keep_aside, read_json, write_json
+from bench.storage import quarantine, read_json, write_json
 from bench.suite import FULL
 
 FOLDER = "suites"
@@ -106,7 +106,7 @@ def add_to_manifests(results: Path, manifests: Sequence[Manifest]) -> None:
             try:
                 earlier = load_manifest(path) if path.exists() else None
             except RecordError:
-                keep_aside(path)
+                quarantine(path)
             merged = (earlier or manifest).merged(manifest)
             if merged != earlier:
                 write_json(path, asdict(merged))

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from bench.archs import resolve
-from bench.asked import Asked, all_sources
 from bench.attacks import get_attack
 from bench.data import Dataset, load_dataset
 from bench.eps import REFERENCE_EPS
 from bench.errors import ConfigError, refuse_unknown
-from bench.folder import RunFolder
+from bench.evaluation_specs import SpecBuilder, all_sources
 from bench.manifest import Manifest, PlannedRun
-from bench.measured import whole
+from bench.measure_record import whole
 from bench.method import Method
 from bench.recipe import Recipe, load_recipe
 from bench.registry import get_method, method_name, method_sha256, parameters
+from bench.run_store import RunFolder
 from bench.spec import EvalSpec, MeasureSpec, TrainSpec, digest
 from bench.study import Study, is_variant
 from bench.suite import list_suites, load_suite, sizes
@@ -26,7 +26,7 @@ from bench.threat import Threat
 
 
 @dataclass(frozen=True)
-class Cell:
+class TrainingJob:
     """One training, and the evaluations and measures of its checkpoints."""
 
     spec: TrainSpec
@@ -42,7 +42,7 @@ class Cell:
         """Run ids of the other models that its attacks and checks need."""
         return _surrogates(self.evaluations, self.measures)
 
-    def joined(self, other: Cell) -> Cell:
+    def joined(self, other: TrainingJob) -> TrainingJob:
         """Return the training with the evaluations and measures of both."""
         evaluations = {e.eval_id: e for e in (*self.evaluations, *other.evaluations)}
         measures = {m.measure_id: m for m in (*self.measures, *other.measures)}
@@ -50,11 +50,11 @@ class Cell:
             self, evaluations=tuple(evaluations.values()), measures=tuple(measures.values())
         )
 
-    def status(self, folder: RunFolder) -> CellStatus:
+    def status(self, folder: RunFolder) -> JobStatus:
         summary = folder.train_summary()
         if summary and summary["status"] == "failed":
-            return CellStatus(trained=True, failed=str(summary["error"]))
-        return CellStatus(
+            return JobStatus(trained=True, failed=str(summary["error"]))
+        return JobStatus(
             trained=summary is not None,
             missing=tuple(
                 e for e in self.evaluations if folder.evaluation(e).missing(images=self.keep_images)
@@ -64,7 +64,7 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CellStatus:
+class JobStatus:
     """Which parts of a cell are on disk."""
 
     trained: bool
@@ -96,13 +96,13 @@ class Plan:
     """Cells on one data set."""
 
     title: str
-    cells: tuple[Cell, ...]
+    cells: tuple[TrainingJob, ...]
     dataset: Dataset
     source: str
     studies: tuple[Study, ...] = ()
     """The studies of the cells; none for evaluations of existing runs."""
 
-    def statuses(self, results: Path) -> list[CellStatus]:
+    def statuses(self, results: Path) -> list[JobStatus]:
         return [cell.status(RunFolder(results, cell.spec.run_id)) for cell in self.cells]
 
 
@@ -124,16 +124,18 @@ def make_plans(title: str, studies: Sequence[Study]) -> list[Plan]:
     ]
 
 
-def joined(cells: Iterable[Cell]) -> list[Cell]:
+def joined(cells: Iterable[TrainingJob]) -> list[TrainingJob]:
     """Return the cells with each training once."""
-    found: dict[str, Cell] = {}
+    found: dict[str, TrainingJob] = {}
     for cell in cells:
         run_id = cell.spec.run_id
         found[run_id] = found[run_id].joined(cell) if run_id in found else cell
     return list(found.values())
 
 
-def make_plan(study: Study, dataset: Dataset | None = None, asked: Asked | None = None) -> Plan:
+def make_plan(
+    study: Study, dataset: Dataset | None = None, asked: SpecBuilder | None = None
+) -> Plan:
     """Return the plan of one study; raises a BenchError for the first thing that cannot work.
 
     dataset: the study's, if it is loaded already; asked: of that data set, with its hashes.
@@ -153,25 +155,25 @@ def make_plan(study: Study, dataset: Dataset | None = None, asked: Asked | None 
         train_size=study.train_size,
         test_size=study.test_size,
     )
-    asked = asked or Asked(dataset)
+    asked = asked or SpecBuilder(dataset)
     asked.refuse_too_few_classes(study.attacks)
     specs = {}
     for name, (method, recipe) in resolved.items():
         method.validate(Threat(eps=study.eps), dataset.num_classes)
         specs[name] = _train_spec(study, name, method, arch, recipe, dataset)
-    cells: list[Cell] = []
-    beside: dict[str, Cell] = {}
+    cells: list[TrainingJob] = []
+    beside: dict[str, TrainingJob] = {}
     for name in study.methods:
         for seed in study.seeds:
             spec = replace(specs[name], seed=seed)
             serve = {source: surrogate(spec, specs[source]) for source in wanted}
-            beside |= {s.run_id: Cell(s, resolved[source][0]) for source, s in serve.items()}
+            beside |= {s.run_id: TrainingJob(s, resolved[source][0]) for source, s in serve.items()}
             runs = {source: s.run_id for source, s in serve.items()}
             measures = asked.checks(study.checks, study.eps, runs) if study.checks else ()
             for group in study.measures:
                 measures += asked.measures(group, study.eps)
             evaluations = asked.evaluations(study.attacks, study.eps, runs)
-            cells.append(Cell(spec, resolved[name][0], evaluations, measures))
+            cells.append(TrainingJob(spec, resolved[name][0], evaluations, measures))
     return Plan(study.title, surrogates_first(cells, beside), dataset, study.dataset, (study,))
 
 
@@ -181,7 +183,9 @@ def surrogate(spec: TrainSpec, source: TrainSpec) -> TrainSpec:
     return replace(twin, seed=spec.seed + 1) if twin.run_id == spec.run_id else twin
 
 
-def surrogates_first(cells: Sequence[Cell], beside: Mapping[str, Cell]) -> tuple[Cell, ...]:
+def surrogates_first(
+    cells: Sequence[TrainingJob], beside: Mapping[str, TrainingJob]
+) -> tuple[TrainingJob, ...]:
     """Return the cells and the surrogates that only serve them, surrogates first."""
     own = {cell.spec.run_id for cell in cells}
     needed = {run for cell in cells for run in cell.surrogates}
@@ -237,7 +241,7 @@ def suite_manifests(plan: Plan) -> list[Manifest]:
     A suite's own plan on these data says so: its run ids are the same.
     """
     run_ids = {cell.spec.run_id for cell in plan.cells if cell.evaluations or cell.measures}
-    asked = Asked(plan.dataset)
+    asked = SpecBuilder(plan.dataset)
     found = []
     for suite, size in [(name, size) for name, _ in list_suites() for size in sizes(name)]:
         own = [study for study in load_suite(suite, size).studies if study.suite == suite]
@@ -272,7 +276,7 @@ def suite_manifests(plan: Plan) -> list[Manifest]:
     return found
 
 
-def _same_cells(study: Study, plan: Plan, asked: Asked) -> Sequence[Cell]:
+def _same_cells(study: Study, plan: Plan, asked: SpecBuilder) -> Sequence[TrainingJob]:
     """Return the cells of a suite's study on the plan's data, with the plan's methods and seeds."""
     alike = [
         other

@@ -6,7 +6,7 @@
     results/<run_id>/evaluations/<eval_id>/eval.json          the EvalSpec: attack, eps, images
     results/<run_id>/evaluations/<eval_id>/<chunk>.npz .json  outcomes per image
     results/<run_id>/evaluations/<eval_id>/<chunk>.adversarials.safetensors   optional
-    results/<run_id>/measures/<measure_id>.json .npz          see bench/measured.py
+    results/<run_id>/measures/<measure_id>.json .npz          see bench/measure_record.py
     results/<run_id>/fingerprint.npz of a model from outside: its logits on a few images
     results/<run_id>/traceback.txt   of the last failure, ignored by git
     results/<run_id>/best.safetensors last.safetensors        weights, ignored by git
@@ -30,7 +30,7 @@ import numpy as np
 
 from bench.errors import RecordError
 from bench.manifest import Manifest, load_manifest, manifest_files
-from bench.measured import MeasureRecord, load_measure
+from bench.measure_record import MeasureRecord, load_measure
 from bench.spec import CHUNK, EvalSpec
 from bench.storage import paired_arrays, read_json
 

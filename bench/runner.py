@@ -12,17 +12,17 @@ from typing import Any
 
 from torch import nn
 
+from bench.checkpoints import load_network, surrogate_network, weights_whole
 from bench.errors import BenchError, CheckpointError, NonFiniteLoss, RecordError
-from bench.evaluation.store import Images, Target, evaluate_missing
-from bench.folder import RunFolder
+from bench.evaluation.store import AttackedCheckpoint, Images, evaluate_missing
 from bench.machine import describe_machine, free_memory
-from bench.plan import Cell, CellStatus, Plan
+from bench.plan import JobStatus, Plan, TrainingJob
 from bench.provenance import evaluation_code, training_code
 from bench.records import load_evaluation
 from bench.registry import source_file
+from bench.run_store import RunFolder
 from bench.spec import CHECKPOINTS
-from bench.storage import keep_aside, write_json
-from bench.trained import load_network, surrogate_network, weights_whole
+from bench.storage import quarantine, write_json
 from bench.training.checkpoint import has_state, remove_states
 from bench.training.engine import Trainer
 from bench.workers import Workspace
@@ -83,10 +83,10 @@ class Runner:
             self.networks[run_id] = network.to(self.device)
         return self.networks[run_id]
 
-    def _status(self, cell: Cell) -> CellStatus:
+    def _status(self, cell: TrainingJob) -> JobStatus:
         return cell.status(RunFolder(self.results, cell.spec.run_id))
 
-    def _try(self, cell: Cell) -> bool:
+    def _try(self, cell: TrainingJob) -> bool:
         """Do what can be done of a cell; return False if it waits for another process or cell.
 
         Report a cell that fails and continue with the others; raise only if nothing can be written.
@@ -111,8 +111,8 @@ class Runner:
         free_memory(self.device)
         return True
 
-    def _prepare(self, cell: Cell, folder: RunFolder) -> None:
-        folder.set_damage_aside()
+    def _prepare(self, cell: TrainingJob, folder: RunFolder) -> None:
+        folder.quarantine_damaged()
         if folder.run_id not in self.begun:
             folder.traceback_file.unlink(missing_ok=True)
             self.begun.add(folder.run_id)
@@ -128,7 +128,7 @@ class Runner:
         elif not (status.trained and self._weights_whole(folder, needed)):
             self._train(cell, folder)
 
-    def _write_spec(self, cell: Cell, folder: RunFolder) -> None:
+    def _write_spec(self, cell: TrainingJob, folder: RunFolder) -> None:
         method = cell.method
         if method is None:  # an existing run
             return
@@ -145,7 +145,7 @@ class Runner:
         code = {"code": training_code(source_file(method))}
         folder.write_spec(cell.spec, card, self.provenance | role | code)
 
-    def _attack(self, cell: Cell, folder: RunFolder) -> bool:
+    def _attack(self, cell: TrainingJob, folder: RunFolder) -> bool:
         """Evaluate what is missing and has its surrogates; return whether nothing is left."""
         status = cell.status(folder)
         if status.finished:
@@ -171,7 +171,9 @@ class Runner:
             self.reporter.say(f"{folder.run_id}: {_accuracies(folder, cell)}")
         return complete
 
-    def _target(self, cell: Cell, folder: RunFolder, checkpoint: str) -> Target | None:
+    def _target(
+        self, cell: TrainingJob, folder: RunFolder, checkpoint: str
+    ) -> AttackedCheckpoint | None:
         """Return the checkpoint to attack; None if its weights are gone."""
         summary = folder.train_summary()
         assert summary is not None
@@ -180,7 +182,7 @@ class Runner:
         key = folder.run_id, str(summary["checkpoints"][checkpoint]["sha256"])
         if key not in self.attacked:
             self.attacked = {key: load_network(cell.spec, folder, checkpoint).to(self.device)}
-        return Target(
+        return AttackedCheckpoint(
             folder=folder,
             checkpoint=checkpoint,
             model=self.attacked[key],
@@ -190,7 +192,7 @@ class Runner:
             keep_images=cell.keep_images,
         )
 
-    def _surrogates(self, cell: Cell, wanted: set[str]) -> tuple[set[str], set[str]]:
+    def _surrogates(self, cell: TrainingJob, wanted: set[str]) -> tuple[set[str], set[str]]:
         """Return which of the surrogates that a cell needs are ready, and which failed."""
         ready, lost = set(), set()
         for run_id in wanted:
@@ -223,7 +225,7 @@ class Runner:
             self.surrogate(run_id)
             return True
 
-    def _train(self, cell: Cell, folder: RunFolder) -> None:
+    def _train(self, cell: TrainingJob, folder: RunFolder) -> None:
         if cell.method is None:
             raise CheckpointError(
                 f"the weights of {folder.run_id} are not here or damaged; run the command that "
@@ -256,7 +258,7 @@ class Runner:
             # outcomes of earlier weights, which training on another machine may change
             for earlier in (folder.path / "evaluations", folder.path / "measures"):
                 if earlier.exists():
-                    aside = keep_aside(earlier)
+                    aside = quarantine(earlier)
                     self.reporter.say(
                         f"{folder.run_id}: the new weights differ from the recorded ones; the "
                         f"earlier {earlier.name} are kept as {aside.name} and made again"
@@ -273,13 +275,13 @@ class Runner:
             if not weights_whole(folder, summary, checkpoint):
                 why = "not here"
                 if path.exists():
-                    why = f"damaged, kept as {keep_aside(path).name}"
+                    why = f"damaged, kept as {quarantine(path).name}"
                 self.reporter.say(f"{folder.run_id}: {path.name} is {why}; training again")
                 return False
         return True
 
 
-def _accuracies(folder: RunFolder, cell: Cell) -> str:
+def _accuracies(folder: RunFolder, cell: TrainingJob) -> str:
     shown = []
     for spec in cell.evaluations:
         record = load_evaluation(folder.evaluation(spec).path, [])

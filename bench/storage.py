@@ -154,7 +154,7 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def keep_aside(path: Path) -> Path:
+def quarantine(path: Path) -> Path:
     """Rename a damaged file, so that it is made again and can still be inspected."""
     names = (path.with_name(f"{path.name}.damaged{number}") for number in chain([""], count(2)))
     aside = next(name for name in names if not name.exists())

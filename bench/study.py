@@ -18,7 +18,7 @@ OWN_DATA = ("two-gaussians",)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AskedAttack:
+class AttackConfig:
     """One attack on the checkpoints of every model of a study."""
 
     name: str
@@ -29,14 +29,14 @@ class AskedAttack:
     split: str = "test"
 
     @classmethod
-    def parse(cls, text: str, **others: Any) -> AskedAttack:
+    def parse(cls, text: str, **others: Any) -> AttackConfig:
         """Return the attack of `pgd-20`, or of `pgd-20@4/255` with its own radius."""
         name, at, eps = text.partition("@")
         return cls(name=name.strip(), eps=parse_eps(eps) if at else None, **others)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AskedMeasures:
+class MeasureConfig:
     """Masking checks or other measures of the checkpoints of every model of a study."""
 
     names: tuple[str, ...] = ()
@@ -59,9 +59,9 @@ class Study:
     eps: float
     seeds: tuple[int, ...]
     recipe: str
-    attacks: tuple[AskedAttack, ...]
-    checks: AskedMeasures | None = None
-    measures: tuple[AskedMeasures, ...] = ()
+    attacks: tuple[AttackConfig, ...]
+    checks: MeasureConfig | None = None
+    measures: tuple[MeasureConfig, ...] = ()
     """Other properties of the trained models: margins, landscapes."""
     size: str = ""
     """Size of a suite that comes in several; full is the paper's."""
@@ -97,14 +97,14 @@ def changed(
     values: of other fields; None or () leaves the study's.
     """
     known = {(attack.name, attack.eps): attack for attack in study.attacks}
-    parsed = [AskedAttack.parse(text) for text in attacks]
+    parsed = [AttackConfig.parse(text) for text in attacks]
     values |= {
         "dataset": None if study.dataset in OWN_DATA else dataset,
         "seeds": _seeds(seeds),
         # the study's own attacks where it has them, else on both checkpoints
         "attacks": tuple(known.get((attack.name, attack.eps), attack) for attack in parsed),
     }
-    wanted = study.checks or AskedMeasures() if checks else None
+    wanted = study.checks or MeasureConfig() if checks else None
     if checks is None and not attacks:
         wanted = study.checks
     training = {"epochs": epochs, "batch_size": batch_size}

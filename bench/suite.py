@@ -35,7 +35,7 @@ from bench.errors import ConfigError, refuse_unknown
 from bench.papers import papers
 from bench.recipe import recipe_values
 from bench.spec import CHECKPOINTS
-from bench.study import AskedAttack, AskedMeasures, Study
+from bench.study import AttackConfig, MeasureConfig, Study
 
 FULL = "full"
 _OWN = ("names", "checkpoints", "first")
@@ -132,7 +132,7 @@ def _names_in(studies: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
     for study in studies:
         has["archs"] |= {study["arch"]} if "arch" in study else set()
         for group in study.get("attacks", ()):
-            has["first"] |= {AskedAttack.parse(text).name for text in group["names"]}
+            has["first"] |= {AttackConfig.parse(text).name for text in group["names"]}
         for group in study.get("measures", ()):
             has["first"] |= set(group.get("names", ()))
             has["measures"] |= set(group) - set(_OWN)
@@ -175,10 +175,10 @@ def _study(name: str, size: str, table: Mapping[str, Any], changes: Mapping[str,
 
 def _attacks(
     table: Mapping[str, Any], limits: Mapping[str, int], factor: float
-) -> Iterator[AskedAttack]:
+) -> Iterator[AttackConfig]:
     for group in table.get("attacks", ()):
         for text in group["names"]:
-            attack = AskedAttack.parse(
+            attack = AttackConfig.parse(
                 text,
                 checkpoints=tuple(group.get("checkpoints", CHECKPOINTS)),
                 split=group.get("split", "test"),
@@ -190,9 +190,9 @@ def _attacks(
             )
 
 
-def _measures(group: Mapping[str, Any], *limits: int | None) -> AskedMeasures:
-    default = AskedMeasures()
-    return AskedMeasures(
+def _measures(group: Mapping[str, Any], *limits: int | None) -> MeasureConfig:
+    default = MeasureConfig()
+    return MeasureConfig(
         names=tuple(group.get("names", default.names)),
         checkpoints=tuple(group.get("checkpoints", default.checkpoints)),
         first=_least(group.get("first", default.first), *limits),

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.archs import resolve
-from bench.attacks import PGD, Cascade, PartOn, get_attack
+from bench.attacks import PGD, AutoAttack, FastAutoAttackPart, get_attack
 from bench.errors import unknown_name
 from bench.evaluation import evaluate
 from bench.machine import has_fast_bf16
@@ -93,7 +93,7 @@ PEERS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShortPart(PartOn):
+class ShortPart(FastAutoAttackPart):
     """A part of AutoAttack with a share of its iterations."""
 
     effort: float = 1.0
@@ -115,8 +115,8 @@ def our_autoattack(model: AttackedModel, attack: str, effort: float) -> Side:
     if effort == 1:
         return evaluated(model, attack)
     found = get_attack(attack)
-    assert isinstance(found, Cascade)
-    short = Cascade(parts=tuple(ShortPart(**vars(p), effort=effort) for p in found.parts))
+    assert isinstance(found, AutoAttack)
+    short = AutoAttack(parts=tuple(ShortPart(**vars(p), effort=effort) for p in found.parts))
 
     def run() -> Tensor:
         draw = generator_for(0, attack, 0, device=model.x.device)

@@ -25,10 +25,10 @@ from bench.data import load_dataset
 from bench.data.loader import Loader, loader
 from bench.errors import unknown_name
 from bench.estimate import UNWRITTEN, made_dataset, made_spec
-from bench.folder import RunFolder
 from bench.losses import cross_entropy
 from bench.machine import has_fast_bf16
 from bench.registry import get_method, list_methods
+from bench.run_store import RunFolder
 from bench.seeding import generator_for, seed_for
 from bench.spec import PRECISIONS, TrainSpec
 from bench.threat import Threat

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from bench.checkpoints import load_network
 from bench.data import load_dataset
 from bench.evaluation.adversarials import (
     _checksum,
@@ -23,11 +24,10 @@ from bench.evaluation.adversarials import (
 )
 from bench.evaluation.chunk import attack_chunk
 from bench.evaluation.store import Images
-from bench.folder import RunFolder
 from bench.records import RunRecord, load_records
+from bench.run_store import RunFolder
 from bench.spec import TrainSpec
 from bench.threat import Threat
-from bench.trained import load_network
 from tests.commands import bench, done, files, linear_model, refused
 
 pytestmark = pytest.mark.slow

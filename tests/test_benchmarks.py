@@ -14,7 +14,7 @@ from click import Command
 from click.testing import CliRunner, Result
 from torch import Tensor, nn
 
-from bench.attacks import Cascade, get_attack
+from bench.attacks import AutoAttack, get_attack
 from bench.cli import main as bench
 from benchmarks import attacks, layers, pages, profile, scaling, steps, turns, workloads
 
@@ -130,7 +130,7 @@ def test_a_shortened_autoattack_has_fewer_iterations() -> None:
 
     part = attacks.shorten(Part(), 0.1)
     assert (part.n_iter, part.n_queries) == (10, 500)
-    assert isinstance(get_attack("autoattack"), Cascade)
+    assert isinstance(get_attack("autoattack"), AutoAttack)
 
 
 @pytest.mark.slow

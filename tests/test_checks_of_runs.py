@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from bench import asked
 from bench.evaluation.checks import CHECKS
 from bench.records import RunRecord, load_records
 from tests.commands import done, files, linear_model
@@ -21,7 +20,7 @@ ASKED = ["--checks", "--check-size", "20", "--attacks", "clean", "--test-size", 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asked, "CHECKS", {name: CHECKS[name] for name in QUICK})
+    monkeypatch.setattr("bench.evaluation_specs.CHECKS", {name: CHECKS[name] for name in QUICK})
 
 
 def evaluate(results: Path, *arguments: str) -> RunRecord:

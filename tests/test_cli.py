@@ -90,7 +90,7 @@ def test_a_run_does_only_what_is_missing(tmp_path: Path) -> None:
 def test_a_run_that_compiles_says_so_and_trains_the_same_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.archs.fast.BACKEND", "aot_eager")
+    monkeypatch.setattr("bench.archs.inference_copy.BACKEND", "aot_eager")
     one = ["--results", tmp_path, *SIZES, "--methods", "madry", "--attacks", "clean"]
     first = done("run", *one, "--compile")
     assert "--compile: on a CPU this takes longer than without" in first.stderr

@@ -17,12 +17,12 @@ from torch import Tensor
 from bench.archs.weights import read_weights
 from bench.data import stream
 from bench.data.stream import centre, crop
-from bench.folder import RunFolder
 from bench.plan import make_plan
 from bench.progress import Reporter
 from bench.records import load_records
+from bench.run_store import RunFolder
 from bench.spec import TrainSpec
-from bench.study import AskedAttack
+from bench.study import AttackConfig
 from bench.suite import load_suite
 from bench.training import engine
 from bench.training.engine import Trainer, initial_model
@@ -92,7 +92,7 @@ def trained(results: Path, dataset: str, stopped_at: int | None = None) -> dict[
         load_suite("digits").only(),
         methods=("madry",),
         dataset=dataset,
-        attacks=(AskedAttack(name="clean"),),
+        attacks=(AttackConfig(name="clean"),),
         training={"epochs": 2, "batch_size": 10, "lr": 0.05},
     )
     plan = make_plan(study)

@@ -21,17 +21,17 @@ from click.testing import Result
 from torch import Tensor, nn
 
 from bench.attacks import AutoAttackPart
-from bench.attacks.blocks import Blocked
+from bench.attacks.networks import BatchedModel
+from bench.checkpoints import load_network
 from bench.data import load_dataset
 from bench.evaluation import store
 from bench.evaluation.chunk import Outcome, PartialOutcome, attack_chunk
 from bench.evaluation.store import Images, read_unfinished, write_unfinished
-from bench.folder import RunFolder
 from bench.records import RunRecord, load_records
+from bench.run_store import RunFolder
 from bench.seeding import seed_for
 from bench.spec import TrainSpec
 from bench.threat import Threat
-from bench.trained import load_network
 from tests import commands
 from tests.commands import done, linear_model
 from tests.short import ShortAutoAttack
@@ -280,7 +280,10 @@ def test_survivors_of_a_chunk_are_the_packages_own(trained_digits: Path) -> None
     assert [unfinished.n_parts for unfinished in kept] == [1, 2, 3]
     assert all(int(u.broken_by.max()) < u.n_parts for u in kept)  # none knows a later part
     suite = pyautoattack.AutoAttack(
-        Blocked(digits.model, 256), eps=EPS, seed=seed_for(0, "autoattack", 1), version="standard"
+        BatchedModel(digits.model, 256),
+        eps=EPS,
+        seed=seed_for(0, "autoattack", 1),
+        version="standard",
     )
     with torch.random.fork_rng():
         (x_adv, *_) = suite.run_standard_evaluation(digits.x, digits.y, batch_size=256)
@@ -313,7 +316,7 @@ def test_a_transfer_that_is_stopped_keeps_what_all_images_did(trained_digits: Pa
 HOLD = """
 import sys
 from pathlib import Path
-from bench.folder import RunFolder
+from bench.run_store import RunFolder
 with RunFolder(Path(sys.argv[1]), sys.argv[2]).claimed_unit(sys.argv[3]) as mine:
     print(mine, flush=True)
     sys.stdin.read()

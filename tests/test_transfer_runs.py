@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from bench.folder import RunFolder
 from bench.records import RunRecord, load_records
+from bench.run_store import RunFolder
 from bench.training.engine import Trainer
 from tests.commands import bench, done, files, linear_model, refused
 

@@ -10,13 +10,13 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
-from bench.archs.fitting import load_state
+from bench.archs.state_dict import load_state
 from bench.archs.weights import read_weights
 from bench.evaluation.store import Images
-from bench.folder import RunFolder
 from bench.plan import make_plan
 from bench.progress import Reporter
 from bench.registry import method_class, parameters
+from bench.run_store import RunFolder
 from bench.suite import load_suite
 from bench.threat import Threat
 from bench.training.engine import Trainer, initial_model

@@ -150,7 +150,7 @@ class WideResNet(Arch):
     Convolutions are drawn from N(0, 2 / (k * k * out)), the classifier's bias is zero, no dropout.
 
     Differs from that file: its `sub_block1` is left out. It is built and saved there but never
-    called, so it adds 2,102,112 dead parameters to WRN-34-10; `bench.archs.fitting` ignores its
+    called, so it adds 2,102,112 dead parameters to WRN-34-10; `bench.archs.state_dict` ignores its
     keys on loading.
     """
 

@@ -7,10 +7,10 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from bench.attacks.attack import Attack, AttackWarning, Search, definitions
-from bench.attacks.autoattack import AutoAttackPart, Cascade, PartOn
+from bench.attacks.autoattack import AutoAttack, AutoAttackPart, FastAutoAttackPart
 from bench.attacks.margins import MD, MultiTargeted
 from bench.attacks.maximise import maximise
-from bench.attacks.pgd import PGD, PGDOn
+from bench.attacks.pgd import PGD, FastPGD
 from bench.attacks.transfer import NAME, Transfer
 from bench.errors import unknown_name
 
@@ -76,12 +76,12 @@ __all__ = [
     "Attack",
     "AttackWarning",
     "AutoAttackPart",
-    "Cascade",
+    "AutoAttack",
     "MD",
     "MultiTargeted",
     "PGD",
-    "PGDOn",
-    "PartOn",
+    "FastPGD",
+    "FastAutoAttackPart",
     "Search",
     "Transfer",
     "attack_params",

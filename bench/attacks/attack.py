@@ -20,7 +20,7 @@ from bench.spec import CHUNK
 from bench.threat import Threat
 
 Search = Literal["network", "fp32", "bf16"]
-"""What an attack searches on: the network itself, its FastCopy, or its FastCopy in bf16."""
+"""What an attack searches on: the network itself, its inference copy, or that in bf16."""
 
 COPIES: tuple[tuple[str, Search, str], ...] = (
     ("", "bf16", "a bf16 copy with folded BatchNorm"),

@@ -34,8 +34,8 @@ from bench.attacks.attack import (
     Stages,
     in_turn,
 )
-from bench.attacks.blocks import searched
 from bench.attacks.maximise import attack_mode, check_choice
+from bench.attacks.networks import gradient_source
 from bench.attacks.searches import RUNS, by_groups, search_squares
 from bench.errors import ConfigError
 from bench.threat import Threat
@@ -72,7 +72,7 @@ class AutoAttackPart(Attack):
         The package takes a seed instead of a generator: the initial seed of the generator. A call
         is a chunk, so `noise.rows` has no effect.
         """
-        model = searched(model, self.search)
+        model = gradient_source(model, self.search)
         if len(x) == 0:
             return x.clone()
         seed = noise.generator.initial_seed() if noise.generator is not None else 0
@@ -124,7 +124,7 @@ class AutoAttackPart(Attack):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartOn(AutoAttackPart):
+class FastAutoAttackPart(AutoAttackPart):
     """A part that searches on a chosen copy."""
 
     search: Search = "bf16"
@@ -144,7 +144,7 @@ class PartOn(AutoAttackPart):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cascade(Attack):
+class AutoAttack(Attack):
     """Attacks one after the other, each on the images that the earlier ones did not break."""
 
     parts: tuple[AutoAttackPart, ...]
@@ -172,18 +172,20 @@ class Cascade(Attack):
         return in_turn([partial(run, part) for part in self.parts], model, x, y)
 
 
-def cascade(version: Literal["standard", "plus", "rand"]) -> Cascade:
-    return Cascade(parts=tuple(AutoAttackPart(part=p, version=version) for p in PARTS[version]))
+def cascade(version: Literal["standard", "plus", "rand"]) -> AutoAttack:
+    return AutoAttack(parts=tuple(AutoAttackPart(part=p, version=version) for p in PARTS[version]))
 
 
-def fast_cascade(search: Search) -> Cascade:
+def fast_cascade(search: Search) -> AutoAttack:
     """Return the standard version on a copy, followed by apgd-ce on the network.
 
     The last part attacks the survivors, among them images that only the copy misclassifies or
     whose gradients it distorts. It is the cheapest part and the one that breaks most images.
     """
-    on_copy = (PartOn(part=part, search=search) for part in PARTS["standard"])
-    return Cascade(parts=(*on_copy, PartOn(part=PARTS["standard"][0], search="network")))
+    on_copy = (FastAutoAttackPart(part=part, search=search) for part in PARTS["standard"])
+    return AutoAttack(
+        parts=(*on_copy, FastAutoAttackPart(part=PARTS["standard"][0], search="network"))
+    )
 
 
 def n_classes(model: nn.Module, x: Tensor) -> int:

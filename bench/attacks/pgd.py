@@ -15,8 +15,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from bench.attacks.attack import COPIES, Attack, Definitions, Noise, Search, in_turn, is_correct
-from bench.attacks.blocks import searched
 from bench.attacks.maximise import Keep, ModelMode, Objective, Start, check_choice, maximise
+from bench.attacks.networks import gradient_source
 from bench.errors import ConfigError
 from bench.losses import cross_entropy, dlr, margin
 from bench.threat import REFERENCE_EPS, Threat
@@ -69,7 +69,7 @@ class Ascent(Attack):
         return "fp32" if self.model_mode == "eval" else "network"
 
     def craft(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: Noise) -> Tensor:
-        return self.ascend(searched(model, self.search), x, y, threat, self.start, noise)
+        return self.ascend(gradient_source(model, self.search), x, y, threat, self.start, noise)
 
     def ascend(
         self,
@@ -144,7 +144,7 @@ class PGD(Ascent):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PGDOn(PGD):
+class FastPGD(PGD):
     """PGD that searches on a chosen copy instead of one in the model's own dtype.
 
     Images that only the copy misclassifies are attacked further on the network, from where the
@@ -172,7 +172,7 @@ class PGDOn(PGD):
 
     def craft(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: Noise) -> Tensor:
         """Like PGD, with a further attack on the network; on a copy itself, only the search."""
-        copy = searched(model, self.search)
+        copy = gradient_source(model, self.search)
         x_adv = self.ascend(copy, x, y, threat, self.start, noise)
         if copy is not model and len(x) > 0:
             again = only_copy_fooled(copy, x_adv, y, is_correct(model, x_adv, y))
@@ -242,7 +242,7 @@ DEFINITIONS: Definitions = {
     ),
     **{
         f"pgd-20-fast{suffix}": (
-            PGDOn(steps=20, relative_step=_CAT_STEP, keep="first", search=search),
+            FastPGD(steps=20, relative_step=_CAT_STEP, keep="first", search=search),
             f"pgd-20 searched on {copy}, any iterate counts; what only the copy gets wrong is "
             "attacked further on the network (ours)",
         )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.attack import Attack, Noise, Stages, definitions, in_turn
-from bench.attacks.blocks import Ensemble
+from bench.attacks.networks import Ensemble
 from bench.errors import ConfigError, unknown_name
 from bench.threat import Threat
 

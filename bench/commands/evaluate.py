@@ -127,7 +127,7 @@ def verify_adversarials(files: tuple[Path, ...], device: str, **options: Any) ->
     correctly or not as recorded. Exit code 1 if anything differs, 2 if a file cannot be used.
     """
     from bench.machine import choose_device, tune_process
-    from bench.rechecking import VerificationTarget, verify_files
+    from bench.verify_adversarials import VerificationTarget, verify_files
 
     tune_process()
     codes = [0]

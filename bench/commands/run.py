@@ -14,7 +14,7 @@ from bench.commands import options as shared
 from bench.errors import BenchError, ConfigError
 
 if TYPE_CHECKING:
-    from bench.plan import CellStatus, Plan
+    from bench.plan import JobStatus, Plan
     from bench.study import Study
     from bench.suite import Suite
     from bench.workers import Workspace
@@ -202,7 +202,7 @@ def _pairs(methods: Sequence[str], against: Sequence[str]) -> list[tuple[str, st
 
 
 def _done(
-    before: Sequence[CellStatus], after: Sequence[CellStatus], results: Path, n_failures: int
+    before: Sequence[JobStatus], after: Sequence[JobStatus], results: Path, n_failures: int
 ) -> str:
     pairs = [pair for pair in zip(before, after, strict=True) if not pair[1].failed]
     n_trained = sum(not old.trained and new.trained for old, new in pairs)

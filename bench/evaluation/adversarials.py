@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from bench.attacks.blocks import Blocked
+from bench.attacks.networks import BatchedModel
 from bench.errors import DataError
 from bench.evaluation.chunk import TOLERANCE, Outcome
 from bench.evaluation.prediction import evaluating, predictions
@@ -50,7 +50,7 @@ class Adversarials:
     """The evaluation: its specification, dataset and run_id."""
 
 
-class Recheck(NamedTuple):
+class Verification(NamedTuple):
     """The result of verifying every image again."""
 
     n: int
@@ -104,14 +104,14 @@ def read_adversarials(path: Path) -> Adversarials:
 
 def recheck(
     found: Adversarials, model: nn.Module, x: Tensor, y: Tensor, batch_size: int
-) -> Recheck:
+) -> Verification:
     """Verify distance, range, label and prediction of each image against the originals x and y.
 
     x: (n, C, H, W) on the model's device, of the size of `found.x_adv`; y: (n,).
     """
     x_adv = found.x_adv.to(x.device)
     threat = Threat(found.facts["norm"], float(found.facts["eps"]))
-    blocked = Blocked(model, batch_size)
+    blocked = BatchedModel(model, batch_size)
     with evaluating(blocked):
         right, _ = predictions(blocked, x_adv, y)
     differs = {
@@ -121,7 +121,9 @@ def recheck(
         "other prediction": right.cpu() != found.correct,
     }
     indices = {what: found.index[flags.cpu()].tolist() for what, flags in differs.items()}
-    return Recheck(len(y), int((~right).sum()), {k: index for k, index in indices.items() if index})
+    return Verification(
+        len(y), int((~right).sum()), {k: index for k, index in indices.items() if index}
+    )
 
 
 def _aligned(tensors: Mapping[str, Tensor]) -> bool:

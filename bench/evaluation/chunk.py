@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks import Attack, AttackWarning, get_attack
-from bench.attacks.blocks import Blocked, searched
+from bench.attacks.networks import BatchedModel, gradient_source
 from bench.attacks.pgd import only_copy_fooled
 from bench.evaluation.checks.context import Check
 from bench.evaluation.model_checks import package_checks
@@ -94,8 +94,8 @@ def attack_chunk(
     """
     since, number = time.monotonic(), int(index[0]) // CHUNK
     assert (index // CHUNK == number).all(), "the images of a call are of one chunk"
-    blocked, rows = Blocked(model, batch_size), (index - number * CHUNK).to(x.device)
-    networks = tuple(Blocked(network, batch_size) for network in surrogate)
+    blocked, rows = BatchedModel(model, batch_size), (index - number * CHUNK).to(x.device)
+    networks = tuple(BatchedModel(network, batch_size) for network in surrogate)
     found = get_attack(attack, **({"surrogate": networks} if networks else {}))
     parts = list(found.stages) or [(attack, found)]
     names = tuple(name for name, _ in parts)
@@ -139,7 +139,7 @@ class _Work:
 
     def __init__(
         self,
-        model: Blocked,
+        model: BatchedModel,
         x: Tensor,
         y: Tensor,
         rows: Tensor,
@@ -174,7 +174,7 @@ class _Work:
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", AttackWarning)
             # the images are judged below, so the attack need not ask the network about each
-            on = searched(self.model, attack.search) if attack.refines else self.model
+            on = gradient_source(self.model, attack.search) if attack.refines else self.model
             x_adv = attack(on, x, y, self.threat, generator=generator, rows=self.rows[tried])
         self.notes |= dict.fromkeys(str(warning.message) for warning in caught)
         if torch.equal(x_adv, x):  # nothing moved, and these images were judged already

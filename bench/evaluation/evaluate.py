@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks import get_attack
-from bench.attacks.blocks import MIN_ROWS
 from bench.attacks.maximise import attack_mode
+from bench.attacks.networks import MIN_ROWS
 from bench.errors import ConfigError
 from bench.evaluation.checks import Check, CheckBudget, left_out, run_checks
 from bench.evaluation.chunk import Outcome, attack_chunk

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.archs import Arch
-from bench.archs.fast import filled
+from bench.archs.inference_copy import pad_batch
 from bench.archs.weights import is_lazy
-from bench.attacks.blocks import MIN_ROWS
+from bench.attacks.networks import MIN_ROWS
 from bench.errors import BenchError, ConfigError, DataError, ModelError, one_line
 
 Values: TypeAlias = Tensor | NDArray[Any] | Sequence[Any]
@@ -131,7 +131,7 @@ class ExternalNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, C, H, W) -> (n, K); raises ModelError if the model fails or returns no logits."""
-        logits = self._call(filled(x, self.least_rows).clone())
+        logits = self._call(pad_batch(x, self.least_rows).clone())
         return logits[: len(x)].to(x.dtype)
 
     def train(self, mode: bool = True) -> ExternalNetwork:
@@ -152,7 +152,7 @@ class ExternalNetwork(nn.Module):
         For eval mode and no gradients. Raises ModelError if it cannot take the images.
         """
         self.least_rows = 1
-        few, notes = filled(x[:MIN_ROWS], MIN_ROWS), []
+        few, notes = pad_batch(x[:MIN_ROWS], MIN_ROWS), []
         written = few.clone()
         self._call(written)
         if not torch.equal(written, few):

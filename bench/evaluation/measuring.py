@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bench.errors import ConfigError
 from bench.evaluation.checks import CHECKS, CheckBudget, CheckContext, left_out
 from bench.evaluation.prediction import evaluating
-from bench.measured import Measured
+from bench.measure_record import Measured
 from bench.papers import plugins
 from bench.spec import MeasureSpec
 from bench.threat import Threat

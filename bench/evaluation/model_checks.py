@@ -13,7 +13,7 @@ import torch
 from pyautoattack import checks as package
 from torch import Tensor, nn
 
-from bench.attacks.blocks import MIN_ROWS, Blocked
+from bench.attacks.networks import MIN_ROWS, BatchedModel
 from bench.errors import ConfigError, ModelError
 from bench.evaluation.checks.context import LEAST_IMAGES, Check
 from bench.evaluation.inputs import ExternalNetwork
@@ -50,7 +50,7 @@ def inspect_model(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> li
     with evaluating(model), torch.no_grad():
         if isinstance(model, ExternalNetwork):
             notes += model.probe(first)
-        blocked = Blocked(model, batch_size)
+        blocked = BatchedModel(model, batch_size)
         logits = blocked(first)
         unsteady = _unsteady(blocked, first, logits)
     if logits.ndim != 2 or len(logits) != len(first):
@@ -120,7 +120,7 @@ def expects_normalised(
     first, labels = x[:CHUNK], y[:CHUNK]
     n, candidates = len(first), _candidates(first)
     with evaluating(model):
-        blocked = Blocked(model, batch_size)
+        blocked = BatchedModel(model, batch_size)
         as_they_are = predictions(blocked, first, labels)[0] if right is None else right[:CHUNK]
         n_right = int(as_they_are.sum())
         enough = n_right + max(GAIN * n, GAIN_IMAGES)

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from bench.archs.fast import filled
-from bench.attacks.blocks import MIN_ROWS
+from bench.archs.inference_copy import pad_batch
 from bench.attacks.maximise import attack_mode
+from bench.attacks.networks import MIN_ROWS
 
 
 @contextmanager
@@ -47,5 +47,5 @@ def predictions(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, int]:
     Bit for bit, a prediction does not depend on the other images of the call.
     """
     with torch.no_grad():
-        logits = model(filled(x, MIN_ROWS))[: len(x)]
+        logits = model(pad_batch(x, MIN_ROWS))[: len(x)]
     return is_right(logits, y), int((~logits.isfinite().all(1)).sum())

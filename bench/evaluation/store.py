@@ -26,12 +26,12 @@ from bench.evaluation.chunk import PartialOutcome, attack_chunk
 from bench.evaluation.inputs import blamed
 from bench.evaluation.measuring import Measuring
 from bench.evaluation.model_checks import expects_normalised, inspect_model
-from bench.folder import RunFolder
 from bench.machine import free_memory
-from bench.measured import whole, write_measure
+from bench.measure_record import whole, write_measure
 from bench.progress import Reporter
 from bench.provenance import UNKNOWN, canonical, evaluation_code
 from bench.records import Chunk
+from bench.run_store import RunFolder
 from bench.spec import CHUNK, GIVEN, EvalSpec, MeasureSpec
 from bench.storage import npz_arrays, npz_bytes, sha256, write_atomic
 from bench.threat import Threat
@@ -70,7 +70,7 @@ def default_batch(device: torch.device, model: nn.Module) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
+class AttackedCheckpoint:
     """A checkpoint under attack, and what the attacks need."""
 
     folder: RunFolder
@@ -116,7 +116,7 @@ class _WorkItem:
 
 
 def evaluate_missing(
-    target: Target,
+    target: AttackedCheckpoint,
     specs: Sequence[EvalSpec],
     measures: Sequence[MeasureSpec],
     reporter: Reporter,
@@ -151,7 +151,7 @@ def evaluate_missing(
     return held == 0
 
 
-def _make(target: Target, item: _WorkItem, reporter: Reporter) -> None:
+def _make(target: AttackedCheckpoint, item: _WorkItem, reporter: Reporter) -> None:
     """Run an item and report a failure; raises RecordError if nothing can be written."""
     try:
         with blamed(target.model, item.title):
@@ -169,7 +169,7 @@ def _make(target: Target, item: _WorkItem, reporter: Reporter) -> None:
     free_memory(target.images.device)
 
 
-def _chunk_item(target: Target, spec: EvalSpec, number: int) -> _WorkItem:
+def _chunk_item(target: AttackedCheckpoint, spec: EvalSpec, number: int) -> _WorkItem:
     folder, resumes = target.folder.evaluation(spec), not target.keep_images
     partial = folder.partial(number)
 
@@ -216,7 +216,7 @@ def _chunk_item(target: Target, spec: EvalSpec, number: int) -> _WorkItem:
     )
 
 
-def _measure_item(target: Target, spec: MeasureSpec, measuring: Measuring) -> _WorkItem:
+def _measure_item(target: AttackedCheckpoint, spec: MeasureSpec, measuring: Measuring) -> _WorkItem:
     path = target.folder.measure(spec)
 
     def make() -> None:

@@ -12,7 +12,7 @@ from types import ModuleType
 import torch
 from torch import nn
 
-from bench.archs.fitting import constants_of
+from bench.archs.state_dict import constants_of
 from bench.data import Dataset
 from bench.errors import BenchError, ConfigError
 from bench.evaluation.inputs import explained

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.blocks import MIN_ROWS, Blocked
+from bench.attacks.networks import MIN_ROWS, BatchedModel
 from bench.evaluation.prediction import evaluating
 from bench.spec import ModelSpec
 from bench.storage import npz_arrays, npz_bytes, write_atomic
@@ -56,7 +56,7 @@ def fingerprint(model: nn.Module, x: Tensor) -> Fingerprint:
     few = x[:MIN_ROWS]
     noise = torch.rand(few.shape, generator=torch.Generator().manual_seed(0), dtype=few.dtype)
     noisy = (few + NOISE * (2 * noise.to(few.device) - 1)).clamp(0, 1)
-    blocked = Blocked(model, MIN_ROWS)
+    blocked = BatchedModel(model, MIN_ROWS)
     devices = [x.device] if x.device.type == "cuda" else []
 
     def seeded(x: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.archs.arch import per_channel
-from bench.archs.fitting import load_state
+from bench.archs.state_dict import load_state
 from bench.archs.weights import open_weights, state_sha256
-from bench.attacks.blocks import MIN_ROWS, Blocked
+from bench.attacks.networks import MIN_ROWS, BatchedModel
 from bench.data import Dataset
 from bench.errors import CheckpointError, ConfigError
 from bench.evaluation.inputs import wrapped_model
@@ -109,7 +109,7 @@ def self_check(model: nn.Module, x: Tensor, y: Tensor) -> tuple[list[str], int]:
     x, y = x[:CHUNK], y[:CHUNK]
     notes = inspect_model(model, x, y, MIN_ROWS)
     with evaluating(model), torch.no_grad():
-        logits = Blocked(model, MIN_ROWS)(x)
+        logits = BatchedModel(model, MIN_ROWS)(x)
     right = is_right(logits, y)
     notes += expects_normalised(model, x, y, MIN_ROWS, right)
     n_correct, n_classes = int(right.sum()), logits.shape[1]

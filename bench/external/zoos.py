@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from bench.archs.fitting import constants_of
+from bench.archs.state_dict import constants_of
 from bench.data import Dataset
 from bench.errors import ConfigError, unknown_name
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.measured import MeasureRecord
+from bench.measure_record import MeasureRecord
 from bench.records import RunRecord
 
 N_CHECKS = 14

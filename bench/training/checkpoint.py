@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from bench.storage import keep_aside, sha256, write_atomic
+from bench.storage import quarantine, sha256, write_atomic
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
@@ -35,7 +35,7 @@ def load_state(folder: Path, device: torch.device) -> tuple[dict[str, Any] | Non
     for path in _states(folder):
         content = path.read_bytes()
         if sha256(content)[:16] != path.stem.removeprefix("state-"):
-            aside = keep_aside(path)
+            aside = quarantine(path)
             warnings.append(f"{path.name} was damaged and is kept aside as {aside.name}")
             continue
         found.append(torch.load(io.BytesIO(content), map_location=device, weights_only=True))

@@ -22,10 +22,10 @@ from bench.archs.weights import save_weights
 from bench.data.dataset import Dataset
 from bench.data.loader import augment, batches, epoch_order, loader
 from bench.errors import NonFiniteLoss
-from bench.folder import RunFolder
 from bench.method import Batch, Method, TrainState
 from bench.progress import Reporter, Task
 from bench.records import QUANTILES
+from bench.run_store import RunFolder
 from bench.seeding import seed_for
 from bench.spec import TrainSpec
 from bench.storage import sha256_file

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.archs.arch import Arch
-from bench.archs.fast import CompiledCopy, FastCopy, Precision
+from bench.archs.inference_copy import CompiledCopy, InferenceCopy, Precision
 from bench.attacks.maximise import ModelMode
 from bench.recipe import Recipe
 
@@ -55,7 +55,7 @@ class Optimiser:
         self.n_batches = n_batches
         self.model = model
         self.compiled_rows = compiled_rows
-        self._copy: FastCopy | CompiledCopy | None = None
+        self._copy: InferenceCopy | CompiledCopy | None = None
         self.sgd = torch.optim.SGD(
             _groups(model, recipe),
             lr=recipe.lr,
@@ -105,7 +105,7 @@ class Optimiser:
         if self.compiled_rows:
             self._copy = CompiledCopy(network, precision, self.compiled_rows)
         else:
-            self._copy = FastCopy(network, precision)
+            self._copy = InferenceCopy(network, precision)
         return self._copy
 
 

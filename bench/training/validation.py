@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 
 from bench.archs.arch import Arch
-from bench.archs.fast import FastCopy
+from bench.archs.inference_copy import InferenceCopy
 from bench.attacks import get_attack
 from bench.attacks.attack import is_correct
-from bench.attacks.blocks import Blocked
+from bench.attacks.networks import BatchedModel
 from bench.data.loader import Loader
 from bench.seeding import generator_for
 from bench.threat import Threat
@@ -37,7 +37,7 @@ def score(model: Arch, split: Loader, threat: Threat, seed: int) -> Score:
     """Score `model` in eval mode and fp32, with the same noise at every epoch."""
     device = split.y.device
     generator = generator_for(seed, "validation", device=device)
-    attack, blocked = get_attack(ATTACK), Blocked(FastCopy(model), BATCH)
+    attack, blocked = get_attack(ATTACK), BatchedModel(InferenceCopy(model), BATCH)
     clean = torch.zeros((), dtype=torch.int64, device=device)
     robust = clean.clone()
     for index in torch.arange(len(split), device=device).split(BATCH):  # type: ignore[no-untyped-call]

@@ -32,11 +32,11 @@ from bench.data import load_dataset
 from bench.data.dataset import StoredSplit
 from bench.data.loader import Loader, loader
 from bench.evaluation import attack_chunk
-from bench.folder import RunFolder
 from bench.losses import margin
 from bench.method import Batch, TrainState
 from bench.plan import make_plan
 from bench.progress import Reporter
+from bench.run_store import RunFolder
 from bench.storage import sha256_file
 from bench.study import Study
 from bench.training.engine import Trainer

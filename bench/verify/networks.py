@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from bench.archs import ARCHS
 from bench.archs.arch import Arch, ArchSpec, conv3x3
-from bench.archs.fitting import load_state
+from bench.archs.state_dict import load_state
 from bench.archs.weights import read_weights, save_weights
 from bench.attacks.maximise import maximise
 from bench.data import load_dataset

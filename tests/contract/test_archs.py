@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bench import archs
 from bench.archs.arch import Arch
-from bench.archs.fitting import load_state
+from bench.archs.state_dict import load_state
 from bench.archs.weights import read_weights, save_weights
 from bench.errors import ConfigError
 from tests.harness import generator, raises_line

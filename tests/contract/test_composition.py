@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from bench.archs import fast as compiled
+from bench.archs import inference_copy as compiled
 from bench.archs.weights import read_weights
 from bench.data import Dataset, load_dataset
-from bench.folder import RunFolder
 from bench.method import Batch, TrainState
 from bench.plan import make_plan
 from bench.progress import Reporter
 from bench.recipe import Recipe
 from bench.registry import get_method, list_methods
+from bench.run_store import RunFolder
 from bench.suite import load_suite
 from bench.threat import Threat
 from bench.training import engine

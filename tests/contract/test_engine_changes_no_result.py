@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.archs.arch import Arch, ArchSpec
-from bench.archs.fast import merges
+from bench.archs.inference_copy import merges
 from bench.attacks.maximise import ModelMode
 from bench.method import Batch, TrainState
 from bench.recipe import Recipe

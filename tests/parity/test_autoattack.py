@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bench.attacks import AttackWarning, AutoAttackPart, get_attack
 from bench.attacks.autoattack import PARTS
-from bench.attacks.blocks import Blocked
+from bench.attacks.networks import BatchedModel
 from bench.errors import ConfigError
 from bench.losses import dlr, targeted_dlr
 from bench.threat import Threat
@@ -179,10 +179,10 @@ def test_the_seed_is_the_one_that_the_generator_began_with() -> None:
 @pytest.mark.usefixtures("short")
 def test_blocks_of_the_model_change_nothing() -> None:
     net, x, y = subject("conv")
-    blocked = Blocked(net, 16)
+    blocked = BatchedModel(net, 16)
     generator = seeded(7)
     x_adv = get_attack("autoattack")(blocked, x, y, Threat(eps=EPS), generator=generator)
-    expected = package(Blocked(net, N), "conv", 7, "standard", EPS)
+    expected = package(BatchedModel(net, N), "conv", 7, "standard", EPS)
     assert torch.equal(right(net, x_adv, y), right(net, expected, y))
 
 

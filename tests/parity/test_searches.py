@@ -13,7 +13,7 @@ from pyautoattack.fab_projections import projection_linf
 from pyautoattack.fab_pt import FABAttack_PT
 from torch import Tensor, nn
 
-from bench.attacks import AutoAttackPart, PartOn
+from bench.attacks import AutoAttackPart, FastAutoAttackPart
 from bench.attacks import searches as module
 from bench.attacks.searches import (
     RUNS,
@@ -264,7 +264,7 @@ def test_the_images_that_break_are_the_packages(
     monkeypatch.setattr(module, "FULL", full)
     net, x, y = subject("conv")
     survived, found = [], []
-    for attack in (AutoAttackPart(part=part), PartOn(part=part, search="fp32")):
+    for attack in (AutoAttackPart(part=part), FastAutoAttackPart(part=part, search="fp32")):
         x_adv = attack(net, x, y, Threat(eps=EPS), generator=generator(7))
         assert float(Threat().distance(x_adv, x).max()) <= EPS + 1e-6
         survived.append(right(net, x_adv, y))
@@ -287,8 +287,8 @@ def test_only_a_search_on_a_copy_takes_several(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(pyautoattack, "AutoAttack", ShortAutoAttack)
     net, x, y = subject("conv")
     AutoAttackPart(part="fab-t")(net, x, y, Threat(eps=EPS))
-    PartOn(part="fab-t", search="network")(net, x, y, Threat(eps=EPS))
+    FastAutoAttackPart(part="fab-t", search="network")(net, x, y, Threat(eps=EPS))
     assert seen == []
-    PartOn(part="fab-t", search="fp32")(net, x, y, Threat(eps=EPS))
+    FastAutoAttackPart(part="fab-t", search="fp32")(net, x, y, Threat(eps=EPS))
     n_right = int(right(net, x, y).sum())
     assert seen == [n_right * 3, n_right * 2]  # of five targets

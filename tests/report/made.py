@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.folder import RunFolder
 from bench.recipe import Recipe
 from bench.records import Chunk
+from bench.run_store import RunFolder
 from bench.spec import EvalSpec, ModelSpec, TrainSpec
 from bench.storage import write_json
 

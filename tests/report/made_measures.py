@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from bench.folder import RunFolder
 from bench.manifest import Manifest, PlannedRun, add_to_manifests
-from bench.measured import Measured, write_measure
+from bench.measure_record import Measured, write_measure
 from bench.recipe import load_recipe
 from bench.records import QUANTILES, Chunk
+from bench.run_store import RunFolder
 from bench.spec import EvalSpec, MeasureSpec
 from bench.study import Study, is_variant
 from bench.suite import list_suites, load_suite, sizes

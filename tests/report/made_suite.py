@@ -7,23 +7,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.study import AskedAttack, Study
+from bench.study import AttackConfig, Study
 from bench.suite import load_suite
 from tests.report.made import evaluate
 from tests.report.made_measures import trained
 
 CLEAN = 0.95
-Survives = Callable[[str, AskedAttack, float, int], float | None]
+Survives = Callable[[str, AttackConfig, float, int], float | None]
 """Of a method, an attack, its radius and a seed: about which fraction survives; None: no record."""
 
 
-def falling(method: str, asked: AskedAttack, eps: float, seed: int) -> float | None:
+def falling(method: str, asked: AttackConfig, eps: float, seed: int) -> float | None:
     """Less at a larger radius, for a longer name, and for a later seed."""
     share = 0.9 - 0.8 * min(eps / 0.5, 1.0) - 0.01 * len(method) - 0.02 * seed
     return CLEAN if asked.name == "clean" else max(0.0, share - 0.01 * (asked.name == "cw"))
 
 
-def nothing(method: str, asked: AskedAttack, eps: float, seed: int) -> float | None:
+def nothing(method: str, asked: AttackConfig, eps: float, seed: int) -> float | None:
     """Trained and not attacked."""
     return None
 

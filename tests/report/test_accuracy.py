@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.folder import RunFolder
 from bench.records import load_records
 from bench.report.accuracy import (
     ImageOutcomes,
@@ -25,6 +24,7 @@ from bench.report.accuracy import (
 from bench.report.frame import Outcome, results_frame
 from bench.report.select import outcomes, select
 from bench.report.statistics import mcnemar, paired_difference, sign_flip, wilson
+from bench.run_store import RunFolder
 from tests.report.made import evaluate, train_run
 
 quick = settings(max_examples=50, deadline=None, derandomize=True)

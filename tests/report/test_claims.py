@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.folder import RunFolder
 from bench.papers.cat.claim_evidence import BASELINES
 from bench.papers.cat.claim_page import make_claims, verdict_text
 from bench.papers.cat.claim_rules import ClaimResult
@@ -27,6 +26,7 @@ from bench.report.export import csv_text
 from bench.report.published import REFERENCE
 from bench.report.suite_runs import choose
 from bench.report.titles import AUTOATTACK, CW, PGD, TITLES
+from bench.run_store import RunFolder
 from bench.suite import load_suite
 from tests.report.made_measures import attacked, cell, first, measured, study_of
 

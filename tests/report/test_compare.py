@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from bench.errors import ConfigError, RecordError
-from bench.folder import RunFolder
 from bench.records import load_records
 from bench.report.compare import (
     MethodComparison,
@@ -30,6 +29,7 @@ from bench.report.tables.pairwise import (
     pairwise_legend,
     pairwise_table,
 )
+from bench.run_store import RunFolder
 from bench.spec import GIVEN
 from tests.report.made import evaluate, model_run, train_run
 

@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 
 from bench.evaluation.checks import CHECKS
-from bench.folder import RunFolder
-from bench.measured import Measured, write_measure
+from bench.measure_record import Measured, write_measure
 from bench.records import RunRecord, load_records
 from bench.report import write_report
 from bench.report.masking import N_CHECKS, masking
 from bench.report.style import styles
 from bench.report.table3 import brief
+from bench.run_store import RunFolder
 from bench.spec import MeasureSpec
 from tests.report.made import evaluate, evaluate_all, train_run
 

@@ -12,13 +12,13 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from bench.folder import RunFolder
 from bench.papers.cat.parts import parts
 from bench.report.artefact import Output
 from bench.report.export import Bold
 from bench.report.published import published
 from bench.report.style import styles
-from bench.study import AskedAttack
+from bench.run_store import RunFolder
+from bench.study import AttackConfig
 from tests.report.made import evaluate
 from tests.report.made_suite import falling, make_suite, nothing
 from tests.report.outputs import (
@@ -42,7 +42,7 @@ PAPER = published("cat").more
 ALARM = "\u2020: alarm of a masking check."
 
 
-def steps(method: str, asked: AskedAttack, eps: float, seed: int) -> float | None:
+def steps(method: str, asked: AttackConfig, eps: float, seed: int) -> float | None:
     """More steps break more images of cat-ce, and no more of the others."""
     share = falling(method, asked, eps, seed)
     if share is None or not asked.name.startswith("pgd-") or method != "cat-ce":
@@ -50,11 +50,13 @@ def steps(method: str, asked: AskedAttack, eps: float, seed: int) -> float | Non
     return share - 0.02 * math.log2(int(asked.name.removeprefix("pgd-")) / 10)
 
 
-def second_seed_lacks_train(method: str, asked: AskedAttack, eps: float, seed: int) -> float | None:
+def second_seed_lacks_train(
+    method: str, asked: AttackConfig, eps: float, seed: int
+) -> float | None:
     return None if seed == 1 and asked.split == "train" else falling(method, asked, eps, seed)
 
 
-def masked(method: str, asked: AskedAttack, eps: float, seed: int) -> float | None:
+def masked(method: str, asked: AttackConfig, eps: float, seed: int) -> float | None:
     """cat-ce falls to images from elsewhere, and one transfer on cat-mix was not made."""
     transferred = asked.name.startswith("transfer")
     if method == "cat-mix" and asked.name == "transfer:madry":
@@ -179,7 +181,7 @@ def test_figure2_starts_at_clean_accuracy_and_marks_autoattack(made: Mapping[str
     assert list(own["autoattack"]["eps"]) == [0.095625, 0.2]
     assert own["pgd-20"]["accuracy"].iloc[0] == 0.95
     for eps, accuracy in own["pgd-20"][["eps", "accuracy"]].to_numpy()[1:]:
-        share = steps("madry", AskedAttack(name="pgd-20"), eps, 0)
+        share = steps("madry", AttackConfig(name="pgd-20"), eps, 0)
         assert accuracy == pytest.approx(share, abs=0.02)
 
 
@@ -240,7 +242,7 @@ def test_seeds_are_averaged_in_a_band_of_their_deviation(tmp_path: Path) -> None
 
 
 def test_what_lacks_is_named(made: Mapping[str, Output], tmp_path: Path) -> None:
-    def gaps(method: str, asked: AskedAttack, eps: float, seed: int) -> float | None:
+    def gaps(method: str, asked: AttackConfig, eps: float, seed: int) -> float | None:
         lacking = asked.name == "cw" and eps > 0.3 and method == "madry"
         return None if lacking else falling(method, asked, eps, seed)
 

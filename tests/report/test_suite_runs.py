@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.folder import RunFolder
 from bench.records import load_records
 from bench.report.suite_runs import SuiteRuns, choose
+from bench.run_store import RunFolder
 from bench.study import is_variant
 from tests.report.made import evaluate
 from tests.report.made_measures import study_of, trained

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from bench.archs import build
 from bench.archs.arch import ArchSpec
-from bench.archs.fast import FastCopy, filled
 from bench.archs.feedforward import Cnn
-from bench.attacks import AttackWarning, PGDOn, Search, blocks, get_attack
-from bench.attacks.blocks import MIN_ROWS, Blocked, Ensemble, searched
+from bench.archs.inference_copy import InferenceCopy, pad_batch
+from bench.attacks import AttackWarning, FastPGD, Search, get_attack
+from bench.attacks.networks import MIN_ROWS, BatchedModel, Ensemble, gradient_source
 from bench.errors import ConfigError
 from bench.evaluation.chunk import Outcome, attack_chunk
 from bench.evaluation.prediction import predictions
@@ -40,7 +40,10 @@ def test_the_last_of_several_blocks_has_the_least_rows_and_none_more_than_a_bloc
     n: int, batch_size: int, rows: list[int]
 ) -> None:
     counted = Counted(small_net(dtype=torch.float32).eval())
-    assert Blocked(counted, batch_size)(small_batch(n=n, dtype=torch.float32).x).shape == (n, 4)
+    assert BatchedModel(counted, batch_size)(small_batch(n=n, dtype=torch.float32).x).shape == (
+        n,
+        4,
+    )
     assert counted.rows == rows
     assert MIN_ROWS == 16
 
@@ -51,7 +54,7 @@ def test_logits_do_not_depend_on_the_blocks() -> None:
         for rows in (1, 15, 16, 17, 33, 61):
             alone = net(x[:rows])
             for batch_size in (1, 16, 17, 32, 1000):
-                assert torch.equal(Blocked(net, batch_size)(x[:rows]), alone)
+                assert torch.equal(BatchedModel(net, batch_size)(x[:rows]), alone)
 
 
 def test_a_prediction_does_not_depend_on_the_rest_of_the_batch() -> None:
@@ -62,7 +65,9 @@ def test_a_prediction_does_not_depend_on_the_rest_of_the_batch() -> None:
         correct, _ = predictions(counted, batch.x, batch.y)
         for rows in (0, 1, 2, 3, 15, 16, 33):
             if rows:
-                assert torch.equal(counted(filled(batch.x[:rows], MIN_ROWS))[:rows], whole[:rows])
+                assert torch.equal(
+                    counted(pad_batch(batch.x[:rows], MIN_ROWS))[:rows], whole[:rows]
+                )
             alone, _ = predictions(counted, batch.x[:rows], batch.y[:rows])
             assert torch.equal(alone, correct[:rows])
     assert set(counted.rows) == {0, MIN_ROWS, 33, 61}
@@ -71,7 +76,7 @@ def test_a_prediction_does_not_depend_on_the_rest_of_the_batch() -> None:
 def test_the_padding_carries_no_gradient() -> None:
     net = small_net().eval()
     x = small_batch(n=19).x.requires_grad_()
-    (found,) = torch.autograd.grad(Blocked(net, 16)(x).square().sum(), x)
+    (found,) = torch.autograd.grad(BatchedModel(net, 16)(x).square().sum(), x)
     (expected,) = torch.autograd.grad(net(x).square().sum(), x)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
@@ -81,7 +86,7 @@ def test_logits_have_storage_of_their_own(n: int) -> None:
     """Square writes into them; here they are a view of the images."""
     x = torch.rand(n, 4, 1, 1)
     before = x.clone()
-    Blocked(nn.Flatten(), 16)(x).fill_(-torch.inf)
+    BatchedModel(nn.Flatten(), 16)(x).fill_(-torch.inf)
     assert torch.equal(x, before)
 
 
@@ -89,7 +94,7 @@ def test_logits_have_storage_of_their_own(n: int) -> None:
 def test_the_mode_is_the_models_and_a_frozen_layer_stays_frozen(training: bool) -> None:
     net = small_net().train(training)
     net.bn.eval()
-    assert Blocked(net, 16).training == net.training == training
+    assert BatchedModel(net, 16).training == net.training == training
     assert not net.bn.training
 
 
@@ -104,7 +109,7 @@ FAST = ("autoattack-fast", "autoattack-fast-fp32", "pgd-20-fast", "pgd-20-fast-f
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     """With few iterations, and as if every processor multiplied bf16."""
     monkeypatch.setattr(pyautoattack, "AutoAttack", ShortAutoAttack)
-    monkeypatch.setattr(blocks, "has_fast_bf16", lambda device: True)
+    monkeypatch.setattr("bench.attacks.networks.has_fast_bf16", lambda device: True)
 
 
 class Watched(Cnn):
@@ -120,7 +125,7 @@ class Watched(Cnn):
         return super().forward(x)
 
 
-class Liar(FastCopy):
+class Liar(InferenceCopy):
     """Wrong wherever the network is right."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -201,7 +206,7 @@ def test_an_image_that_only_a_copy_gets_wrong_is_not_broken(
 ) -> None:
     """Every image looks broken to the search at once."""
     honest = run(name)[0] if name in FAST else None  # before its copies lie too
-    monkeypatch.setattr(blocks, "FastCopy", Liar)
+    monkeypatch.setattr("bench.attacks.networks.InferenceCopy", Liar)
     net = subject().model
     found = outcome(name, net, surrogate=(net,) if name == "transfer" else ())
     assert found.x_adv is not None
@@ -215,7 +220,7 @@ def test_called_directly_fast_attacks_repeat_on_the_network_where_the_copy_misle
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     honest, _ = run("pgd-20")  # before its copies lie too
-    monkeypatch.setattr(blocks, "FastCopy", Liar)
+    monkeypatch.setattr("bench.attacks.networks.InferenceCopy", Liar)
     net, found = watched(), subject()
     images = found.x, found.y, found.threat
     n_left = int(right(net, get_attack("pgd-20-fast")(net, *images), found.y).sum())
@@ -244,11 +249,11 @@ def test_without_an_architecture_of_ours_the_network_is_searched_with_one_warnin
     assert found.warnings == (NO_COPY,)
     assert outcome("autoattack-fast", Counted(watched())).warnings == (NO_COPY,)
     with pytest.warns(AttackWarning, match="have a bf16 copy"):
-        assert isinstance(searched(watched().double(), "bf16"), Watched)
+        assert isinstance(gradient_source(watched().double(), "bf16"), Watched)
 
 
 def test_emulated_bf16_is_named_and_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "has_fast_bf16", lambda device: False)
+    monkeypatch.setattr("bench.attacks.networks.has_fast_bf16", lambda device: False)
     found = outcome("pgd-20-fast", watched())
     assert found.warnings == ("this device emulates bf16: an fp32 search is faster",)
     assert torch.equal(found.survived, run("pgd-20-fast")[0].survived)
@@ -257,31 +262,31 @@ def test_emulated_bf16_is_named_and_runs(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_one_copy_serves_all_and_follows_the_weights() -> None:
     net = watched()
-    blocked = Blocked(net, 16)
-    first = searched(blocked, "fp32")
-    assert isinstance(first, Blocked)
-    assert isinstance(first.model, FastCopy)
+    blocked = BatchedModel(net, 16)
+    first = gradient_source(blocked, "fp32")
+    assert isinstance(first, BatchedModel)
+    assert isinstance(first.model, InferenceCopy)
     assert first.batch_size == 16
-    assert searched(blocked, "bf16") is not first
+    assert gradient_source(blocked, "bf16") is not first
     assert [name for name, _ in blocked.named_children()] == ["model"]
     with torch.no_grad():
         net.fc.bias.add_(torch.arange(10.0))
-    assert searched(blocked, "fp32") is first
+    assert gradient_source(blocked, "fp32") is first
     x = subject().x
     torch.testing.assert_close(first(x), net(x))
 
 
 def test_a_copy_is_not_copied_and_an_ensemble_is_of_copies() -> None:
     net, outside = watched(), nn.Flatten()
-    copy = FastCopy(net)
-    same: list[tuple[nn.Module, Search]] = [(copy, "fp32"), (Blocked(copy, 16), "fp32")]
-    for model, search in (*same, (net, "network"), (Blocked(net, 16), "network")):
-        assert searched(model, search) is model
-    mean = searched(Ensemble([Blocked(net, 16), outside]), "fp32")
+    copy = InferenceCopy(net)
+    same: list[tuple[nn.Module, Search]] = [(copy, "fp32"), (BatchedModel(copy, 16), "fp32")]
+    for model, search in (*same, (net, "network"), (BatchedModel(net, 16), "network")):
+        assert gradient_source(model, search) is model
+    mean = gradient_source(Ensemble([BatchedModel(net, 16), outside]), "fp32")
     assert isinstance(mean, Ensemble)
     ours, other = mean.networks
-    assert isinstance(ours, Blocked)
-    assert isinstance(ours.model, FastCopy)
+    assert isinstance(ours, BatchedModel)
+    assert isinstance(ours.model, InferenceCopy)
     assert other is outside
 
 
@@ -299,7 +304,7 @@ def test_a_copy_has_no_train_mode_and_no_misspelt_precision() -> None:
     with raises_line(ConfigError, "search 'bf61' is unknown; use network or fp32 or bf16"):
         get_attack("pgd-20-fast", search="bf61")
     net = watched()
-    attack = PGDOn(steps=2, relative_step=0.2, model_mode="train", search="network")
+    attack = FastPGD(steps=2, relative_step=0.2, model_mode="train", search="network")
     assert attack.search == get_attack("pgd-20", model_mode="train").search == "network"
     attack(net, subject().x, subject().y, subject().threat)
     assert net.n_images == 2 * N

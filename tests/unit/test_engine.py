@@ -16,12 +16,12 @@ from bench.api import Batch, Method, TrainState
 from bench.archs import build
 from bench.data import Dataset, load_dataset
 from bench.errors import NonFiniteLoss
-from bench.folder import RunFolder
 from bench.plan import make_plan
 from bench.progress import Reporter
 from bench.recipe import Recipe, load_recipe
 from bench.records import QUANTILES, load_history
 from bench.registry import get_method, list_methods
+from bench.run_store import RunFolder
 from bench.spec import TrainSpec
 from bench.suite import load_suite
 from bench.training import engine

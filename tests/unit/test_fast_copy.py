@@ -14,18 +14,18 @@ from torch import Tensor, fx, nn
 from torch._dynamo.backends.common import aot_autograd
 
 from bench.archs import build
-from bench.archs import fast as compiled
+from bench.archs import inference_copy as compiled
 from bench.archs.arch import Arch, ArchSpec, conv3x3
-from bench.archs.fast import (
+from bench.archs.feedforward import Cnn
+from bench.archs.inference_copy import (
     CompiledCopy,
     CompileWarning,
-    FastCopy,
     FoldWarning,
+    InferenceCopy,
     Precision,
     counts_rows,
     merges,
 )
-from bench.archs.feedforward import Cnn
 from bench.losses import cross_entropy
 from bench.method import Batch, TrainState
 from bench.recipe import Recipe
@@ -79,7 +79,7 @@ def assert_alike(
 def test_is_the_network_in_eval_mode_and_follows_its_weights(arch: str) -> None:
     model = network(arch)
     state = copy.deepcopy(model.state_dict())
-    fast = FastCopy(model)
+    fast = InferenceCopy(model)
     assert len(merges(model).norms) == N_FOLDED[arch]
     n_left, n_norms = (
         sum(isinstance(m, nn.BatchNorm2d) for m in net.modules()) for net in (fast, model)
@@ -103,7 +103,7 @@ def test_is_the_network_in_eval_mode_and_follows_its_weights(arch: str) -> None:
 
 def test_bf16_keeps_image_first_layer_and_classifier_in_fp32() -> None:
     model = network("resnet-18", torch.float32)
-    fast = FastCopy(model, "bf16")
+    fast = InferenceCopy(model, "bf16")
     seen: dict[str, tuple[torch.dtype, torch.dtype]] = {}
 
     def note(name: str, module: nn.Module) -> None:
@@ -157,7 +157,7 @@ def test_a_network_that_cannot_be_traced_is_copied_as_it_is_with_a_warning() -> 
 
     model = Branching()
     with pytest.warns(FoldWarning, match="Branching cannot be traced"):
-        fast = FastCopy(model)
+        fast = InferenceCopy(model)
     assert_alike(fast, model.eval())
 
 
@@ -175,7 +175,7 @@ def test_a_convolution_with_two_readers_or_of_another_kind_is_not_folded() -> No
 
     assert merges(Twice()).norms == {}
     model = Blocky(Standardised(4, 4, 3))
-    assert_alike(FastCopy(model), model.eval())
+    assert_alike(InferenceCopy(model), model.eval())
 
 
 @pytest.mark.parametrize("name", ["conv", "bn", "relu"])
@@ -188,12 +188,15 @@ def test_a_layer_with_a_hook_keeps_it(name: str) -> None:
     layer.register_forward_hook(lambda _, args, out: 3 * out)
     kept = (1, ()) if name == "relu" else (0, ("relu",))
     assert (len(merges(model).norms), merges(model).in_place) == kept
-    assert_alike(FastCopy(model), model.eval())
+    assert_alike(InferenceCopy(model), model.eval())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_logit_does_not_depend_on_how_many_images_pass(precision: Precision) -> None:
-    fast, x = FastCopy(network("resnet-18", torch.float32), precision), images(48, torch.float32)
+    fast, x = (
+        InferenceCopy(network("resnet-18", torch.float32), precision),
+        images(48, torch.float32),
+    )
     with torch.no_grad():
         assert torch.equal(fast(x)[:16], fast(x[:16]))
 
@@ -235,7 +238,7 @@ def test_compiled_it_gives_the_logits_and_gradients_of_the_copy_and_follows_the_
     state = copy.deepcopy(model.state_dict())
     copied = CompiledCopy(model, precision, N)
     rtol = 1e-10 if precision == "fp32" else 1e-4
-    assert_alike(copied, FastCopy(model, precision), x, rtol)
+    assert_alike(copied, InferenceCopy(model, precision), x, rtol)
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert not model.first_layer._forward_hooks
     assert all(p.requires_grad for p in model.parameters())
@@ -248,7 +251,7 @@ def test_compiled_it_gives_the_logits_and_gradients_of_the_copy_and_follows_the_
             parameter.mul_(1.1)
     assert torch.equal(copied(x), kept)
     copied.refresh()
-    assert_alike(copied, FastCopy(model, precision), x, rtol)
+    assert_alike(copied, InferenceCopy(model, precision), x, rtol)
 
 
 def test_fewer_images_are_filled_up_and_more_run_as_they_are(traced: list[int]) -> None:
@@ -256,7 +259,7 @@ def test_fewer_images_are_filled_up_and_more_run_as_they_are(traced: list[int]) 
     copied = CompiledCopy(model, "fp32", N)
     for n in (4, N, 1, N + 2):
         x = images(N + 2)[:n]
-        assert_alike(copied, FastCopy(model), x)
+        assert_alike(copied, InferenceCopy(model), x)
         with torch.no_grad():
             assert copied(x).shape == (n, 4)
     assert traced == [N, N]  # with a gradient and without
@@ -278,13 +281,13 @@ def test_one_channel_has_one_graph_too(traced: list[int]) -> None:
     model = network(in_channels=1)
     copied, x = CompiledCopy(model, "fp32", N), images()[:, :1]
     for given in (x, x.contiguous(), x.contiguous(memory_format=torch.channels_last)):
-        assert_alike(copied, FastCopy(model), given)
+        assert_alike(copied, InferenceCopy(model), given)
     assert traced == [N, N]
 
 
 def stepped(
     name: str, *, compiles: bool, precision: Precision = "fp32"
-) -> tuple[Arch, Cost, CompiledCopy | FastCopy | None]:
+) -> tuple[Arch, Cost, CompiledCopy | InferenceCopy | None]:
     """The network after an update; what was counted; what was attacked."""
     dtype = torch.float64 if precision == "fp32" else torch.float32
     own, x = network(dtype=dtype), images(dtype=dtype)
@@ -351,7 +354,7 @@ def test_where_the_compiler_fails_a_warning_says_so_and_the_result_is_right(
     model = network()
     copied = CompiledCopy(model, "fp32", N)
     with pytest.warns(CompileWarning, match=r"was not compiled \(.*no compiler here.*--compile"):
-        assert_alike(copied, FastCopy(model))
+        assert_alike(copied, InferenceCopy(model))
     assert not copied.runs_compiled
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -384,5 +387,5 @@ def test_with_torchs_own_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "BACKEND", "inductor")
     model = network(dtype=torch.float32)
     copied = CompiledCopy(model, "fp32", N)
-    assert_alike(copied, FastCopy(model), images(dtype=torch.float32), rtol=1e-4)
+    assert_alike(copied, InferenceCopy(model), images(dtype=torch.float32), rtol=1e-4)
     assert copied.runs_compiled

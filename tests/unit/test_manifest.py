@@ -13,7 +13,7 @@ from bench.errors import RecordError
 from bench.manifest import Manifest, PlannedRun, add_to_manifests, load_manifest
 from bench.plan import make_plan, make_plans, suite_manifests
 from bench.records import load_records
-from bench.study import AskedAttack, Study, changed
+from bench.study import AttackConfig, Study, changed
 from bench.suite import load_suite
 from tests.commands import done
 
@@ -75,7 +75,7 @@ def test_only_what_changes_the_training_takes_a_run_out_of_its_suite(
 
 
 def test_a_manifest_asks_for_all_that_the_suite_asks_of_a_run() -> None:
-    study = replace(FIGURE4A, methods=("madry",), attacks=(AskedAttack.parse("clean"),))
+    study = replace(FIGURE4A, methods=("madry",), attacks=(AttackConfig.parse("clean"),))
     (found,) = (m for m in suite_manifests(make_plan(study)) if m.suite == "table3")
     (run,) = found.runs
     assert {found.evaluations[e]["attack"] for e in run.evaluations} >= {"pgd-20", "autoattack"}

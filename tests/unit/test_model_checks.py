@@ -13,7 +13,7 @@ import torch
 from pyautoattack import checks as package
 from torch import Tensor, nn
 
-from bench.attacks.blocks import Blocked
+from bench.attacks.networks import BatchedModel
 from bench.evaluation import evaluate
 from bench.evaluation.model_checks import COMMON, expects_normalised, package_checks
 from bench.losses import dlr
@@ -246,7 +246,7 @@ def test_an_outcome_has_them_and_blocks_and_padding_change_no_value(
 ) -> None:
     monkeypatch.setattr(pyautoattack, "AutoAttack", ShortAutoAttack)
     x, y = images(37)
-    assert package_checks(Blocked(net(), 16), x, y, 1) == package_checks(net(), x, y, 1)
+    assert package_checks(BatchedModel(net(), 16), x, y, 1) == package_checks(net(), x, y, 1)
     for model, alarms in ((net(), []), (flat(), [ZERO])):
         outcomes = evaluate(model, x, y, Threat(eps=0.01), ("autoattack", "pgd-10")).outcomes
         found = outcomes["autoattack"][0].package_checks

@@ -23,8 +23,8 @@ from bench.attacks import (
     get_attack,
     list_attacks,
 )
-from bench.attacks.blocks import Blocked
 from bench.attacks.margins import other_classes
+from bench.attacks.networks import BatchedModel
 from bench.errors import ConfigError
 from bench.spec import CHUNK
 from bench.threat import Threat
@@ -74,7 +74,7 @@ def test_noise_belongs_to_the_place_in_the_chunk(attack: Attack, eps: float) -> 
     net, x, y = trained(20)
     x[0], x[1], threat = 0.0, 1.0, Threat(eps=eps)
     places = torch.randperm(CHUNK, generator=generator(1))[:20]
-    blocked = Blocked(net, 64)
+    blocked = BatchedModel(net, 64)
     whole = attack(blocked, x, y, threat, generator=generator(), rows=places)
     left = right(net, whole, y)
     assert 0 < int(left.sum()) < 20
@@ -118,7 +118,7 @@ def test_restarts_end_when_nothing_is_left() -> None:
     net, x, y = trained()
     counted = Counted(net)
     attack = PGD(steps=3, relative_step=1.0, restarts=50)
-    x_adv = attack(Blocked(counted, 64), x, y, Threat(eps=0.9), generator=generator())
+    x_adv = attack(BatchedModel(counted, 64), x, y, Threat(eps=0.9), generator=generator())
     assert not bool(right(net, x_adv, y).any())
     assert len(counted.rows) < 40
     assert min(counted.rows) >= 16

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 
 from bench.errors import RecordError
-from bench.folder import RunFolder
 from bench.records import Chunk, EvaluationRecord, load_records
+from bench.run_store import RunFolder
 from bench.spec import EvalSpec
 from bench.storage import (
     check_writable,
-    keep_aside,
     npz_arrays,
     npz_bytes,
+    quarantine,
     read_json,
     write_atomic,
     write_json,
@@ -83,7 +83,7 @@ def test_keep_aside_never_overwrites(tmp_path: Path) -> None:
     names = []
     for text in ("1", "2", "3"):
         (tmp_path / "a").write_text(text)
-        names.append(keep_aside(tmp_path / "a").name)
+        names.append(quarantine(tmp_path / "a").name)
     assert names == ["a.damaged", "a.damaged2", "a.damaged3"]
     assert (tmp_path / "a.damaged2").read_text() == "2"
 

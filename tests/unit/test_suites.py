@@ -12,7 +12,7 @@ from bench.papers import plugins
 from bench.plan import make_plan, make_plans
 from bench.recipe import load_recipe
 from bench.registry import get_method
-from bench.study import AskedMeasures
+from bench.study import MeasureConfig
 from bench.suite import list_suites, load_suite, sizes
 
 NAMES = [name for name, _ in list_suites()]
@@ -53,8 +53,8 @@ def test_a_size_scales_every_radius_and_caps_the_images() -> None:
     assert full[0].attacks[-1].first == 10000
     assert (tiny[0].attacks[-1].first, tiny[0].attacks[-1].split) == (100, "train")
     whole, few = (load_suite("table3", size).only() for size in ("full", "tiny"))
-    assert few.checks == AskedMeasures(first=32, params={"steps": 200, "samples": 500})
-    assert whole.checks == AskedMeasures(first=1000)
+    assert few.checks == MeasureConfig(first=32, params={"steps": 200, "samples": 500})
+    assert whole.checks == MeasureConfig(first=1000)
     assert {a.first for a in few.attacks if a.name == "autoattack"} == {16}
 
 

@@ -12,7 +12,7 @@ import torch
 from bench.eps import parse_eps, parse_number
 from bench.errors import ConfigError
 from bench.registry import get_method
-from bench.study import AskedAttack
+from bench.study import AttackConfig
 from bench.threat import REFERENCE_EPS, Threat, per_example, rowwise
 from tests.commands import bench, linear_model, refused
 from tests.harness import generator, raises_line
@@ -33,7 +33,7 @@ from tests.harness import generator, raises_line
 )
 def test_what_people_write(text: str, value: float) -> None:
     assert parse_eps(text) == value
-    assert AskedAttack.parse(f" pgd-20 @ {text}") == AskedAttack(name="pgd-20", eps=value)
+    assert AttackConfig.parse(f" pgd-20 @ {text}") == AttackConfig(name="pgd-20", eps=value)
 
 
 def test_fractions_and_decimals_are_rounded_once() -> None:
@@ -73,8 +73,8 @@ def test_an_eps_that_is_none_is_refused(text: str, reason: str) -> None:
 @pytest.mark.parametrize("text", ["pgd-20@", "pgd-20@8/255@4/255", "pgd-20@eps"])
 def test_an_attack_whose_eps_is_none_is_refused(text: str) -> None:
     with raises_line(ConfigError, "is not a number"):
-        AskedAttack.parse(text)
-    assert AskedAttack.parse("pgd-20").eps is None
+        AttackConfig.parse(text)
+    assert AttackConfig.parse("pgd-20").eps is None
 
 
 def test_a_length_of_a_method_is_read_alike() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks import Transfer, attack_params, describe_attack, get_attack
-from bench.attacks.blocks import Blocked, Ensemble
+from bench.attacks.networks import BatchedModel, Ensemble
 from bench.errors import ConfigError
 from bench.spec import CHUNK
 from bench.threat import Threat
@@ -136,9 +136,9 @@ def test_an_images_result_does_not_depend_on_the_rest_of_the_batch() -> None:
     surrogate.load_state_dict(smooth.state_dict())
     places = torch.randperm(CHUNK, generator=generator(1))[: len(x)]
     attack = get_attack(
-        "transfer", crafted_with=("pgd-20x10", "cw"), surrogate=Blocked(surrogate, 64)
+        "transfer", crafted_with=("pgd-20x10", "cw"), surrogate=BatchedModel(surrogate, 64)
     )
-    blocked = Blocked(target, 64)
+    blocked = BatchedModel(target, 64)
     whole = attack(blocked, x, y, THREAT, generator=generator(), rows=places)
     fallen = ~right(surrogate, whole, y) & right(target, whole, y)
     assert int(fallen.sum()) > 1  # of a batch of these, the first part makes fewer draws

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bench import archs
 from bench.archs.arch import Arch
-from bench.archs.fitting import load_state
+from bench.archs.state_dict import load_state
 from bench.archs.weights import (
     network_bytes,
     open_weights,

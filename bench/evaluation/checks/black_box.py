@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from bench.attacks import get_attack
-from bench.attacks.blocks import Blocked
 from bench.attacks.maximise import attack_mode
+from bench.attacks.networks import BatchedModel
 from bench.evaluation.checks.context import CheckContext, Found, Indicator, masking_check, share
 from bench.evaluation.prediction import is_right, predictions
 
@@ -114,7 +114,7 @@ def square(ctx: CheckContext) -> Tensor:
     return ctx.remembered("square", make)
 
 
-def _transferred(ctx: CheckContext, network: Blocked) -> Tensor:
+def _transferred(ctx: CheckContext, network: BatchedModel) -> Tensor:
     """(m,) bool: correct on images made on a surrogate by PGD-20 on cross entropy and margin."""
 
     def make() -> Tensor:

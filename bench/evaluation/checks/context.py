@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks import Attack, get_attack
-from bench.attacks.blocks import Blocked
+from bench.attacks.networks import BatchedModel
 from bench.errors import ConfigError
 from bench.evaluation.prediction import predictions
 from bench.seeding import generator_for
@@ -152,7 +152,7 @@ class CheckBudget:
 class CheckContext:
     """A model in eval mode with the images that it classifies correctly."""
 
-    model: Blocked
+    model: BatchedModel
     x: Tensor
     """(m, C, H, W)."""
     y: Tensor
@@ -161,7 +161,7 @@ class CheckContext:
     threat: Threat
     seed: int = 0
     budget: CheckBudget = field(default_factory=CheckBudget)
-    surrogates: tuple[Blocked, ...] = ()
+    surrogates: tuple[BatchedModel, ...] = ()
     """Naturally trained networks of the same arch, if any."""
     _survivors: dict[Hashable, Tensor] = field(default_factory=dict, repr=False)
 
@@ -179,7 +179,7 @@ class CheckContext:
         surrogates: Sequence[nn.Module] = (),
     ) -> CheckContext:
         """Build it from images (n, C, H, W) with labels (n,); `model` must be in eval mode."""
-        blocked = Blocked(model, batch_size)
+        blocked = BatchedModel(model, batch_size)
         right, _ = predictions(blocked, x, y)
         index = right.nonzero().squeeze(1).cpu()
         context = cls(blocked, x[right], y[right], index, threat, seed)
@@ -187,7 +187,7 @@ class CheckContext:
 
     def sharing(self, budget: CheckBudget, surrogates: Sequence[nn.Module]) -> CheckContext:
         """Return a context for other parameters that shares the images and attack results."""
-        blocked = tuple(Blocked(network, self.model.batch_size) for network in surrogates)
+        blocked = tuple(BatchedModel(network, self.model.batch_size) for network in surrogates)
         return replace(self, budget=budget, surrogates=blocked)
 
     @cached_property

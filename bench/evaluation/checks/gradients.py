@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.attacks import get_attack
-from bench.attacks.blocks import MIN_ROWS, Blocked
+from bench.attacks.networks import MIN_ROWS, BatchedModel
 from bench.evaluation.checks.context import CheckContext, Found, Indicator, masking_check, share
 from bench.losses import cross_entropy, margin
 from bench.seeding import seed_for
@@ -108,7 +108,7 @@ def _in_train_mode(ctx: CheckContext) -> Tensor:
     Batch statistics are those of MIN_ROWS images, whatever the batch size. Dropout draws from the
     global generator, which is restored.
     """
-    network = Blocked(copy.deepcopy(ctx.model.model), MIN_ROWS)
+    network = BatchedModel(copy.deepcopy(ctx.model.model), MIN_ROWS)
     devices = [ctx.x.device] if ctx.x.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed_for(ctx.seed, "checks", "dropout"))

@@ -32,7 +32,7 @@ from bench.report.select import EPS_DIGITS
 from bench.report.style import Style, order, styles
 from bench.report.suite_runs import SuiteRuns
 from bench.report.titles import AUTOATTACK, CW, PGD, TITLES, attack_title
-from bench.study import AskedAttack
+from bench.study import AttackConfig
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -100,7 +100,7 @@ def _against_eps(part: Part, attack: str, *, clean: bool = True) -> Iterator[dic
 
 
 def _row(
-    part: Part, method: str, attack: str, asked: AskedAttack, x: float, name: str = "eps"
+    part: Part, method: str, attack: str, asked: AttackConfig, x: float, name: str = "eps"
 ) -> Iterator[dict[str, Any]]:
     """Yield the accuracy under an attack, if it is on record."""
     estimate = part.accuracy(method, asked)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import RecordError
-from bench.measured import MeasureRecord
+from bench.measure_record import MeasureRecord
 from bench.papers.cat.claim_rules import VERSUS, ClaimResult, Evidence, Rule, together
 from bench.papers.cat.stated import CAT, TABLE_3
 from bench.records import RunRecord

@@ -10,7 +10,7 @@ from statistics import fmean
 
 import numpy as np
 
-from bench.measured import MeasureRecord
+from bench.measure_record import MeasureRecord
 from bench.papers.cat import claim_rules as rules
 from bench.papers.cat.claim_evidence import (
     BASELINES,

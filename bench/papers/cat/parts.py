@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.errors import RecordError
-from bench.measured import MeasureRecord
+from bench.measure_record import MeasureRecord
 from bench.records import RunRecord
 from bench.report.accuracy import (
     AccuracyEstimate,
@@ -23,7 +23,7 @@ from bench.report.frame import Outcome, ResultsFrame
 from bench.report.groups import marked
 from bench.report.select import outcomes, same_eps, select
 from bench.report.suite_runs import StudyRuns, SuiteRuns
-from bench.study import AskedAttack, AskedMeasures, Study
+from bench.study import AttackConfig, MeasureConfig, Study
 from bench.suite import load_suite
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Part:
         """Return the method's name, with the mark of an alarm if a masking check raises one."""
         return marked(method, self.runs(method))
 
-    def eps(self, asked: AskedAttack) -> float:
+    def eps(self, asked: AttackConfig) -> float:
         return self.study.eps if asked.eps is None else asked.eps
 
     def paper_eps(self, eps: float) -> float:
@@ -73,13 +73,13 @@ class Part:
         paper = self.paper_eps(eps)
         return eps_text(eps) + ("" if same_eps(paper, eps) else f" (the paper's {eps_text(paper)})")
 
-    def attacks(self, name: str, split: str = "test") -> list[AskedAttack]:
+    def attacks(self, name: str, split: str = "test") -> list[AttackConfig]:
         """Return the study's attacks of that name, by rising radius."""
         found = [a for a in self.study.attacks if (a.name, a.split) == (name, split)]
         return sorted(found, key=self.eps)
 
     def outcomes(
-        self, run: RunRecord, asked: AskedAttack, checkpoint: str = BEST, kind: Outcome = "correct"
+        self, run: RunRecord, asked: AttackConfig, checkpoint: str = BEST, kind: Outcome = "correct"
     ) -> ImageOutcomes | None:
         """Return the outcomes of one training under an attack; None if no image has one.
 
@@ -106,7 +106,7 @@ class Part:
         return found if len(found.index) else None
 
     def accuracy(
-        self, method: str, asked: AskedAttack, checkpoint: str = BEST, kind: Outcome = "correct"
+        self, method: str, asked: AttackConfig, checkpoint: str = BEST, kind: Outcome = "correct"
     ) -> AccuracyEstimate | None:
         """Return the accuracy under an attack over the seeds; None without an outcome."""
         found = (self.outcomes(run, asked, checkpoint, kind) for run in self.runs(method))
@@ -114,7 +114,7 @@ class Part:
         return mean_accuracy(known) if known else None
 
     def difference(
-        self, method: str, first: AskedAttack, second: AskedAttack
+        self, method: str, first: AttackConfig, second: AttackConfig
     ) -> AccuracyEstimate | None:
         """Return the first accuracy minus the second, on the images that have both."""
         pairs = [
@@ -239,7 +239,7 @@ def suite_measures(chosen: SuiteRuns, measure: str) -> tuple[list[SuiteMeasure],
 
 
 def _most_images(
-    run: RunRecord, study: Study, asked: AskedMeasures, measure: str
+    run: RunRecord, study: Study, asked: MeasureConfig, measure: str
 ) -> MeasureRecord | None:
     """Return the run's record of a measure that the study asks for, the one with most images."""
     records = (

@@ -30,7 +30,7 @@ from bench.report.select import same_eps
 from bench.report.suite_runs import SuiteRuns
 from bench.report.titles import PGD
 from bench.spec import CHECKPOINTS
-from bench.study import AskedAttack
+from bench.study import AttackConfig
 
 TITLE_1 = "Table 1: robust accuracy of training at several radii, attacked at the smallest"
 TITLE_2 = "Table 2: the losses of the methods"
@@ -90,7 +90,7 @@ def _rows1(part: Part, not_comparable: str, notes: Notes) -> Iterator[dict[str, 
             radius = part.eps_text(part.study.eps) if first else ""
             row = {"Method": label, "Trained at eps": radius, "Checkpoint": checkpoint}
             for split in _SPLITS:
-                clean = part.accuracy(method, AskedAttack(name=CLEAN, split=split), checkpoint)
+                clean = part.accuracy(method, AttackConfig(name=CLEAN, split=split), checkpoint)
                 robust = part.accuracy(method, _pgd(part, split), checkpoint)
                 n = next((estimate.n for estimate in (robust, clean) if estimate), None)
                 row[f"Clean, {split}"] = accuracy_text(clean, n_seeds, n)
@@ -111,7 +111,7 @@ def _numbers1(part: Part) -> Iterator[dict[str, Any]]:
     for method in part.study.methods:
         for checkpoint in CHECKPOINTS:
             for split in _SPLITS:
-                for asked in (AskedAttack(name=CLEAN, split=split), _pgd(part, split)):
+                for asked in (AttackConfig(name=CLEAN, split=split), _pgd(part, split)):
                     estimate = part.accuracy(method, asked, checkpoint)
                     if estimate is None:
                         continue
@@ -136,7 +136,7 @@ def _label(part: Part, method: str, notes: Notes) -> str:
     return f"{part.label(method)}{absent}"
 
 
-def _pgd(part: Part, split: str = "test") -> AskedAttack:
+def _pgd(part: Part, split: str = "test") -> AttackConfig:
     return part.attacks(PGD, split)[0]
 
 
@@ -210,13 +210,13 @@ def make_table4(chosen: SuiteRuns) -> Output:
     return _output("table4", numbers, rows, notes, _reading4(found), lacks(found), n_left=2)
 
 
-def _transfers(part: Part) -> dict[str, AskedAttack]:
+def _transfers(part: Part) -> dict[str, AttackConfig]:
     """Return the attacks by their source, `natural+madry`; without one it is natural."""
     names = ((asked, asked.name.partition(":")) for asked in part.study.attacks)
     return {source or "natural": asked for asked, (name, _, source) in names if name == _TRANSFER}
 
 
-def _white_box(part: Part) -> AskedAttack | None:
+def _white_box(part: Part) -> AttackConfig | None:
     """Return the attack on the model itself at the radius of the transferred ones."""
     eps = part.eps(next(iter(_transfers(part).values())))
     return next((a for a in part.attacks(PGD) if same_eps(part.eps(a), eps)), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bench.measured import Measured
+from bench.measure_record import Measured
 from bench.papers.cat.measures.boundary import measure_boundary
 from bench.papers.cat.measures.complexity import measure_complexity
 from bench.papers.cat.measures.landscape import measure_landscape

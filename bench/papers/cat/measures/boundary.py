@@ -22,7 +22,7 @@ from bench.attacks.maximise import attack_mode
 from bench.errors import ConfigError
 from bench.evaluation.measuring import MeasuredModel, finite_or_none
 from bench.evaluation.prediction import exact_arithmetic
-from bench.measured import Measured
+from bench.measure_record import Measured
 from bench.papers.cat.gaussians import SHIFT, UNIT, to_points
 
 HALF_LENGTH = 64.0

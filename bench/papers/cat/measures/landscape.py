@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bench.attacks.blocks import Blocked
 from bench.attacks.maximise import attack_mode
+from bench.attacks.networks import BatchedModel
 from bench.errors import ConfigError
 from bench.evaluation.measuring import MeasuredModel, finite_or_none
 from bench.evaluation.prediction import exact_arithmetic
 from bench.losses import cross_entropy, margin
-from bench.measured import Measured
+from bench.measure_record import Measured
 from bench.seeding import generator_for
 from bench.threat import rowwise
 
@@ -48,7 +48,7 @@ def measure_landscape(
             "an odd number of points from 3 on, and a reach above 0"
         )
     x, y = measured.x[:n_images], measured.y[:n_images]
-    model = Blocked(measured.model, measured.batch_size)
+    model = BatchedModel(measured.model, measured.batch_size)
     grid = torch.linspace(-1, 1, n_points, dtype=torch.float64) * (reach * measured.threat.eps)
     with attack_mode(model, "eval"), exact_arithmetic():
         ascent = _gradient_sign(model, x, y)

@@ -37,12 +37,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.attacks.blocks import Blocked
 from bench.attacks.maximise import attack_mode
+from bench.attacks.networks import BatchedModel
 from bench.errors import ConfigError
 from bench.evaluation.measuring import MeasuredModel, finite_or_none
 from bench.evaluation.prediction import exact_arithmetic, predictions
-from bench.measured import Measured
+from bench.measure_record import Measured
 from bench.papers.cat.measures.layers import Deltas, Perturbed, Where, perturbed
 from bench.threat import rowwise
 
@@ -73,7 +73,7 @@ def measure_margins(
         )
     x, y = measured.x[:n_images], measured.y[:n_images]
     with attack_mode(measured.model, "eval"), exact_arithmetic():
-        right, _ = predictions(Blocked(measured.model, measured.batch_size), x, y)
+        right, _ = predictions(BatchedModel(measured.model, measured.batch_size), x, y)
         found = {
             where: _margins(measured, where, x, y, right, n_targets, steps)
             for where in get_args(Where)

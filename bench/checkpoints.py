@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from bench.archs.fitting import load_state
+from bench.archs.state_dict import load_state
 from bench.archs.weights import read_weights
 from bench.data import Dataset
 from bench.errors import CheckpointError, ConfigError, RecordError
-from bench.folder import RunFolder
+from bench.run_store import RunFolder
 from bench.spec import TrainSpec
 from bench.storage import read_json, sha256_file
 from bench.training.engine import initial_model

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from bench.errors import BenchError, RecordError, one_line
-from bench.measured import whole
+from bench.measure_record import whole
 from bench.provenance import UNKNOWN, canonical
 from bench.records import SCHEMA, Chunk, load_chunk
 from bench.spec import EvalSpec, MeasureSpec, ModelSpec, TrainSpec
-from bench.storage import keep_aside, read_json, sha256, write_atomic, write_json, write_pair
+from bench.storage import quarantine, read_json, sha256, write_atomic, write_json, write_pair
 
 T = TypeVar("T")
 
@@ -126,7 +126,7 @@ class RunFolder:
         """Return the content of train.json; None if training is unfinished or it is damaged."""
         return _read(read_json, self.train_file)
 
-    def set_damage_aside(self) -> None:
+    def quarantine_damaged(self) -> None:
         """Rename damaged files, so that they are made again, and remove what a kill left.
 
         Call it while holding the claim.
@@ -143,7 +143,7 @@ class RunFolder:
         heads += self.path.glob("evaluations/*/eval.json")
         for path in [*(head for head in heads if _read(read_json, head) is None), *damaged]:
             if path.exists():
-                keep_aside(path)
+                quarantine(path)
         for left in self.path.glob("evaluations/*/*.unfinished"):
             if left.with_suffix(".json").exists():
                 left.unlink(missing_ok=True)

@@ -14,21 +14,21 @@ from bench.errors import ConfigError, refuse_unknown
 from bench.evaluation.checks import CHECKS, CheckBudget, check_params, left_out
 from bench.papers import plugins
 from bench.spec import EvalSpec, MeasureSpec
-from bench.study import AskedAttack, AskedMeasures
+from bench.study import AttackConfig, MeasureConfig
 
 TWIN = "natural"
 """The method whose network the checks take for undefended."""
 
 
 @dataclass
-class Asked:
+class SpecBuilder:
     """Specifications for one data set; `surrogates` maps a source's name to the run that it is."""
 
     dataset: Dataset
     _hashes: dict[tuple[str, int], str] = field(default_factory=dict, repr=False)
 
     def evaluations(
-        self, attacks: Iterable[AskedAttack], eps: float, surrogates: Mapping[str, str]
+        self, attacks: Iterable[AttackConfig], eps: float, surrogates: Mapping[str, str]
     ) -> tuple[EvalSpec, ...]:
         specs: dict[str, EvalSpec] = {}
         for attack in attacks:
@@ -46,7 +46,7 @@ class Asked:
         return tuple(specs.values())
 
     def checks(
-        self, asked: AskedMeasures, eps: float, surrogates: Mapping[str, str]
+        self, asked: MeasureConfig, eps: float, surrogates: Mapping[str, str]
     ) -> tuple[MeasureSpec, ...]:
         """Return the masking checks that can be made on this data set with these surrogates."""
         try:
@@ -69,7 +69,7 @@ class Asked:
             },
         )
 
-    def measures(self, asked: AskedMeasures, eps: float) -> tuple[MeasureSpec, ...]:
+    def measures(self, asked: MeasureConfig, eps: float) -> tuple[MeasureSpec, ...]:
         """Return other properties: margins, landscapes.
 
         Raises ConfigError for an unknown one, and for a parameter that it does not have.
@@ -79,7 +79,7 @@ class Asked:
             refuse_unknown(f"key ([[measures]], {name})", asked.params, _keys(name))
         return self._specs(asked, eps, dict.fromkeys(asked.names, asked.params))
 
-    def refuse_too_few_classes(self, attacks: Iterable[AskedAttack]) -> None:
+    def refuse_too_few_classes(self, attacks: Iterable[AttackConfig]) -> None:
         """AutoAttack would refuse too few classes itself, but after the training.
 
         Nothing is refused where the model may know more classes than the data show.
@@ -94,7 +94,7 @@ class Asked:
                 )
 
     def _specs(
-        self, asked: AskedMeasures, eps: float, params: Mapping[str, Mapping[str, Any]]
+        self, asked: MeasureConfig, eps: float, params: Mapping[str, Mapping[str, Any]]
     ) -> tuple[MeasureSpec, ...]:
         first = self._first("test", asked.first)
         return tuple(
@@ -111,7 +111,7 @@ class Asked:
         return {"n_examples": n, "data_sha256": self._hashes[split, n]}
 
 
-def all_sources(attacks: Sequence[AskedAttack], checks: AskedMeasures | None) -> list[str]:
+def all_sources(attacks: Sequence[AttackConfig], checks: MeasureConfig | None) -> list[str]:
     """Return the surrogates of all attacks and, for the checks, the undefended twin; each once."""
     wanted = [source for attack in attacks for source in get_attack(attack.name).sources]
     return list(dict.fromkeys([*wanted, *([TWIN] if checks else [])]))
@@ -123,4 +123,4 @@ def _keys(measure: str) -> list[str]:
     The function's first parameter is the model.
     """
     parameters = list(signature(plugins("measures")[measure][0]).parameters)[1:]
-    return [*(f.name for f in fields(AskedMeasures) if f.name != "params"), *parameters]
+    return [*(f.name for f in fields(MeasureConfig) if f.name != "params"), *parameters]

@@ -39,7 +39,7 @@ ADDITIONS = (operator.add, torch.add)
 BACKEND = "inductor"
 
 
-def filled(x: Tensor, n_rows: int) -> Tensor:
+def pad_batch(x: Tensor, n_rows: int) -> Tensor:
     """Return x (n, ...) padded to at least n_rows rows by repeating the last; empty stays empty."""
     lacking = n_rows - len(x)
     if lacking <= 0 or len(x) == 0:
@@ -56,7 +56,7 @@ def counts_rows(hook: Hook) -> Hook:
     return hook
 
 
-class FastCopy(nn.Module):
+class InferenceCopy(nn.Module):
     """A copy of `model` in eval mode; `refresh` copies the model's later weights.
 
     The parameters need no gradient. fp32 means the model's own dtype, which may be float64.
@@ -195,17 +195,17 @@ class CompileWarning(UserWarning):
 
 
 class CompiledCopy(nn.Module):
-    """A FastCopy compiled at its first call, which takes a minute.
+    """A InferenceCopy compiled at its first call, which takes a minute.
 
     n_rows: batch size. Smaller batches are padded to it, since every size is compiled anew; larger
     ones run uncompiled.
     """
 
-    layout = FastCopy.layout
+    layout = InferenceCopy.layout
 
     def __init__(self, model: Arch, precision: Precision, n_rows: int) -> None:
         super().__init__()
-        self.copy = FastCopy(model, precision)
+        self.copy = InferenceCopy(model, precision)
         self.training = False
         self.n_rows = n_rows
         for module in self.copy.modules():
@@ -232,11 +232,11 @@ class CompiledCopy(nn.Module):
         """
         fits = 0 < len(x) <= self.n_rows
         if fits and self._is_compiled is None:
-            self._compile(filled(x, self.n_rows))
+            self._compile(pad_batch(x, self.n_rows))
         if not fits or not self._is_compiled:
             logits: Tensor = self.copy(x)
             return logits
-        logits = self._run(_Own.apply(filled(x, self.n_rows)))
+        logits = self._run(_Own.apply(pad_batch(x, self.n_rows)))
         return logits[: len(x)].clone()  # the graph reuses this memory for its next logits
 
     def _compile(self, rows: Tensor) -> None:

@@ -10,18 +10,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from bench.checkpoints import load_network
 from bench.data import Dataset, load_dataset
 from bench.data.dataset import first_images
 from bench.errors import CheckpointError, ConfigError, DataError
-from bench.evaluation.adversarials import Adversarials, Recheck, read_adversarials, recheck
+from bench.evaluation.adversarials import Adversarials, Verification, read_adversarials, recheck
 from bench.evaluation.model_checks import inspect_model
 from bench.evaluation.store import Images, default_batch
 from bench.external import Named, load_external
-from bench.folder import RunFolder
 from bench.records import load_records
+from bench.run_store import RunFolder
 from bench.spec import CHECKPOINTS, EvalSpec, TrainSpec
 from bench.threat import Threat
-from bench.trained import load_network
 
 MAX_LISTED = 20
 """Indices of one kind that a line lists."""
@@ -158,7 +158,7 @@ def _originals(
     return x, y
 
 
-def _findings(outcome: Recheck) -> str:
+def _findings(outcome: Verification) -> str:
     """Return `24 images, 9 predicted wrong, all as recorded`, or what differs and where."""
     found = []
     for what, index in outcome.differs.items():

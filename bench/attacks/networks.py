@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.archs.arch import Arch
-from bench.archs.fast import FastCopy, filled
+from bench.archs.inference_copy import InferenceCopy, pad_batch
 from bench.attacks.attack import AttackWarning, Search
 from bench.machine import has_fast_bf16
 
@@ -21,7 +21,7 @@ MIN_ROWS = 16
 """Fewest rows of a block. Logits of fewer differ in their last bits from those of more."""
 
 
-class Blocked(nn.Module):
+class BatchedModel(nn.Module):
     """Calls `model` on blocks of at most `batch_size` rows; a short last one is padded to MIN_ROWS.
 
     The padding repeats the last row; its logits are cut off and carry no gradient back. Images
@@ -33,7 +33,7 @@ class Blocked(nn.Module):
         self.model = model
         self.batch_size = max(batch_size, MIN_ROWS)
         self.training = model.training  # train() would thaw layers that were frozen by hand
-        self._copies: dict[Search, Blocked] = {}  # in a dict, so that they are no submodules
+        self._copies: dict[Search, BatchedModel] = {}  # in a dict, so that they are no submodules
 
     @property
     def layout(self) -> torch.memory_format:
@@ -46,20 +46,20 @@ class Blocked(nn.Module):
             logits: Tensor = self.model(x)
             return logits.clone()
         blocks = torch.split(x, self.batch_size)
-        return torch.cat([self.model(filled(block, MIN_ROWS))[: len(block)] for block in blocks])
+        return torch.cat([self.model(pad_batch(block, MIN_ROWS))[: len(block)] for block in blocks])
 
-    def searched(self, search: Search) -> Blocked:
+    def gradient_source(self, search: Search) -> BatchedModel:
         """Blocks of the same size around a copy, which is made once and follows the weights."""
         if search in self._copies:
             copy = self._copies[search].model
-            assert isinstance(copy, FastCopy)
+            assert isinstance(copy, InferenceCopy)
             copy.refresh()
             return self._copies[search]
-        found = searched(self.model, search)
+        found = gradient_source(self.model, search)
         if found is self.model:
             return self
-        blocked = Blocked(found, self.batch_size)
-        if isinstance(found, FastCopy):
+        blocked = BatchedModel(found, self.batch_size)
+        if isinstance(found, InferenceCopy):
             self._copies[search] = blocked
         return blocked
 
@@ -74,23 +74,23 @@ class Ensemble(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.stack([network(x) for network in self.networks]).mean(0)
 
-    def searched(self, search: Search) -> Ensemble:
-        return Ensemble([searched(network, search) for network in self.networks])
+    def gradient_source(self, search: Search) -> Ensemble:
+        return Ensemble([gradient_source(network, search) for network in self.networks])
 
 
-def searched(model: nn.Module, search: Search) -> nn.Module:
+def gradient_source(model: nn.Module, search: Search) -> nn.Module:
     """Return what an attack on `model` searches on: `model`, or a copy with its present weights.
 
     Only an `Arch` has a copy. Warns with AttackWarning if bf16 is requested and unavailable, or
     slow on the model's device.
     """
-    if search == "network" or isinstance(model, FastCopy):
+    if search == "network" or isinstance(model, InferenceCopy):
         return model
-    if isinstance(model, Blocked | Ensemble):
-        return model.searched(search)
+    if isinstance(model, BatchedModel | Ensemble):
+        return model.gradient_source(search)
     if search == "bf16" and not _takes_bf16(model):
         return model
-    return FastCopy(model, search) if isinstance(model, Arch) else model
+    return InferenceCopy(model, search) if isinstance(model, Arch) else model
 
 
 def _takes_bf16(model: nn.Module) -> bool:
