@@ -148,8 +148,9 @@ def fab_subject() -> tuple[nn.Module, Tensor, Tensor, Tensor]:
 
 def nearest(*subject: Any, eps: float, n_iter: int) -> tuple[Tensor, Tensor]:
     """With the package's settings."""
-    settings = {"alpha_max": 0.1, "eta": 1.05, "beta": 0.9}
-    return nearest_by_linearising(*subject, eps=eps, n_iter=n_iter, **settings)
+    return nearest_by_linearising(
+        *subject, eps=eps, n_iter=n_iter, alpha_max=0.1, eta=1.05, beta=0.9
+    )
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from bench.archs import build
 from bench.archs.arch import ArchSpec
 from bench.archs.fast import FastCopy, filled
 from bench.archs.feedforward import Cnn
-from bench.attacks import AttackWarning, PGDOn, blocks, get_attack
+from bench.attacks import AttackWarning, PGDOn, Search, blocks, get_attack
 from bench.attacks.blocks import MIN_ROWS, Blocked, Ensemble, searched
 from bench.errors import ConfigError
 from bench.evaluation.chunk import Outcome, attack_chunk
@@ -274,10 +274,9 @@ def test_one_copy_serves_all_and_follows_the_weights() -> None:
 def test_a_copy_is_not_copied_and_an_ensemble_is_of_copies() -> None:
     net, outside = watched(), nn.Flatten()
     copy = FastCopy(net)
-    for model in (copy, Blocked(copy, 16)):
-        assert searched(model, "fp32") is model
-    for model in (net, Blocked(net, 16)):
-        assert searched(model, "network") is model
+    same: list[tuple[nn.Module, Search]] = [(copy, "fp32"), (Blocked(copy, 16), "fp32")]
+    for model, search in (*same, (net, "network"), (Blocked(net, 16), "network")):
+        assert searched(model, search) is model
     mean = searched(Ensemble([Blocked(net, 16), outside]), "fp32")
     assert isinstance(mean, Ensemble)
     ours, other = mean.networks

@@ -69,14 +69,14 @@ def run(
     **others: Any,
 ) -> Tensor:
     labels = torch.zeros(len(x), dtype=torch.long) if y is None else y
-    sizes = {"radius": radius, "steps": steps, "step_size": step_size}
-    return maximise(objective, model, x, labels, threat=Threat(eps=0.1), **sizes, **others)  # type: ignore[arg-type]
+    others |= {"radius": radius, "steps": steps, "step_size": step_size}
+    return maximise(objective, model, x, labels, threat=Threat(eps=0.1), **others)
 
 
 def gain(model: nn.Module, x_adv: Tensor, x: Tensor) -> Tensor:
     with torch.no_grad():
         after, before = model(x_adv), model(x)
-    return after[:, 1] - after[:, 0] - before[:, 1] + before[:, 0]
+    return lead(after, x, 0) - lead(before, x, 0)
 
 
 class Spy(nn.Module):
@@ -421,7 +421,12 @@ def test_all_rows_stay_for_who_looks_at_every_one_and_none_when_all_are_broken(k
     def watch(step: int, x_adv: Tensor, logits: Tensor, gradient: Tensor) -> None:
         looks.append(len(x_adv))
 
-    more = {"objective": up, "steps": 4, "keep": keep, "objective_of": lambda rows: up}
+    more: dict[str, Any] = {
+        "objective": up,
+        "steps": 4,
+        "keep": keep,
+        "objective_of": lambda rows: up,
+    }
     if keep == "first":
         run(net := Spy(Ramp()), grey(0.4, 0.49), y=torch.tensor([0, 1]), **more)
         assert net.rows == [2, 1]

@@ -150,8 +150,8 @@ def test_the_frame_has_a_row_per_evaluation_and_one_for_a_run_without(folder: Ru
     assert len(load_records(folder.path.parent / "nothing")) == 0
     assert load_records(folder.path.parent / "nothing").to_frame().empty
     frame = load_records(folder.path.parent).to_frame()
-    (row,) = frame[["run_id", "attack", "status"]].to_numpy().tolist()
-    assert row == [SPEC.run_id, "", "unfinished"]
+    found = frame[["run_id", "attack", "status"]].to_numpy().tolist()
+    assert found == [[SPEC.run_id, "", "unfinished"]]
     write_json(folder.train_file, {"status": "done"})
     folder.evaluation(EVAL).write_chunk(0, chunk(range(256)))
     (row,) = load_records(folder.path.parent).to_frame().to_dict("records")
@@ -172,7 +172,8 @@ def test_a_damaged_chunk_is_named_kept_aside_and_missing_again(
     middle = len(content) // 2
     if how == "flipped":
         content[middle] ^= 255
-    path.write_bytes({"truncated": content[:middle], "emptied": b""}.get(how, content))
+    damaged = {"truncated": bytes(content[:middle]), "emptied": b""}
+    path.write_bytes(damaged.get(how, bytes(content)))
     if how == "removed":
         path.unlink()
     records = load_records(folder.path.parent)
