@@ -169,6 +169,7 @@ def test_float64_and_channels_last(model: Arch, x: Tensor, logits: Tensor) -> No
     torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_weights_come_back_from_a_file_and_mean_and_std_are_applied_inside(
     name: str, model: Arch, x: Tensor, logits: Tensor, tmp_path: Path
@@ -192,6 +193,7 @@ def test_weights_come_back_from_a_file_and_mean_and_std_are_applied_inside(
 
 # Of the others each takes seconds to trace and has the same kinds of layers.
 @pytest.mark.parametrize("traced", ["cnn", "preact-resnet-18"])
+@pytest.mark.slow
 @torch.no_grad()
 def test_compiles_in_one_graph(traced: str) -> None:
     model = archs.build(traced, image_size=SIZE, mean=MEAN, std=STD).eval()

@@ -187,6 +187,7 @@ def test_blocks_of_the_model_change_nothing() -> None:
 
 
 @pytest.mark.usefixtures("short")
+@pytest.mark.slow
 def test_a_later_part_gets_what_the_earlier_ones_missed() -> None:
     """A model without any gradient: Square breaks what no other part does."""
     net = nn.Sequential(Stepped(rows=6), subject("conv")[0]).eval()

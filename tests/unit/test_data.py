@@ -393,12 +393,12 @@ def test_what_is_no_npz_is_refused_and_no_pickle_opened(tmp_path: Path) -> None:
 
 
 def test_a_flipped_byte_is_an_error_or_harmless(tmp_path: Path) -> None:
-    """Every third place of a small file in turn: one line, or the very same data."""
+    """Every fifth place of a small file in turn: one line, or the very same data."""
     path = save(tmp_path, good_arrays(n=6, size=2))
     whole = path.read_bytes()
     expected = load_dataset(f"npz:{path}").train.sha256
     messages = []
-    for place in range(0, len(whole), 3):
+    for place in range(0, len(whole), 5):
         damaged = bytearray(whole)
         damaged[place] ^= 0xFF
         path.write_bytes(damaged)
@@ -406,7 +406,7 @@ def test_a_flipped_byte_is_an_error_or_harmless(tmp_path: Path) -> None:
             assert load_dataset(f"npz:{path}").train.sha256 == expected
         except DataError as error:
             messages.append(str(error))
-    assert len(messages) > len(whole) / 6
+    assert len(messages) > len(whole) / 10
     assert all(m.startswith(f"npz data '{path}': ") and "\n" not in m for m in messages)
 
 

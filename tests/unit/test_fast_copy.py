@@ -328,6 +328,7 @@ def test_a_method_does_the_same_update_and_counts_the_same_passes(name: str) -> 
 
 
 @pytest.mark.usefixtures("aot")
+@pytest.mark.slow
 def test_a_training_in_bf16_compiles_its_copy_in_bf16() -> None:
     _, cost, attacked = stepped("madry", compiles=True, precision="bf16")
     assert isinstance(attacked, CompiledCopy)
@@ -341,6 +342,7 @@ def failing(graph: fx.GraphModule, examples: list[Tensor]) -> Callable[..., Any]
 
 @pytest.mark.parametrize("way", ["forward", "backward"])
 @pytest.mark.usefixtures("traced")
+@pytest.mark.slow
 def test_where_the_compiler_fails_a_warning_says_so_and_the_result_is_right(
     way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,6 +359,7 @@ def test_where_the_compiler_fails_a_warning_says_so_and_the_result_is_right(
 
 
 @pytest.mark.usefixtures("aot")
+@pytest.mark.slow
 def test_a_hook_that_changes_a_layer_stays_and_an_error_of_the_network_is_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
