@@ -175,6 +175,7 @@ def test_the_package_searches_on_the_network() -> None:
 
 
 @pytest.mark.parametrize("name", FAST)
+@pytest.mark.slow
 def test_fast_attacks_search_on_a_copy_and_find_what_the_slow_ones_find(name: str) -> None:
     assert get_attack(name).search == ("fp32" if name.endswith("fp32") else "bf16")
     fast, n_images = run(name)
