@@ -162,6 +162,7 @@ def test_the_global_seeds_do_not_matter_and_are_not_touched(name: str) -> None:
     assert torch.equal(first.x_adv, second.x_adv)
 
 
+@pytest.mark.slow
 def test_one_image_is_a_batch_and_without_a_ball_nothing_moves(name: str) -> None:
     found = attack(name, 1, n=1)
     assert found.x_adv.shape == (1, 2, SIZE, SIZE)

@@ -486,6 +486,7 @@ def assert_no_imagenet(root: Path | None, *words: str) -> None:
         load_dataset("restricted-imagenet", data_root=root)
 
 
+@pytest.mark.slow
 def test_imagenet_is_evaluated_on_without_its_training_images(tmp_path: Path) -> None:
     root = make_imagenet(tmp_path / "imagenet", 0, 1)
     whole = load_dataset("restricted-imagenet", data_root=root, trains=False)
@@ -497,6 +498,7 @@ def test_imagenet_is_evaluated_on_without_its_training_images(tmp_path: Path) ->
     assert_no_imagenet(root, f"there is no folder {root / 'train'}")
 
 
+@pytest.mark.slow
 def test_what_is_not_imagenet_is_refused(
     imagenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
