@@ -160,3 +160,20 @@ def shown(value: Any) -> str:
     """Return a specification's value for a label; checksums cut to eight digits."""
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return text[:8] if len(text) == 64 and set(text) <= set("0123456789abcdef") else text
+
+
+def attack_labels(specs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Return a label for each attack: its name; with other parameters, also those that differ.
+
+    specs: the attacks' names and their parameters as JSON.
+    """
+    counts = Counter(specs)
+    labels: dict[tuple[str, str], str] = {}
+    first: dict[str, dict[str, Any]] = {}
+    for attack in sorted(counts, key=lambda attack: (attack[0], -counts[attack], attack[1])):
+        name, params = attack[0], json.loads(attack[1])
+        base = first.setdefault(name, params)
+        changed = [k for k in sorted({*params, *base}) if params.get(k) != base.get(k)]
+        suffix = ", ".join(f"{k}={shown(params.get(k))}" for k in changed)
+        labels[attack] = f"{name} ({suffix})" if suffix else name
+    return labels

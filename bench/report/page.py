@@ -13,10 +13,16 @@ from bench.records import Records
 from bench.report.artefact import Artefact, Output, output_files
 from bench.report.export import Markup, bullets, plain, render
 from bench.report.formatting import counted
-from bench.report.missing import RecordedSpeeds, duration_text, missing_trainings, recorded_speeds
 from bench.report.published import published_papers
 from bench.report.setting_files import TABLES, setting_files
-from bench.report.suite_runs import SuiteRuns, choose
+from bench.report.suite_runs import (
+    RecordedSpeeds,
+    SuiteRuns,
+    choose,
+    duration_text,
+    missing_trainings,
+    recorded_speeds,
+)
 from bench.report.table3 import require
 from bench.storage import write_atomic
 from bench.suite import list_suites, load_suite

@@ -5,12 +5,10 @@ Legend: n images. Numbers are fractions; percent is made when a table is written
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -29,7 +27,7 @@ from bench.report.accuracy import (
     worst_case,
 )
 from bench.report.frame import ResultsFrame, results_frame
-from bench.report.groups import Group, Setting, group_runs, shown
+from bench.report.groups import Group, Setting, attack_labels, group_runs
 from bench.report.masking import Masking, masking
 from bench.report.select import outcomes_at, select
 from bench.report.titles import AUTOATTACK, CLEAN, CORE, PGD
@@ -259,23 +257,6 @@ def status(run: RunRecord) -> str:
 def core_first(label: str) -> tuple[int, str]:
     """Return the sort key of attack labels: those with a column of their own, others by name."""
     return (CORE.index(label) if label in CORE else len(CORE), label)
-
-
-def attack_labels(specs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """Return a label for each attack: its name; with other parameters, also those that differ.
-
-    specs: the attacks' names and their parameters as JSON.
-    """
-    counts = Counter(specs)
-    labels: dict[tuple[str, str], str] = {}
-    first: dict[str, dict[str, Any]] = {}
-    for attack in sorted(counts, key=lambda attack: (attack[0], -counts[attack], attack[1])):
-        name, params = attack[0], json.loads(attack[1])
-        base = first.setdefault(name, params)
-        changed = [k for k in sorted({*params, *base}) if params.get(k) != base.get(k)]
-        suffix = ", ".join(f"{k}={shown(params.get(k))}" for k in changed)
-        labels[attack] = f"{name} ({suffix})" if suffix else name
-    return labels
 
 
 def checkpoints(

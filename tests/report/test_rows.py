@@ -8,11 +8,11 @@ from bench.records import load_records
 from bench.report.accuracy import AccuracyEstimate
 from bench.report.export import Table
 from bench.report.formatting import superscript
+from bench.report.groups import attack_labels
 from bench.report.rows import (
     MASKING_GAP,
     Section,
     TableRow,
-    attack_labels,
     by_robustness,
     sections,
     status,
