@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-METHODS = sorted((Path(__file__).parent.parent / "methods").glob("*.py"))
+ROOT = Path(__file__).parent.parent
+METHODS = sorted((ROOT / "methods").glob("*.py"))
 START = """
 import sys, time
 from bench.cli import main
@@ -54,3 +56,11 @@ def test_a_command_starts_without_what_it_does_not_need(
     command = [sys.executable, "-c", START, str(cpu_seconds), absent, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, "loaded" in done.stderr) == (code, False), done.stderr
+
+
+def test_no_class_name_is_defined_twice() -> None:
+    """A search for `class Name` finds one place."""
+    files = [path for package in ("bench", "methods") for path in (ROOT / package).rglob("*.py")]
+    trees = (ast.walk(ast.parse(path.read_text())) for path in files)
+    names = Counter(node.name for tree in trees for node in tree if isinstance(node, ast.ClassDef))
+    assert [name for name, n in names.items() if n > 1] == []
