@@ -14,7 +14,7 @@ from bench.checkpoints import load_network
 from bench.data import Dataset, load_dataset
 from bench.data.dataset import first_images
 from bench.errors import CheckpointError, ConfigError, DataError
-from bench.evaluation.adversarials import Adversarials, Verification, read_adversarials, recheck
+from bench.evaluation.adversarials import Adversarials, VerifiedImages, read_adversarials, recheck
 from bench.evaluation.model_checks import inspect_model
 from bench.evaluation.store import Images, default_batch
 from bench.external import Named, load_external
@@ -158,7 +158,7 @@ def _originals(
     return x, y
 
 
-def _findings(outcome: Verification) -> str:
+def _findings(outcome: VerifiedImages) -> str:
     """Return `24 images, 9 predicted wrong, all as recorded`, or what differs and where."""
     found = []
     for what, index in outcome.differs.items():

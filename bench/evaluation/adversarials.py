@@ -50,7 +50,7 @@ class Adversarials:
     """The evaluation: its specification, dataset and run_id."""
 
 
-class Verification(NamedTuple):
+class VerifiedImages(NamedTuple):
     """The result of verifying every image again."""
 
     n: int
@@ -104,7 +104,7 @@ def read_adversarials(path: Path) -> Adversarials:
 
 def recheck(
     found: Adversarials, model: nn.Module, x: Tensor, y: Tensor, batch_size: int
-) -> Verification:
+) -> VerifiedImages:
     """Verify distance, range, label and prediction of each image against the originals x and y.
 
     x: (n, C, H, W) on the model's device, of the size of `found.x_adv`; y: (n,).
@@ -121,7 +121,7 @@ def recheck(
         "other prediction": right.cpu() != found.correct,
     }
     indices = {what: found.index[flags.cpu()].tolist() for what, flags in differs.items()}
-    return Verification(
+    return VerifiedImages(
         len(y), int((~right).sum()), {k: index for k, index in indices.items() if index}
     )
 
