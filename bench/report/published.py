@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any
@@ -61,7 +61,7 @@ class PublishedPaper:
     """A sentence on the paper's models in public leaderboards."""
     suites: tuple[str, ...] = ()
     """Suites that the report's Table 3 is for."""
-    styles: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    styles: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
     """Method -> name of a colour, marker, dash."""
     table3: Mapping[str, Published] = field(default_factory=dict)
     """By registry name, in the paper's order."""
@@ -108,6 +108,7 @@ def _read(paper: Paper) -> PublishedPaper:
         "paper": paper.name,
         "eps": parse_eps(str(table.get("eps", "0"))),
         "order": order,
+        "styles": {method: tuple(style) for method, style in table.get("styles", {}).items()},
         "table3": {name: rows[name] for name in (*order, *rows) if name in rows},
         "more": {k: v for k, v in table.items() if k not in known},
     }
