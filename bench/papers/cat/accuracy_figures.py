@@ -94,16 +94,16 @@ def _against_eps(part: Part, attack: str, *, clean: bool = True) -> Iterator[dic
             row for a in part.attacks(attack) for row in _row(part, method, attack, a, part.eps(a))
         ]
         if attacked:
-            for asked in unattacked:
-                yield from _row(part, method, attack, asked, 0.0)
+            for config in unattacked:
+                yield from _row(part, method, attack, config, 0.0)
             yield from attacked
 
 
 def _row(
-    part: Part, method: str, attack: str, asked: AttackConfig, x: float, name: str = "eps"
+    part: Part, method: str, attack: str, config: AttackConfig, x: float, name: str = "eps"
 ) -> Iterator[dict[str, Any]]:
     """Yield the accuracy under an attack, if it is on record."""
-    estimate = part.accuracy(method, asked)
+    estimate = part.accuracy(method, config)
     if estimate is not None:
         own = {"arch": part.study.arch, "method": method, "label": part.label(method)}
         yield {**own, "attack": attack, name: x, **estimate_cells(estimate)}
@@ -156,12 +156,12 @@ def make_figure4a(chosen: SuiteRuns) -> Output:
 
 def _by_steps(part: Part, method: str) -> Iterator[dict[str, Any]]:
     """Yield accuracy by rising steps, and its change from the fewest steps on the same images."""
-    matches = [(_STEPS.fullmatch(asked.name), asked) for asked in part.study.attacks]
+    matches = [(_STEPS.fullmatch(config.name), config) for config in part.study.attacks]
     fewest = None
-    for n, asked in sorted(((int(m[1]), a) for m, a in matches if m), key=lambda pair: pair[0]):
-        for row in _row(part, method, "pgd", asked, n, "steps"):
-            change = part.difference(method, asked, fewest) if fewest else None
-            fewest = fewest or asked
+    for n, config in sorted(((int(m[1]), a) for m, a in matches if m), key=lambda pair: pair[0]):
+        for row in _row(part, method, "pgd", config, n, "steps"):
+            change = part.difference(method, config, fewest) if fewest else None
+            fewest = fewest or config
             yield (
                 row
                 | difference_cells("change", change)

@@ -61,8 +61,8 @@ class Part:
         """Return the method's name, with the mark of an alarm if a masking check raises one."""
         return marked(method, self.runs(method))
 
-    def eps(self, asked: AttackConfig) -> float:
-        return self.study.eps if asked.eps is None else asked.eps
+    def eps(self, config: AttackConfig) -> float:
+        return self.study.eps if config.eps is None else config.eps
 
     def paper_eps(self, eps: float) -> float:
         """Return what a radius of this size is in the full size."""
@@ -79,37 +79,41 @@ class Part:
         return sorted(found, key=self.eps)
 
     def outcomes(
-        self, run: RunRecord, asked: AttackConfig, checkpoint: str = BEST, kind: Outcome = "correct"
+        self,
+        run: RunRecord,
+        config: AttackConfig,
+        checkpoint: str = BEST,
+        kind: Outcome = "correct",
     ) -> ImageOutcomes | None:
         """Return the outcomes of one training under an attack; None if no image has one.
 
         Every evaluation records the clean outcome, so all of them count for the clean accuracy.
         """
-        clean = asked.name == CLEAN
+        clean = config.name == CLEAN
         rows = select(
             self.frame,
             run_ids=[run.run_id],
-            attack=None if clean else asked.name,
+            attack=None if clean else config.name,
             checkpoint=checkpoint,
-            eps=None if clean else self.eps(asked),
-            split=asked.split,
+            eps=None if clean else self.eps(config),
+            split=config.split,
             norm=None if clean else "linf",
         )
         found = outcomes(self.frame, rows, "clean" if clean else kind)
-        if asked.first is not None:
-            kept = found.index < asked.first
+        if config.first is not None:
+            kept = found.index < config.first
             found = ImageOutcomes(
                 index=found.index[kept],
                 correct=found.correct[kept],
-                n_expected=min(found.n_expected, asked.first),
+                n_expected=min(found.n_expected, config.first),
             )
         return found if len(found.index) else None
 
     def accuracy(
-        self, method: str, asked: AttackConfig, checkpoint: str = BEST, kind: Outcome = "correct"
+        self, method: str, config: AttackConfig, checkpoint: str = BEST, kind: Outcome = "correct"
     ) -> AccuracyEstimate | None:
         """Return the accuracy under an attack over the seeds; None without an outcome."""
-        found = (self.outcomes(run, asked, checkpoint, kind) for run in self.runs(method))
+        found = (self.outcomes(run, config, checkpoint, kind) for run in self.runs(method))
         known = [one for one in found if one is not None]
         return mean_accuracy(known) if known else None
 
@@ -143,17 +147,17 @@ class Part:
             return
         absent: dict[tuple[str, str], list[str]] = {}
         short = []
-        for asked, checkpoint in ((a, c) for a in self.study.attacks for c in a.checkpoints):
-            where = checkpoint if asked.split == "test" else f"{checkpoint}, {asked.split}"
-            radius = "" if asked.name == CLEAN else eps_text(self.eps(asked))
-            own = self.outcomes(run, asked, checkpoint)
+        for config, checkpoint in ((a, c) for a in self.study.attacks for c in a.checkpoints):
+            where = checkpoint if config.split == "test" else f"{checkpoint}, {config.split}"
+            radius = "" if config.name == CLEAN else eps_text(self.eps(config))
+            own = self.outcomes(run, config, checkpoint)
             if own is None:
-                absent.setdefault((asked.name, where), []).append(radius)
+                absent.setdefault((config.name, where), []).append(radius)
                 continue
-            limits = [asked.first, self.study.test_size if asked.split == "test" else None]
+            limits = [config.first, self.study.test_size if config.split == "test" else None]
             wanted = min((n for n in limits if n is not None), default=own.n_expected)
             if missing := wanted - int((own.index < wanted).sum()):
-                short.append(f"{asked.name}{_at(radius)} ({where}): {missing} images are missing")
+                short.append(f"{config.name}{_at(radius)} ({where}): {missing} images are missing")
         for (attack, where), radii in absent.items():
             yield f"no {attack}{_at(', '.join(radii))} ({where})"
         yield from short
@@ -202,24 +206,24 @@ class SuiteMeasure:
 def suite_measures(chosen: SuiteRuns, measure: str) -> tuple[list[SuiteMeasure], tuple[str, ...]]:
     """Return a measure of every training whose study asks for it, and in words what is missing."""
     asking = [
-        (study, asked)
+        (study, config)
         for study in chosen.studies
-        for asked in study.study.measures
-        if measure in asked.names
+        for config in study.study.measures
+        if measure in config.names
     ]
     studies = [study for study, _ in asking]
     found: list[SuiteMeasure] = []
     lacks = untrained(studies)
-    for study, asked in asking:
+    for study, config in asking:
         for method, run in ((m, run) for m, runs in study.runs.items() for run in runs):
-            record = _most_images(run, study.study, asked, measure)
+            record = _most_images(run, study.study, config, measure)
             try:
                 arrays = record.arrays if record else {}
             except RecordError:
                 record = None
                 missing = f"its {measure} is damaged"
             else:
-                params = ", ".join(f"{key} = {value}" for key, value in asked.params.items())
+                params = ", ".join(f"{key} = {value}" for key, value in config.params.items())
                 missing = f"no {measure}" + (f" with {params}" if params else "")
             if record is None:
                 seed = f", seed {run.seed}" if len(study.runs[method]) > 1 else ""
@@ -239,17 +243,17 @@ def suite_measures(chosen: SuiteRuns, measure: str) -> tuple[list[SuiteMeasure],
 
 
 def _most_images(
-    run: RunRecord, study: Study, asked: MeasureConfig, measure: str
+    run: RunRecord, study: Study, config: MeasureConfig, measure: str
 ) -> MeasureRecord | None:
     """Return the run's record of a measure that the study asks for, the one with most images."""
     records = (
         record
         for record in run.measures
         if record.spec.name == measure
-        and record.spec.checkpoint in asked.checkpoints
+        and record.spec.checkpoint in config.checkpoints
         and record.spec.split == "test"
         and same_eps(record.spec.eps, study.eps)
-        and dict(record.spec.params) == dict(asked.params)
+        and dict(record.spec.params) == dict(config.params)
     )
     return max(records, key=lambda r: (r.spec.n_examples, r.spec.measure_id), default=None)
 

@@ -111,11 +111,11 @@ def _numbers1(part: Part) -> Iterator[dict[str, Any]]:
     for method in part.study.methods:
         for checkpoint in CHECKPOINTS:
             for split in _SPLITS:
-                for asked in (AttackConfig(name=CLEAN, split=split), _pgd(part, split)):
-                    estimate = part.accuracy(method, asked, checkpoint)
+                for config in (AttackConfig(name=CLEAN, split=split), _pgd(part, split)):
+                    estimate = part.accuracy(method, config, checkpoint)
                     if estimate is None:
                         continue
-                    clean = asked.name == CLEAN
+                    clean = config.name == CLEAN
                     compared = not clean and checkpoint == CHECKPOINTS[0]
                     yield {
                         "method": method,
@@ -124,8 +124,8 @@ def _numbers1(part: Part) -> Iterator[dict[str, Any]]:
                         "paper_train_eps": number(part.paper_eps(eps), "%.9g"),
                         "checkpoint": checkpoint,
                         "split": split,
-                        "attack": asked.name,
-                        "eps": "0" if clean else number(part.eps(asked), "%.9g"),
+                        "attack": config.name,
+                        "eps": "0" if clean else number(part.eps(config), "%.9g"),
                         **estimate_cells(estimate),
                         "paper_accuracy": _stated1(part, split) if compared else None,
                     }
@@ -212,8 +212,8 @@ def make_table4(chosen: SuiteRuns) -> Output:
 
 def _transfers(part: Part) -> dict[str, AttackConfig]:
     """Return the attacks by their source, `natural+madry`; without one it is natural."""
-    names = ((asked, asked.name.partition(":")) for asked in part.study.attacks)
-    return {source or "natural": asked for asked, (name, _, source) in names if name == _TRANSFER}
+    names = ((config, config.name.partition(":")) for config in part.study.attacks)
+    return {source or "natural": config for config, (name, _, source) in names if name == _TRANSFER}
 
 
 def _white_box(part: Part) -> AttackConfig | None:
@@ -225,14 +225,14 @@ def _white_box(part: Part) -> AttackConfig | None:
 def _row4(part: Part, method: str, not_comparable: str, notes: Notes) -> dict[str, str]:
     n_seeds, transfers, white = len(part.runs(method)), _transfers(part), _white_box(part)
     direct = part.accuracy(method, white) if white else None
-    robust = {source: part.accuracy(method, asked) for source, asked in transfers.items()}
-    everything = {s: part.accuracy(method, asked, kind="after") for s, asked in transfers.items()}
+    robust = {source: part.accuracy(method, config) for source, config in transfers.items()}
+    everything = {s: part.accuracy(method, config, kind="after") for s, config in transfers.items()}
     estimates = [direct, *robust.values(), *everything.values()]
     n = next((estimate.n for estimate in estimates if estimate), None)
     texts = {source: accuracy_text(estimate, n_seeds, n) for source, estimate in robust.items()}
     label = _label(part, method, notes)
-    for source, asked in transfers.items():
-        gap = part.difference(method, asked, white) if white else None
+    for source, config in transfers.items():
+        gap = part.difference(method, config, white) if white else None
         if gap is not None and gap.value is not None and gap.value < 0:
             texts[source] = Bold(f"{texts[source]}{notes.mark(_below_white_box(gap))}")
     radius = part.eps_text(part.eps(next(iter(transfers.values()))))
@@ -299,22 +299,22 @@ def _numbers4(part: Part) -> Iterator[dict[str, Any]]:
     archs = [arch for arch in STATED.more["table4"] if arch != "note"]
     white = _white_box(part)
     scored = [("", white, "robust")] if white else []
-    for source, asked in _transfers(part).items():
-        scored += [(source, asked, "robust"), (source, asked, "all images")]
+    for source, config in _transfers(part).items():
+        scored += [(source, config, "robust"), (source, config, "all images")]
     for method in part.study.methods:
-        for source, asked, scoring in scored:
+        for source, config, scoring in scored:
             robust = scoring == "robust"
-            estimate = part.accuracy(method, asked, kind="correct" if robust else "after")
+            estimate = part.accuracy(method, config, kind="correct" if robust else "after")
             if estimate is None:
                 continue
-            paired = part.difference(method, asked, white) if white and source and robust else None
+            paired = part.difference(method, config, white) if white and source and robust else None
             stated = {} if robust else _stated4(part, method)
-            eps = part.eps(asked)
+            eps = part.eps(config)
             yield {
                 "arch": part.study.arch,
                 "method": method,
                 "label": part.label(method),
-                "attack": asked.name,
+                "attack": config.name,
                 "source": source,
                 "eps": number(eps, "%.9g"),
                 "paper_eps": number(part.paper_eps(eps), "%.9g"),
