@@ -110,7 +110,7 @@ def test_an_installed_package_has_no_revision(
 
 # What cannot move a number: files and their formats, what is said, what is asked (it is in the id).
 IDLE = (
-    *("errors", "storage", "progress", "spec", "recipe", "folder", "records", "measured"),
+    *("errors", "storage", "progress", "spec", "recipe", "run_store", "records", "measure_record"),
     *("provenance", "registry", "machine", "papers"),
 )
 
