@@ -62,6 +62,7 @@ def make_npz(path: Path, **changes: object) -> str:
     return f"npz:{path}"
 
 
+@pytest.mark.slow
 def test_a_run_does_only_what_is_missing(tmp_path: Path) -> None:
     asked = ["run", "--results", tmp_path, *SIZES, "--methods", "cat-ce,madry", "--attacks"]
     done(*asked, "clean,pgd-20")
@@ -87,6 +88,7 @@ def test_a_run_does_only_what_is_missing(tmp_path: Path) -> None:
     assert head["provenance"]["machine"]["packages"]["torch"]
 
 
+@pytest.mark.slow
 def test_a_run_that_compiles_says_so_and_trains_the_same_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +193,7 @@ def test_a_method_file_trains_and_is_part_of_its_runs_identity(tmp_path: Path) -
     assert one.run_id != two.run_id
 
 
+@pytest.mark.slow
 def test_a_method_is_one_file(tmp_path: Path) -> None:
     """A new file in the package `methods` is listed and trains; nothing else has to know of it."""
     import methods
@@ -244,6 +247,7 @@ def test_a_failed_run_is_recorded_and_others_go_on(tmp_path: Path) -> None:
     assert "failed: the loss is not finite at epoch 0, step 0" in report.stdout
 
 
+@pytest.mark.slow
 def test_dry_run_names_the_cells_and_a_time_and_writes_nothing(tmp_path: Path) -> None:
     asked = ["run", "--results", tmp_path / "r", *SIZES, "--dry-run"]
     result = done(*asked, "--methods", "natural,trades")
@@ -310,6 +314,7 @@ def pair():
 """
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_gets_a_record_and_a_row(tmp_path: Path) -> None:
     torch.manual_seed(0)
     path, pt = tmp_path / "mine.py", tmp_path / "weights.pt"

@@ -80,6 +80,7 @@ def test_the_readme_quotes_what_the_records_say() -> None:
     assert compare(ROOT / "results" / "digits", "cat-ce", "trades")[-1] in quoted
 
 
+@pytest.mark.slow
 def test_against_trains_each_method_once_and_compares_each_pair(tmp_path: Path) -> None:
     mine, results = tmp_path / "mine.py", tmp_path / "r"
     mine.write_text(method())

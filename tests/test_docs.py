@@ -43,6 +43,7 @@ def test_every_generated_file_is_up_to_date(monkeypatch: pytest.MonkeyPatch) -> 
     assert evaluation.count("\n| C") == len(CHECKS)
 
 
+@pytest.mark.slow
 def test_every_method_and_parameter_has_its_place(page: str) -> None:
     sections = {s.split("\n", 1)[0]: s for s in page.split("\n## ")[1:]}
     assert set(sections) == set(our_methods())

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from bench.records import RunRecord, load_records
 
@@ -42,6 +43,7 @@ def kill_when(process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> No
     assert process.wait() == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_killed_in_training_and_in_autoattack(tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     asked = ["--epochs", "4", "--attacks", "pgd-20,autoattack"]
@@ -63,6 +65,7 @@ def test_killed_in_training_and_in_autoattack(tmp_path: Path) -> None:
     assert any(e.spec.attack == "autoattack" and e.complete for e in two.evaluations)
 
 
+@pytest.mark.slow
 def test_two_commands_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     asked = ["--epochs", "2", "--attacks", "pgd-20,cw", "--seeds", "0,1"]
@@ -76,6 +79,7 @@ def test_two_commands_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
     assert leftovers == []
 
 
+@pytest.mark.slow
 def test_workers_share_the_cells_and_die_with_their_parent(tmp_path: Path) -> None:
     asked = ["--epochs", "1", "--attacks", "clean", "--seeds", "0,1,2", "--workers", "2"]
     subprocess.run(command(tmp_path / "w", *asked), check=True, timeout=TIMEOUT)

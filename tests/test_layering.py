@@ -40,6 +40,7 @@ def test_methods_import_the_api_and_at_most_one_other_method(path: Path) -> None
     assert len(others) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "cpu_seconds", "absent", "code"),
     [

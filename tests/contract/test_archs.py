@@ -90,6 +90,7 @@ def empty_like(name: str, *, normalised: bool = True) -> Arch:
     return twin.to_empty(device="cpu").eval()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_forward_is_rest_of_stem_which_rest_leaves_as_it_was(
     model: Arch, x: Tensor, logits: Tensor
@@ -124,6 +125,7 @@ def test_stem_is_normalisation_and_the_first_layer(model: Arch, x: Tensor) -> No
     torch.testing.assert_close(model.stem(x), expected)
 
 
+@pytest.mark.slow
 def test_the_gradient_reaches_the_input_and_every_parameter(model: Arch, x: Tensor) -> None:
     pixels = x.clone().requires_grad_(True)
     loss = F.cross_entropy(model(pixels), torch.tensor([0, 1]))
@@ -143,6 +145,7 @@ def test_a_row_does_not_depend_on_the_others(model: Arch, x: Tensor, logits: Ten
         torch.testing.assert_close(alone, logits[row], rtol=0, atol=tolerance)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_train_mode_normalises_by_the_batch(name: str, model: Arch, x: Tensor) -> None:
     """Also that a copy is a copy: training it moves no statistic of the original."""
@@ -158,6 +161,7 @@ def test_train_mode_normalises_by_the_batch(name: str, model: Arch, x: Tensor) -
     assert (len(before) > 2) == (name != "linear")
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_float64_and_channels_last(model: Arch, x: Tensor, logits: Tensor) -> None:
     double = copy.deepcopy(model).double()

@@ -119,6 +119,7 @@ def attacked(name: str, global_seed: int = 1) -> Attacked:
     return attack(name, global_seed)
 
 
+@pytest.mark.slow
 def test_the_result_is_a_detached_image_of_the_same_kind_within_ball_and_box(name: str) -> None:
     found = attacked(name)
     for attribute in ("shape", "dtype", "device"):
@@ -155,6 +156,7 @@ def test_it_breaks_images_and_mends_none(name: str) -> None:
     assert int(broken[:-1].sum()) >= (0 if name == "clean" else 2)
 
 
+@pytest.mark.slow
 def test_the_global_seeds_do_not_matter_and_are_not_touched(name: str) -> None:
     first, second = attacked(name), attacked(name, global_seed=2)
     assert not first.seeds_moved

@@ -93,6 +93,7 @@ def losses(name: str, dtype: torch.dtype, steps: int, *, plain: bool) -> Tensor:
     return torch.stack(noted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_twenty_losses_in_double_precision(name: str) -> None:
     plain = losses(name, torch.float64, STEPS, plain=True)
@@ -102,6 +103,7 @@ def test_twenty_losses_in_double_precision(name: str) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_one_loss_in_single_precision(name: str) -> None:
     plain = losses(name, torch.float32, 1, plain=True)

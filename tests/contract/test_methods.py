@@ -88,6 +88,7 @@ def assert_within(images: Tensor, batch: Batch, state: TrainState) -> None:
     assert bool((moved <= bound + 1e-7).all()), moved  # state is kept in single precision
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "eps"),
     [(torch.float32, REFERENCE_EPS), (torch.float64, REFERENCE_EPS), (torch.float64, 0.0)],
@@ -125,6 +126,7 @@ def test_the_batch_is_untouched(name: str) -> None:
     assert batch.x.grad is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eps", [REFERENCE_EPS, 0.2, 0.0])
 def test_adversarial_images_are_detached_and_within_the_threat(name: str, eps: float) -> None:
     method, _, state = halves(name, eps=eps)
@@ -139,6 +141,7 @@ def test_adversarial_images_are_detached_and_within_the_threat(name: str, eps: f
         state.next_batch()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eps", [REFERENCE_EPS, 0.2, 0.0])
 def test_the_weights_learn_from_images_within_the_threat(name: str, eps: float) -> None:
     """Every forward through weights that get a gradient is checked, in any kind of step."""

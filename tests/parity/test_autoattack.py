@@ -132,6 +132,7 @@ def test_the_survivors_are_the_packages_own(kind: str, monkeypatch: pytest.Monke
     assert 5 < int(found.sum()) < int(right(net, x, y).sum())  # some fall, some stand
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("version", ["standard", "plus", "rand"])
 def test_every_version_has_the_packages_parts(version: str) -> None:
@@ -139,6 +140,7 @@ def test_every_version_has_the_packages_parts(version: str) -> None:
     assert torch.equal(ours("five", 7, name), theirs("five", 7, version))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize(("version", "part"), [(v, part) for v in PARTS for part in PARTS[v]])
 def test_every_part_gives_the_packages_images(version: Any, part: str) -> None:

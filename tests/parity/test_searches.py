@@ -62,6 +62,7 @@ def drawn(seed: int, run: Any, *args: Any, **kwargs: Any) -> Tensor:
         return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("eps", "left", "n"),
     [(0.001, 1, 40), (0.01, 0.5, 40), (0.02, 0.5, 40), (0.5, 0, 40), (0.5, 0, 1)],

@@ -57,6 +57,7 @@ def test_csv_holds_the_plotted_numbers(section: Section) -> None:
     assert {(r[8], r[9]) for r in rows} == {(100, 1)}
 
 
+@pytest.mark.slow
 def test_the_picture_opens_and_is_not_blank(section: Section, tmp_path: Path) -> None:
     path = tmp_path / "figure.png"
     path.write_bytes(files(section)[".png"])
@@ -69,6 +70,7 @@ def test_the_picture_opens_and_is_not_blank(section: Section, tmp_path: Path) ->
         assert near.sum() > 500, name
 
 
+@pytest.mark.slow
 def test_svg_bytes_are_equal_over_two_runs_and_carry_no_date(section: Section) -> None:
     first, second = files(section)[".svg"], files(section)[".svg"]
     assert first == second
@@ -76,6 +78,7 @@ def test_svg_bytes_are_equal_over_two_runs_and_carry_no_date(section: Section) -
     assert b"note" in first
 
 
+@pytest.mark.slow
 def test_the_user_s_style_does_not_come_in(
     section: Section, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +175,7 @@ def texts(figure: Figure) -> list[Text]:
     return [text for text in figure.findobj(Text) if isinstance(text, Text) and text.get_text()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_title_a_tick_and_a_legend_show_the_name(name: str) -> None:
     drawn: list[Figure] = []

@@ -40,6 +40,7 @@ def calls(results: Path, reports: Path) -> int:
     return n
 
 
+@pytest.mark.slow
 def test_the_work_grows_with_the_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(many, "SETTINGS", SETTINGS[:1])
     counts = []
@@ -99,6 +100,7 @@ def test_of_very_many_methods_the_most_robust_are_compared(crowd: Path) -> None:
         assert (pair.p_holm or 0.0) >= (other.p_holm or 1.0) >= pair.numbers.p
 
 
+@pytest.mark.slow
 def test_a_report_says_who_is_left_out(crowd: Path, tmp_path: Path) -> None:
     records = load_records(crowd)
     write_report(records, tmp_path, command="bench report")

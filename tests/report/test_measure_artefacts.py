@@ -453,6 +453,7 @@ def test_without_the_reference_no_cost_is_drawn(tmp_path: Path) -> None:
     assert made.lacks[-1] == "no training of madry: nothing is relative, so nothing is drawn"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "records"),
     [

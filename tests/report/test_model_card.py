@@ -147,6 +147,7 @@ def test_a_model_without_checks_or_attacks_says_so(tmp_path: Path) -> None:
     assert card_of(tmp_path).masking == "Masking checks: none made"
 
 
+@pytest.mark.slow
 def test_a_whole_report_draws_each_method_s_first_seed(tmp_path: Path) -> None:
     ids: dict[str, list[str]] = {"madry": [], "cat-ce": []}
     for method, own in ids.items():

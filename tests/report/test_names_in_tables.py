@@ -105,6 +105,7 @@ def test_latex_has_no_special_character_of_a_name(name: str) -> None:
     assert not set(text) & set("\\&%$#_{}~^<>|"), text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["$x$ [a](b) | _c_", "_hid`den", r"$\frac"])
 def test_a_report_of_such_names_is_made(tmp_path: Path, name: str) -> None:
     results = tmp_path / "results"

@@ -54,6 +54,7 @@ def numbers(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, comment="#")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
 def test_pages_equal_the_golden_text(folder: Path, name: str) -> None:
     text = without_hashes((folder / name).read_text())
@@ -164,6 +165,7 @@ def test_origin_is_in_every_file_and_nothing_depends_on_the_place(
             assert origin in path.read_text().splitlines()[0]
 
 
+@pytest.mark.slow
 def test_the_same_records_give_the_same_bytes(
     results: Path, report: ReportResult, tmp_path: Path
 ) -> None:
@@ -192,6 +194,7 @@ def test_a_run_without_any_attack_needs_no_figure(tmp_path: Path) -> None:
     assert not list((tmp_path / "r").glob("robust-accuracy-*"))
 
 
+@pytest.mark.slow
 def test_evaluations_of_different_data_are_not_trusted(tmp_path: Path) -> None:
     run = train_run(tmp_path / "results", "natural")
     evaluate(run, "pgd-20", range(9), 10)
@@ -209,6 +212,7 @@ def test_free_text_does_not_break_the_table(tmp_path: Path) -> None:
     assert r"\$g\$ \#h \textasciitilde{}i \textasciicircum{}j" in tex
 
 
+@pytest.mark.slow
 def test_the_report_needs_no_torch_and_its_import_no_matplotlib(tmp_path: Path) -> None:
     evaluate(train_run(tmp_path / "results", "madry"), "pgd-20", range(5), 10)
     script = (
@@ -237,6 +241,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
         written(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_table_of_bf16_trainings_says_so(tmp_path: Path) -> None:
     said = "Trained in bf16; attacks are judged in fp32."
     for precision in ("bf16", "fp32"):  # of both, the rows that differ are named
@@ -248,6 +253,7 @@ def test_a_table_of_bf16_trainings_says_so(tmp_path: Path) -> None:
     assert "Trained differently: precision = " in text
 
 
+@pytest.mark.slow
 def test_the_command_names_itself_and_what_is_missing(tmp_path: Path) -> None:
     results, reports = tmp_path / "records", tmp_path / "out"
     evaluate(train_run(results, "madry"), "pgd-20", range(5), 10)
@@ -267,6 +273,7 @@ def test_the_command_names_itself_and_what_is_missing(tmp_path: Path) -> None:
     assert "Did you mean 'figure3'?" in wrong.output
 
 
+@pytest.mark.slow
 def test_a_new_column_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluate(train_run(tmp_path / "results", "madry"), "pgd-20", range(8), 10)
     column = columns.Column(

@@ -121,6 +121,7 @@ def reading(output: Output, name: str) -> str:
 # Figures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_lines_and_bands_are_the_numbers_of_the_csv(made: Mapping[str, Output], name: str) -> None:
     x = "steps" if name == "figure4a" else "eps"

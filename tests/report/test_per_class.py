@@ -89,6 +89,7 @@ def test_csv_has_wilsons_limits(found: PerClass) -> None:
     assert (rows[2]["robust_low"], rows[2]["robust_n_seeds"]) == ("", "2")
 
 
+@pytest.mark.slow
 def test_no_labels_at_all(tmp_path: Path) -> None:
     evaluate(train_run(tmp_path, "madry"), "pgd-20", range(3), 10)
     records = load_records(tmp_path)

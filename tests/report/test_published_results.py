@@ -96,6 +96,7 @@ def test_extra_data_and_other_networks_are_said(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "setting",
     [

@@ -220,6 +220,7 @@ def test_holm_by_hand() -> None:
     assert holm([]) == []
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, derandomize=True)  # multipletests collects garbage
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.lists(st.floats(0, 1), max_size=4))
 def test_holm_is_statsmodels_and_tests_left_out_never_help(

@@ -179,6 +179,7 @@ def test_the_package_searches_on_the_network() -> None:
     assert run("autoattack")[1] > 100 * N
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAST)
 def test_fast_attacks_search_on_a_copy_and_find_what_the_slow_ones_find(name: str) -> None:
     assert get_attack(name).search == ("fp32" if name.endswith("fp32") else "bf16")
@@ -241,6 +242,7 @@ NO_COPY = (
 )
 
 
+@pytest.mark.slow
 def test_without_an_architecture_of_ours_the_network_is_searched_with_one_warning() -> None:
     assert not outcome("pgd-20-fast-fp32", Counted(watched())).warnings
     net = watched()

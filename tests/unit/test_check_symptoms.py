@@ -194,6 +194,7 @@ def test_c12_rings_where_the_undefended_network_withstands(twin: nn.Module, kept
 # --- C3, C4, C5, C10: larger balls, more steps, more restarts ---
 
 
+@pytest.mark.slow
 def test_c3_takes_the_worse_loss_and_rings_where_grey_or_anything_is_still_right() -> None:
     ctx = planted(hot(Planted(lambda x: (x - 0.5).sum(1) - 5)), size=6)
     params: dict[str, Any] = {"steps": 200, "relative_step": 2.5 / 200}
@@ -321,6 +322,7 @@ def test_c10_rings_where_success_depends_on_the_start() -> None:
 # --- C7, C8, C14: losses, scales, labels ---
 
 
+@pytest.mark.slow
 def test_c7_is_the_spread_of_losses_with_as_many_restarts_as_targets() -> None:
     ctx, three = convolution(), {"restarts": 3}
     assert run("C7", ctx).detail["accuracy"] == {
@@ -384,6 +386,7 @@ def test_c14_starts_where_pgd_20_does() -> None:
     assert not torch.equal(recorder.seen[1], recorder.seen[0])
 
 
+@pytest.mark.slow
 def test_c14_compares_targets_with_as_many_restarts() -> None:
     ctx = convolution()
     detail = run("C14", ctx).detail

@@ -89,6 +89,7 @@ def test_a_training_stopped_anywhere_ends_with_the_same_weights(
         assert histories[0] == histories[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pattern", "left", "says"),
     [
@@ -316,6 +317,7 @@ def test_yopos_inner_steps_are_passes_of_the_first_layer() -> None:
     assert many.first_layer == few.first_layer + 5 * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list_methods())
 def test_every_method_is_counted_twice_alike(name: str) -> None:
     one, two = passes(get_method(name)), passes(get_method(name))

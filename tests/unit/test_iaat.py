@@ -103,6 +103,7 @@ def test_no_more_gradients_than_the_procedure_needs() -> None:
     assert model.forwards == {"gradient": 10 + 30, "plain": 1 + 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["eval", "train"])
 @pytest.mark.parametrize("unit", [1.0, 6.0])
 def test_three_epochs_equal_the_plain_procedure(mode: str, unit: float) -> None:

@@ -27,6 +27,7 @@ def owners(study: Study) -> dict[str, set[str]]:
     return {f"{m.suite}@{m.size}": {run.method for run in m.runs} for m in found}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("folder", "suite", "size"),
     [("digits", "digits", None), ("paper-tiny", "paper", "tiny"), ("precision", "precision", None)],
@@ -116,6 +117,7 @@ def test_a_damaged_manifest_is_named_and_kept_aside(tmp_path: Path) -> None:
     assert path.with_name("s@tiny.json.damaged").exists()
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_manifest_and_a_dry_run_does_not(tmp_path: Path) -> None:
     command = ["run", "--methods", "natural", "--attacks", "clean", "--results", tmp_path]
     done(*command, "--dry-run")

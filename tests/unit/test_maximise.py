@@ -357,6 +357,7 @@ def attacked(name: str) -> tuple[Tensor, list[int]]:
     return get_attack(name)(net, x, y, THREAT, generator=generator()), net.rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [1, 5])
 @pytest.mark.parametrize(
     "name", ["pgd-plus", "multitargeted", "multitargeted-dlr", "md", "pgd-20-fast-fp32"]

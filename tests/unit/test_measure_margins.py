@@ -155,6 +155,7 @@ def test_scaling_weights_before_a_batchnorm_changes_no_margin() -> None:
         np.testing.assert_allclose(first[f"margin_{kind}"], second[f"margin_{kind}"], rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_more_freedom_and_more_work_give_no_larger_margin_whatever_the_batch() -> None:
     x, y = images(8)
     found, small = (measure_margins(subject(Small(), x, y, size)).arrays for size in (256, 12))

@@ -145,6 +145,7 @@ def test_whatever_a_number_passes_through_is_hashed(start: str, hashed: tuple[st
     assert len(seen) > 4
 
 
+@pytest.mark.slow
 def test_plug_ins_of_papers_are_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A data set or network moves both hashes, a measure only that of evaluations."""
 
