@@ -21,7 +21,9 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
-MOVED = {"speed": "python -m benchmarks.steps (attacks, memory, profile, scaling) in a checkout"}
+MOVED = {
+    "speed": "python -m benchmarks.steps (attacks, memory, profile, scaling, layers) in a checkout"
+}
 """Commands of earlier versions -> what to type instead."""
 
 

@@ -94,7 +94,7 @@ def describe_plan(plan: Plan, results: Path, device: torch.device, reporter: Rep
 
     Measures each kind of unfinished run once; writes nothing.
     """
-    rows = [("cell", "training", "evaluations and checks", "time, about")]
+    rows = [("run", "training", "evaluations and checks", "time, about")]
     estimator = Estimator(device, plan.dataset)
     total = 0.0
     with reporter.task("measuring", len(plan.cells)) as task:

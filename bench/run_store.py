@@ -60,7 +60,8 @@ class RunFolder:
         locks, so a kill releases them.
         """
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        return self._locked(".lock", lambda file: fcntl.flock(file, kind | fcntl.LOCK_NB))
+        held = (BlockingIOError,)
+        return self._locked(".lock", held, lambda file: fcntl.flock(file, kind | fcntl.LOCK_NB))
 
     def claimed_unit(self, name: str) -> AbstractContextManager[bool]:
         """Whether this process may make the unit `name`: one chunk of an evaluation, a measure.
@@ -70,10 +71,14 @@ class RunFolder:
         """
         place = int(sha256(name.encode())[:15], 16)
         kind = fcntl.LOCK_EX | fcntl.LOCK_NB
-        return self._locked(".units.lock", lambda file: fcntl.lockf(file, kind, 1, place))
+        held = (BlockingIOError, PermissionError)  # POSIX lets lockf answer with either
+        return self._locked(".units.lock", held, lambda file: fcntl.lockf(file, kind, 1, place))
 
     @contextmanager
-    def _locked(self, name: str, lock: Callable[[IO[str]], None]) -> Iterator[bool]:
+    def _locked(
+        self, name: str, held: tuple[type[OSError], ...], lock: Callable[[IO[str]], None]
+    ) -> Iterator[bool]:
+        """Yield whether `lock` succeeds; it raises one of `held` where another process has it."""
         results = self.path.parent
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -86,7 +91,7 @@ class RunFolder:
         with file:
             try:
                 lock(file)
-            except (BlockingIOError, PermissionError):
+            except held:
                 yield False
                 return
             except OSError as error:

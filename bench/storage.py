@@ -119,7 +119,11 @@ def npz_arrays(content: bytes) -> dict[str, np.ndarray]:
         try:
             for name in file.namelist():
                 arrays[name.removesuffix(".npy")] = _array(file.read(name))
-        except zlib.error as error:
+        except (
+            zlib.error,
+            EOFError,
+            RuntimeError,
+        ) as error:  # RuntimeError: flags of a damaged zip
             raise ValueError(f"{name} cannot be unpacked: {error}") from None
     return arrays
 

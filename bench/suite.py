@@ -40,7 +40,7 @@ from bench.study import AttackConfig, MeasureConfig, Study
 FULL = "full"
 _OWN = ("names", "checkpoints", "first")
 _EFFORT = ("steps", "samples", "restarts")
-"""Other keys of `[checks]`: the fields of the checks' `Effort`, which needs torch."""
+"""Other keys of `[checks]`: the fields of the checks' `CheckBudget`, which needs torch."""
 _STUDY = (
     *("title", "methods", "arch", "dataset", "eps", "seeds", "recipe"),
     *("training", "attacks", "checks", "measures"),

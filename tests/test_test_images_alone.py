@@ -135,6 +135,12 @@ def test_test_images_of_few_classes_are_those_of_a_model_with_more(
     assert {"C7", "C8"} <= {m.spec.name for m in record.measures}
 
 
+def test_data_of_one_class_can_be_attacked(tmp_path: Path) -> None:
+    data = save(tmp_path / "one.npz", 16, 8, range(1))
+    evaluate(tmp_path, data, "--attacks", "clean,pgd-20")
+    assert {e.spec.attack for e in only(tmp_path).evaluations} == {"clean", "pgd-20"}
+
+
 def test_a_model_of_too_few_classes_is_refused_when_it_is_known(tmp_path: Path) -> None:
     (tmp_path / "two.py").write_text(MODEL.replace(f"235, {CLASSES})", "235, 2)"))
     data = save(tmp_path / "a.npz", 0, 8, range(2))

@@ -63,8 +63,8 @@ class Attack:
 
     is_autoattack: ClassVar[bool] = False
     """Whether it runs the AutoAttack package, which has its own checks of the model."""
-    min_classes: ClassVar[int] = 2
-    """The fewest classes that a model must have."""
+    min_classes: ClassVar[int] = 1
+    """The fewest classes that the data must have."""
     refines: ClassVar[bool] = False
     """Whether `refine` continues on the network with images that only its copy misclassifies.
 

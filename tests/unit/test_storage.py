@@ -79,7 +79,7 @@ def test_what_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
         write_json(tmp_path / "a.json", {"x": float("nan")})
 
 
-def test_keep_aside_never_overwrites(tmp_path: Path) -> None:
+def test_quarantine_never_overwrites(tmp_path: Path) -> None:
     names = []
     for text in ("1", "2", "3"):
         (tmp_path / "a").write_text(text)
@@ -215,6 +215,17 @@ def test_one_claim_at_a_time(folder: RunFolder) -> None:
         assert not second
     with folder.claimed() as again:
         assert again
+
+
+def test_a_file_system_that_cannot_lock_is_not_taken_for_another_process(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with raises_line(RecordError, "cannot lock files", "--results"), folder.claimed():
+        pass
 
 
 # Accuracies in which each class counts the same, from the labels that evaluations keep.
