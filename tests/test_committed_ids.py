@@ -13,7 +13,7 @@ from bench.spec import EvalSpec, MeasureSpec, ModelSpec, TrainSpec
 from bench.storage import read_json
 
 RESULTS = Path(__file__).parent.parent / "results"
-FOLDERS = [RESULTS / name for name in ("digits", "paper-tiny", "precision")]
+FOLDERS = [RESULTS / name for name in ("digits", "smoke", "precision")]
 
 
 def _computed_ids(run: Path) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["digits", "paper-tiny"])
+@pytest.mark.parametrize("name", ["digits", "smoke"])
 def test_the_committed_report_is_that_of_the_records(name: str, tmp_path: Path) -> None:
     records = load_records(ROOT / "results" / name)
     assert len(records)

@@ -30,7 +30,7 @@ def owners(study: Study) -> dict[str, set[str]]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("folder", "suite", "size"),
-    [("digits", "digits", None), ("paper-tiny", "paper", "tiny"), ("precision", "precision", None)],
+    [("digits", "digits", None), ("smoke", "paper", "tiny"), ("precision", "precision", None)],
 )
 def test_committed_manifests_are_what_their_suites_plan(
     folder: str, suite: str, size: str | None
