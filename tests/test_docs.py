@@ -107,7 +107,7 @@ def test_the_readme_gets_the_records_between_its_markers(tmp_path: Path) -> None
     assert in_readme(results, text) == text
     rows = {r.split(" | ")[0].strip("| "): r for r in text.splitlines() if r.startswith("| ")}
     assert rows["Method"].split(" | ")[6].strip() == "Lowest seen"
-    assert rows["madry"].split(" | ")[9].strip(" |") == "1.00"
+    assert rows["madry"].split(" | ")[10].strip(" |") == "1.00"
     assert "80.0" in rows["cat-ce"]
     assert " mart: failed: the loss is not finite." in text
     assert " PGD-20 is more than 5 points above AutoAttack" in text
@@ -135,7 +135,7 @@ def test_rows_of_other_images_say_how_many(tmp_path: Path) -> None:
         evaluate_all(run, clean=0.9, pgd=0.6, cw=0.6, autoattack=0.5, n_autoattack=n)
     text = brief(load_records(tmp_path), "results/digits")
     rows = {r.split(" | ")[0].strip("| "): r for r in text.splitlines() if r.startswith("| ")}
-    images = {name: row.split(" | ")[-2].strip(" |") for name, row in rows.items()}
+    images = {name: row.split(" | ")[-3].strip(" |") for name, row in rows.items()}
     assert (images["Method"], images["madry"], images["mart"]) == ("n", "100", "50")
 
 
@@ -149,7 +149,7 @@ def test_seeds_and_settings_are_named(tmp_path: Path) -> None:
     assert text.count("| Method ") == 2
     assert "digits, cnn, recipe common, eps 51/255 (0.2); best checkpoints; seeds: 0." in text
     assert "best checkpoints; seeds: 0, 1." in text
-    assert "\u00b1: standard deviation over seeds." in text
+    assert "\u00b1: sample standard deviation over the seeds" in text
 
 
 def test_what_is_out_of_date_is_named_and_then_written(

@@ -134,7 +134,7 @@ COLUMNS: list[Column] = [
         brief=True,
         csv=False,
     ),
-    Column(key="seeds", title="Seeds", value=_seeds, csv=False),
+    Column(key="seeds", title="Seeds", value=_seeds, brief=True, csv=False),
     Column(
         key=f"passes_relative_to_{REFERENCE}",
         title=COST,

@@ -14,6 +14,7 @@ from bench.report.artefact import Artefact, Output, output_files
 from bench.report.export import Markup, bullets, plain, render
 from bench.report.formatting import counted
 from bench.report.published import published_papers
+from bench.report.rows import sections
 from bench.report.setting_files import TABLES, setting_files
 from bench.report.suite_runs import (
     RecordedSpeeds,
@@ -23,7 +24,7 @@ from bench.report.suite_runs import (
     missing_trainings,
     recorded_speeds,
 )
-from bench.report.table3 import require
+from bench.report.table3 import require, single_seeds
 from bench.storage import write_atomic
 from bench.suite import list_suites, load_suite
 
@@ -75,13 +76,14 @@ def write_report(
     require(records, results)
     n_evaluations = sum(len(run.evaluations) for run in records)
     counts = f"{counted(len(records), 'run')} and {counted(n_evaluations, 'evaluation')}"
-    note = f"Made by `{' '.join(command.split())}` from {counts}."
+    parts = sections(records)
+    note = " ".join([f"Made by `{' '.join(command.split())}` from {counts}.", *single_seeds(parts)])
     wanted, with_tables = _wanted(suite)
     chosen = {a.suite: choose(records, a.suite, size) for _, a in wanted if a.suite}
     made = [_made(p, a, records, chosen.get(a.suite), note, a.name == suite) for p, a in wanted]
     files, text = dict[str, bytes](), "\n".join(map(_told, made))
     if with_tables:
-        files, text = setting_files(records, note, results)
+        files, text = setting_files(parts, records, note, results)
     tables = sorted(files)
     for one in made:
         files |= one.files

@@ -194,6 +194,11 @@ class Section:
         """Evaluated rows of best checkpoints and outside models."""
         return [row for row in self.rows if row.evaluated and row.checkpoint != "last"]
 
+    @property
+    def n_seeds(self) -> list[int]:
+        """Of each trained method with a number."""
+        return [row.n_seeds for row in self.main_rows if not row.group.outside]
+
     @cached_property
     def usual_lowest(self) -> tuple[str, ...]:
         """The attacks that `lowest` joins in most rows, last checkpoints aside."""

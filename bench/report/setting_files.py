@@ -24,7 +24,7 @@ from bench.report.export import (
     render,
 )
 from bench.report.formatting import ALARM, MISSING
-from bench.report.rows import Section, sections
+from bench.report.rows import Section
 from bench.report.table3 import (
     LEGEND,
     UNEQUAL,
@@ -101,12 +101,13 @@ class SettingReport:
         return f"robust-accuracy-{self.section.setting.slug}" if self.curves else ""
 
 
-def setting_files(records: Records, note: str, results: str | Path) -> tuple[dict[str, bytes], str]:
+def setting_files(
+    parts: Sequence[Section], records: Records, note: str, results: str | Path
+) -> tuple[dict[str, bytes], str]:
     """Return the files made of every setting on record, and the text for the terminal.
 
     note: where the numbers come from. results: the folder named where a record is missing.
     """
-    parts = sections(records)
     reports = [_setting_report(section, results) for section in parts]
     present = {name for one in reports for name in one.tables}
     classes = [one.classes for one in reports]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -38,9 +38,10 @@ from bench.report.titles import CLEAN, CORE
 from bench.spec import PRECISIONS
 
 LEGEND = (
-    "Percent of the first n test images. [a, b]: 95% interval over the images (Wilson's; for the "
-    "difference Newcombe's for paired images). \u00b1: standard deviation over seeds, next to "
-    "their mean. All numbers of a row are on the same images. (full n): on every evaluated image. "
+    "Percent of the first n test images. [a, b]: 95% interval over the images, of one network "
+    "(Wilson's; for the difference Newcombe's for paired images). \u00b1: sample standard "
+    "deviation over the seeds, each a training, next to their mean; it leaves out which images "
+    "were drawn. All numbers of a row are on the same images. (full n): on every evaluated image. "
     "best: the epoch with the highest robust accuracy on the validation split (clean accuracy, for "
     "a method without an adversary); last: the final epoch. A transferred attack is also scored on "
     "all images, with those that are misclassified without an attack and may be correct under it. "
@@ -176,7 +177,7 @@ def _doubts(row: TableRow) -> list[str]:
 
 def facts(section: Section) -> list[str]:
     """Return sentences that hold for the whole table."""
-    lines = [*_images(section), *joined_attacks(section)]
+    lines = [*single_seeds([section]), *_images(section), *joined_attacks(section)]
     methods = {group.method for group in section.groups}
     for table in published_papers():
         absent = [name for name in table.table3 if name not in methods]
@@ -186,6 +187,15 @@ def facts(section: Section) -> list[str]:
             lines.append(f"Paper: {table.source}. {table.caveat}")
     lines += [*_precision(section), *_unequal(section), *_mixed_data(section)]
     return lines + section_code(section)
+
+
+def single_seeds(parts: Iterable[Section]) -> list[str]:
+    """Return a warning where methods of a table of several have one seed."""
+    n_seeds = [n for part in parts if len(part.n_seeds) > 1 for n in part.n_seeds]
+    if 1 not in n_seeds:
+        return []
+    have = f"{n_seeds.count(1)} of {len(n_seeds)} methods here have only one"
+    return [f"One seed does not rank methods, and {have}."]
 
 
 def _images(section: Section) -> list[str]:
@@ -347,7 +357,7 @@ def _brief(section: Section, results: str) -> str:
     return render(
         "brief.md.j2",
         table=markdown(main_table(section, brief=True)),
-        joined=joined_attacks(section),
+        facts=single_seeds([section]) + joined_attacks(section),
         reference=REFERENCE,
         title=title(section.setting),
         seeds=", ".join(str(s) for s in sorted({r.seed for r in runs if r.seed is not None})),

@@ -17,7 +17,7 @@ from bench.report.rows import (
     sections,
     status,
 )
-from bench.report.table3 import balanced, main_table
+from bench.report.table3 import balanced, main_table, single_seeds
 from bench.spec import GIVEN
 from tests.report.made import evaluate, evaluate_all, model_run, train_run
 
@@ -236,6 +236,32 @@ def test_a_seed_without_an_attack_weakens_neither_the_worst_case_nor_the_lowest_
     assert value(row.worst) == value(row.lowest) == 0.5
     assert (row.worst.n, row.n_seeds) == ((10,), 2)
     assert row.lowest_over == ("pgd-20", "autoattack")
+
+
+def test_a_table_says_that_one_seed_does_not_rank_methods(tmp_path: Path) -> None:
+    for method, n_seeds in (("madry", 1), ("trades", 1), ("mart", 3)):
+        for seed in range(n_seeds):
+            evaluate(train_run(tmp_path / method, method, seed=seed), "pgd-20", range(8), 10)
+    runs = {name: list(load_records(tmp_path / name)) for name in ("madry", "trades", "mart")}
+
+    def said(*methods: str) -> list[str]:
+        return single_seeds(sections(run for method in methods for run in runs[method]))
+
+    (both,) = said("madry", "trades")
+    assert both == "One seed does not rank methods, and 2 of 2 methods here have only one."
+    (some,) = said("madry", "mart")
+    assert some.endswith("1 of 2 methods here have only one.")
+    assert said("madry") == said("mart") == []  # nothing to rank
+
+
+def test_the_short_table_has_means_deviations_and_the_number_of_seeds(tmp_path: Path) -> None:
+    for seed, n_correct in enumerate((4, 6, 8)):
+        evaluate(train_run(tmp_path, "madry", seed=seed), "pgd-20", range(n_correct), 10)
+    evaluate(train_run(tmp_path, "trades"), "pgd-20", range(5), 10)
+    text = main_table(section_of(tmp_path), brief=True).text.set_index("Method")
+    assert text["PGD-20"].tolist() == ["60.0 \u00b1 20.0", "50.0 [23.7, 76.3]"]
+    assert text["n"].tolist() == ["10", "10"]
+    assert text["Seeds"].tolist() == ["3", "1"]
 
 
 def test_status_of_runs(tmp_path: Path) -> None:
