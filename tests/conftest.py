@@ -19,7 +19,18 @@ def trained_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from bench.cli import main
 
     results = tmp_path_factory.mktemp("trained") / "results"
-    asked = ["--methods", "natural", "--attacks", "clean", "--train-size", "600", "--epochs", "3"]
+    asked = [
+        "--methods",
+        "natural",
+        "--seeds",
+        "0",
+        "--attacks",
+        "clean",
+        "--train-size",
+        "600",
+        "--epochs",
+        "3",
+    ]
     found = CliRunner().invoke(main, ["run", "--results", str(results), "--quiet", *asked])
     assert found.exit_code == 0, found.output
     return results

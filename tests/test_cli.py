@@ -22,7 +22,7 @@ from tests.commands import FACTORY, NAN, bench, done, files, method, refused
 
 pytestmark = pytest.mark.usefixtures("_registry_as_before")
 
-SIZES = ["--train-size", "60", "--test-size", "16", "--epochs", "1"]
+SIZES = ["--seeds", "0", "--train-size", "60", "--test-size", "16", "--epochs", "1"]
 NATURAL = ["--methods", "natural", "--attacks", "clean"]
 
 

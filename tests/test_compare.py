@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("_registry_as_before")
 
 ROOT = Path(__file__).parent.parent
 ROBUST = ["--attacks", "pgd-20"]
-SIZES = ["--train-size", "60", "--test-size", "16", "--epochs", "1"]
+SIZES = ["--seeds", "0", "--train-size", "60", "--test-size", "16", "--epochs", "1"]
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def test_networks_are_measured_while_there_is_time() -> None:
     estimator = Estimator(CPU)
     small = load_suite("digits").only()
     attacks = tuple(a for a in small.attacks if a.name == "pgd-20")
-    study = replace(small, methods=("madry", "trades"), attacks=attacks, checks=None)
+    study = replace(small, methods=("madry", "trades"), seeds=(0,), attacks=attacks, checks=None)
     suite = replace(load_suite("digits"), studies=(study,))
     cells = cells_of(suite, None)
     text = suite_time(cells, estimator)

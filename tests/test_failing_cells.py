@@ -18,7 +18,7 @@ from tests.commands import bench, done, method, refused
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("_registry_as_before")]
 
-ASKED = ["--train-size", "200", "--test-size", "40", "--epochs", "1", "--no-checks"]
+ASKED = ["--seeds", "0", "--train-size", "200", "--test-size", "40", "--epochs", "1", "--no-checks"]
 
 
 def run(results: Path, methods: str, *more: str, attacks: str = "clean,pgd-20") -> Result:

@@ -20,7 +20,17 @@ TIMEOUT = 240
 def command(results: Path, *arguments: str) -> list[str]:
     return [
         *(sys.executable, "-m", "bench.cli", "run", "--results", str(results), "--quiet"),
-        *("--methods", "cat-ce", "--train-size", "200", "--test-size", "24", *arguments),
+        *(
+            "--methods",
+            "cat-ce",
+            "--seeds",
+            "0",
+            "--train-size",
+            "200",
+            "--test-size",
+            "24",
+            *arguments,
+        ),
     ]
 
 

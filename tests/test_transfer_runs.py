@@ -17,7 +17,7 @@ from tests.commands import bench, done, files, linear_model, refused
 
 pytestmark = pytest.mark.slow
 
-SMALL = ["--train-size", "60", "--test-size", "40", "--epochs", "1"]
+SMALL = ["--seeds", "0", "--train-size", "60", "--test-size", "40", "--epochs", "1"]
 
 
 def run(results: Path, *arguments: str) -> None:
@@ -177,7 +177,7 @@ def test_a_surrogate_that_cannot_serve_is_one_line(results: Path, tmp_path: Path
         y_test=np.arange(20) % 10,
     )
     other = ["--methods", "natural", "--dataset", f"npz:{source}", "--arch", "cnn"]
-    asked = ["--train-size", "60", "--epochs", "1", "--attacks", "clean", "--quiet"]
+    asked = ["--seeds", "0", "--train-size", "60", "--epochs", "1", "--attacks", "clean", "--quiet"]
     done("run", "--results", results, *asked, *other)
     runs = load_records(results)
     outside = next(r.run_id for r in runs if r.kind == "model")

@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 def test_each_method_on_each_network_is_measured_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = replace(load_suite("digits").only(), methods=("madry",), checks=None)
+    study = replace(load_suite("digits").only(), methods=("madry",), seeds=(0,), checks=None)
     plan = make_plan(replace(study, attacks=study.attacks[:1]))
     (cell,) = plan.cells
     other = replace(cell, spec=replace(cell.spec, arch="linear"))
