@@ -41,8 +41,8 @@ def test_compare_prints_a_table_and_a_sentence(results: Path) -> None:
         ["trades", "best", "0", "60.0", "0"],
     ]
     assert lines[-1] == (
-        "mine is 15.0 points [7.7, 22.2] more robust than trades on the same 100 images under "
-        "pgd-20; exact McNemar p < 0.0001: significant at 5%."
+        "mine is 15.0 points (95% interval 6.6 to 23.5) more robust than trades on the same 100 "
+        "images under pgd-20; exact McNemar p < 0.0001: significant at 5%."
     )
 
 

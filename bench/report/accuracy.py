@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from bench.report.statistics import mean_difference, paired_difference, sign_flip, wilson
+from bench.report.statistics import mcnemar_interval, sign_flip, sign_flip_interval, wilson
 
 
 def of_images(values: np.ndarray, own: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -77,7 +77,7 @@ class PairedComparison:
     second: float
     low: float
     high: float
-    """95% interval over the images: Newcombe's for one seed each, else `mean_difference`'s."""
+    """95% interval over the images; it contains 0 exactly where p is at least 5%."""
     p: float
     """Of McNemar's exact test for one seed each, else of the sign-flip test."""
     n: int
@@ -145,12 +145,12 @@ def difference(first: ImageOutcomes, second: ImageOutcomes) -> SeedEstimate | No
     index = shared([first, second])
     if len(index) == 0:
         return None
-    a, b = first.at(index), second.at(index)
-    counts = [int(part.sum()) for part in (a & b, a & ~b, ~a & b, ~a & ~b)]
-    low, high = paired_difference(*counts)
+    a, b, n = first.at(index), second.at(index), len(index)
+    first_only, second_only = int((a & ~b).sum()), int((b & ~a).sum())
+    low, high = mcnemar_interval(first_only, second_only, n)
     n_expected = min(first.n_expected, second.n_expected)
-    value = (counts[1] - counts[2]) / len(index)
-    return SeedEstimate(value=value, low=low, high=high, n=len(index), n_expected=n_expected)
+    value = (first_only - second_only) / n
+    return SeedEstimate(value=value, low=low, high=high, n=n, n_expected=n_expected)
 
 
 def paired_comparison(
@@ -167,19 +167,19 @@ def paired_comparison(
     right, right_second = (np.sum([s.at(index) for s in side], axis=0) for side in (first, second))
     s1, s2, n = len(first), len(second), len(index)
     signed = s2 * right - s1 * right_second
+    p = sign_flip(signed)
     alone: tuple[int, int] | tuple[None, None] = (None, None)
     if s1 == s2 == 1:
         alone = int((signed > 0).sum()), int((signed < 0).sum())
-        both = int((right & right_second).sum())
-        low, high = paired_difference(both, *alone, n - both - sum(alone))
+        low, high = mcnemar_interval(*alone, n)
     else:
-        low, high = mean_difference(signed / (s1 * s2))
+        low, high = sign_flip_interval(signed / (s1 * s2), p)
     return PairedComparison(
         first=float(right.mean()) / s1,
         second=float(right_second.mean()) / s2,
         low=low,
         high=high,
-        p=sign_flip(signed),
+        p=p,
         n=n,
         first_only=alone[0],
         second_only=alone[1],

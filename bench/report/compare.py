@@ -162,15 +162,19 @@ def _attacks(
 
 
 def sentence(comparison: MethodComparison) -> str:
-    """Return which is better on the same images, by how much, and by which test."""
+    """Return which is better on the same images, by how much, and by which test.
+
+    The interval is the test's before a correction: it contains 0 exactly where p is at least 5%.
+    """
     c, n = comparison, comparison.numbers
     first, second = c.first.label, c.second.label
     test = "exact McNemar" if c.one_seed else "exact sign-flip test of the images,"
-    by = f"{test} {p_text(n.p)}"
+    by, level = f"{test} {p_text(n.p)}", f"{percent(1 - LEVEL, 0)}% interval"
     if c.p_holm is not None and c.n_pairs > 1:
         by += f", after Holm's correction over {c.n_pairs} pairs {p_text(c.p_holm)}"
+        level += ", not corrected,"
     if not c.significant:
-        points = f"{percent(n.difference)} points [{percent(n.low)}, {percent(n.high)}]"
+        points = f"{percent(n.difference)} points ({level} {percent(n.low)} to {percent(n.high)})"
         return (
             f"{first} and {second} are not distinguishable {_where(c)}: a difference of {points}; "
             f"{by}: not significant at {percent(LEVEL, 0)}%."
@@ -178,7 +182,7 @@ def sentence(comparison: MethodComparison) -> str:
     better, low, high = "more", n.low, n.high
     if n.difference < 0:
         better, low, high = "less", -n.high, -n.low
-    points = f"{percent(abs(n.difference))} points [{percent(low)}, {percent(high)}]"
+    points = f"{percent(abs(n.difference))} points ({level} {percent(low)} to {percent(high)})"
     good = "accurate" if c.attacks == (CLEAN,) else "robust"
     return (
         f"{first} is {points} {better} {good} than {second} {_where(c)}; "

@@ -39,7 +39,7 @@ from bench.spec import PRECISIONS
 
 LEGEND = (
     "Percent of the first n test images. [a, b]: 95% interval over the images, of one network "
-    "(Wilson's; for the difference Newcombe's for paired images). \u00b1: sample standard "
+    "(Wilson's; for the difference the exact McNemar test's). \u00b1: sample standard "
     "deviation over the seeds, each a training, next to their mean; it leaves out which images "
     "were drawn. All numbers of a row are on the same images. (full n): on every evaluated image. "
     "best: the epoch with the highest robust accuracy on the validation split (clean accuracy, for "

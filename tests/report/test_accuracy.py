@@ -23,7 +23,14 @@ from bench.report.accuracy import (
 )
 from bench.report.frame import Outcome, results_frame
 from bench.report.select import outcomes, select
-from bench.report.statistics import mcnemar, paired_difference, sign_flip, wilson
+from bench.report.statistics import (
+    LEVEL,
+    mcnemar,
+    mcnemar_interval,
+    sign_flip,
+    sign_flip_interval,
+    wilson,
+)
 from bench.run_store import RunFolder
 from tests.report.made import evaluate, train_run
 
@@ -95,17 +102,16 @@ def test_difference_is_on_the_shared_images_only(a: dict[int, bool], b: dict[int
         assert one is None
         return
     assert gap is not None
-    both, first, second, neither = (
-        pairs.count(cell) for cell in ((True, True), (True, False), (False, True), (False, False))
-    )
+    first, second = pairs.count((True, False)), pairs.count((False, True))
     assert gap.value == pytest.approx((first - second) / len(pairs))
-    assert (gap.low, gap.high) == paired_difference(both, first, second, neither)
+    assert (gap.low, gap.high) == mcnemar_interval(first, second, len(pairs))
     assert gap.n == len(pairs)
     assert one is not None
     assert one.difference == pytest.approx(gap.value)
     assert (one.low, one.high, one.n) == (gap.low, gap.high, gap.n)
     assert (one.first_only, one.second_only) == (first, second)
     assert one.p == mcnemar(first, second)
+    assert (one.low > 0 or one.high < 0) == (one.p < LEVEL)
 
 
 @quick
@@ -125,7 +131,9 @@ def test_several_seeds_are_compared_by_their_shares(rows: list[list[bool]], s1: 
         for i in range(8)
     ]
     assert found.p == sign_flip(signed)
-    assert found.low <= found.difference <= found.high
+    interval = sign_flip_interval(np.array(signed) / (s1 * len(second)), found.p)
+    assert (found.low, found.high) == interval
+    assert (found.low > 0 or found.high < 0) == (found.p < LEVEL)
     assert (found.first_only, found.n) == (None, 8)
 
 

@@ -21,7 +21,7 @@ from bench.report.compare import (
 from bench.report.export import latex, markdown
 from bench.report.find_pair import Choice
 from bench.report.rows import sections
-from bench.report.statistics import holm, mcnemar, mean_difference, paired_difference, sign_flip
+from bench.report.statistics import holm, mcnemar, mcnemar_interval, mean_difference, sign_flip
 from bench.report.tables.pairwise import (
     PairMatrix,
     pair_matrix,
@@ -61,7 +61,7 @@ def test_robust_is_the_worst_case_over_what_both_have_on_the_images_of_both(two:
     assert found.numbers.difference == 14 / 16
     assert (found.numbers.first_only, found.numbers.second_only) == (15, 1)
     assert found.numbers.p == mcnemar(15, 1)
-    assert (found.numbers.low, found.numbers.high) == paired_difference(0, 15, 1, 0)
+    assert (found.numbers.low, found.numbers.high) == mcnemar_interval(15, 1, 16)
     assert found.significant
     assert found.p_holm is None
 
@@ -235,15 +235,16 @@ def compared(first: int, second: int, both: int = 40) -> MethodComparison:
 
 def test_the_sentence_says_which_by_how_much_and_how_sure() -> None:
     assert sentence(compared(15, 3)) == (
-        "mine is 12.0 points [3.8, 19.9] more robust than trades on the same 100 images under "
-        "pgd-20; exact McNemar p = 0.0075: significant at 5%."
+        "mine is 12.0 points (95% interval 2.8 to 21.3) more robust than trades on the same 100 "
+        "images under pgd-20; exact McNemar p = 0.0075: significant at 5%."
     )
     assert sentence(compared(3, 15)).startswith(
-        "mine is 12.0 points [3.8, 19.9] less robust than trades"
+        "mine is 12.0 points (95% interval 2.8 to 21.3) less robust than trades"
     )
     assert sentence(compared(5, 3)) == (
         "mine and trades are not distinguishable on the same 100 images under pgd-20: a "
-        "difference of 2.0 points [\u22123.8, 7.8]; exact McNemar p = 0.73: not significant at 5%."
+        "difference of 2.0 points (95% interval \u22124.8 to 9.1); exact McNemar p = 0.73: not "
+        "significant at 5%."
     )
 
 
@@ -254,7 +255,9 @@ def test_a_family_is_judged_by_corrected_p_values() -> None:
     borderline = corrected([compared(12, 3)] * 2)[0]
     assert borderline.numbers.p < 0.05 < (borderline.p_holm or 0)
     assert not borderline.significant
-    assert "after Holm's correction over 2 pairs p = 0.07: not significant" in sentence(borderline)
+    text = sentence(borderline)
+    assert "after Holm's correction over 2 pairs p = 0.07: not significant" in text
+    assert "9.0 points (95% interval, not corrected, 0.5 to 17.8)" in text
     assert "Holm" not in sentence(corrected([compared(12, 3)])[0])
 
 

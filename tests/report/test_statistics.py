@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from fractions import Fraction
-from itertools import accumulate, product
+from itertools import accumulate, combinations, product
 from math import comb, erfc, sqrt
 
 import numpy as np
@@ -20,10 +20,11 @@ from bench.report.statistics import (
     SMALLEST,
     holm,
     mcnemar,
+    mcnemar_interval,
     mean_difference,
     median_interval,
-    paired_difference,
     sign_flip,
+    sign_flip_interval,
     wilson,
 )
 
@@ -66,44 +67,104 @@ def test_wilson_is_the_formula_and_exact_at_its_ends(n_correct: int, n_wrong: in
     assert wide[0] <= low <= p <= high <= wide[1]
 
 
-@pytest.mark.parametrize(
-    ("table", "low", "high"),
-    [
-        # R. G. Newcombe, Statistics in Medicine 17 (1998) 2635-2650, method 10
-        ((36, 12, 2, 0), 0.0569, 0.3404),
-        ((54, 0, 0, 0), -0.0664, 0.0664),
-        ((0, 0, 0, 0), -1.0, 1.0),
-    ],
-)
-def test_paired_difference_equals_published_values(
-    table: tuple[int, int, int, int], low: float, high: float
-) -> None:
-    assert paired_difference(*table) == pytest.approx((low, high), abs=5e-5)
+def test_mcnemar_interval_is_exact_where_only_one_share_is_unknown() -> None:
+    """All images discordant: Clopper and Pearson's limits of the first's share; none: of theirs."""
+    for first, second in ((9, 3), (0, 1), (20, 20)):
+        ci = stats.binomtest(first, first + second).proportion_ci()
+        expected = 2 * ci.low - 1, 2 * ci.high - 1
+        found = mcnemar_interval(first, second, first + second)
+        assert found == pytest.approx(expected, abs=1e-9)
+    high = stats.binomtest(0, 54).proportion_ci().high
+    assert mcnemar_interval(0, 0, 54) == pytest.approx((-high, high), rel=1e-9)
+    assert mcnemar_interval(0, 0, 0) == (-1.0, 1.0)
 
 
-def newcombe(a: int, b: int, c: int, d: int) -> tuple[float, float]:
-    """Method 10 as the paper writes it, for a table with 0 < both accuracies < 1."""
-    n = a + b + c + d
-    p1, p2 = (a + b) / n, (a + c) / n
-    (l1, u1), (l2, u2) = wilson(a + b, n), wilson(a + c, n)
-    q = float(a * d - b * c)
-    q = max(q - n / 2, 0.0) if q > 0 else q
-    phi = q / sqrt((a + b) * (c + d) * (a + c) * (b + d))
-    down = sqrt((p1 - l1) ** 2 - 2 * phi * (p1 - l1) * (u2 - p2) + (u2 - p2) ** 2)
-    up = sqrt((p2 - l2) ** 2 - 2 * phi * (p2 - l2) * (u1 - p1) + (u1 - p1) ** 2)
-    return p1 - p2 - down, p1 - p2 + up
+@pytest.mark.parametrize(("b", "c", "n"), [(12, 2, 50), (5, 3, 100), (15, 0, 100), (1, 3, 400)])
+def test_mcnemar_interval_is_fay_and_lumbard_s(b: int, c: int, n: int) -> None:
+    """As they define it: quantiles of products of draws, the wider one of two distributions."""
+    g, m, draws = np.random.default_rng(0), b + c, 500_000
+    shares = [g.beta(m, n - m + 1, draws), g.beta(m + 1, n - m, draws)]
+    lower = 2 * (g.beta(b, c + 1, draws) if b else np.zeros(draws)) - 1
+    upper = 2 * (g.beta(b + 1, c, draws) if c else np.ones(draws)) - 1
+    low = min(float(np.quantile(s * lower, 0.025)) for s in shares)
+    high = max(float(np.quantile(s * upper, 0.975)) for s in shares)
+    assert mcnemar_interval(b, c, n) == pytest.approx((low, high), abs=1e-3)
 
 
 @quick
-@given(counts, counts, counts, counts)
-def test_paired_difference_is_newcombe_s_and_antisymmetric(a: int, b: int, c: int, d: int) -> None:
-    low, high = paired_difference(a, b, c, d)
-    assert paired_difference(a, c, b, d) == pytest.approx((-high, -low), abs=1e-12)
-    assert -1 <= low <= high <= 1
-    if n := a + b + c + d:
-        assert low - 1e-12 <= (b - c) / n <= high + 1e-12
-    if min(a + b, c + d, a + c, b + d) > 0:
-        assert (low, high) == pytest.approx(newcombe(a, b, c, d), abs=1e-10)
+@given(counts, counts, counts, st.sampled_from([0.9, 0.95, 0.99]))
+def test_mcnemar_interval_excludes_0_exactly_where_mcnemar_rejects(
+    b: int, c: int, same: int, confidence: float
+) -> None:
+    n = b + c + same
+    low, high = mcnemar_interval(b, c, n, confidence)
+    assert (low > 0 or high < 0) == (mcnemar(b, c) < 1 - confidence)
+    assert mcnemar_interval(c, b, n, confidence) == (-high, -low)
+    assert -1 <= low < high <= 1
+    if n:
+        assert low <= (b - c) / n <= high
+
+
+@pytest.mark.parametrize("n", [4, 9, 14])
+def test_mcnemar_interval_covers_the_difference(n: int) -> None:
+    """By enumeration of every outcome, for a grid of true shares of discordant images."""
+    q = np.linspace(0, 1, 21)
+    discordant, own = (values.ravel() for values in np.meshgrid(q, q))
+    difference, covered = discordant * (2 * own - 1), np.zeros(len(discordant))
+    for m in range(n + 1):
+        for b in range(m + 1):
+            low, high = mcnemar_interval(b, m - b, n)
+            inside = (low - 1e-9 <= difference) & (difference <= high + 1e-9)
+            chance = stats.binom.pmf(m, n, discordant) * stats.binom.pmf(b, m, own)
+            covered += np.where(inside, chance, 0)
+    assert covered.min() >= 0.95
+
+
+@quick
+@given(
+    st.lists(st.integers(-6, 6), min_size=1, max_size=20),
+    st.sampled_from([0, 2, 5]),
+    st.sampled_from([0.9, 0.95]),
+)
+def test_sign_flip_interval_excludes_0_exactly_where_sign_flip_rejects(
+    signed: list[int], shift: int, confidence: float
+) -> None:
+    """Of two and three seeds: six units make an image's whole difference."""
+    differences = np.clip(np.array(signed) + shift, -6, 6)
+    p = sign_flip(differences)
+    low, high = sign_flip_interval(differences / 6, p, confidence)
+    assert (low > 0 or high < 0) == (p < 1 - confidence)
+    mirrored = sign_flip_interval(-differences / 6, p, confidence)
+    assert mirrored == pytest.approx((-high, -low), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("halves", "p", "low"),
+    [([2] * 12 + [-2] * 2, 0.0129, 0), ([2] * 5, 0.0625, -0.0104), ([1] * 6, 0.03125, 0.0104)],
+)
+def test_sign_flip_interval_is_moved_only_where_the_test_disagrees(
+    halves: list[int], p: float, low: float
+) -> None:
+    differences = np.array([*halves, *[0] * 20]) / 2
+    plain = mean_difference(differences)
+    expected = (low, plain[1]) if low else plain
+    assert sign_flip_interval(differences, p) == pytest.approx(expected, abs=5e-5)
+
+
+def test_sign_flip_interval_covers_the_mean() -> None:
+    """By enumeration of every outcome of two seeds each, for a few made distributions."""
+    n, unit = 12, np.array([-4, -2, 0, 2, 4])
+    shares = np.array([(0.1, 0.2, 0.4, 0.2, 0.1), (0.02, 0.08, 0.5, 0.3, 0.1),
+                       (0, 0.05, 0.2, 0.35, 0.4), (0, 0, 0.9, 0.05, 0.05)])  # fmt: skip
+    means, covered = shares @ unit / 4, np.zeros(len(shares))
+    for cut in combinations(range(n + 4), 4):
+        times = np.diff((-1, *cut, n + 4)) - 1
+        differences = np.repeat(unit, times)
+        low, high = sign_flip_interval(differences / 4, sign_flip(differences))
+        ways = math.factorial(n) // math.prod(math.factorial(k) for k in times.tolist())
+        chance = ways * np.prod(shares**times, axis=1)
+        covered += np.where((low <= means) & (means <= high), chance, 0)
+    assert covered.min() >= 0.945
 
 
 @quick
@@ -123,7 +184,7 @@ def test_mean_difference_has_a_width_where_nothing_differs_and_narrows_with_shar
     assert mean_difference(np.zeros(0)) == (-1.0, 1.0)
     signs = np.array([1] * 15 + [-1] * 2 + [0] * 83)
     whole, shares = mean_difference(signs), mean_difference(signs / 2)
-    assert whole == pytest.approx(paired_difference(40, 15, 2, 43), abs=0.01)
+    assert whole == pytest.approx(mcnemar_interval(15, 2, 100), abs=0.02)
     assert shares[1] - shares[0] < whole[1] - whole[0]
 
 

@@ -125,8 +125,9 @@ def pairwise_legend(found: PairMatrix) -> str:
         f"Row minus column: points of robust accuracy, the worst case over {listed(attacks)}, on "
         f"the same {n} images unless a note says otherwise; best checkpoints. Bold: significant at "
         f"5% by McNemar's exact test{many}, {verdict}. The images are the sample: a training from "
-        f"another seed may differ by more. {MISSING}: no attack or no image in common. Intervals "
-        "and p-values: comparisons.csv, or bench compare."
+        f"another seed may differ by more. {MISSING}: no attack or no image in common. "
+        "comparisons.csv has each pair's 95% interval and p, which are not corrected and agree on "
+        "0, and the corrected p_holm."
     )
 
 
