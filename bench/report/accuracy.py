@@ -5,7 +5,7 @@ Legend: n images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from statistics import fmean, stdev
@@ -205,6 +205,12 @@ def over_seeds(estimates: Sequence[SeedEstimate | None], n_expected: int) -> Acc
         )
     values = [estimate.value for estimate in found]
     return AccuracyEstimate(value=fmean(values), std=stdev(values), n=n, n_expected=expected)
+
+
+def bars_text(several: Iterable[bool]) -> str:
+    """Return what a figure's error bars are; `several`: whether each is over several seeds."""
+    texts = "95% interval over the images (Wilson)", "sample standard deviation over seeds"
+    return ", or ".join(texts[kind] for kind in sorted(set(several)))
 
 
 def error_limits(cell: AccuracyEstimate) -> tuple[float, float]:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
-from bench.report.accuracy import AccuracyEstimate, error_limits, mean_accuracy
+from bench.report.accuracy import AccuracyEstimate, bars_text, error_limits, mean_accuracy
 from bench.report.columns import estimate_cells, number
 from bench.report.export import fitted, legend_label
 from bench.report.formatting import eps_text, span
@@ -138,8 +139,10 @@ def draw_curves(found: Sequence[Curve], setting: Setting) -> Figure:
     radii = sorted({eps for curve in found for eps in curve.points})
     handles = {}
     for axes, attack in zip(panels, attacks, strict=True):
-        for curve in (c for c in found if c.attack == attack):
-            handles[curve.name] = _line(axes, curve, look[curve.label])
+        own = [curve for curve in found if curve.attack == attack]
+        measured = sorted({eps for curve in own for eps in curve.points})
+        for curve in own:
+            handles[curve.name] = _line(axes, curve, measured, look[curve.label])
         _axis(axes, radii, setting)
         axes.set_title(TITLES[attack])
     panels[0].set_ylabel("accuracy on test images (%)")
@@ -156,17 +159,16 @@ def draw_curves(found: Sequence[Curve], setting: Setting) -> Figure:
     return figure
 
 
-def _line(axes: Axes, curve: Curve, style: Style) -> Artist:
-    cells = list(curve.points.values())
-    values = [cell.value or 0.0 for cell in cells]
-    limits = [error_limits(cell) for cell in cells]
+def _line(axes: Axes, curve: Curve, radii: Sequence[float], style: Style) -> Artist:
+    """Draw a curve, broken where it lacks one of the panel's radii."""
+    cells = [curve.points.get(eps) for eps in radii]
+    gap = (np.nan,) * 3
+    points = [(cell.value or 0.0, *error_limits(cell)) if cell else gap for cell in cells]
+    value, low, high = 100 * np.array(points).T
     container = axes.errorbar(
-        list(curve.points),
-        [100 * value for value in values],
-        yerr=[
-            [100 * (v - low) for v, (low, _) in zip(values, limits, strict=True)],
-            [100 * (high - v) for v, (_, high) in zip(values, limits, strict=True)],
-        ],
+        radii,
+        value,
+        yerr=[value - low, high - value],
         label=curve.name,
         linewidth=1.4,
         markersize=5.0,
@@ -210,8 +212,7 @@ def _tick(eps: float) -> str:
 
 def _title(found: Sequence[Curve], setting: Setting) -> list[str]:
     cells = [cell for curve in found for cell in curve.points.values()]
-    several = any(cell.std is not None for cell in cells)
-    bars = "95% interval (Wilson)" + (", or standard deviation over seeds" if several else "")
+    bars = bars_text(cell.std is not None for cell in cells)
     parts = [setting.dataset, setting.arch, setting.recipe and f"recipe {setting.recipe}"]
     dotted = f"dotted: training radius {eps_text(setting.eps)}" if setting.arch else ""
     details = (f"n = {span([n for cell in cells for n in cell.n])} images", f"bars: {bars}", dotted)

@@ -1,7 +1,8 @@
 """Colours, markers and dashes of methods: the same in every figure.
 
-Colours: Okabe and Ito's palette for colour-blind readers, without its yellow (too light on
-paper) and with a grey. Marker and dash differ as well, so that a grey print can be read.
+Colours: Okabe and Ito's palette for colour-blind readers, without its yellow (too light on paper)
+and with a light grey. Two methods have the same or similar markers only if their colours differ for
+every reader and in grey print, and none have the same marker and dash.
 """
 
 from __future__ import annotations
@@ -9,13 +10,30 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from bench.report.formatting import ALARM
 from bench.report.published import method_order, published_papers
 
-BLACK, GREY, ORANGE, SKY = "#000000", "#7f7f7f", "#e69f00", "#56b4e9"
-GREEN, BLUE, VERMILLION, PURPLE = "#009e73", "#0072b2", "#d55e00", "#cc79a7"
+COLOURS = {
+    "black": "#000000",
+    "grey": "#b0b0b0",
+    "orange": "#e69f00",
+    "sky": "#56b4e9",
+    "green": "#009e73",
+    "blue": "#0072b2",
+    "vermillion": "#d55e00",
+    "purple": "#cc79a7",
+}
+ALIKE = (
+    *({"blue", "vermillion"}, {"vermillion", "green", "purple"}),
+    *({"grey", "orange", "sky", "purple"}, {"o", "p", "h"}, {"D", "d"}),
+)
+"""Colours that grey print or a colour-blind reader may not tell apart; markers of similar shape."""
+_MARKERS = ("o", "s", "^", "v", "<", ">", "D", "d", "P", "X", "p", "h", "*")
+_OWN_DASH = (0, (5, 1.2, 1, 1.2, 1, 1.2))
+"""Of methods without a style in a paper's published.toml: no paper's."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +42,7 @@ class Style:
 
     colour: str
     marker: str
-    dash: str = "-"
+    dash: str | tuple[float, tuple[float, ...]] = "-"
 
     @property
     def line(self) -> dict[str, Any]:
@@ -33,43 +51,34 @@ class Style:
         return {"color": self.colour, "marker": self.marker, "linestyle": self.dash, **white}
 
 
-COLOURS = {
-    "black": BLACK,
-    "grey": GREY,
-    "orange": ORANGE,
-    "sky": SKY,
-    "green": GREEN,
-    "blue": BLUE,
-    "vermillion": VERMILLION,
-    "purple": PURPLE,
-}
-_HASHED = [
-    Style(colour, marker, "-.")
-    for marker in ("o", "s", "^", "v", "<", ">", "D", "d", "P", "X", "p", "h", "*")
-    for colour in (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, GREY)
-]
 order = method_order
 
 
 def styles(labels: Iterable[str]) -> dict[str, Style]:
     """Return a style of its own for each label: a paper's, else one by the hash of its text.
 
-    So a label looks the same in every figure; only two labels with the same hash are set apart.
+    So a label looks the same in every figure; only labels that would share a marker are set apart.
     """
-    known = {
-        method: Style(COLOURS[colour], marker, dash)
-        for table in published_papers()
-        for method, (colour, marker, dash) in table.styles.items()
-    }
-    taken = {(style.colour, style.marker) for style in known.values()}
-    free = [style for style in _HASHED if (style.colour, style.marker) not in taken]
+    papers = {name: style for table in published_papers() for name, style in table.styles.items()}
+    known = {name: Style(COLOURS[colour], *more) for name, (colour, *more) in papers.items()}
+    used = {pair for style in papers.values() for pair in product(*map(_alike, style[:2]))}
+    pairs = sorted(product(COLOURS, _MARKERS), key=used.__contains__)
+    free = [Style(COLOURS[colour], marker, _OWN_DASH) for colour, marker in pairs]
+    n_best = sum(pair not in used for pair in pairs)
     chosen: dict[str, Style] = {}
     for label in sorted(set(labels)):
         name = label.removesuffix(ALARM)
-        if name in known:
-            chosen[label] = known[name]
-            continue
-        start = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
-        spare = [free[(start + step) % len(free)] for step in range(len(free))]
-        chosen[label] = next((s for s in spare if s not in chosen.values()), spare[0])
+        if name not in known:
+            start = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) % n_best
+            turned = free[start:n_best] + free[:start] + free[n_best:]
+            spare = [style for style in turned if style not in chosen.values()]
+            own = (style.marker for style in chosen.values() if style.dash == _OWN_DASH)
+            markers = set[str]().union(*map(_alike, own))
+            known[name] = next((s for s in spare if s.marker not in markers), (spare or free)[0])
+        chosen[label] = known[name]
     return chosen
+
+
+def _alike(name: str) -> set[str]:
+    """Return a colour or marker with those that resemble it."""
+    return {name}.union(*(group for group in ALIKE if name in group))

@@ -15,9 +15,8 @@ from bench.records import load_records
 from bench.report.accuracy_vs_eps import curve_csv, curves, draw_curves
 from bench.report.export import figure_files, legend_label
 from bench.report.formatting import eps_both, eps_text, percent
-from bench.report.published import published
 from bench.report.rows import Section, sections
-from bench.report.style import COLOURS, styles
+from bench.report.style import styles
 from tests.report.made import evaluate, train_run
 
 
@@ -67,7 +66,7 @@ def test_the_picture_opens_and_is_not_blank(section: Section, tmp_path: Path) ->
     for name in ("madry", "trades"):
         colour = [int(styles([name])[name].colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         near = np.abs(pixels[..., :3] - np.array(colour)).max(axis=-1) < 0.02
-        assert near.sum() > 500, name
+        assert near.sum() > 200, name
 
 
 @pytest.mark.slow
@@ -87,6 +86,15 @@ def test_the_user_s_style_does_not_come_in(
     monkeypatch.setitem(matplotlib.rcParams, "axes.facecolor", "red")
     assert files(section)[".svg"] == plain
     assert matplotlib.rcParams["font.size"] == 30.0
+
+
+def test_a_line_is_broken_where_a_radius_was_not_attacked(section: Section) -> None:
+    madry, trades = draw_curves(curves(section), section.setting).axes[0].containers
+    grid = [eps / 255 for eps in (0, 2, 8, 16)]
+    for container, accuracies in ((madry, [100, 80, 50, 20]), (trades, [100, np.nan, 55, np.nan])):
+        line = container[0]
+        np.testing.assert_allclose(np.asarray(line.get_xdata(), float), grid, atol=1e-9)
+        np.testing.assert_allclose(line.get_ydata(), accuracies)
 
 
 def test_labels_and_scales(section: Section) -> None:
@@ -127,20 +135,6 @@ def test_bars_are_the_interval_or_the_deviation(tmp_path: Path) -> None:
     spread = 100 * 0.02**0.5
     assert heights[0] == pytest.approx([50 - spread, 50 + spread])
     assert heights[1] == pytest.approx([40.383, 59.617], abs=1e-3)
-
-
-KNOWN = published("cat").styles
-
-
-def test_styles_are_the_same_in_every_figure_and_distinct_in_each() -> None:
-    names = [*KNOWN, *(f"mine-{i}" for i in range(40))]
-    together = styles(names)
-    assert len(set(together.values())) == len(names)
-    assert all(styles([name])[name] == together[name] for name in KNOWN)
-    moved = [n for n in names if styles([n])[n] != together[n]]
-    assert len(moved) < 20  # two labels on one style: one of them steps aside
-    assert {colour for colour, _, _ in KNOWN.values()} <= set(COLOURS)
-    assert len({style[:2] for style in KNOWN.values()}) == len(KNOWN)
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,17 @@ def test_lines_and_bands_are_the_numbers_of_the_csv(made: Mapping[str, Output], 
     assert "n = 100 test images" in title_of(figure)
 
 
+def test_a_line_is_broken_where_a_radius_is_not_on_record(tmp_path: Path) -> None:
+    def but_one(method: str, asked: AttackConfig, eps: float, seed: int) -> float | None:
+        absent = method == "madry" and 0.1 < eps < 0.15
+        return None if absent else falling(method, asked, eps, seed)
+
+    make_suite(tmp_path, "figure2", methods=("natural", "madry"), survives=but_one)
+    lines = named_lines(drawn(output_of(tmp_path, "figure2"), "figure2"))
+    gaps = {name: np.flatnonzero(np.isnan(line.get_ydata())) for name, line in lines.items()}
+    assert {name: gap.tolist() for name, gap in gaps.items()} == {"natural": [], "madry": [2]}
+
+
 @pytest.mark.parametrize(("name", "attacks"), [
     ("figure2", ("autoattack",)), ("figure4b", ("pgd-20", "cw", "autoattack")),
 ])  # fmt: skip

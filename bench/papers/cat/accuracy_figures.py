@@ -24,6 +24,7 @@ from bench.papers.cat.parts import (
     lacks,
     parts,
 )
+from bench.report.accuracy import bars_text
 from bench.report.artefact import Output
 from bench.report.columns import estimate_cells
 from bench.report.export import fitted, legend_label
@@ -262,10 +263,11 @@ def _edges(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _lines(axes: Axes, rows: pd.DataFrame, x: str, look: Mapping[str, Style]) -> None:
-    """Draw a line in a band of its error bars per label."""
-    for label, own in rows.groupby("label", sort=False):
+    """Draw a line in a band of its error bars per label, broken where one is not on record."""
+    places = np.unique(rows[x])
+    for label, found in rows.groupby("label", sort=False):
+        own, style = found.set_index(x).reindex(places), look[str(label)]
         low, high = _edges(own)
-        places, style = own[x].to_numpy(), look[str(label)]
         axes.fill_between(
             places, 100 * low, 100 * high, color=style.colour, alpha=_BAND, linewidth=0
         )
@@ -343,8 +345,7 @@ def _in_order(rows: pd.DataFrame) -> list[str]:
 
 def _reading(rows: pd.DataFrame, trained: Iterable[float] = ()) -> str:
     """Return what a figure's title says of its numbers: images, intervals, the dotted line."""
-    several = bool(rows["std"].notna().any())
-    bars = "95% intervals (Wilson)" + (", or standard deviation over seeds" if several else "")
+    bars = bars_text(rows["std"].notna())
     lines = ", ".join(dict.fromkeys(eps_text(eps) for eps in trained))
     dotted = f"; dotted: training radius {lines}" if lines else ""
     counts = rows.groupby("attack", sort=False)["n"]
