@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import numpy as np
 
 from bench.errors import RecordError
+from bench.indicator import Indicator
 from bench.manifest import Manifest, load_manifest, manifest_files
 from bench.measure_record import MeasureRecord, load_measure
 from bench.spec import CHUNK, EvalSpec
@@ -131,7 +132,8 @@ class EvaluationRecord:
         if SQUARE_CHECK in worst and self.n_examples:
             share = self.broken_by().get("square", 0) / self.n_examples
             limit = max(SQUARE_SHARE, 2 / self.n_examples)
-            worst[SQUARE_CHECK] |= {"value": share, "threshold": limit, "alarm": share > limit}
+            alarm = Indicator(SQUARE_CHECK, share, limit, self.n_examples).alarm
+            worst[SQUARE_CHECK] |= {"value": share, "threshold": limit, "alarm": alarm}
         return list(worst.values())
 
     def class_accuracies(self, *, clean: bool = False) -> dict[int, float] | None:

@@ -202,9 +202,9 @@ def attack_table(root: Path = ROOT) -> str:
 
 
 def check_table(root: Path = ROOT) -> str:
-    """Return the table of masking checks: what each computes, and when it raises an alarm."""
+    """Return the table of masking checks: what each computes, and when it is too large."""
     checks = ((n, c.looks_for, c.compute, c.raises) for n, c in CHECKS.items())
-    return _table(("check", "looks for", "computes", "alarm"), *checks)
+    return _table(("check", "looks for", "computes", "above the threshold"), *checks)
 
 
 def digits_table(root: Path = ROOT) -> str:

@@ -90,8 +90,8 @@ def test_a_network_raises_no_alarm_whether_or_not_it_is_defended(method: str, n:
     assert alarms(found) == {}
 
 
-def recorded(model: nn.Module, numbers: list[str]) -> dict[str, bool]:
-    """Number -> the alarm in the record of that check, on the first images of the digits."""
+def recorded(model: nn.Module, numbers: list[str]) -> dict[str, str]:
+    """Number -> the state in the record of that check, on the first images of the digits."""
     net, twin = trained("natural"), trained("natural").model
     measuring = Measuring(model, 256, lambda run_id: twin)
     verdicts = {}
@@ -106,27 +106,27 @@ def recorded(model: nn.Module, numbers: list[str]) -> dict[str, bool]:
             data_sha256="",
         )
         values = measuring.measure(spec, net.x[:N_MASKED], net.y[:N_MASKED]).values
-        verdicts[number] = values["alarm"]
+        verdicts[number] = values["state"]
     return verdicts
 
 
 @pytest.mark.parametrize(
-    ("method", "mask", "numbers", "alarm"),
+    ("method", "mask", "numbers", "state"),
     [
-        ("natural", hot, "C7 C8 C9 C14", True),
-        ("natural", quantised, "C1 C2 C5 C6 C9", True),
-        ("natural", shattered, "C1 C2 C5 C11", True),
-        ("natural", noisy, "C13", True),
-        ("natural-ls", unchanged, "C1 C2 C6 C8 C9 C11 C14", False),
-        ("natural-ls", hot, "C8 C9 C14", True),
-        ("natural-ls", lambda model: quantised(hot(model)), "C1 C2 C5 C6 C9", True),
+        ("natural", hot, "C7 C8 C9 C14", "alarm"),
+        ("natural", quantised, "C1 C2 C5 C6 C9", "alarm"),
+        ("natural", shattered, "C1 C2 C5 C11", "alarm"),
+        ("natural", noisy, "C13", "alarm"),
+        ("natural-ls", unchanged, "C1 C2 C6 C8 C9 C11 C14", "pass"),
+        ("natural-ls", hot, "C8 C9 C14", "alarm"),
+        ("natural-ls", lambda model: quantised(hot(model)), "C1 C2 C5 C6 C9", "alarm"),
     ],
 )
 def test_each_mask_rings_the_checks_that_look_for_it_and_smoothed_labels_hide_nothing(
-    method: str, mask: Any, numbers: str, alarm: bool
+    method: str, mask: Any, numbers: str, state: str
 ) -> None:
     found = recorded(mask(trained(method).model), numbers.split())
-    assert found == dict.fromkeys(numbers.split(), alarm)
+    assert found == dict.fromkeys(numbers.split(), state)
 
 
 @pytest.mark.parametrize(("mask", "rings"), [(noisy, "repeated calls"), (quantised, "zero grad")])
@@ -141,10 +141,14 @@ def test_autoattacks_own_checks_ring_too(
 
 
 def test_a_linear_classifier_of_digits_needs_the_margin_and_hides_nothing() -> None:
-    """Its cross entropy has maxima inside the ball that the margin does not have."""
+    """Its cross entropy has maxima inside the ball that the margin does not have: 5 of 26 images.
+
+    Chance explains that many, so nothing is marked.
+    """
     model = trained("natural", arch="linear").model
     found = recorded(model, ["C6", "C7", "C8", "C9", "C11", "C13"])
-    assert [number for number, alarm in found.items() if alarm] == ["C7", "C8"]
+    loss = {"C7": "watch", "C8": "watch"}
+    assert found == dict.fromkeys(("C6", "C9", "C11", "C13"), "pass") | loss
 
 
 WITHOUT_ADVERSARY = ("natural", "natural-ls")

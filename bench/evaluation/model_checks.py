@@ -18,6 +18,7 @@ from bench.errors import ConfigError, ModelError
 from bench.evaluation.checks.context import LEAST_IMAGES, Check
 from bench.evaluation.inputs import ExternalNetwork
 from bench.evaluation.prediction import evaluating, is_right, predictions
+from bench.indicator import Indicator
 from bench.losses import dlr
 from bench.spec import CHUNK
 
@@ -177,18 +178,22 @@ def package_checks(
         logits = model(x)
     inside = bool((logits > -1e-5).all()) and bool((logits < 1 + 1e-5).all())
     is_distribution = inside and bool(((logits.sum(1) - 1).abs() < 1e-5).all())
+    apart = max(_apart(a, b) for a in calls for b in calls)
     found = [
-        ("repeated calls: logits apart by", max(_apart(a, b) for a in calls for b in calls), SAME),
-        ("output is a probability vector", float(is_distribution), 0.0),
-        ("gradients taken in a forward pass", float(_n_gradients_inside(model, x)), 0.0),
-        ("zero gradients of DLR: share of images", _zero_gradients(model, x, y), 0.0),
+        ("repeated calls: logits apart by", apart, SAME, 0),
+        ("output is a probability vector", float(is_distribution), 0.0, 0),
+        ("gradients taken in a forward pass", float(_n_gradients_inside(model, x)), 0.0, 0),
+        ("zero gradients of DLR: share of images", _zero_gradients(model, x, y), 0.0, 0),
     ]
     if n_square is not None:
         most = max(SQUARE, LEAST_IMAGES / len(y))
-        found.append(("square breaks: share of images", n_square / len(y), most))
+        found.append(("square breaks: share of images", n_square / len(y), most, len(y)))
     return tuple(
-        Check(f"AA {name}", value, most, alarm=not value <= most, source="AutoAttack, checks.py")
-        for name, value, most in found
+        Check(
+            *(f"AA {name}", value, most, Indicator(name, value, most, n).alarm),
+            source="AutoAttack, checks.py",
+        )
+        for name, value, most, n in found
     )
 
 

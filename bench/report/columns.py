@@ -97,11 +97,13 @@ def _seeds(row: TableRow, _: Section) -> str | None:
 
 
 def _masking(row: TableRow, _: Section) -> str | None:
-    """Return `14 passed`, or the checks that raise an alarm in bold: `C8, C14 of 14`."""
-    made, codes = row.masking.made, row.masking.codes
-    if not made:
+    """Return `14 passed`, `14 made, watch C7`, or alarms in bold: `C8, C14 of 14`."""
+    found = row.masking
+    if not found.made:
         return None
-    return Bold(f"{', '.join(codes)} of {len(made)}") if codes else f"{len(made)} passed"
+    if found.codes:
+        return Bold(f"{', '.join(found.codes)} of {len(found.made)}")
+    return found.quiet
 
 
 COLUMNS: list[Column] = [

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
+from bench.indicator import Indicator, State, worst
 from bench.measure_record import MeasureRecord
 from bench.records import RunRecord
 
 N_CHECKS = 14
 """C1 to C14; a test compares this with the evaluator's own list."""
 _NUMBER = re.compile(r"C([0-9]+)")
+_FACTS = ("repeated calls", "output is", "gradients taken", "zero gradients", "accuracy at eps 1")
+"""Starts of the names of figures without a sampling error."""
+_ACCURACIES = ("accuracy", "eval", "fgsm", "hard", "hard_restarts", "soft", "targeted", "train")
+"""Of the details of a check: accuracies on the same images, lists of them, or dicts."""
+_TRIES = {4: 3, 5: 9, 7: 30, 8: 4}
+"""Most differences of which a check takes the largest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +34,19 @@ class Finding:
     value: float | None
     """None where the figure is not a number, which is an alarm."""
     threshold: float
-    alarm: bool
+    limit: float | None
+    """One-sided 95% lower limit of the value; None for a fact, and where the record lacks counts.
+    """
+    state: State
     source: str
     n: int
     """Images that it looked at."""
     seed: int | None
     """Of the training."""
+
+    @property
+    def alarm(self) -> bool:
+        return self.state == "alarm"
 
     @property
     def code(self) -> str:
@@ -54,6 +69,17 @@ class Masking:
     @property
     def alarms(self) -> tuple[Finding, ...]:
         return tuple(f for f in self.findings if f.alarm)
+
+    @property
+    def watched(self) -> tuple[Finding, ...]:
+        """Above the threshold by no more than chance explains."""
+        return tuple(f for f in self.findings if f.state == "watch")
+
+    @property
+    def quiet(self) -> str:
+        """`14 passed`, or `14 made, watch C7`: of checks without an alarm."""
+        watched = ", ".join(dict.fromkeys(f.code for f in self.watched))
+        return f"{len(self.made)} made, watch {watched}" if watched else f"{len(self.made)} passed"
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -82,21 +108,72 @@ def _findings(run: RunRecord, checkpoint: str, eps: float | None) -> Iterator[Fi
             if best is None or spec.n_examples > best.spec.n_examples:
                 chosen[spec.name, spec.eps] = measure
     for (name, _), measure in chosen.items():
-        yield _finding(int(name[1:]), measure.values, measure.spec.n_examples, run.seed)
+        n = measure.spec.n_examples
+        yield _finding(int(name[1:]), measure.values, n, _n_correct(run, measure), run.seed)
     for evaluation in run.evaluations:
         if evaluation.spec.attack == "autoattack" and fits(evaluation.spec):
+            n = evaluation.n_examples
             for check in evaluation.package_checks:
-                yield _finding(0, check, evaluation.n_examples, run.seed)
+                yield _finding(0, check, n, n, run.seed)
 
 
-def _finding(number: int, values: Mapping[str, Any], n: int, seed: int | None) -> Finding:
+def _n_correct(run: RunRecord, measure: MeasureRecord) -> int | None:
+    """Return how many of a check's images are correct without an attack, if an evaluation says."""
+    spec = measure.spec
+    for found in run.evaluations:
+        own = found.spec.checkpoint == spec.checkpoint and found.spec.split == spec.split
+        first = found.index < spec.n_examples
+        if own and first.sum() == spec.n_examples:
+            return int(found.clean[first].sum())
+    return None
+
+
+def _finding(
+    number: int, values: Mapping[str, Any], n: int, n_correct: int | None, seed: int | None
+) -> Finding:
+    detail, name = values.get("detail", {}), str(values["name"])
+    listed = detail.get("figures") or [{"what": name.removeprefix("AA "), **values}]
+    found = worst([_indicator(number, figure, detail, n_correct) for figure in listed])
     return Finding(
         number=number,
-        name=str(values["name"]),
-        value=values["value"],
-        threshold=float(values["threshold"]),
-        alarm=bool(values["alarm"]),
+        name=f"C{number}: {found.what}" if "figures" in detail else name,
+        value=found.value if math.isfinite(found.value) else None,
+        threshold=found.threshold,
+        limit=found.limit,
+        state=found.state,
         source=str(values.get("source", "")),
         n=n,
         seed=seed,
     )
+
+
+def _indicator(
+    number: int, figure: Mapping[str, Any], detail: Mapping[str, Any], n_correct: int | None
+) -> Indicator:
+    """Return a recorded figure; what a record from before the counts lacks is derived or bounded.
+
+    A difference of two recorded accuracies is treated as if their attacks failed on an image
+    independently: attacks agree more than that, so its limit is too low rather than too high.
+    """
+    known = {f.name: figure[f.name] for f in fields(Indicator) if f.name in figure}
+    known["value"] = value = math.nan if figure["value"] is None else float(figure["value"])
+    if "n" in known or str(figure["what"]).startswith(_FACTS):
+        return Indicator(**known)
+    if number == 11 and "n_robust" in detail:
+        return Indicator(**known, n=int(detail["n_robust"]), top=2.0)
+    if str(figure["what"]).endswith("a doubled eps keeps") or n_correct is None:
+        return Indicator(**known, n=None)
+    found = [accuracy for name in _ACCURACIES for accuracy in _numbers(detail.get(name, ()))]
+    lost = [(1 - a) * b for a in found for b in found if abs(a - b - value) < 1e-12]
+    return Indicator(
+        **known,
+        n=n_correct,
+        lost=n_correct * max(lost) if lost and number != 10 else None,
+        tries=_TRIES.get(number, 1),
+    )
+
+
+def _numbers(values: Any) -> list[float]:
+    """Return the numbers of a record's number, list, or dict."""
+    listed = values.values() if isinstance(values, Mapping) else values
+    return [values] if isinstance(values, int | float) else list(listed)

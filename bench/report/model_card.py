@@ -97,7 +97,7 @@ class ModelCard:
             text = f"alarm{'s' * (len(found.codes) > 1)} {', '.join(found.codes)}"
             text += f" of {len(found.made)}"
         else:
-            text = f"{len(found.made)} passed"
+            text = found.quiet
         n = len(self.row.warnings)
         return f"Masking checks: {text}" + (f"; the evaluator warns ({n})" if n else "")
 

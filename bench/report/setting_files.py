@@ -192,6 +192,7 @@ def _shown(one: SettingReport) -> dict[str, Any]:
         "provenance": bullets(provenance(group) for group in section.groups),
         "warnings": bullets(warnings(section)),
         "alarms": bullets(alarm_lines(checked_rows(section))),
+        "watched": bullets(alarm_lines(checked_rows(section), watched=True)),
     }
 
 

@@ -121,9 +121,11 @@ def measured(
 
 
 def checked(run: RunFolder, study: Study, *, alarm: bool = False) -> None:
-    """Check C1 of the best checkpoint."""
-    found = {"name": "C1 black-box below white-box", "value": float(alarm), "threshold": 0.002}
-    measured(run, study, "C1", {**found, "alarm": alarm, "source": "made"}, n=32)
+    """Check C1 of the best checkpoint, with the images that it looked at."""
+    figure = {"what": "black-box below white-box", "value": float(alarm), "threshold": 0.002}
+    found = {"name": "C1: black-box below white-box", "value": float(alarm), "threshold": 0.002}
+    detail = {"figures": [figure | {"n": 30}]}
+    measured(run, study, "C1", {**found, "source": "made", "detail": detail}, n=32)
 
 
 def autoattacked(run: RunFolder, study: Study, n: int, broken: Sequence[int]) -> None:

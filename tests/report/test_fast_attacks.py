@@ -18,7 +18,7 @@ from bench.report.titles import TITLES, attack_title
 from tests.report.made import evaluate, train_run
 
 N = 100
-ALARM = {"name": "AA logits", "value": 1.0, "threshold": 0.0, "alarm": True}
+ALARM = {"name": "AA repeated calls", "value": 1.0, "threshold": 0.0, "alarm": True}
 
 
 def made(results: Path, **kept: int) -> Section:

@@ -23,9 +23,14 @@ EPS = 8 / 255
 
 
 def verdict(
-    folder: RunFolder, name: str, value: float | None, threshold: float, **spec: Any
+    folder: RunFolder,
+    name: str,
+    value: float | None,
+    threshold: float,
+    detail: dict[str, Any] | None = None,
+    **spec: Any,
 ) -> None:
-    """A check as the evaluator records it."""
+    """A check as the evaluator recorded it before it wrote counts of images."""
     fields: dict[str, Any] = {"checkpoint": "best", "eps": EPS, "n_examples": 100}
     asked = MeasureSpec(**{**fields, "data_sha256": "d" * 64, **spec}, name=name)
     values = {
@@ -34,6 +39,7 @@ def verdict(
         "threshold": threshold,
         "alarm": value is None or value > threshold,
         "source": "ours",
+        "detail": detail or {},
     }
     write_measure(folder.measure(asked), asked, Measured(values=values), 1.0, {})
 
@@ -44,7 +50,7 @@ def results(tmp_path: Path) -> Path:
     for method in ("madry", "cat-ce"):
         run = train_run(folder, method)
         evaluate_all(run, clean=0.9, pgd=0.6, cw=0.6, autoattack=0.5)
-        verdict(run, "C8", 0.05 if method == "cat-ce" else 0.02, 0.02)
+        verdict(run, "C8", 0.15 if method == "cat-ce" else 0.02, 0.02)
         verdict(run, "C14", 0.0, 0.02)
     return folder
 
@@ -74,7 +80,7 @@ def test_every_table_that_shows_the_model_carries_the_mark(results: Path, tmp_pa
     assert shown >= 8
     assert "cat-ce \u2020" in brief(records, "results")
     (alarm,) = (x for x in (tmp_path / "r" / "masking.md").read_text().splitlines() if "C8:" in x)
-    assert "0.05, threshold 0.02 (n = 100; ours)" in alarm
+    assert "0.15, lower limit 0.0722, threshold 0.02 (n = 100; ours)" in alarm
     found = pd.read_csv(tmp_path / "r" / "table3.csv", comment="#", keep_default_na=False)
     best = found[found["checkpoint"] == "best"].set_index("method")
     assert best["masking_alarms"].to_dict() == {"madry": "", "cat-ce": "C8"}
@@ -99,6 +105,7 @@ def test_the_verdict_on_most_images_counts_and_other_radii_do_not(results: Path)
     folder = RunFolder(results, run_of(results, "cat-ce").run_id)
     verdict(folder, "C8", 0.0, 0.02, n_examples=500)
     verdict(folder, "C14", 0.5, 0.02, eps=0.3)
+    evaluate(folder, "pgd-20", range(50), 100, checkpoint="last")
     verdict(folder, "C1", 0.5, 0.02, checkpoint="last")
     run = run_of(results, "cat-ce")
     assert masking([run], "best", EPS).codes == ()
@@ -106,12 +113,71 @@ def test_the_verdict_on_most_images_counts_and_other_radii_do_not(results: Path)
     assert masking([run], "last", EPS).codes == ("C1",)
 
 
-def test_the_checks_of_autoattack_count(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("n_square", "codes"), [(5, ()), (10, ("AA",))])
+def test_the_checks_of_autoattack_count(
+    n_square: int, codes: tuple[str, ...], tmp_path: Path
+) -> None:
     run = train_run(tmp_path / "results", "madry")
-    check = {"name": "AA square", "value": 0.1, "threshold": 0.02, "alarm": True}
-    evaluate(run, "autoattack", range(50), 100, package_checks=(check,))
+    square = {"name": "AA square", "value": n_square / 100, "threshold": 0.02}
+    evaluate(run, "autoattack", range(50), 100, package_checks=(square,))
     (record,) = load_records(tmp_path / "results")
-    assert masking([record], "best").codes == ("AA",)
+    found = masking([record], "best")
+    assert (found.codes, len(found.watched)) == (codes, 1 - len(codes))
+
+
+def test_a_check_that_chance_explains_is_listed_and_marks_nothing(
+    results: Path, tmp_path: Path
+) -> None:
+    run = RunFolder(results, run_of(results, "madry").run_id)
+    by_loss = {"cross entropy": 0.71, "MD": 0.62, "margin": 0.64}
+    verdict(run, "C7", 0.71 - 0.62, 0.05, {"accuracy": by_loss})
+    write_report(load_records(results), tmp_path / "r", command="bench report")
+    page = (tmp_path / "r" / "masking.md").read_text()
+    assert "| 0.09 (watch) " in page
+    assert "- madry, best: C7: the figure 0.09, lower limit 0, threshold 0.05 (n = 100" in page
+    assert "| 3 made, watch C7 " in (tmp_path / "r" / "table3.md").read_text()
+    (finding,) = (f for f in masking([run_of(results, "madry")], "best").findings if f.number == 7)
+    assert (finding.state, finding.alarm) == ("watch", False)
+
+
+C7 = {"what": "losses apart by", "value": 0.2, "threshold": 0.05, "alarm": True}
+
+
+@pytest.mark.parametrize(
+    ("number", "value", "detail", "state", "limit"),
+    [
+        # 90 of the 100 images are correct; as if independent, 0.25 * 0.4 of them are lost
+        ("C7", 0.35, {"figures": [C7 | {"value": 0.35}], "accuracy": [0.75, 0.4]}, "alarm", None),
+        ("C7", 0.2, {"figures": [C7], "accuracy": {"MD": 0.4, "DLR": 0.6}}, "watch", None),
+        ("C7", 0.2, {"figures": [C7 | {"n": 90, "lost": 0, "tries": 30}]}, "alarm", 0.0747),
+        ("C9", 0.1, {}, "alarm", 0.0527),  # a share
+        ("C5", 0.5, {"figures": [C7 | {"what": "accuracy at eps 1"}]}, "alarm", None),
+        ("C5", 1.0, {"figures": [C7 | {"what": "a doubled eps keeps"}]}, "watch", None),
+        ("C11", 0.9, {"n_robust": 100}, "alarm", 0.7),
+        ("C11", 0.9, {"n_robust": 10}, "watch", 0.3),
+    ],
+)
+def test_a_state_is_computed_from_the_recorded_figure_and_its_images(
+    number: str,
+    value: float,
+    detail: dict[str, Any],
+    state: str,
+    limit: float | None,
+    results: Path,
+) -> None:
+    threshold = 0.5 if number == "C11" else 0.05
+    verdict(RunFolder(results, run_of(results, "madry").run_id), number, value, threshold, detail)
+    (found,) = (f for f in masking([run_of(results, "madry")], "best").findings if f.code == number)
+    assert found.state == state
+    if limit is not None:
+        assert found.limit == pytest.approx(limit, abs=0.06)
+
+
+def test_without_a_count_of_correct_images_a_record_raises_no_alarm(tmp_path: Path) -> None:
+    run = train_run(tmp_path, "madry")
+    verdict(run, "C9", 0.9, 0.02)
+    (found,) = masking(load_records(tmp_path), "best").findings
+    assert (found.state, found.limit) == ("watch", None)
 
 
 def test_a_surrogate_that_nobody_asked_for_has_no_row(results: Path, tmp_path: Path) -> None:

@@ -312,7 +312,7 @@ def test_an_alarm_is_marked_and_explained(tmp_path: Path, name: str) -> None:
     suite = BY_NAME[name].suite
     make_suite(tmp_path, suite, methods=("madry",), images=10)
     run = chosen_of(tmp_path, suite).studies[0].runs["madry"][0]
-    check = {"name": "AA square", "value": 0.1, "threshold": 0.02, "alarm": True}
+    check = {"name": "AA repeated calls", "value": 0.1, "threshold": 0.02, "alarm": True}
     folder = RunFolder(tmp_path, run.run_id)
     evaluate(folder, "autoattack", 0.1, 10, eps=0.4, package_checks=(check,))
     made = output_of(tmp_path, name)

@@ -106,9 +106,9 @@ def trapped(n_weak: int, samples: int = 600) -> tuple[CheckContext, list[int]]:
 
 
 @pytest.mark.parametrize("number", ["C1", "C2", "C6"])
-@pytest.mark.parametrize("n_weak", [2, 3])
-def test_what_the_white_box_missed_is_named_and_more_than_two_images_ring(
-    number: str, n_weak: int
+@pytest.mark.parametrize(("n_weak", "state"), [(2, "pass"), (3, "watch"), (8, "alarm")])
+def test_what_the_white_box_missed_is_named_and_many_more_than_two_images_ring(
+    number: str, n_weak: int, state: str
 ) -> None:
     ctx, weak = trapped(n_weak)
     check = run(number, ctx)
@@ -117,7 +117,7 @@ def test_what_the_white_box_missed_is_named_and_more_than_two_images_ring(
     assert check.detail["flipped"] == weak
     assert check.value == pytest.approx(n_weak / 32)
     assert check.threshold == 2 / 32
-    assert check.alarm is (n_weak > 2)
+    assert check.state == state
 
 
 def test_c1_is_the_worst_of_square_random_points_and_transfer() -> None:
@@ -202,7 +202,7 @@ def test_c3_takes_the_worse_loss_and_rings_where_grey_or_anything_is_still_right
     assert accuracy(ctx, "pgd-20", "unbounded 0.25", eps=0.25, **params) == 1
     assert run("C3", ctx).detail["accuracy"] == [0.0, 0.0, 0.0]
     loud = run("C3", planted(Planted(never))).detail["figures"]
-    assert [f["alarm"] for f in loud] == [True, True]
+    assert [f["state"] for f in loud] == ["alarm", "alarm"]
     assert [f["threshold"] for f in loud] == [pytest.approx(1 / 4 + 2 / 20), 0]
     steep = run("C3", planted(sum_beyond(0.3, 36), size=6))
     assert not steep.alarm
@@ -239,8 +239,8 @@ def test_c4_rings_where_a_right_gradient_needs_more_than_a_hundred_steps() -> No
     assert check.detail["steps"] == [1, 10, 20, 50, 100, 200, 300]
     assert check.detail["accuracy"][4] == 1
     late = indicators(check)["more than 100 steps break"]
-    assert (late["alarm"], late["value"]) == (True, 1)
-    assert not indicators(check)["one step beats twenty by"]["alarm"]
+    assert (late["state"], late["value"], late["tries"]) == ("alarm", 1, 2)
+    assert indicators(check)["one step beats twenty by"]["state"] == "pass"
     short = run("C4", planted(Planted(chain), size=6, budget=CheckBudget(steps=100)))
     assert list(indicators(short)) == ["one step beats twenty by"]
 
@@ -282,16 +282,16 @@ def half_safe(x: Tensor) -> Tensor:
 
 def test_c5_rings_where_a_larger_ball_is_safer_for_a_plateau_and_at_eps_one() -> None:
     safer = indicators(run("C5", planted(Planted(pocket), size=6)))["a larger ball is safer: by"]
-    assert (safer["value"], safer["alarm"]) == (1, True)
-    x, y = grey(40)
+    assert (safer["value"], safer["state"]) == (1, "alarm")
+    x, y = grey(240)
     x[::2, 0, 0, 1], x[1::2, 0, 0, 1] = 1.0, 0.0
     found = indicators(run("C5", CheckContext.of(Planted(half_safe), x, y, Threat(eps=0.02))))
     kept = "accuracy that a doubled eps keeps"
-    assert (found[kept]["value"], found[kept]["alarm"]) == (1, True)
-    assert not found["a larger ball is safer: by"]["alarm"]
+    assert (found[kept]["value"], found[kept]["n"], found[kept]["state"]) == (1, 120, "alarm")
+    assert found["a larger ball is safer: by"]["state"] == "pass"
     found = indicators(run("C5", planted(Planted(never))))
-    at_one = {"what": "accuracy at eps 1", "value": 1.0, "threshold": 0.0, "alarm": True}
-    assert found["accuracy at eps 1"] == at_one
+    at_one = found["accuracy at eps 1"]
+    assert (at_one["value"], at_one["threshold"], at_one["state"]) == (1, 0, "alarm")
     assert kept not in found  # nothing between 20% and 90%
 
 
@@ -370,7 +370,7 @@ class Liar(nn.Module):
 def test_c14_rings_where_soft_labels_break_more() -> None:
     check = run("C14", planted(Liar().eval()))
     assert (check.detail["hard"], check.detail["soft"]) == (1, 0)
-    assert check.detail["figures"][0]["alarm"]
+    assert check.detail["figures"][0]["state"] == "alarm"
 
 
 def test_c14_starts_where_pgd_20_does() -> None:
@@ -393,7 +393,7 @@ def test_c14_compares_targets_with_as_many_restarts() -> None:
     assert detail["hard"] == accuracy(ctx, "pgd-20", "pgd-20", restarts=STARTS)
     assert detail["hard_restarts"] == accuracy(ctx, "pgd-20", "pgd-20", restarts=3)
     assert detail["targeted"] == accuracy(ctx, "multitargeted", "multitargeted", loss="ce")
-    assert run("C14", planted(hot(sum_beyond(0.05)))).detail["figures"][1]["alarm"]
+    assert run("C14", planted(hot(sum_beyond(0.05)))).detail["figures"][1]["state"] == "alarm"
     net, x = small_net().eval(), small_batch(20).x
     double = CheckContext.of(net, x, net(x).argmax(1), Threat(eps=0.05))
     for number in ("C7", "C8", "C14"):
@@ -403,17 +403,17 @@ def test_c14_compares_targets_with_as_many_restarts() -> None:
 # --- C9, C11, C13: gradients, convergence, fixed models ---
 
 
-@pytest.mark.parametrize(("n_flat", "alarm"), [(2, False), (3, True)])
-def test_c9_names_the_images_without_a_gradient(n_flat: int, alarm: bool) -> None:
+@pytest.mark.parametrize(("n_flat", "state"), [(2, "pass"), (3, "watch"), (8, "alarm")])
+def test_c9_names_the_images_without_a_gradient(n_flat: int, state: str) -> None:
     x, y = grey(40)
     y[::5] = 1  # wrong without an attack
-    places = [3, 17, 38][:n_flat]
+    places = [3, 17, 18, 19, 21, 22, 23, 38][:n_flat]
     x[:, 0, 0, 0] = 0.0
     x[places, 0, 0, 0] = 1.0
     model = Planted(lambda v: torch.where(v[:, 0] > 0.5, -1.0, v.sum(1) - 9))
     check = run("C9", CheckContext.of(model, x, y, Threat(eps=EPS)))
     assert check.detail["flipped"] == places
-    assert (check.value, check.threshold, check.alarm) == (n_flat / 32, 2 / 32, alarm)
+    assert (check.value, check.threshold, check.state) == (n_flat / 32, 2 / 32, state)
     small = run("C9", planted(Planted(lambda v: 1e-6 * v.sum(1) - 9))).detail
     assert small["flipped"] == []
     assert 0 < small["median_l1"] < 1e-8
@@ -506,7 +506,7 @@ class Dropping(Masked):
 def test_c13_rings_where_train_mode_shows_a_gradient(batch_size: int) -> None:
     check = run("C13", planted(Shy(sum_beyond(0.05)), 32, batch_size=batch_size))
     assert (check.detail["eval"], check.detail["train"], check.alarm) == (1, 0, True)
-    assert [found["alarm"] for found in check.detail["figures"]] == [False, True]
+    assert [found["state"] for found in check.detail["figures"]] == ["pass", "alarm"]
 
 
 def test_c13_depends_only_on_the_seed_and_leaves_the_global_generator() -> None:

@@ -25,8 +25,9 @@ from bench.evaluation.checks import (
     left_out,
     run_checks,
 )
-from bench.evaluation.checks.context import Indicator, masking_check
+from bench.evaluation.checks.context import masking_check
 from bench.evaluation.measuring import Measuring
+from bench.indicator import Indicator
 from bench.spec import MeasureSpec
 from bench.threat import Threat
 from tests.harness import SmallNet, small_batch, small_net
@@ -77,23 +78,6 @@ def quick_checks() -> list[Check]:
     return [check for check in all_checks() if check.number in QUICK]
 
 
-@pytest.mark.parametrize(
-    ("value", "threshold", "alarm"),
-    [
-        (0.1 + 0.2, 0.3, False),
-        (0.87 - 0.85, 2 / 100, False),
-        (-1, 0, False),
-        (0.3 + 1 / 10_000, 0.3, True),
-        (float("nan"), 0.3, True),
-        (float("inf"), 0.3, True),
-    ],
-)
-def test_an_indicator_rings_above_its_threshold_by_more_than_rounding(
-    value: float, threshold: float, alarm: bool
-) -> None:
-    assert Indicator("a", value, threshold).alarm is alarm
-
-
 def test_the_worst_indicator_names_the_check_and_its_json_has_none_for_no_number() -> None:
     def check(*indicators: Indicator, **detail: Any) -> Check:
         words = {"looks_for": "", "compute": "", "raises": "", "source": "ours"}
@@ -103,20 +87,26 @@ def test_the_worst_indicator_names_the_check_and_its_json_has_none_for_no_number
 
     found = check(Indicator("a", 0.5, 0.9), Indicator("b", 0.02, 0.01), more=[1.0, float("nan")])
     assert found.number == "C0"
+    fact = {"n": 0, "lost": None, "tries": 1, "top": 1.0, "limit": None}
     assert found.to_dict() == {
         "name": "C0: b",
         "value": 0.02,
         "threshold": 0.01,
         "alarm": True,
+        "state": "alarm",
         "source": "ours",
         "detail": {
             "figures": [
-                {"what": "a", "value": 0.5, "threshold": 0.9, "alarm": False},
-                {"what": "b", "value": 0.02, "threshold": 0.01, "alarm": True},
+                {"what": "a", "value": 0.5, "threshold": 0.9, "state": "pass"} | fact,
+                {"what": "b", "value": 0.02, "threshold": 0.01, "state": "alarm"} | fact,
             ],
             "more": [1.0, None],
         },
     }
+    # an alarm names the check before a larger excess that chance explains
+    few, sure = Indicator("a", 0.5, 0.1, n=2), Indicator("b", 0.2, 0.1, n=1000)
+    assert (check(few).state, check(few).alarm) == ("watch", False)
+    assert (check(few, sure).name, check(few, sure).state) == ("C0: b", "alarm")
     nan = check(Indicator("a", float("nan"), 0.5), Indicator("b", 9, 0.1))
     assert (nan.name, nan.alarm, nan.to_dict()["value"]) == ("C0: a", True, None)
 
@@ -130,6 +120,15 @@ def test_no_threshold_is_below_two_images(m: int, percent: float, expected: floa
     ctx = CheckContext.of(Planted(lambda v: v.sum(1) * 0 - 1), x, y, THREAT)
     assert ctx.points(percent) == pytest.approx(expected)
     assert ctx.least == 2 / m
+
+
+def test_the_largest_difference_counts_what_speaks_against_it_and_how_many_it_is_of() -> None:
+    x, y = grey(4)
+    ctx = CheckContext.of(Planted(lambda v: v.sum(1) * 0 - 1), x, y, THREAT)
+    a, b, c = torch.tensor([[1, 1, 1, 0], [0, 0, 1, 1], [1, 1, 0, 0]]).bool()
+    found = ctx.largest("more by", 0.1, [(b, c), (a, b), (c, a)])
+    assert found == Indicator("more by", 0.25, 0.1, n=4, lost=1, tries=3)
+    assert ctx.share("a", a, 0.1) == Indicator("a", 0.75, 0.1, n=4)
 
 
 def test_the_context_holds_the_correct_images_and_their_positions() -> None:
@@ -151,7 +150,7 @@ def test_every_check_is_made_in_order_alone_like_among_all_and_in_batches_of_any
     assert [check.number for check in all_checks()] == list(CHECKS)
     for check in all_checks():
         assert check.source
-        assert check.alarm is any(figure["alarm"] for figure in check.detail["figures"])
+        assert check.alarm is any(figure["state"] == "alarm" for figure in check.detail["figures"])
         assert check.value in [figure["value"] for figure in check.detail["figures"]]
     assert tuple(made(tuple(CHECKS), batch_size=16)) == all_checks()
     for number in ("C1", "C2", "C6", "C8", "C14"):

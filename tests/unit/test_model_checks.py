@@ -228,17 +228,20 @@ def test_a_tracer_is_put_back_even_where_the_model_raises() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n", "n_square", "alarm"),
-    [(20, 0, False), (20, 2, False), (20, 3, True), (2000, 4, False), (2000, 5, True)],
+    ("n", "n_square", "state"),
+    [
+        *((20, 0, "pass"), (20, 2, "pass"), (20, 3, "watch"), (20, 6, "alarm")),
+        *((2000, 4, "pass"), (2000, 8, "watch"), (2000, 10, "alarm")),
+    ],
 )
 def test_square_may_break_two_images_or_a_fifth_of_a_percent(
-    n: int, n_square: int, alarm: bool
+    n: int, n_square: int, state: str
 ) -> None:
     x, y = images(20)
     rows = torch.arange(n) % 20
     check = package_checks(net(), x[rows], y[rows], n_square)[SQUARE]
     assert check.value == n_square / n
-    assert check.alarm is alarm
+    assert check.state == state
 
 
 def test_an_outcome_has_them_and_blocks_and_padding_change_no_value(

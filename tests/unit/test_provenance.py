@@ -108,10 +108,11 @@ def test_an_installed_package_has_no_revision(
         provenance._version.cache_clear()
 
 
-# What cannot move a number: files and their formats, what is said, what is asked (it is in the id).
+# What cannot move a number: files and their formats, what is said, what is asked (it is in the id),
+# and the states of checks, which are computed again when a record is read.
 IDLE = (
     *("errors", "storage", "progress", "spec", "recipe", "run_store", "records", "measure_record"),
-    *("provenance", "registry", "machine", "papers"),
+    *("provenance", "registry", "machine", "papers", "indicator"),
 )
 
 

@@ -8,8 +8,9 @@ from torch import Tensor
 from bench.attacks import get_attack
 from bench.attacks.maximise import attack_mode
 from bench.attacks.networks import BatchedModel
-from bench.evaluation.checks.context import CheckContext, Found, Indicator, masking_check, share
+from bench.evaluation.checks.context import CheckContext, Found, masking_check, share
 from bench.evaluation.prediction import is_right, predictions
+from bench.indicator import Indicator
 
 ROUND = 64
 """Random points per image between two looks at what is broken; looking waits for the device."""
@@ -29,12 +30,14 @@ FLOATS = 2**24
     least_classes=4,
 )
 def black_box(ctx: CheckContext) -> Found:
+    """The limit is the exact one of a share of the images."""
     white = ctx.white_box()
     together = white & square(ctx) & _random_search(ctx)
     for network in ctx.surrogates:
         together &= _transferred(ctx, network)
-    gained = share(white) - share(together)
-    return [Indicator("black box beats white box by", gained, ctx.points(0.2))], {
+    gained = share(white) - share(together)  # a share: no image is in `together` alone
+    name = "black box beats white box by"
+    return [Indicator(name, gained, ctx.points(0.2), len(white))], {
         "white_box": share(white),
         "with_black_box": share(together),
         "flipped": ctx.flipped(white & ~together),
@@ -53,10 +56,11 @@ def black_box(ctx: CheckContext) -> Found:
     least_classes=4,
 )
 def transfer(ctx: CheckContext) -> Found:
+    """The limit is the exact one of a share of the images."""
     white = ctx.white_box()
     each = [_transferred(ctx, network) for network in ctx.surrogates]
     found = white & ~torch.stack(each).all(0)
-    return [Indicator("transfer beats white box by", share(found), ctx.least)], {
+    return [ctx.share("transfer beats white box by", found, ctx.least)], {
         "white_box": share(white),
         "transfer": [share(survived) for survived in each],
         "flipped": ctx.flipped(found),
@@ -74,8 +78,9 @@ def transfer(ctx: CheckContext) -> Found:
     least_classes=4,
 )
 def random_points(ctx: CheckContext) -> Found:
+    """The limit is the exact one of a share of the images."""
     found = ctx.white_box() & ~_random_search(ctx)
-    gained = Indicator("random search beats white box by", share(found), ctx.least)
+    gained = ctx.share("random search beats white box by", found, ctx.least)
     return [gained], {"samples": ctx.budget.samples, "flipped": ctx.flipped(found)}
 
 
@@ -89,12 +94,13 @@ def random_points(ctx: CheckContext) -> Found:
     needs_surrogate=True,
 )
 def undefended(ctx: CheckContext) -> Found:
+    """The limit is the exact one of a share of the images."""
     network, right = ctx.surrogates[0], ctx.everyone()
     with attack_mode(network, "eval"):  # in train mode it would predict by the batch, and learn
         for name in ("pgd-20", "cw"):
             x_adv = ctx.attack(get_attack(name), f"twin {name}", on=network)
             right &= predictions(network, x_adv, ctx.y)[0]
-    return [Indicator("an undefended twin keeps", share(right), ctx.points(1))], {}
+    return [ctx.share("an undefended twin keeps", right, ctx.points(1))], {}
 
 
 def square(ctx: CheckContext) -> Tensor:

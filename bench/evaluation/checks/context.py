@@ -18,6 +18,7 @@ from bench.attacks import Attack, get_attack
 from bench.attacks.networks import BatchedModel
 from bench.errors import ConfigError
 from bench.evaluation.prediction import predictions
+from bench.indicator import Indicator, State, worst
 from bench.seeding import generator_for
 from bench.threat import Threat
 
@@ -37,6 +38,7 @@ class Check:
     threshold: float
     """The largest value that raises no alarm."""
     alarm: bool
+    """Whether its lower limit (bench.indicator) exceeds the threshold too."""
     source: str = ""
     """Where the threshold comes from."""
     detail: Mapping[str, Any] = field(default_factory=dict)
@@ -44,7 +46,7 @@ class Check:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON; numbers that are not finite become None."""
-        names = ("name", "value", "threshold", "alarm", "source", "detail")
+        names = ("name", "value", "threshold", "alarm", "state", "source", "detail")
         content = {name: _finite(getattr(self, name)) for name in names}
         if not self.detail:
             del content["detail"]
@@ -55,6 +57,11 @@ class Check:
         """`C8`."""
         return self.name.split(":")[0]
 
+    @property
+    def state(self) -> State:
+        """`pass` up to the threshold; above it `alarm`, or `watch` if chance explains it."""
+        return "alarm" if self.alarm else Indicator("", self.value, self.threshold, None).state
+
 
 def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
@@ -62,26 +69,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-@dataclass(frozen=True)
-class Indicator:
-    """A number that a check computes, with the largest value that raises no alarm."""
-
-    what: str
-    value: float
-    threshold: float
-
-    @property
-    def excess(self) -> float:
-        """Distance above the threshold; infinite for NaN."""
-        excess = self.value - self.threshold
-        return float("inf") if math.isnan(excess) else excess
-
-    @property
-    def alarm(self) -> bool:
-        """Whether it exceeds the threshold by more than rounding of a difference of shares."""
-        return self.excess > 1e-9
 
 
 Found: TypeAlias = tuple[Sequence[Indicator], Mapping[str, Any]]
@@ -109,13 +96,13 @@ class MaskingCheck:
     def run(self, ctx: CheckContext) -> Check:
         """Return the check, named after its worst indicator, with all of them in its detail."""
         indicators, detail = self.find(ctx)
-        worst = max(indicators, key=lambda indicator: indicator.excess)
-        listed = [asdict(indicator) | {"alarm": indicator.alarm} for indicator in indicators]
+        named = worst(indicators)
+        listed = [asdict(one) | {"limit": one.limit, "state": one.state} for one in indicators]
         return Check(
-            name=f"{self.number}: {worst.what}",
-            value=worst.value,
-            threshold=worst.threshold,
-            alarm=worst.alarm,
+            name=f"{self.number}: {named.what}",
+            value=named.value,
+            threshold=named.threshold,
+            alarm=named.alarm,
             source=self.source,
             detail={"figures": listed, **detail},
         )
@@ -203,6 +190,24 @@ class CheckContext:
     def points(self, percent: float) -> float:
         """Return a threshold in percentage points as a share, at least LEAST_IMAGES."""
         return max(percent / 100, self.least)
+
+    def share(self, what: str, found: Tensor, threshold: float) -> Indicator:
+        """Return the share of the images (m,) that have a property, as an indicator."""
+        return Indicator(what, share(found), threshold, len(found))
+
+    def largest(
+        self, what: str, threshold: float, pairs: Sequence[tuple[Tensor, Tensor]]
+    ) -> Indicator:
+        """Return the largest share that is correct in the first of a pair, not in the second.
+
+        pairs: of (m,) bool, correct under two attacks; images of the reverse count against it.
+        """
+        n, tries = len(self.y), len(pairs)
+        found = (
+            Indicator(what, share(a) - share(b), threshold, n, int((b & ~a).sum()), tries)
+            for a, b in pairs
+        )
+        return max(found, key=lambda one: one.value)
 
     def flipped(self, found: Tensor) -> list[int]:
         """(m,) bool -> positions of these images among all images."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, permutations
 from math import comb
 from typing import Literal
 
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from bench.attacks import PGD, get_attack
 from bench.attacks.maximise import OnStep, maximise
-from bench.evaluation.checks.context import CheckContext, Found, Indicator, masking_check, share
+from bench.evaluation.checks.context import CheckContext, Found, masking_check, share
 from bench.evaluation.prediction import is_right
+from bench.indicator import Indicator
 from bench.losses import cross_entropy
 
 UNBOUNDED = (0.25, 0.5, 1.0)
@@ -51,11 +52,12 @@ LABEL_MASS = 0.3137
     source="Athalye et al. 2018: every image can be made grey at 0.5, anything at 1",
 )
 def unbounded(ctx: CheckContext) -> Found:
-    left = {eps: share(_unbounded(ctx, eps)) for eps in UNBOUNDED}
+    """The limit at eps 0.5 is the exact one of a share; an image left at eps 1 is a fact."""
+    left = {eps: _unbounded(ctx, eps) for eps in UNBOUNDED}
     return [
-        Indicator("accuracy at eps 0.5", left[0.5], 1 / ctx.n_classes + ctx.least),
-        Indicator("accuracy at eps 1", left[1.0], 0.0),
-    ], {"eps": list(UNBOUNDED), "accuracy": list(left.values())}
+        ctx.share("accuracy at eps 0.5", left[0.5], 1 / ctx.n_classes + ctx.least),
+        Indicator("accuracy at eps 1", share(left[1.0]), 0.0),
+    ], {"eps": list(UNBOUNDED), "accuracy": [share(right) for right in left.values()]}
 
 
 def _unbounded(ctx: CheckContext, eps: float) -> Tensor:
@@ -79,20 +81,20 @@ def _unbounded(ctx: CheckContext, eps: float) -> Tensor:
     budget=("steps",),
 )
 def iterations(ctx: CheckContext) -> Found:
+    """The limits are of paired differences, the later one of the largest of several."""
     marks = [m for m in MARKS if m < ctx.budget.steps] + [ctx.budget.steps]
-    curve, losses = _trajectory(ctx, marks)
-    by_steps = dict(zip(marks, curve, strict=True))
-    fgsm = share(ctx.survivors("fgsm"))
-    later = [accuracy for m, accuracy in by_steps.items() if m > 100]
-    indicators = [Indicator("one step beats twenty by", by_steps[20] - fgsm, ctx.least)]
+    left, losses = _trajectory(ctx, marks)
+    by_steps, fgsm = dict(zip(marks, left, strict=True)), ctx.survivors("fgsm")
+    later = [(by_steps[100], right) for m, right in by_steps.items() if m > 100]
+    found = [ctx.largest("one step beats twenty by", ctx.least, [(by_steps[20], fgsm)])]
     if later:
-        fallen = by_steps[100] - min(later)
-        indicators.append(Indicator("more than 100 steps break", fallen, ctx.points(0.5)))
-    return indicators, {"steps": marks, "accuracy": curve, "mean_loss": losses, "fgsm": fgsm}
+        found.append(ctx.largest("more than 100 steps break", ctx.points(0.5), later))
+    curve = [share(right) for right in left]
+    return found, {"steps": marks, "accuracy": curve, "mean_loss": losses, "fgsm": share(fgsm)}
 
 
-def _trajectory(ctx: CheckContext, marks: list[int]) -> tuple[list[float], list[float]]:
-    """Return accuracy and mean cross entropy after each of `marks` steps of one run."""
+def _trajectory(ctx: CheckContext, marks: list[int]) -> tuple[list[Tensor], list[float]]:
+    """Return (m,) bool, correct, and mean cross entropy after each of `marks` steps of one run."""
     seen: list[tuple[Tensor, Tensor]] = []
 
     def look(step: int, x_adv: Tensor, logits: Tensor, gradient: Tensor) -> None:
@@ -105,7 +107,7 @@ def _trajectory(ctx: CheckContext, marks: list[int]) -> tuple[list[float], list[
     x_adv = _pgd(ctx, ctx.y, marks[-1], ctx.generator("iterations"), on_step=look)
     with torch.no_grad():
         read(ctx.model(x_adv))
-    return [share(flags) for flags, _ in seen], [float(loss) for _, loss in seen]
+    return [flags for flags, _ in seen], [float(loss) for _, loss in seen]
 
 
 def _pgd(
@@ -138,23 +140,25 @@ def _pgd(
     source="Carlini et al. 2019; the plateau's 95% is ours",
 )
 def sweep(ctx: CheckContext) -> Found:
+    """The limits are of the largest of several paired differences, and of several shares."""
     grid = [m * ctx.threat.eps for m in MULTIPLES if m * ctx.threat.eps < 1] + [1.0]
-    left = [1.0] + [
-        share(ctx.still_right(ctx.attack(get_attack("pgd-20"), "sweep", eps=eps))) for eps in grid
+    flags = [ctx.everyone()] + [
+        ctx.still_right(ctx.attack(get_attack("pgd-20"), "sweep", eps=eps)) for eps in grid
     ]
-    grid = [0.0, *grid]
-    rises = [after - before for before, after in pairwise(left)]
+    grid, left = [0.0, *grid], [share(right) for right in flags]
+    rises = [(after, before) for before, after in pairwise(flags)]
     indicators = [
-        Indicator("a larger ball is safer: by", max(rises), ctx.least),
+        ctx.largest("a larger ball is safer: by", ctx.least, rises),
         Indicator("accuracy at eps 1", left[-1], 0.0),
     ]
     kept = [
-        left[grid.index(2 * eps)] / accuracy
+        (left[grid.index(2 * eps)] / accuracy, round(accuracy * len(ctx.y)))
         for eps, accuracy in zip(grid, left, strict=True)
         if eps >= ctx.threat.eps and 2 * eps in grid and 0.2 <= accuracy <= 0.9
     ]
-    if kept:
-        indicators.append(Indicator("accuracy that a doubled eps keeps", max(kept), PLATEAU))
+    if kept:  # of the n images that survive eps
+        (value, n), name = max(kept), "accuracy that a doubled eps keeps"
+        indicators.append(Indicator(name, value, PLATEAU, n, tries=len(kept)))
     return indicators, {"eps": grid, "accuracy": left}
 
 
@@ -168,11 +172,13 @@ def sweep(ctx: CheckContext) -> Found:
     least_classes=4,
 )
 def loss_dependence(ctx: CheckContext) -> Found:
+    """The limit is of the largest of 30 paired differences."""
     runs = ctx.n_classes - 1
-    left = {w: share(ctx.survivors(name, restarts=runs)) for w, name in UNTARGETED.items()}
-    left |= {what: share(ctx.survivors(name)) for what, name in OTHERS.items()}
-    spread = max(left.values()) - min(left.values())
-    return [Indicator("losses apart by", spread, ctx.points(SPREAD))], {"accuracy": left}
+    left = {w: ctx.survivors(name, restarts=runs) for w, name in UNTARGETED.items()}
+    left |= {what: ctx.survivors(name) for what, name in OTHERS.items()}
+    pairs = list(permutations(left.values(), 2))
+    spread = ctx.largest("losses apart by", ctx.points(SPREAD), pairs)
+    return [spread], {"accuracy": {what: share(right) for what, right in left.items()}}
 
 
 class Scaled(nn.Module):
@@ -197,17 +203,17 @@ class Scaled(nn.Module):
     source=OURS,
 )
 def logit_scale(ctx: CheckContext) -> Found:
+    """The limit is of the largest of four paired differences."""
     # At a large scale it may break fewer: cross entropy then has no gradient in floating point,
     # whatever the model.
     attack = get_attack("pgd-20", restarts=STARTS)
-    unscaled = share(ctx.survivors("pgd-20", restarts=STARTS))
-    scaled = [
-        share(ctx.still_right(ctx.attack(attack, "pgd-20", on=Scaled(ctx.model, factor))))
+    left = [ctx.survivors("pgd-20", restarts=STARTS)] + [
+        ctx.still_right(ctx.attack(attack, "pgd-20", on=Scaled(ctx.model, factor)))
         for factor in SCALES
     ]
-    gained = unscaled - min(scaled)
-    detail = {"scale": [1.0, *SCALES], "accuracy": [unscaled, *scaled]}
-    return [Indicator("scaling the logits breaks more: by", gained, ctx.points(SPREAD))], detail
+    detail = {"scale": [1.0, *SCALES], "accuracy": [share(right) for right in left]}
+    pairs, name = [(left[0], right) for right in left[1:]], "scaling the logits breaks more: by"
+    return [ctx.largest(name, ctx.points(SPREAD), pairs)], detail
 
 
 @masking_check(
@@ -220,6 +226,7 @@ def logit_scale(ctx: CheckContext) -> Found:
     budget=("restarts",),
 )
 def restarts(ctx: CheckContext) -> Found:
+    """The limit is that of a share: a chance in [0, 1] per image varies less than 0 or 1."""
     n_starts = ctx.budget.restarts
     marks = [*FEW_STARTS, n_starts]
     attack, generator = get_attack("pgd-20"), ctx.generator("restarts")
@@ -231,6 +238,7 @@ def restarts(ctx: CheckContext) -> Found:
         f"{n_starts} restarts break more than {marks[-2]}: by",
         curve[-2] - curve[-1],
         max(ctx.points(1), CHANCE_IMAGES / len(ctx.y)),
+        len(ctx.y),  # a mean of what each image's chance to survive falls by
     )
     return [gained], {"restarts": marks, "accuracy": curve}
 
@@ -250,15 +258,18 @@ def expected_accuracy(broken: Sequence[int], n: int, n_starts: int) -> float:
     source=OURS,
 )
 def labels(ctx: CheckContext) -> Found:
-    hard = share(ctx.survivors("pgd-20", restarts=STARTS))
-    soft = share(_against_soft_labels(ctx))
-    as_many = share(ctx.survivors("pgd-20", restarts=ctx.n_classes - 1))
-    targeted = share(ctx.survivors("multitargeted", loss="ce"))
-    most = ctx.points(SPREAD)
+    """The limits are of paired differences."""
+    left = {
+        "hard": ctx.survivors("pgd-20", restarts=STARTS),
+        "soft": _against_soft_labels(ctx),
+        "hard_restarts": ctx.survivors("pgd-20", restarts=ctx.n_classes - 1),
+        "targeted": ctx.survivors("multitargeted", loss="ce"),
+    }
+    most, targets = ctx.points(SPREAD), "targets break more than as many restarts: by"
     return [
-        Indicator("soft labels break more: by", hard - soft, most),
-        Indicator("targets break more than as many restarts: by", as_many - targeted, most),
-    ], {"hard": hard, "soft": soft, "hard_restarts": as_many, "targeted": targeted}
+        ctx.largest("soft labels break more: by", most, [(left["hard"], left["soft"])]),
+        ctx.largest(targets, most, [(left["hard_restarts"], left["targeted"])]),
+    ], {what: share(right) for what, right in left.items()}
 
 
 def _against_soft_labels(ctx: CheckContext) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -18,7 +19,10 @@ def checked_rows(section: Section) -> list[TableRow]:
 
 
 def masking_table(rows: Sequence[TableRow]) -> Table:
-    """Return a row per checkpoint, a column per check, and AutoAttack's own checks."""
+    """Return a row per checkpoint, a column per check, and AutoAttack's own checks.
+
+    An alarm is in bold; a value to be watched says so.
+    """
     numbers = range(1, N_CHECKS + 1)
     heads = ["Method", "Checkpoint", *(f"C{n}" for n in numbers), "AA", "n"]
     lines = []
@@ -41,26 +45,35 @@ def masking_table(rows: Sequence[TableRow]) -> Table:
 
 
 def _worst(found: Sequence[Finding]) -> str:
-    """Return the value that is farthest above its threshold, in bold for an alarm."""
+    """Return the value of an alarm, if any, that is farthest above its threshold."""
     if not found:
         return MISSING
-    worst = max(found, key=lambda f: float("inf") if f.value is None else f.value - f.threshold)
-    return Bold(_value(worst)) if any(f.alarm for f in found) else _value(worst)
+    worst = max(
+        found, key=lambda f: (f.alarm, math.inf if f.value is None else f.value - f.threshold)
+    )
+    text = _value(worst)
+    return Bold(text) if worst.alarm else f"{text} (watch)" if worst.state == "watch" else text
 
 
 def _value(finding: Finding) -> str:
     return "not a number" if finding.value is None else f"{finding.value:.3g}"
 
 
-def alarm_lines(rows: Sequence[TableRow]) -> list[str]:
-    """Return a line per alarm: the model, the check, its value and threshold."""
+def alarm_lines(rows: Sequence[TableRow], *, watched: bool = False) -> list[str]:
+    """Return a line per alarm, or per value to be watched: the model, the check, its numbers."""
     return [
         f"{row.group.label}, {row.checkpoint}"
         f"{f', seed {f.seed}' if len(row.group.runs) > 1 else ''}: {f.name} {_value(f)}, "
-        f"threshold {f.threshold:.3g} (n = {f.n}; {f.source})"
+        f"{_limit(f)}threshold {f.threshold:.3g} (n = {f.n}; {f.source})"
         for row in rows
-        for f in row.masking.alarms
+        for f in (row.masking.watched if watched else row.masking.alarms)
     ]
+
+
+def _limit(finding: Finding) -> str:
+    if finding.limit is not None:
+        return f"lower limit {finding.limit:.3g}, "
+    return "lower limit unknown, " if finding.state == "watch" else ""
 
 
 def masking_csv(parts: Sequence[Section]) -> pd.DataFrame:
@@ -75,7 +88,8 @@ def masking_csv(parts: Sequence[Section]) -> pd.DataFrame:
             "figure": f.name,
             "value": number(f.value),
             "threshold": number(f.threshold),
-            "alarm": int(f.alarm),
+            "limit": number(f.limit),
+            "state": f.state,
             "n": f.n,
             "source": f.source,
         }
