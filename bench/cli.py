@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from bench.commands.convert import convert
 from bench.commands.evaluate import evaluate, verify_adversarials
 from bench.commands.inspect import doctor, list_command, verify
 from bench.commands.report import compare, report
@@ -66,7 +67,9 @@ def main() -> None:
     """
 
 
-COMMANDS = (run, evaluate, report, compare, verify, verify_adversarials, doctor, list_command)
+COMMANDS = (
+    *(run, evaluate, report, compare, verify, verify_adversarials, convert, doctor, list_command),
+)
 for command in COMMANDS:
     main.add_command(command)
 

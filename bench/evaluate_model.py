@@ -367,4 +367,4 @@ def _attack(
             folder.quarantine_damaged()
             folder.write_spec(spec, {}, provenance)
     with folder.claimed(shared=True) as ours:
-        return ours and evaluate_missing(target, specs, measures, where.reporter)
+        return ours and evaluate_missing(target, specs, measures, where.reporter, folder.merge)

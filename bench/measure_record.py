@@ -1,22 +1,17 @@
-"""Records of measures: masking checks, margins, landscapes. No torch.
-
-<measure_id>.json has the specification and the numbers, <measure_id>.npz the arrays, if any.
-"""
+"""Records of measures: masking checks, margins, landscapes. No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.errors import RecordError
+from bench.errors import RecordError, one_line
 from bench.spec import MeasureSpec
-from bench.storage import paired_arrays, read_json, write_pair
+from bench.storage import DAMAGE, Entry, read_pair, write_pair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,50 +27,45 @@ class Measured:
 class MeasureRecord:
     """One measure on one checkpoint: specification and outcome."""
 
-    path: Path
+    measure_id: str
     spec: MeasureSpec
     values: Mapping[str, Any]
     seconds: float
     info: Mapping[str, Any]
     """Versions and hardware."""
-    npz_sha256: str | None
-    """Hash of the file of arrays; None without arrays."""
+    arrays: Mapping[str, np.ndarray]
 
-    @cached_property
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Arrays by name, read on first use; raises RecordError if they are damaged."""
-        return {} if self.npz_sha256 is None else paired_arrays(self.path, self.npz_sha256)
+    @classmethod
+    def of(cls, measure_id: str, entry: Entry) -> MeasureRecord:
+        """Read what `entry` wrote; raises one of DAMAGE for anything else."""
+        facts = dict(entry.facts)
+        spec, seconds = MeasureSpec(**facts.pop("spec")), float(facts.pop("seconds"))
+        return cls(measure_id=measure_id, spec=spec, seconds=seconds, arrays=entry.arrays, **facts)
+
+    def entry(self) -> Entry:
+        """Return the measure as it is stored."""
+        facts = {
+            "spec": self.spec.to_dict(),
+            "values": self.values,
+            "seconds": self.seconds,
+            "info": self.info,
+        }
+        return Entry(facts, self.arrays)
 
 
 def load_measure(path: Path) -> MeasureRecord:
-    facts = read_json(path)
+    """Read a measure that is not in its checkpoint's archive yet; raises RecordError."""
     try:
-        return MeasureRecord(
-            path=path,
-            spec=MeasureSpec(**facts["spec"]),
-            values=dict(facts["values"]),
-            seconds=float(facts["seconds"]),
-            info=facts["info"],
-            npz_sha256=facts["npz_sha256"],
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise RecordError(f"{path} is damaged: {error!r}") from None
+        return MeasureRecord.of(path.stem, read_pair(path))
+    except DAMAGE as error:
+        raise RecordError(f"{path} is damaged: {one_line(error)}") from None
 
 
 def write_measure(
     path: Path, spec: MeasureSpec, measured: Measured, seconds: float, info: Mapping[str, Any]
 ) -> None:
-    facts = {
-        "spec": spec.to_dict(),
-        "values": dict(measured.values),
-        "seconds": seconds,
-        "info": dict(info),
-    }
-    write_pair(path, facts, measured.arrays)
-
-
-def whole(path: Path) -> bool:
-    """Whether the measure in `path` exists and is undamaged, arrays included."""
-    with suppress(RecordError):
-        return path.exists() and load_measure(path).arrays is not None
-    return False
+    record = MeasureRecord(
+        measure_id=path.stem, spec=spec, values=measured.values, seconds=seconds, info=info,
+        arrays=measured.arrays,
+    )  # fmt: skip
+    write_pair(path, *record.entry())

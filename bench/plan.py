@@ -14,7 +14,6 @@ from bench.eps import REFERENCE_EPS
 from bench.errors import ConfigError, refuse_unknown
 from bench.evaluation_specs import SpecBuilder, all_sources
 from bench.manifest import Manifest, PlannedRun
-from bench.measure_record import whole
 from bench.method import Method
 from bench.recipe import Recipe, load_recipe
 from bench.registry import get_method, method_name, method_sha256, parameters
@@ -59,7 +58,7 @@ class TrainingJob:
             missing=tuple(
                 e for e in self.evaluations if folder.evaluation(e).missing(images=self.keep_images)
             ),
-            missing_measures=tuple(m for m in self.measures if not whole(folder.measure(m))),
+            missing_measures=tuple(m for m in self.measures if not folder.has_measure(m)),
         )
 
 

@@ -3,17 +3,18 @@
     results/<run_id>/spec.json       specification, provenance, method card
     results/<run_id>/train.json      summary, cost, status, warnings, error
     results/<run_id>/history.jsonl   one line per epoch
-    results/<run_id>/evaluations/<eval_id>/eval.json          the EvalSpec: attack, eps, images
-    results/<run_id>/evaluations/<eval_id>/<chunk>.npz .json  outcomes per image
+    results/<run_id>/evaluations/<checkpoint>.npz   finished evaluations, see bench/merge.py
+    results/<run_id>/measures/<checkpoint>.npz      finished masking checks and measures
+    results/<run_id>/evaluations/<eval_id>/eval.json          of an unfinished one, the EvalSpec
+    results/<run_id>/evaluations/<eval_id>/<chunk>.npz .json  its chunks so far
     results/<run_id>/evaluations/<eval_id>/<chunk>.adversarials.safetensors   optional
-    results/<run_id>/measures/<measure_id>.json .npz          see bench/measure_record.py
     results/<run_id>/fingerprint.npz of a model from outside: its logits on a few images
     results/<run_id>/traceback.txt   of the last failure, ignored by git
     results/<run_id>/best.safetensors last.safetensors        weights, ignored by git
     results/suites/<suite>[@<size>].json   what belongs to a suite, see bench/manifest.py
 
-One fact, one file, written atomically: processes may share a folder, and a kill leaves nothing
-half-written. Reading changes nothing: damaged files are listed.
+Files are written atomically: a kill leaves nothing half-written. Reading changes nothing: damaged
+files are listed.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
-from bench.errors import RecordError
+from bench.errors import RecordError, one_line
 from bench.indicator import Indicator
 from bench.manifest import Manifest, load_manifest, manifest_files
 from bench.measure_record import MeasureRecord, load_measure
-from bench.spec import CHUNK, EvalSpec
-from bench.storage import paired_arrays, read_json
+from bench.spec import CHECKPOINTS, CHUNK, GIVEN, EvalSpec
+from bench.storage import DAMAGE, Entry, read_archive, read_json, read_pair
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,11 +71,25 @@ class Chunk:
     package_checks: tuple[Mapping[str, Any], ...] = ()
     """AutoAttack's own checks: name, value, threshold, alarm of each."""
 
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Chunk:
+        """Read what `entry` wrote; raises one of DAMAGE for anything else."""
+        known = {f.name for f in fields(cls)}
+        values = {name: value for name, value in facts.items() if name in known}
+        lists = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
+        return cls(**values | lists | dict(arrays))
+
+    def entry(self) -> Entry:
+        """Return the chunk as it is stored."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        arrays = {name: v for name, v in values.items() if isinstance(v, np.ndarray)}
+        facts = {name: v for name, v in values.items() if name not in arrays and v is not None}
+        return Entry(json.loads(json.dumps(facts)), arrays)
+
     def on(self, index: np.ndarray) -> Chunk:
         kept = np.isin(self.index, index)
-        names = ("index", "clean", "survived", "broken_by", "label", "after")
-        arrays = {name: getattr(self, name) for name in names}
-        return replace(self, **{k: v[kept] for k, v in arrays.items() if v is not None})
+        arrays: dict[str, Any] = {k: v[kept] for k, v in self.entry().arrays.items()}
+        return replace(self, **arrays)
 
 
 SQUARE_CHECK = "AA square breaks: share of images"
@@ -95,6 +110,40 @@ class EvaluationRecord:
     eval_id: str
     spec: EvalSpec
     chunks: tuple[Chunk, ...]
+
+    @classmethod
+    def of(cls, eval_id: str, entry: Entry) -> EvaluationRecord:
+        """Read what `entry` wrote; raises one of DAMAGE for anything else."""
+        facts, arrays = entry
+        spec = EvalSpec(**facts["spec"])
+        if {len(array) for array in arrays.values()} != {spec.n_examples}:
+            raise ValueError(f"its arrays are not of {spec.n_examples} images")
+        index = np.arange(spec.n_examples)
+        chunks = []
+        for first, own in zip(range(0, len(index), CHUNK), facts["chunks"], strict=True):
+            rows = slice(first, first + CHUNK)
+            parts = {name: array[rows] for name, array in arrays.items()}
+            chunks.append(Chunk.of(facts["common"] | own, {"index": index[rows], **parts}))
+        return cls(eval_id, spec, tuple(chunks))
+
+    def entry(self) -> Entry | None:
+        """Return a finished evaluation as it is stored; None if it cannot be, or is unfinished.
+
+        What all chunks agree on is stored once, and no index, which the specification implies.
+        """
+        stored = [chunk.entry() for chunk in self.chunks]
+        names = {tuple(arrays) for _, arrays in stored}
+        if [chunk.index.tolist() for chunk in self.chunks] != self.spec.chunks() or len(names) > 1:
+            return None
+        first = stored[0].facts
+        common = {k: v for k, v in first.items() if all(facts[k] == v for facts, _ in stored)}
+        own = [{k: v for k, v in facts.items() if k not in common} for facts, _ in stored]
+        joined = {
+            name: np.concatenate([arrays[name] for _, arrays in stored])
+            for name in names.pop()
+            if name != "index"
+        }
+        return Entry({"spec": self.spec.to_dict(), "common": common, "chunks": own}, joined)
 
     @cached_property
     def index(self) -> np.ndarray:
@@ -331,8 +380,8 @@ def _undamaged(read: Callable[[Path], T], path: Path, damaged: list[Damage]) -> 
         return read(path)
     except RecordError as error:
         damaged.append(Damage(path, str(error)))
-    except (KeyError, TypeError) as error:
-        damaged.append(Damage(path, f"damaged: {error!r}"))
+    except DAMAGE as error:
+        damaged.append(Damage(path, f"{path} is damaged: {one_line(error)}"))
     return None
 
 
@@ -348,20 +397,13 @@ def _load_run(folder: Path, damaged: list[Damage]) -> RunRecord | None:
     if head is None:
         return None
     train, history = folder / "train.json", folder / "history.jsonl"
-    evaluations = (folder / "evaluations" / name for name in _names(folder / "evaluations"))
-    found = [
-        load_evaluation(path, damaged) for path in evaluations if (path / "eval.json").exists()
-    ]
-    measures = (folder / "measures" / name for name in _names(folder / "measures"))
     return RunRecord(
         **head,
         path=folder,
         train=_undamaged(read_json, train, damaged) if train.exists() else None,
         history=tuple(_undamaged(lambda _: load_history(folder), history, damaged) or ()),
-        evaluations=tuple(evaluation for evaluation in found if evaluation is not None),
-        measures=_all_undamaged(
-            load_measure, (path for path in measures if path.suffix == ".json"), damaged
-        ),
+        evaluations=load_evaluations(folder, damaged),
+        measures=load_measures(folder, damaged),
     )
 
 
@@ -381,16 +423,63 @@ def load_history(folder: Path) -> list[dict[str, Any]]:
         raise RecordError(f"{path} is damaged or unreadable: {error}") from None
 
 
-def load_evaluation(folder: Path, damaged: list[Damage]) -> EvaluationRecord | None:
-    """Return an evaluation with its finished chunks; unusable files are added to `damaged`."""
-    spec = _undamaged(lambda path: EvalSpec(**read_json(path)), folder / "eval.json", damaged)
-    if spec is None:
-        return None
-    present = set(_names(folder))
-    names = [f"{number}.json" for number in range(-(-spec.n_examples // CHUNK))]
-    paths = (folder / name for name in names if name in present)
-    chunks = _all_undamaged(load_chunk, paths, damaged)
-    return EvaluationRecord(eval_id=folder.name, spec=spec, chunks=chunks)
+def load_evaluations(run: Path, damaged: list[Damage]) -> tuple[EvaluationRecord, ...]:
+    """Return the evaluations of a run by id, finished or not; add unusable files to `damaged`."""
+    return _with_archived(run / "evaluations", unmerged_evaluations, EvaluationRecord.of, damaged)
+
+
+def load_measures(run: Path, damaged: list[Damage]) -> tuple[MeasureRecord, ...]:
+    """Return the measures of a run by id; add unusable files to `damaged`."""
+    return _with_archived(run / "measures", unmerged_measures, MeasureRecord.of, damaged)
+
+
+def _with_archived(
+    folder: Path,
+    unmerged: Callable[[Path, list[Damage]], dict[str, T]],
+    of: Callable[[str, Entry], T],
+    damaged: list[Damage],
+) -> tuple[T, ...]:
+    """Return what a folder holds, sorted by id; of what is there twice, that in the archive."""
+    aside: list[Damage] = []
+    found = unmerged(folder, aside)  # first: another process may be moving it into the archive
+    archives = {f"{checkpoint}.npz" for checkpoint in (*CHECKPOINTS, GIVEN)}
+    for path in (folder / name for name in _names(folder) if name in archives):
+        entries, reasons = _undamaged(read_archive, path, damaged) or ({}, {})
+        for key, entry in entries.items():
+            try:
+                found[key] = of(key, entry)
+                aside = [item for item in aside if item.path.parent.name != key]
+            except DAMAGE as error:
+                reasons[key] = f"{path}: {key} is damaged: {one_line(error)}"
+        damaged += [Damage(path, reason) for reason in reasons.values()]
+    damaged += aside
+    return tuple(record for _, record in sorted(found.items()))
+
+
+def unmerged_measures(folder: Path, damaged: list[Damage]) -> dict[str, MeasureRecord]:
+    """Return the measures that are not in an archive; add unusable files to `damaged`."""
+    paths = (folder / name for name in _names(folder) if name.endswith(".json"))
+    return {m.measure_id: m for m in _all_undamaged(load_measure, paths, damaged)}
+
+
+def unmerged_evaluations(folder: Path, damaged: list[Damage]) -> dict[str, EvaluationRecord]:
+    """Return the evaluations that are not in an archive, with their chunks so far.
+
+    Unusable files are added to `damaged`.
+    """
+    found = {}
+    for place in (folder / name for name in _names(folder)):
+        head = place / "eval.json"
+        spec = None
+        if head.exists():
+            spec = _undamaged(lambda path: EvalSpec(**read_json(path)), head, damaged)
+        if spec is not None:
+            present = set(_names(place))
+            names = [f"{number}.json" for number in range(-(-spec.n_examples // CHUNK))]
+            paths = (place / name for name in names if name in present)
+            chunks = _all_undamaged(load_chunk, paths, damaged)
+            found[place.name] = EvaluationRecord(eval_id=place.name, spec=spec, chunks=chunks)
+    return found
 
 
 def load_chunk(path: Path) -> Chunk:
@@ -398,21 +487,7 @@ def load_chunk(path: Path) -> Chunk:
 
     Raises RecordError if either is missing or damaged, or if they do not match.
     """
-    facts = read_json(path)
     try:
-        arrays = paired_arrays(path, facts["npz_sha256"])
-        return Chunk(
-            index=arrays["index"],
-            clean=arrays["clean"],
-            survived=arrays["survived"],
-            broken_by=arrays["broken_by"],
-            parts=tuple(facts["parts"]),
-            seconds=float(facts["seconds"]),
-            warnings=tuple(facts["warnings"]),
-            info=facts["info"],
-            label=arrays.get("label"),
-            after=arrays.get("after"),
-            package_checks=tuple(facts.get("package_checks", ())),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise RecordError(f"{path} is damaged: {error!r}") from None
+        return Chunk.of(*read_pair(path))
+    except DAMAGE as error:
+        raise RecordError(f"{path} is damaged: {one_line(error)}") from None

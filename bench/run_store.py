@@ -11,11 +11,20 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from bench.errors import BenchError, RecordError, one_line
-from bench.measure_record import whole
+from bench.measure_record import load_measure
+from bench.merge import merge_finished
 from bench.provenance import UNKNOWN, canonical
 from bench.records import SCHEMA, Chunk, load_chunk
 from bench.spec import EvalSpec, MeasureSpec, ModelSpec, TrainSpec
-from bench.storage import quarantine, read_json, sha256, write_atomic, write_json, write_pair
+from bench.storage import (
+    archived,
+    quarantine,
+    read_json,
+    sha256,
+    write_atomic,
+    write_json,
+    write_pair,
+)
 
 T = TypeVar("T")
 
@@ -141,7 +150,7 @@ class RunFolder:
         chunks = [p for p in self.path.glob("evaluations/*/*.json") if p.name != "eval.json"]
         damaged = [
             *(path for path in chunks if _read(load_chunk, path) is None),
-            *(path for path in self.path.glob("measures/*.json") if not whole(path)),
+            *(p for p in self.path.glob("measures/*.json") if _read(load_measure, p) is None),
         ]
         damaged += [path.with_suffix(".npz") for path in damaged]
         heads = [self.path / "spec.json", self.train_file]
@@ -152,6 +161,20 @@ class RunFolder:
         for left in self.path.glob("evaluations/*/*.unfinished"):
             if left.with_suffix(".json").exists():
                 left.unlink(missing_ok=True)
+        self.merge()
+
+    def merge(self) -> int:
+        """Move what is finished into a file per checkpoint; return how many were moved."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / ".merge.lock").open("a")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            raise RecordError(
+                f"cannot write {self.path}: {error.strerror}; name another folder with --results"
+            ) from None
+        with lock:
+            return merge_finished(self.path)
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
         lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
@@ -162,6 +185,12 @@ class RunFolder:
 
     def measure(self, spec: MeasureSpec) -> Path:
         return self.path / "measures" / f"{spec.measure_id}.json"
+
+    def has_measure(self, spec: MeasureSpec) -> bool:
+        """Whether a measure is there and undamaged, arrays included."""
+        path = self.measure(spec)
+        in_archive = spec.measure_id in archived(path.with_name(f"{spec.checkpoint}.npz"))
+        return in_archive or _read(load_measure, path) is not None
 
 
 class EvaluationFolder:
@@ -177,29 +206,18 @@ class EvaluationFolder:
 
     def has(self, number: int, *, images: bool = False) -> bool:
         """Whether a chunk is complete, with `images` including its adversarial images."""
-        kept = not images or self.adversarials(number).exists()
+        if images and not self.adversarials(number).exists():
+            return False
+        if self.spec.eval_id in archived(self.path.with_name(f"{self.spec.checkpoint}.npz")):
+            return True
         reads = ((read_json, "eval.json"), (load_chunk, f"{number}.json"))
-        return kept and all(_read(read, self.path / name) is not None for read, name in reads)
+        return all(_read(read, self.path / name) is not None for read, name in reads)
 
     def write_chunk(self, number: int, chunk: Chunk) -> None:
-        """Write the flags, then the .json file that marks the chunk as complete."""
+        """Write a chunk to files of its own; `RunFolder.merge` joins them once all are there."""
         if _read(read_json, self.path / "eval.json") is None:
             write_json(self.path / "eval.json", self.spec.to_dict())
-        names = ("index", "clean", "survived", "broken_by", "label", "after")
-        arrays = {name: getattr(chunk, name) for name in names}
-        facts = {
-            "n_examples": len(chunk.index),
-            "n_clean": int(chunk.clean.sum()),
-            "n_correct": int(chunk.survived.sum()),
-            "parts": list(chunk.parts),
-            "seconds": chunk.seconds,
-            "warnings": list(chunk.warnings),
-            "info": dict(chunk.info),
-        }
-        if chunk.package_checks:
-            facts["package_checks"] = [dict(check) for check in chunk.package_checks]
-        found = {name: array for name, array in arrays.items() if array is not None}
-        write_pair(self.path / f"{number}.json", facts, found)
+        write_pair(self.path / f"{number}.json", *chunk.entry())
         self.partial(number).unlink(missing_ok=True)
 
     def adversarials(self, number: int) -> Path:

@@ -18,7 +18,7 @@ from bench.evaluation.store import AttackedCheckpoint, Images, evaluate_missing
 from bench.machine import describe_machine, free_memory
 from bench.plan import JobStatus, Plan, TrainingJob
 from bench.provenance import evaluation_code, training_code
-from bench.records import load_evaluation
+from bench.records import load_evaluations
 from bench.registry import source_file
 from bench.run_store import RunFolder
 from bench.spec import CHECKPOINTS
@@ -165,7 +165,7 @@ class Runner:
             if now or now_measures:
                 target = self._target(cell, folder, checkpoint)
                 complete &= target is not None and evaluate_missing(
-                    target, now, now_measures, self.reporter
+                    target, now, now_measures, self.reporter, folder.merge
                 )
         if complete:
             self.reporter.say(f"{folder.run_id}: {_accuracies(folder, cell)}")
@@ -283,8 +283,9 @@ class Runner:
 
 def _accuracies(folder: RunFolder, cell: TrainingJob) -> str:
     shown = []
+    records = {record.eval_id: record for record in load_evaluations(folder.path, [])}
     for spec in cell.evaluations:
-        record = load_evaluation(folder.evaluation(spec).path, [])
+        record = records.get(spec.eval_id)
         if record and spec.checkpoint == "best" and spec.eps == cell.spec.attacked_eps:
             share = record.n_correct / record.n_examples
             shown.append(f"{spec.attack} {share:.1%} of {record.n_examples}")

@@ -1,4 +1,7 @@
-"""Atomic writes, JSON, fast reading of .npz files, checksums."""
+"""Atomic writes, JSON, .npz files, archives of finished work, checksums.
+
+Nothing here runs code from a file: arrays of Python objects are refused.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,22 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.errors import RecordError
+from bench.errors import RecordError, one_line
+
+DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OverflowError),
+    *(AttributeError, KeyError, TypeError, ValueError),
+)
+"""What Python raises for a zip file that is damaged, or holds something else than it should."""
+FACTS, NPY = "facts.json", ".npy"
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -79,6 +89,14 @@ def read_json(path: Path) -> Any:
         raise RecordError(f"{path} is damaged or unreadable: {error}") from None
 
 
+class Entry(NamedTuple):
+    """The facts and the arrays of an evaluation, a chunk or a measure."""
+
+    facts: Mapping[str, Any]
+    """Plain JSON."""
+    arrays: Mapping[str, np.ndarray]
+
+
 def write_pair(path: Path, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays to the .npz file next to `path`, then facts and its hash, as JSON, to `path`.
 
@@ -90,16 +108,17 @@ def write_pair(path: Path, facts: Mapping[str, Any], arrays: Mapping[str, np.nda
     write_json(path, {**facts, "npz_sha256": None if content is None else sha256(content)})
 
 
-def paired_arrays(path: Path, npz_sha256: str) -> dict[str, np.ndarray]:
-    """Return the arrays that `write_pair` wrote next to `path`; raises RecordError."""
-    arrays = path.with_suffix(".npz")
+def read_pair(path: Path) -> Entry:
+    """Return what `write_pair` wrote; raises RecordError if it is damaged or does not match."""
+    facts, stored = read_json(path), path.with_suffix(".npz")
     try:
-        content = arrays.read_bytes()
-        if sha256(content) != npz_sha256:
-            raise RecordError(f"{arrays} does not match its checksum in {path.name}")
-        return npz_arrays(content)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise RecordError(f"{arrays} is damaged: {error!r}") from None
+        checksum = facts.pop("npz_sha256")
+        content = stored.read_bytes() if checksum else b""
+        if checksum and sha256(content) != checksum:
+            raise RecordError(f"{stored} does not match its checksum in {path.name}")
+        return Entry(facts, npz_arrays(content) if checksum else {})
+    except (OSError, *DAMAGE) as error:
+        raise RecordError(f"{path} is damaged: {one_line(error)}") from None
 
 
 def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -118,14 +137,94 @@ def npz_arrays(content: bytes) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(io.BytesIO(content)) as file:
         try:
             for name in file.namelist():
-                arrays[name.removesuffix(".npy")] = _array(file.read(name))
-        except (
-            zlib.error,
-            EOFError,
-            RuntimeError,
-        ) as error:  # RuntimeError: flags of a damaged zip
+                arrays[name.removesuffix(NPY)] = _array(file.read(name))
+        except DAMAGE as error:
             raise ValueError(f"{name} cannot be unpacked: {error}") from None
     return arrays
+
+
+def write_archive(path: Path, entries: Mapping[str, Entry]) -> None:
+    """Write entries to one .npz file, in order of their ids; the same entries give the same bytes.
+
+    ID/facts.json holds the facts of an entry and the names of its arrays, ID/NAME.npy an array.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+        for entry_id, (facts, arrays) in sorted(entries.items()):
+            text = json.dumps({**facts, "arrays": list(arrays)}, allow_nan=False)
+            file.writestr(zipfile.ZipInfo(f"{entry_id}/{FACTS}"), text, zipfile.ZIP_DEFLATED)
+            for name, array in arrays.items():
+                stored = io.BytesIO()
+                np.lib.format.write_array(stored, array, allow_pickle=False)
+                place = zipfile.ZipInfo(f"{entry_id}/{name}{NPY}")
+                file.writestr(place, stored.getvalue(), zipfile.ZIP_DEFLATED)
+        file.comment = _listing(file)
+    write_atomic(path, buffer.getvalue())
+
+
+def read_archive(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
+    """Return the entries of an archive by id, and by id why the damaged ones cannot be read.
+
+    Zip stores a checksum of every member, and the comment of the archive is one of their list.
+    Empty without the file; raises RecordError if it is damaged as a whole.
+    """
+    entries, damaged, members = {}, {}, dict[str, list[str]]()
+    try:
+        with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as file:
+            if file.comment != _listing(file):
+                damaged[""] = f"{path} is damaged: entries may be missing from it"
+            for member in file.namelist():
+                entry_id, _, name = member.partition("/")
+                members.setdefault(entry_id, []).append(name)
+            for entry_id, names in members.items():
+                try:
+                    entries[entry_id] = _entry(file, entry_id, names)
+                except DAMAGE as error:
+                    damaged[entry_id] = f"{path}: {entry_id} is damaged: {one_line(error)}"
+    except FileNotFoundError:
+        pass
+    except (OSError, *DAMAGE) as error:
+        raise RecordError(f"{path} is damaged or unreadable: {one_line(error)}") from None
+    return entries, damaged
+
+
+def _listing(file: zipfile.ZipFile) -> bytes:
+    members = [[member.filename, member.CRC] for member in file.infolist()]
+    return sha256(json.dumps(members).encode()).encode()
+
+
+def _entry(file: zipfile.ZipFile, entry_id: str, names: Sequence[str]) -> Entry:
+    facts = json.loads(file.read(f"{entry_id}/{FACTS}"))
+    arrays = {name: _array(file.read(f"{entry_id}/{name}{NPY}")) for name in facts.pop("arrays")}
+    if len(names) != 1 + len(arrays):
+        raise ValueError("it has other members than it names")
+    return Entry(facts, arrays)
+
+
+def archived(path: Path) -> frozenset[str]:
+    """Return the ids of the undamaged entries of an archive; read again only if it changed."""
+    try:
+        stat = path.stat()
+        return _archived(path, stat.st_mtime_ns, stat.st_size, stat.st_ino)
+    except (OSError, RecordError):
+        return frozenset()
+
+
+@lru_cache(maxsize=1024)
+def _archived(path: Path, *version: int) -> frozenset[str]:
+    return frozenset(read_archive(path)[0])
+
+
+def mend_archive(path: Path) -> None:
+    """Keep a damaged archive aside, and what is whole in it in its place."""
+    try:
+        entries, damaged = read_archive(path)
+    except RecordError:
+        quarantine(path)
+        return
+    if damaged:
+        write_atomic(_aside(path), path.read_bytes())
+        write_archive(path, entries)
 
 
 def _array(stored: bytes) -> np.ndarray:
@@ -160,6 +259,9 @@ def sha256_file(path: Path) -> str:
 
 def quarantine(path: Path) -> Path:
     """Rename a damaged file, so that it is made again and can still be inspected."""
+    return path.replace(_aside(path))
+
+
+def _aside(path: Path) -> Path:
     names = (path.with_name(f"{path.name}.damaged{number}") for number in chain([""], count(2)))
-    aside = next(name for name in names if not name.exists())
-    return path.replace(aside)
+    return next(name for name in names if not name.exists())

@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 from torch import nn
 
 from bench.cli import main
+from bench.storage import read_archive, write_archive
 
 FACTORY = """
 from torch import nn
@@ -68,6 +69,14 @@ def files(folder: Path) -> dict[Path, tuple[bytes, int]]:
     """Content and time of every file but locks."""
     found = (p for p in folder.rglob("*") if p.is_file() and not p.name.endswith("lock"))
     return {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in found}
+
+
+def forget(run: Path, start: str) -> None:
+    """Remove the evaluations and measures whose id starts so from a run's folder."""
+    for path in run.glob("[em]*/*.npz"):
+        entries, _ = read_archive(path)
+        kept = {name: entry for name, entry in entries.items() if not name.startswith(start)}
+        write_archive(path, kept)
 
 
 def linear_model(folder: Path, n_weights: int = 0) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bench.recipe import Recipe
+from bench.records import Damage, load_evaluations, load_measures
 from bench.spec import EvalSpec, MeasureSpec, ModelSpec, TrainSpec
 from bench.storage import read_json
 
@@ -23,10 +24,12 @@ def _computed_ids(run: Path) -> Iterator[tuple[str, str]]:
     computed = (TrainSpec.from_dict(spec) if head["kind"] == "train" else ModelSpec(**spec)).run_id
     yield run.name, computed
     yield head["run_id"], computed
-    for path in run.glob("evaluations/*/eval.json"):
-        yield path.parent.name, EvalSpec(**read_json(path)).eval_id
-    for path in run.glob("measures/*.json"):
-        yield path.stem, MeasureSpec(**read_json(path)["spec"]).measure_id
+    damaged: list[Damage] = []
+    for evaluation in load_evaluations(run, damaged):
+        yield evaluation.eval_id, evaluation.spec.eval_id
+    for measure in load_measures(run, damaged):
+        yield measure.measure_id, measure.spec.measure_id
+    assert damaged == []
 
 
 @pytest.mark.parametrize("results", FOLDERS, ids=lambda path: path.name)

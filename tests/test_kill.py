@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from bench.records import RunRecord, load_records
+from bench.storage import read_archive
 
 TIMEOUT = 240
 
@@ -64,9 +65,10 @@ def test_killed_in_training_and_in_autoattack(tmp_path: Path) -> None:
     assert not any(cut.glob("*/train.json"))
     in_autoattack = subprocess.Popen(command(cut, *asked))
     # pgd-20 is asked for first: once it is there, AutoAttack is running
-    kill_when(in_autoattack, lambda: any(cut.glob("*/evaluations/pgd-20-best*/0.json")))
+    kill_when(in_autoattack, lambda: any(cut.glob("*/evaluations/best.npz")))
     time.sleep(0.2)
-    assert not any(cut.glob("*/evaluations/autoattack-*/0.json"))
+    (evaluations,) = cut.glob("*/evaluations/best.npz")
+    assert not any(name.startswith("autoattack-") for name in read_archive(evaluations)[0])
     subprocess.run(command(cut, *asked), check=True, timeout=TIMEOUT)
 
     (one,), (two,) = load_records(whole), load_records(cut)

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from bench.evaluation.inputs import blamed
 from bench.evaluation.measuring import Measuring
 from bench.evaluation.model_checks import expects_normalised, inspect_model
 from bench.machine import free_memory
-from bench.measure_record import whole, write_measure
+from bench.measure_record import write_measure
 from bench.progress import Reporter
 from bench.provenance import UNKNOWN, canonical, evaluation_code
 from bench.records import Chunk
@@ -120,10 +121,12 @@ def evaluate_missing(
     specs: Sequence[EvalSpec],
     measures: Sequence[MeasureSpec],
     reporter: Reporter,
+    after_each: Callable[[], object],
 ) -> bool:
     """Run what is missing of `specs` and `measures`; False if another process is still at some.
 
-    A failed evaluation or measure is reported, and the others still run.
+    after_each: called after each evaluation and each measure. A failed one is reported, and the
+    others still run.
     """
     measuring = Measuring(target.model, target.batch_size, target.surrogate)
     items = [
@@ -134,20 +137,22 @@ def evaluate_missing(
     items += [
         _measure_item(target, spec, measuring)
         for spec in measures
-        if not whole(target.folder.measure(spec))
+        if not target.folder.has_measure(spec)
     ]
     if not items:
         return True
     held, run_id = 0, target.folder.run_id
     with reporter.task(f"{run_id} ({target.checkpoint}): attacks", len(items)) as task:
-        for item in items:
-            task.advance(0, item.title)
-            if f"{run_id}/{item.spec_id}" not in reporter.failures:
-                with target.folder.claimed_unit(item.name) as mine:
-                    if mine and item.missing():
-                        _make(target, item, reporter)
-                held += not mine
-            task.advance(1)
+        for _, group in groupby(items, key=lambda item: item.spec_id):
+            for item in group:
+                task.advance(0, item.title)
+                if f"{run_id}/{item.spec_id}" not in reporter.failures:
+                    with target.folder.claimed_unit(item.name) as mine:
+                        if mine and item.missing():
+                            _make(target, item, reporter)
+                    held += not mine
+                task.advance(1)
+            after_each()
     return held == 0
 
 
@@ -229,7 +234,7 @@ def _measure_item(target: AttackedCheckpoint, spec: MeasureSpec, measuring: Meas
         spec_id=spec.measure_id,
         name=spec.measure_id,
         title=spec.name,
-        missing=lambda: not whole(path),
+        missing=lambda: not target.folder.has_measure(spec),
         make=make,
     )
 

@@ -332,7 +332,8 @@ def damage(records: Records) -> list[str]:
     """Return the damaged files and what is wrong with them; paths within the results folder."""
     lines = []
     for item in records.damaged:
-        depth = 4 if item.path.parts[-3:-2] == ("evaluations",) else 2
+        within = {"evaluations", "measures"}.intersection(item.path.parts[-3:-1])
+        depth = item.path.parts[::-1].index(within.pop()) + 2 if within else 2
         root = f"{item.path.parents[depth - 1]}/"
         path, reason = (text.replace(root, "") for text in (str(item.path), item.reason))
         lines.append(reason if reason.startswith(path) else f"{path}: {reason}")

@@ -43,6 +43,7 @@ def make_many(
         )
         for attack in attacks:
             evaluate(run, attack, 0.3 + place * 7919 % 397 / 1000, images, clean=0.9)
+        run.merge()
 
 
 def _cells(n_runs: int, variants: int) -> Iterator[Any]:

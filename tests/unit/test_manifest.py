@@ -46,7 +46,7 @@ def test_committed_manifests_are_what_their_suites_plan(
     for planned_run in (run for m in own for run in m.runs):
         run = runs[planned_run.run_id]
         assert set(planned_run.evaluations) <= {e.eval_id for e in run.evaluations}
-        assert set(planned_run.measures) <= {m.path.stem for m in run.measures}
+        assert set(planned_run.measures) <= {m.measure_id for m in run.measures}
 
 
 def test_runs_belong_to_every_suite_that_trains_them() -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.errors import RecordError
 from bench.measure_record import MeasureRecord
 from bench.records import RunRecord
 from bench.report.accuracy import (
@@ -217,15 +216,9 @@ def suite_measures(chosen: SuiteRuns, measure: str) -> tuple[list[SuiteMeasure],
     for study, config in asking:
         for method, run in ((m, run) for m, runs in study.runs.items() for run in runs):
             record = _most_images(run, study.study, config, measure)
-            try:
-                arrays = record.arrays if record else {}
-            except RecordError:
-                record = None
-                missing = f"its {measure} is damaged"
-            else:
+            if record is None:
                 params = ", ".join(f"{key} = {value}" for key, value in config.params.items())
                 missing = f"no {measure}" + (f" with {params}" if params else "")
-            if record is None:
                 seed = f", seed {run.seed}" if len(study.runs[method]) > 1 else ""
                 lacks.append(f"{name(study, method, studies)}{seed}: {missing}")
                 continue
@@ -236,7 +229,7 @@ def suite_measures(chosen: SuiteRuns, measure: str) -> tuple[list[SuiteMeasure],
                     eps=study.study.eps,
                     run=run,
                     values=record.values,
-                    arrays=arrays,
+                    arrays=record.arrays,
                 )
             )
     return found, tuple(lacks)

@@ -1,0 +1,37 @@
+"""`bench convert`: bring a results folder of an earlier version to today's files. Without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("results", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--dry-run", is_flag=True, help="Only say what would be converted.")
+def convert(results: Path, dry_run: bool) -> None:
+    """Merge the many files of each run in RESULTS into one per checkpoint.
+
+    Folders of earlier versions hold two files per chunk of images and one per check. They can be
+    read and added to as they are; converted, they are faster to read and to copy. No number
+    changes. What is unfinished or damaged stays as it is. After an interruption, run it again.
+    """
+    from bench.merge import finished
+    from bench.run_store import RunFolder
+
+    counts, busy = [], []
+    for head in sorted(results.glob("*/spec.json")):
+        folder = RunFolder(results, head.parent.name)
+        n = sum(len(entries) for entries in finished(folder.path).values())
+        if n and not dry_run:
+            with folder.claimed() as alone:
+                n = folder.merge() if alone else 0
+            if not alone:
+                busy.append(f"{folder.run_id}: another command works on it; convert it later")
+        counts.append(n)
+    n_runs, done = sum(n > 0 for n in counts), "would be" if dry_run else "were"
+    click.echo(f"{results}: {sum(counts)} evaluations and measures of {n_runs} runs {done} merged")
+    if busy:
+        click.echo("\n".join(busy), err=True)
+        raise click.exceptions.Exit(1)
