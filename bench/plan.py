@@ -276,7 +276,7 @@ def suite_manifests(plan: Plan) -> list[Manifest]:
 
 
 def _same_cells(study: Study, plan: Plan, asked: SpecBuilder) -> Sequence[TrainingJob]:
-    """Return the cells of a suite's study on the plan's data, with the plan's methods and seeds."""
+    """Return the cells of a suite's study with the data, recipe, methods and seeds of the plan."""
     alike = [
         other
         for other in plan.studies
@@ -290,6 +290,7 @@ def _same_cells(study: Study, plan: Plan, asked: SpecBuilder) -> Sequence[Traini
         methods=tuple(name for name in study.methods if name in methods),
         seeds=tuple(sorted({seed for other in alike for seed in other.seeds})),
         dataset=alike[0].dataset,
+        recipe=alike[0].recipe,
         data_root=alike[0].data_root,
         test_size=alike[0].test_size,
     )

@@ -14,7 +14,7 @@ from bench.errors import ConfigError
 from bench.spec import CHECKPOINTS
 
 OWN_DATA = ("two-gaussians",)
-"""Data sets that --dataset does not replace: the study is about them."""
+"""Data sets of studies that keep data and recipe, whatever --dataset and --recipe say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +98,10 @@ def changed(
     """
     known = {(attack.name, attack.eps): attack for attack in study.attacks}
     parsed = [AttackConfig.parse(text) for text in attacks]
+    if study.dataset in OWN_DATA:
+        dataset = values["recipe"] = None
     values |= {
-        "dataset": None if study.dataset in OWN_DATA else dataset,
+        "dataset": dataset,
         "seeds": _seeds(seeds),
         # the study's own attacks where it has them, else on both checkpoints
         "attacks": tuple(known.get((attack.name, attack.eps), attack) for attack in parsed),

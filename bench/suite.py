@@ -10,6 +10,7 @@
     archs = { "wrn-34-10" = "cnn" }     replacements of networks
     dataset = "digits"
     reference_eps = "0.2"               replaces 8/255: every eps is scaled with it
+    recipe = "common"
     training = { epochs = 4 }
     train_size, test_size               number of images
     first = { autoattack = 16 }         most images per attack, measure, or `checks`
@@ -46,7 +47,7 @@ _STUDY = (
     *("training", "attacks", "checks", "measures"),
 )
 _SIZE = (
-    *("archs", "dataset", "reference_eps", "training", "train_size", "test_size"),
+    *("archs", "dataset", "reference_eps", "recipe", "training", "train_size", "test_size"),
     *("first", "checks", "measures"),
 )
 
@@ -65,7 +66,7 @@ class Suite:
         if len(self.studies) > 1:
             raise ConfigError(
                 f"suite '{self.name}' has several studies, which --methods, --arch, --eps, "
-                "--recipe, --attacks and --param cannot change; take another suite, or none"
+                "--attacks and --param cannot change; take another suite, or none"
             )
         return self.studies[0]
 
@@ -163,7 +164,7 @@ def _study(name: str, size: str, table: Mapping[str, Any], changes: Mapping[str,
         dataset=changes.get("dataset", table["dataset"]),
         eps=parse_eps(str(table["eps"])) * factor,
         seeds=tuple(table["seeds"]),
-        recipe=table["recipe"],
+        recipe=changes.get("recipe", table["recipe"]),
         attacks=tuple(_attacks(table, limits, factor)),
         checks=checks,
         measures=tuple(measures),

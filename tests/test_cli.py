@@ -155,6 +155,12 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert not results.exists()
 
 
+def test_a_recipe_reaches_every_study_of_a_suite(tmp_path: Path) -> None:
+    """That recipe is only for the methods in it, so madry's trainings are refused by name."""
+    suite = ["--suite", "table4", "--size", "tiny", "--recipe", "cat-version-1"]
+    refused(run(tmp_path, *suite), "recipe 'cat-version-1' has no values for method 'madry'")
+
+
 @pytest.mark.parametrize(
     ("changes", "word"),
     [

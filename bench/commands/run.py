@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bench.suite import Suite
     from bench.workers import Workspace
 
-ONE_STUDY = ("methods", "arch", "eps", "recipe", "attacks", "params")
+ONE_STUDY = ("methods", "arch", "eps", "attacks", "params")
 """Options that can change a suite of one study, but not a suite of several."""
 
 

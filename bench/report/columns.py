@@ -148,20 +148,29 @@ COLUMNS: list[Column] = [
 ]
 
 
-def paper_columns(setting: Setting) -> list[Column]:
-    """Return the columns of the papers' own values, for one setting of ours."""
+def paper_columns(section: Section) -> list[Column]:
+    """Return the columns of the papers' own values, for one table of ours."""
     tables = [table for table in published_papers() if table.table3]
     prefixes = ["paper"] if len(tables) == 1 else [f"paper_{table.paper}" for table in tables]
     return [
         column
         for table, prefix in zip(tables, prefixes, strict=True)
-        for column in _paper(table, prefix, setting)
+        for column in _paper(table, prefix, section)
     ]
 
 
-def _paper(table: PublishedPaper, prefix: str, setting: Setting) -> list[Column]:
-    unlike = table.differences(setting.dataset, setting.arch, setting.eps)
-    where = table.origin + (f": {' and '.join(unlike)}, not comparable" if unlike else "")
+def _paper(table: PublishedPaper, prefix: str, section: Section) -> list[Column]:
+    setting = section.setting
+    differences = {
+        group.label: table.differences(
+            *(setting.dataset, setting.arch, setting.eps),
+            *(group.method, group.runs[0].spec["recipe"]),
+        )
+        for group in section.groups
+        if not group.outside and group.method in table.table3
+    }
+    unlike = list(dict.fromkeys(what for found in differences.values() for what in found))
+    where = table.origin + (f": another {', '.join(unlike)}, not comparable" if unlike else "")
 
     def values(row: TableRow) -> tuple[float | None, ...]:
         found = None if row.group.outside else table.table3.get(row.group.method)
@@ -181,7 +190,8 @@ def _paper(table: PublishedPaper, prefix: str, setting: Setting) -> list[Column]
     names = enumerate(("clean", "pgd", "cw"))
     numbers = [Column(key=f"{prefix}_{name}", value=one(i)) for i, name in names]
     differs = Column(
-        key=f"{prefix}_differs", value=lambda row, _: ", ".join(unlike) if values(row) else ""
+        key=f"{prefix}_differs",
+        value=lambda row, _: ", ".join(differences.get(row.group.label, ())),
     )
     return [shown, *numbers, differs]
 

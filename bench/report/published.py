@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from typing import Any
 
 from bench.eps import parse_eps
 from bench.errors import refuse_unknown
 from bench.papers import Paper, papers
+from bench.recipe import load_recipe
 
 REFERENCE = "madry"
 """The method that costs are relative to: plain adversarial training by PGD."""
@@ -45,6 +46,8 @@ class PublishedPaper:
     dataset: str = ""
     arch: str = ""
     eps: float = 0.0
+    recipe: str = ""
+    """Name of the recipe that the paper states; empty where it states none."""
     origin: str = ""
     """Data set, network and eps, as a heading says them."""
     own: tuple[str, ...] = ()
@@ -67,13 +70,23 @@ class PublishedPaper:
     """By registry name, in the paper's order."""
     more: Mapping[str, Any] = field(default_factory=dict)
 
-    def differences(self, dataset: str, arch: str, eps: float | None) -> list[str]:
-        """Return in which ways a setting of ours is not the paper's; empty if it is the same."""
+    def differences(
+        self, dataset: str, arch: str, eps: float | None, method: str, recipe: Mapping[str, Any]
+    ) -> list[str]:
+        """Return in which ways a training of ours is not the paper's; empty if it is the same.
+
+        recipe: the training's values, whatever the name of its recipe.
+        """
         same = {
-            "another data set": dataset == self.dataset,
-            "another network": arch == self.arch,
-            "another eps": eps is not None and abs(eps - self.eps) <= 1e-6,
+            "data set": dataset == self.dataset,
+            "network": arch == self.arch,
+            "eps": eps is not None and abs(eps - self.eps) <= 1e-6,
         }
+        if self.recipe:
+            theirs = asdict(load_recipe(self.recipe, arch=arch, dataset=dataset, method=method)[0])
+            ours = {k: tuple(v) if isinstance(v, list) else v for k, v in recipe.items()}
+            of_data = {key: theirs[key] for key in ("pad", "flip")}
+            same["recipe"] = theirs | ours | of_data == theirs
         return [what for what, equal in same.items() if not equal]
 
 

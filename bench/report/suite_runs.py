@@ -1,7 +1,7 @@
 """Which records an artefact is made of: those that its suite planned; and which it still lacks.
 
 `bench run` writes down what belongs to a suite (bench/manifest.py). A data set in several variants
-(cifar10, cifar10-q75) is taken in the one with most trainings.
+(cifar10, cifar10-q75), and a suite run by several recipes, is taken in the one with most trainings.
 
 How long missing trainings take is estimated from the records at hand: seconds per training image
 and per attacked image on the same network, whatever machine that was.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import fmean
 
@@ -19,7 +19,7 @@ from bench.manifest import PlannedRun
 from bench.recipe import load_recipe
 from bench.records import Records, RunRecord
 from bench.report.frame import ResultsFrame, results_frame
-from bench.study import Study, is_variant
+from bench.study import OWN_DATA, Study, is_variant
 from bench.suite import FULL, Suite, load_suite, sizes
 
 
@@ -58,10 +58,10 @@ class SuiteRuns:
 
     @property
     def full(self) -> bool:
-        """Whether this is the paper's size, on the paper's data."""
-        return self.suite.size == FULL and self.dataset in (
-            study.study.dataset for study in self.studies
-        )
+        """Whether this is the paper's size, on the paper's data and by the suite's recipe."""
+        own = [found.study for found in self.studies]
+        same_data = self.dataset in (study.dataset for study in own)
+        return self.suite.size == FULL and same_data and own == list(self.suite.studies)
 
     @property
     def caption(self) -> str:
@@ -73,7 +73,11 @@ class SuiteRuns:
         epochs = dict.fromkeys(filter(None, map(_epochs, self.studies)))
         what = ", ".join([self.dataset, *archs, *epochs])
         recipes = ", ".join(dict.fromkeys(study.study.recipe for study in self.studies))
-        end = f"the paper's size, by recipe {recipes}" if self.full else "not the paper's"
+        end = "the paper's size" if self.full else "not the paper's"
+        if self.suite.size == FULL:
+            end += f", by recipe {recipes}"
+        if self.dataset in OWN_DATA:
+            end = "our reconstruction of the paper's data"
         return f"Size {self.suite.size} ({what}): {end}."
 
     @property
@@ -102,22 +106,29 @@ def choose(records: Records, suite: str, size: str | None = None) -> SuiteRuns |
 
 
 def _variants(records: Records, suite: Suite) -> Iterator[SuiteRuns]:
-    """Yield the suite's records in every variant of its first study's data set."""
+    """Yield the suite's records for each variant of its data set and each recipe, its own first."""
     done = {run.run_id: run for run in records if run.kind == "train" and run.status == "done"}
     planned = [
-        [run for run in runs if run.run_id in done] for runs in _planned(records, suite.studies)
+        [done[run.run_id] for run in runs if run.run_id in done]
+        for runs in _planned(records, suite.studies)
     ]
-    first = suite.studies[0].dataset
-    labels = {run.dataset for runs in planned for run in runs if is_variant(run.dataset, first)}
-    for variant in sorted(labels):
+    first = suite.studies[0]
+    found = {
+        (run.spec["recipe_name"] != first.recipe, run.dataset, run.spec["recipe_name"])
+        for runs in planned
+        for run in runs
+        if is_variant(run.dataset, first.dataset)
+    }
+    for _, variant, recipe in sorted(found):
         studies = []
         for study, runs in zip(suite.studies, planned, strict=True):
-            base = study.dataset.partition("@")[0]
-            data = variant if base == first.partition("@")[0] else base
-            own = [run for run in runs if run.dataset == data]
-            trainings = {m: _trainings(own, m, done) for m in study.methods}
+            base, own = study.dataset.partition("@")[0], (variant, recipe)
+            if base != first.dataset.partition("@")[0]:
+                own = (base, study.recipe)
+            alike = [run for run in runs if (run.dataset, run.spec["recipe_name"]) == own]
+            trainings = {m: _trainings(alike, m) for m in study.methods}
             runs_ = {method: found for method, found in trainings.items() if found}
-            studies.append(StudyRuns(study=study, runs=runs_))
+            studies.append(StudyRuns(study=replace(study, recipe=own[1]), runs=runs_))
         yield SuiteRuns(suite=suite, dataset=variant, studies=tuple(studies))
 
 
@@ -132,19 +143,16 @@ def _planned(records: Records, studies: Iterable[Study]) -> Iterator[list[Planne
         yield [run for run in (manifest.runs if manifest else ()) if run.study == number]
 
 
-def _trainings(
-    planned: Iterable[PlannedRun], method: str, done: Mapping[str, RunRecord]
-) -> tuple[RunRecord, ...]:
+def _trainings(planned: Iterable[RunRecord], method: str) -> tuple[RunRecord, ...]:
     """Return a method's trainings by seed; of several of one seed the one with most outcomes."""
 
     def outcomes(run: RunRecord) -> int:
         return len(run.evaluations) + len(run.measures)
 
     by_seed: dict[int, RunRecord] = {}
-    for run_id in sorted({run.run_id for run in planned if run.method == method}):
-        run = done[run_id]
+    for run in sorted(planned, key=lambda run: run.run_id):
         earlier = by_seed.get(run.seed or 0)
-        if earlier is None or outcomes(run) > outcomes(earlier):
+        if run.method == method and (earlier is None or outcomes(run) > outcomes(earlier)):
             by_seed[run.seed or 0] = run
     return tuple(by_seed[seed] for seed in sorted(by_seed))
 

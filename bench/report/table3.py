@@ -80,7 +80,7 @@ def main_table(section: Section, *, brief: bool = False) -> Table:
 
     brief: only the columns that are `brief`, without last checkpoints.
     """
-    own = [*columns.COLUMNS, *columns.paper_columns(section.setting)]
+    own = [*columns.COLUMNS, *columns.paper_columns(section)]
     own = [c for c in own if c.title and (c.brief or not brief)]
     notes, previous, lines = Notes(), None, []
     for row in section.rows:
@@ -132,7 +132,7 @@ def table3_csv(parts: Sequence[Section]) -> pd.DataFrame:
 
 
 def _csv_row(row: TableRow, section: Section) -> dict[str, str]:
-    own = [*columns.COLUMNS, *columns.paper_columns(section.setting)]
+    own = [*columns.COLUMNS, *columns.paper_columns(section)]
     accuracies = [c for c in own if c.unit == "accuracy"] + columns.attack_columns(section)
     found: dict[str, str] = {
         **setting_cells(section.setting),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.recipe import load_recipe
 from bench.records import load_records
 from bench.report import ReportResult, write_report
 from bench.spec import GIVEN
@@ -33,6 +34,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
             dataset="cifar10",
             arch="wrn-34-10",
             recipe="paper",
+            values=load_recipe("paper", arch="", dataset="", method="cat-mix")[0],
             passes=(12.0, 11.0),
             machine=GPU,
         )

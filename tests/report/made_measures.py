@@ -49,12 +49,12 @@ def trained(results: Path, study: Study, method: str, *, seed: int = 0, **others
 def add_to_suites(results: Path, study: Study, run: RunFolder, method: str, seed: int) -> None:
     """Add a training to the manifests of all suites that would train it.
 
-    The data set of the study may be a variant of the suite's.
+    The data set of the study may be a variant of the suite's, its recipe another one.
     """
-    cell = (study.arch, study.eps, study.recipe, dict(study.training), study.train_size)
+    cell = (study.arch, study.eps, dict(study.training), study.train_size)
     manifests = []
     for number, size, other in _studies():
-        own = (other.arch, other.eps, other.recipe, dict(other.training), other.train_size)
+        own = (other.arch, other.eps, dict(other.training), other.train_size)
         if method in other.methods and is_variant(study.dataset, other.dataset) and cell == own:
             planned = PlannedRun(
                 study=number,

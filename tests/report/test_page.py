@@ -114,7 +114,7 @@ def test_the_papers_values_are_next_to_ours_and_marked_where_they_differ(
 ) -> None:
     headings = [cells[-1] for cells in lines(report.text) if cells[-1].startswith("Paper")]
     where = "Paper: clean / PGD-20 / C&W (CIFAR-10, WRN-34-10, eps 8/255"
-    other = ": another data set and another network, not comparable"
+    other = ": another data set, network, recipe, not comparable"
     assert headings == [f"{where})", f"{where}{other})", f"{where}{other})"]
     values = {cells[0]: cells[-1] for cells in lines(report.text) if len(cells) == 14}
     (cat,) = (value for name, value in values.items() if name.startswith("cat-ce"))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from bench.errors import ConfigError
@@ -71,15 +73,30 @@ def test_an_unknown_paper_is_one_line() -> None:
         published("dog")
 
 
+STATED = {
+    "epochs": 200, "batch_size": 128, "lr": 0.1, "milestones": [0.4, 0.7, 0.9], "pad": 4,
+    "flip": True, "eps": None,
+}  # fmt: skip
+"""The paper's recipe as a record of CIFAR-10 holds it."""
+
+
 @pytest.mark.parametrize(
-    ("setting", "expected"),
+    ("setting", "recipe", "expected"),
     [
-        (("cifar10", "wrn-34-10", 8 / 255), []),
-        (("cifar10-q75", "wrn-34-10", 8 / 255), ["another data set"]),
-        (("cifar10", "vgg-16", 8 / 255), ["another network"]),
-        (("cifar10", "wrn-34-10", 0.031), ["another eps"]),
-        (("digits", "cnn", None), ["another data set", "another network", "another eps"]),
+        (("cifar10", "wrn-34-10", 8 / 255), {}, []),
+        (("cifar10-q75", "wrn-34-10", 8 / 255), {}, ["data set"]),
+        (("cifar10", "vgg-16", 8 / 255), {"lr": 0.01}, ["network"]),
+        (("cifar10", "wrn-34-10", 0.031), {}, ["eps"]),
+        (("cifar10", "wrn-34-10", 8 / 255), {"epochs": 110}, ["recipe"]),
+        (("cifar10", "wrn-34-10", 8 / 255), {"decay": "weights"}, ["recipe"]),
+        (
+            ("digits", "cnn", None),
+            {"milestones": [0.5]},
+            ["data set", "network", "eps", "recipe"],
+        ),
     ],
 )
-def test_differences(setting: tuple[str, str, float | None], expected: list[str]) -> None:
-    assert CAT.differences(*setting) == expected
+def test_differences(
+    setting: tuple[str, str, float | None], recipe: dict[str, Any], expected: list[str]
+) -> None:
+    assert CAT.differences(*setting, "madry", STATED | recipe) == expected

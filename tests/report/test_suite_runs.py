@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from bench.records import load_records
 from bench.report.suite_runs import SuiteRuns, choose
@@ -25,12 +28,39 @@ def test_a_variant_of_the_data_is_told_from_another_data_set() -> None:
     assert not is_variant("cifar100", "cifar10")
 
 
-def test_the_full_size_names_its_recipe(tmp_path: Path) -> None:
-    trained(tmp_path, study_of("table1", size="full"), "madry")
+@pytest.mark.parametrize(
+    ("recipe", "end"),
+    [
+        ("paper", ": the paper's size, by recipe paper."),
+        ("common", ": not the paper's, by recipe common."),
+    ],
+)
+def test_the_full_size_names_its_recipe_and_is_the_paper_s_by_the_paper_s(
+    recipe: str, end: str, tmp_path: Path
+) -> None:
+    study = study_of("table1", size="full")
+    assert study.recipe == "paper"
+    trained(tmp_path, replace(study, recipe=recipe), "madry")
     found = choose(load_records(tmp_path), "table1", "full")
     assert found is not None
+    assert found.full == (recipe == "paper")
+    assert found.caption.endswith(end)
+
+
+def test_recipes_are_not_mixed_and_the_suite_s_own_wins_a_tie(tmp_path: Path) -> None:
+    study = study_of("table3", size="full")
+    for recipe, methods in (("common", ("madry", "trades")), ("paper", ("madry", "mart"))):
+        for method in methods:
+            trained(tmp_path, replace(study, recipe=recipe), method)
+    found = choose(load_records(tmp_path), "table3")
+    assert found is not None
     assert found.full
-    assert found.caption.endswith("the paper's size, by recipe common.")
+    assert set(found.studies[0].runs) == {"madry", "mart"}
+    trained(tmp_path, replace(study, recipe="common"), "mma")
+    found = choose(load_records(tmp_path), "table3")
+    assert found is not None
+    assert not found.full
+    assert set(found.studies[0].runs) == {"madry", "trades", "mma"}
 
 
 def test_only_planned_and_finished_trainings_count(tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ def test_runs_belong_to_every_suite_that_trains_them() -> None:
     [
         (lambda study: changed(study, attacks=("clean",), seeds=("3",), test_size=50), True),
         (lambda study: changed(study, params=["madry.steps=10"]), True),  # the default
+        (lambda study: changed(study, recipe="paper"), True),
         (lambda study: changed(study, params=["madry.steps=3"]), False),
         (lambda study: changed(study, epochs=1), False),
         (lambda study: changed(study, eps=0.1), False),

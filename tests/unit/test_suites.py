@@ -12,7 +12,7 @@ from bench.papers import plugins
 from bench.plan import make_plan, make_plans
 from bench.recipe import load_recipe
 from bench.registry import get_method
-from bench.study import MeasureConfig
+from bench.study import OWN_DATA, MeasureConfig
 from bench.suite import list_suites, load_suite, sizes
 
 NAMES = [name for name, _ in list_suites()]
@@ -77,6 +77,14 @@ def test_a_cell_that_several_artefacts_need_is_trained_once() -> None:
     place = {run_id: number for number, run_id in enumerate(ids)}
     served = [place[c.spec.run_id] for c in cells if c.surrogates and c.spec.run_id not in first]
     assert max(place[run] for run in first) < min(served)
+
+
+def test_the_paper_s_size_is_by_its_recipe_and_the_smaller_ones_are_not() -> None:
+    by_size = {
+        size: {s.recipe for s in load_suite("paper", size).studies if s.dataset not in OWN_DATA}
+        for size in ("full", "small", "tiny")
+    }
+    assert by_size == {"full": {"paper"}, "small": {"common"}, "tiny": {"common"}}
 
 
 def test_only_a_suite_of_one_study_takes_changes() -> None:
