@@ -71,11 +71,9 @@ def compare(
     from bench.records import load_records
     from bench.report.compare import block
     from bench.report.compare import compare as compared
-    from bench.report.find_pair import Choice
     from bench.report.table3 import require
 
     records = load_records(results)
     require(records, results)
-    picked = Choice(**choice)
-    found = compared(records, first, second, attack=attack, checkpoint=checkpoint, choice=picked)
+    found = compared(records, first, second, attack=attack, checkpoint=checkpoint, **choice)
     click.echo(block(found))

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from itertools import product
 
-from bench.errors import RecordError, unknown_name
+from bench.errors import ConfigError, RecordError, unknown_name
 from bench.listing import aligned
 from bench.records import RunRecord
 from bench.report.accuracy import PairedComparison, paired_comparison
-from bench.report.find_pair import Choice, find_pair
-from bench.report.formatting import listed, percent
+from bench.report.formatting import ALARM, eps_text, listed, percent
 from bench.report.frame import results_frame
-from bench.report.groups import Setting
+from bench.report.groups import Group, Setting, group_runs
 from bench.report.rows import CheckpointOutcomes, checkpoints, core_first, status
 from bench.report.statistics import LEVEL, holm
 from bench.report.table3 import title
 from bench.report.titles import CLEAN
 from bench.spec import CHECKPOINTS, GIVEN
+
+_CHOICES = ("dataset", "arch", "recipe", "eps")
+_Training = tuple[Setting, Group]
+"""A training with the setting that it was made in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,28 +74,127 @@ def compare(
     *,
     attack: str | None = None,
     checkpoint: str = "best",
-    choice: Choice | None = None,
+    **choice: str | float | None,
 ) -> MethodComparison:
     """Compare two methods, runs (by id) or outside models on the images that they share.
 
     Robust accuracy: the worst case over the attacks that both have; with `attack` under only that
-    one, or `clean`. `choice` picks the setting where both names have several. Raises ConfigError
-    for a name that is not on record or stands for several trainings, RecordError where the two
-    share no image.
+    one, or `clean`. `choice`, of dataset, arch (or its beginning), recipe and eps, picks the
+    setting where both names have several. Raises ConfigError for a name or a value that is not on
+    record and for a name of several trainings, RecordError where the two share no image.
     """
     if checkpoint not in CHECKPOINTS:
         raise unknown_name("checkpoint", checkpoint, CHECKPOINTS)
-    (setting, one), (_, other) = find_pair(runs, first, second, choice or Choice())
+    (setting, one), (_, other) = _find_pair(runs, first, second, choice)
     # labels of both together, so that an attack has one label whatever else their tables hold
     frame = results_frame((*one.runs, *other.runs))
     found = checkpoints(frame, setting, [one, other])
     sides = []
     for group in (one, other):
         name = GIVEN if group.outside else checkpoint
-        own = [c for c in found[group.label] if c.checkpoint == name]
         empty = CheckpointOutcomes(group=group, checkpoint=name, frame=frame)
-        sides.append(own[0] if own else empty)
-    return paired(setting, sides[0], sides[1], attack)
+        sides.append(next((c for c in found[group.label] if c.checkpoint == name), empty))
+    return paired(setting, *sides, attack)
+
+
+def _find_pair(
+    runs: Iterable[RunRecord], first: str, second: str, choice: Mapping[str, str | float | None]
+) -> tuple[_Training, _Training]:
+    """Return the trainings of two names: methods, labels of a table, run ids, or outside models.
+
+    Of one setting; where none holds both, of two with the same data set and eps. Raises ConfigError
+    where a name is unknown, or where there is not exactly one such pair.
+    """
+    everything = [(setting, group) for setting, groups in group_runs(runs) for group in groups]
+    kept = _chosen(list(dict.fromkeys(setting for setting, _ in everything)), choice)
+    ones, others = _matches(everything, first), _matches(everything, second)
+    pairs = [
+        (one, other)
+        for one, other in product(ones, others)
+        if one[0] in kept and other[0] in kept and one[1].runs != other[1].runs
+    ]
+    together = [(one, other) for one, other in pairs if one[0] == other[0]]
+    alike = [(one, other) for one, other in pairs if _ball(one[0]) == _ball(other[0])]
+    fitting, names = together or alike, f"{first} and {second}"
+    if len(fitting) == 1:
+        (one, other) = fitting[0]
+        if one[1].label != other[1].label:
+            return one, other
+        ids = [(place, replace(g, label=g.runs[0].run_id)) for place, g in fitting[0]]
+        return ids[0], ids[1]
+    settings = list(dict.fromkeys(one[0] for one, _ in fitting))
+    if len(settings) > 1:
+        differ = [name for name in _CHOICES if len({getattr(s, name) for s in settings}) > 1]
+        raise ConfigError(
+            f"{names} have {len(settings)} settings ({'; '.join(map(_place, settings))}): "
+            f"pick one with {' or '.join(f'--{name}' for name in differ) or 'run ids'}"
+        )
+    if settings:
+        groups = dict.fromkeys(
+            f"'{group.label}' ({group.runs[0].run_id})" for pair in fitting for _, group in pair
+        )
+        raise ConfigError(f"{names} stand for several trainings: name two of {', '.join(groups)}")
+    if [group.runs for _, group in ones] == [group.runs for _, group in others]:
+        raise ConfigError(f"{names} are the same: name two")
+    where = [
+        f"{name}: {'; '.join(dict.fromkeys(_place(setting) for setting, _ in found))}"
+        for name, found in ((first, ones), (second, others))
+    ]
+    raise ConfigError(f"{names} have no data set and eps in common there ({', '.join(where)})")
+
+
+def _chosen(
+    settings: Sequence[Setting], choice: Mapping[str, str | float | None]
+) -> Sequence[Setting]:
+    """Return the settings with every value; raises ConfigError for a value on no record."""
+    for name, wanted in choice.items():
+        if wanted is None:
+            continue
+        text = eps_text(wanted) if isinstance(wanted, float) else wanted
+        values = {setting: _value(setting, name) for setting in settings}
+        exact = [setting for setting, value in values.items() if value == text]
+        begun = [
+            s for s, value in values.items() if name == "arch" and value.startswith(f"{text}-")
+        ]
+        if not (settings := exact or begun):
+            there = ", ".join(dict.fromkeys(values.values()))
+            raise ConfigError(f"no records with --{name} {text}; there are {there}")
+    return settings
+
+
+def _value(setting: Setting, name: str) -> str:
+    return eps_text(setting.eps) if name == "eps" else getattr(setting, name) or "none"
+
+
+def _ball(setting: Setting) -> tuple[str, str, float]:
+    """Return what is equal where models of two settings are attacked alike."""
+    return setting.dataset, setting.norm, setting.eps
+
+
+def _place(setting: Setting) -> str:
+    parts = (setting.dataset, setting.arch, setting.recipe)
+    return ", ".join([*filter(None, parts), f"eps {eps_text(setting.eps)}"])
+
+
+def _matches(everything: Sequence[_Training], name: str) -> list[_Training]:
+    """Return the groups that `name` stands for; of a run's id, that run alone."""
+    found = []
+    for setting, group in everything:
+        ids = [run.run_id for run in group.runs]
+        bare = group.label.removesuffix(ALARM), group.method.rpartition("/")[2]
+        if name in ids:
+            run = group.runs[ids.index(name)]
+            label = group.label if len(ids) == 1 else f"{group.label}, seed {run.seed}"
+            found.append((setting, replace(group, label=label, runs=(run,))))
+        elif name in (group.label, group.method, *bare):
+            found.append((setting, group))
+    if not found:
+        names = sorted({text for _, group in everything for text in (group.method, group.label)})
+        ids = [run.run_id for _, group in everything for run in group.runs]
+        close = get_close_matches(name, [*names, *ids], n=1, cutoff=0.5)
+        hint = f" Did you mean '{close[0]}'?" if close else ""
+        raise ConfigError(f"'{name}' is not on record.{hint} There are {', '.join(names)}")
+    return found
 
 
 def paired(
@@ -167,27 +271,22 @@ def sentence(comparison: MethodComparison) -> str:
     The interval is the test's before a correction: it contains 0 exactly where p is at least 5%.
     """
     c, n = comparison, comparison.numbers
-    first, second = c.first.label, c.second.label
     test = "exact McNemar" if c.one_seed else "exact sign-flip test of the images,"
     by, level = f"{test} {p_text(n.p)}", f"{percent(1 - LEVEL, 0)}% interval"
     if c.p_holm is not None and c.n_pairs > 1:
         by += f", after Holm's correction over {c.n_pairs} pairs {p_text(c.p_holm)}"
         level += ", not corrected,"
+    less = c.significant and n.difference < 0
+    value, low, high = (-n.difference, -n.high, -n.low) if less else (n.difference, n.low, n.high)
+    points = f"{percent(value)} points ({level} {percent(low)} to {percent(high)})"
+    first, second, at = c.first.label, c.second.label, f"{percent(LEVEL, 0)}%"
     if not c.significant:
-        points = f"{percent(n.difference)} points ({level} {percent(n.low)} to {percent(n.high)})"
         return (
             f"{first} and {second} are not distinguishable {_where(c)}: a difference of {points}; "
-            f"{by}: not significant at {percent(LEVEL, 0)}%."
+            f"{by}: not significant at {at}."
         )
-    better, low, high = "more", n.low, n.high
-    if n.difference < 0:
-        better, low, high = "less", -n.high, -n.low
-    points = f"{percent(abs(n.difference))} points ({level} {percent(low)} to {percent(high)})"
-    good = "accurate" if c.attacks == (CLEAN,) else "robust"
-    return (
-        f"{first} is {points} {better} {good} than {second} {_where(c)}; "
-        f"{by}: significant at {percent(LEVEL, 0)}%."
-    )
+    how = f"{'less' if less else 'more'} {'accurate' if c.attacks == (CLEAN,) else 'robust'}"
+    return f"{first} is {points} {how} than {second} {_where(c)}; {by}: significant at {at}."
 
 
 def block(comparison: MethodComparison) -> str:

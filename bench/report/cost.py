@@ -6,22 +6,47 @@ two trainings are compared only where they ran on equal ones, in equal batches.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from statistics import fmean
+from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
+import pandas as pd
+
 from bench.records import RunRecord
-from bench.report.groups import Group, training_values
-from bench.report.published import REFERENCE
-from bench.report.rows import Section
+from bench.report.export import Notes, Table
+from bench.report.formatting import MISSING, eps_text
+from bench.report.groups import Group, Setting, training_values
+from bench.report.published import REFERENCE, published_papers
+from bench.report.revisions import code_facts
+from bench.report.rows import Section, status
 
-_COUNTS = ("forward_per_image", "backward_per_image", "first_layer_per_image")
+SAME = 1.25
+"""Costs that differ by no larger factor count as about the same."""
+COST_LEGEND = (
+    "Forward, backward: passes through the network per image and epoch, counted while training; "
+    "mean over the seeds. Relative passes: both kinds together, each counted as one. Seconds: of "
+    "the training steps, per image, without validation; relative only to runs on an equal machine "
+    "(device, processor, threads) at equal batch size and precision. \u00b1: standard deviation "
+    f"over seeds. {MISSING}: not on record, or nothing to compare with."
+)
+_RULE = (
+    f"About the same: between {1 / SAME:.2f} and {SAME:.2f} times. Passes are counted, so they do "
+    "not depend on the machine; seconds are from a machine that other work may have shared, so a "
+    "small difference in them means nothing."
+)
+_NUMBERS = (
+    *("forward_per_image", "backward_per_image", "first_layer_per_image", "seconds_per_epoch"),
+    *("images_per_second", "passes_relative", "seconds_relative"),
+)
+"""Of `RunCost`, in cost.csv."""
+_FACTS = ("device", "processor", "threads")
+"""Of a machine, in cost.csv."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Machine:
     """What decides how long a pass takes, as far as a record knows."""
 
@@ -40,15 +65,13 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class RunCost:
-    """One training that ended."""
+    """One training that ended. Passes are per image and epoch."""
 
     run: RunRecord
-    forward: float
-    """Passes an image and epoch."""
-    backward: float
-    """Passes an image and epoch."""
-    first_layer: float
-    """Passes an image and epoch through the first layer; those through the whole network too."""
+    forward_per_image: float
+    backward_per_image: float
+    first_layer_per_image: float
+    """Passes through the first layer; those through the whole network too."""
     images_per_second: float
     seconds_per_epoch: float
     machine: Machine | None
@@ -56,12 +79,19 @@ class RunCost:
     passes_relative: float | None = None
     """Forward and backward passes in units of the reference's mean."""
     seconds_relative: float | None = None
-    """Time an image in units of the reference's mean; None without a comparable run of it."""
+    """Time per image in units of the reference's mean; None without a comparable run of it."""
 
     @property
     def passes(self) -> float:
-        """Forward and backward passes an image and epoch."""
-        return self.forward + self.backward
+        """Forward and backward passes."""
+        return self.forward_per_image + self.backward_per_image
+
+    @property
+    def conditions(self) -> Hashable:
+        """What must be equal before seconds are compared; None where the machine is unknown."""
+        spec = self.run.spec
+        batch_size = spec.get("recipe", {}).get("batch_size")
+        return self.machine and (self.machine, batch_size, spec.get("precision"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,121 +104,234 @@ class GroupCost:
     reference: str = ""
     """Label of the group that this one is relative to; empty where there is none."""
     reference_passes: float | None = None
-    """Of the reference, an image and epoch."""
+
+    def mean(self, name: str) -> float | None:
+        """Return the mean of a number of `RunCost` over the seeds that have it."""
+        found = self.values(name)
+        return fmean(found) if found else None
+
+    def values(self, name: str) -> list[float]:
+        return [value for run in self.runs if (value := getattr(run, name)) is not None]
 
     @property
     def passes_relative(self) -> float | None:
-        """Mean over the seeds."""
-        return mean(run.passes_relative for run in self.runs)
+        return self.mean("passes_relative")
 
     @property
     def seconds_relative(self) -> float | None:
-        """Mean over the seeds that have it."""
-        return mean(run.seconds_relative for run in self.runs)
-
-
-def mean(values: Iterable[float | None]) -> float | None:
-    """Of the values that are there; None without any."""
-    found = [value for value in values if value is not None]
-    return fmean(found) if found else None
+        return self.mean("seconds_relative")
 
 
 @lru_cache(maxsize=64)
 def costs(section: Section) -> tuple[GroupCost, ...]:
-    """Of each group of a table, in its order. Every table and file of costs asks for it again."""
+    """Return the cost of each group of a table, in its order."""
     found = [
         GroupCost(group=group, runs=tuple(cost for run in group.runs if (cost := _cost(run))))
         for group in section.groups
     ]
     references = [
-        _Reference(cost, training_values(cost.group), _speeds(cost.runs))
+        (cost, training_values(cost.group))
         for cost in found
         if cost.group.method == REFERENCE and cost.runs
     ]
-    return tuple(_relative(cost, references) for cost in found)
-
-
-@dataclass(frozen=True)
-class _Reference:
-    """A group that others are relative to, with what each of them asks of it."""
-
-    cost: GroupCost
-    values: Mapping[str, Any]
-    """Of its training."""
-    seconds: Mapping[Hashable, float]
-    """Of an image, mean over its runs under equal conditions."""
-
-
-def _speeds(runs: Sequence[RunCost]) -> dict[Hashable, float]:
-    found = defaultdict(list)
-    for run in runs:
-        if run.machine is not None:
-            found[_conditions(run)].append(1 / run.images_per_second)
-    return {conditions: fmean(seconds) for conditions, seconds in found.items()}
+    return tuple(_relative(cost, references) if cost.runs else cost for cost in found)
 
 
 def _cost(run: RunRecord) -> RunCost | None:
-    """None where the training has not ended, failed, or left no cost."""
-    train = run.train or {}
-    cost = train.get("cost") or {}
-    if any(name not in cost for name in (*_COUNTS, "train_seconds", "images_per_second")):
+    """Return None where the training has not ended, failed, or left no cost."""
+    train, machine = run.train or {}, run.provenance.get("machine") or {}
+    cost, compiled = train.get("cost") or {}, train.get("compiled")
+    names = (*_NUMBERS[:3], "images_per_second")
+    if any(name not in cost for name in (*names, "train_seconds")):
         return None
-    forward, backward, first_layer = (float(cost[name]) for name in _COUNTS)
+    known = all(name in machine for name in _FACTS)
     return RunCost(
         run=run,
-        forward=forward,
-        backward=backward,
-        first_layer=first_layer,
-        images_per_second=float(cost["images_per_second"]),
+        **{name: float(cost[name]) for name in names},
         seconds_per_epoch=float(cost["train_seconds"]) / int(train["epochs"]),
-        machine=_machine(run.provenance.get("machine") or {}, train.get("compiled")),
-    )
-
-
-def _machine(facts: Mapping[str, Any], compiled: object) -> Machine | None:
-    """One that attacks compiled networks is another machine."""
-    if any(name not in facts for name in ("device", "processor", "threads")):
-        return None
-    return Machine(
-        device=str(facts["device"]),
-        processor=str(facts["processor"]),
-        threads=int(facts["threads"]),
-        compiled="all" if compiled is True else str(compiled or ""),
-    )
-
-
-def _relative(cost: GroupCost, references: Sequence[_Reference]) -> GroupCost:
-    if not cost.runs or not references:
-        return cost
-    values = training_values(cost.group)
-    reference = min(references, key=lambda other: _distance(values, other))
-    passes = fmean(run.passes for run in reference.cost.runs)
-    runs = [
-        replace(
-            run,
-            passes_relative=run.passes / passes,
-            seconds_relative=_seconds_relative(run, reference),
+        # one that attacks compiled networks is another machine
+        machine=Machine(
+            device=str(machine["device"]),
+            processor=str(machine["processor"]),
+            threads=int(machine["threads"]),
+            compiled="all" if compiled is True else str(compiled or ""),
         )
-        for run in cost.runs
-    ]
-    label = reference.cost.group.label
+        if known
+        else None,
+    )
+
+
+def _relative(
+    cost: GroupCost, references: Sequence[tuple[GroupCost, Mapping[str, Any]]]
+) -> GroupCost:
+    """Compare with the reference that was trained most alike; of equals the one of most seeds."""
+    own = training_values(cost.group)
+
+    def unlike(reference: tuple[GroupCost, Mapping[str, Any]]) -> tuple[int, int, str]:
+        group, values = reference[0].group, reference[1]
+        names = [name for name in own.keys() | values.keys() if not name.startswith("params.")]
+        n_unlike = sum(own.get(name) != values.get(name) for name in names)
+        return n_unlike, -len(group.runs), group.label
+
+    if not references:
+        return cost
+    reference, _ = min(references, key=unlike)
+    passes, runs = fmean(reference.values("passes")), []
+    for run in cost.runs:
+        alike = [
+            one for one in reference.runs if run.conditions and one.conditions == run.conditions
+        ]
+        seconds = fmean(1 / one.images_per_second for one in alike) if alike else None
+        relative = 1 / run.images_per_second / seconds if seconds else None
+        runs.append(replace(run, passes_relative=run.passes / passes, seconds_relative=relative))
+    label = reference.group.label
     return replace(cost, runs=tuple(runs), reference=label, reference_passes=passes)
 
 
-def _seconds_relative(run: RunCost, reference: _Reference) -> float | None:
-    seconds = reference.seconds.get(_conditions(run))
-    return None if seconds is None else 1 / run.images_per_second / seconds
+def cost_table(section: Section) -> Table:
+    """Return a row per way of training."""
+    found, notes = costs(section), Notes()
+    letters = _letters(found)
+    several = sum(cost.group.method == REFERENCE and bool(cost.runs) for cost in found) > 1
+    heads = [
+        *("Method", "Forward", "Backward", f"Passes, relative to {REFERENCE}"),
+        *(f"Seconds, relative to {REFERENCE}", "Images per second (machine)", "Seeds"),
+    ]
+    lines = [_line(cost, letters, several, notes) for cost in found]
+    text = pd.DataFrame(lines, columns=heads, dtype=object)
+    return Table(text=text, notes=tuple(notes.texts))
 
 
-def _distance(one: Mapping[str, Any], reference: _Reference) -> tuple[int, int, str]:
-    """The reference that was trained most alike; of equals the one with the most seeds."""
-    other, group = reference.values, reference.cost.group
-    names = [name for name in one.keys() | other.keys() if not name.startswith("params.")]
-    unlike = sum(one.get(name) != other.get(name) for name in names)
-    return unlike, -len(group.runs), group.label
+def _line(cost: GroupCost, letters: dict[Machine, str], several: bool, notes: Notes) -> list[str]:
+    group, total, n = cost.group, len(cost.group.runs), len(cost.runs)
+    states = [
+        f"{group.label}{f', seed {run.seed}' * (total > 1)}: {status(run)}."
+        for run in group.runs
+        if run.status != "done"
+    ]
+    name = f"{group.label}{notes.mark(*states)}"
+    if not n:
+        return [name, *[MISSING] * 6]
+    forward = fmean(cost.values("forward_per_image"))
+    more = fmean(cost.values("first_layer_per_image")) - forward
+    stem = [f"Also {more:.1f} through only the first layer, which no column counts."]
+    relative = notes.mark(f"Relative to {cost.reference}.") if several else ""
+    lacks = n - len(cost.values("seconds_relative"))
+    where = f", seeds left out: {lacks}" if lacks < n else ""
+    unlike = f"No {REFERENCE} run on an equal machine at equal batch size and precision{where}."
+    return [
+        name,
+        f"{forward:.1f}{notes.mark(*stem) if more >= 0.05 else ''}",
+        f"{fmean(cost.values('backward_per_image')):.1f}",
+        f"{_ratio(cost.values('passes_relative'))}{relative}",
+        _ratio(cost.values("seconds_relative"))
+        + (notes.mark(unlike) if cost.reference and lacks else ""),
+        _speeds(cost.runs, letters),
+        str(n) if n == total else f"{n} of {total}",
+    ]
 
 
-def _conditions(run: RunCost) -> Hashable:
-    """What must be equal before seconds are compared."""
-    spec = run.run.spec
-    return run.machine, spec.get("recipe", {}).get("batch_size"), spec.get("precision")
+def _ratio(values: Sequence[float]) -> str:
+    spread = f" \u00b1 {stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{fmean(values):.2f}{spread}" if values else MISSING
+
+
+def _letters(found: Iterable[GroupCost]) -> dict[Machine, str]:
+    """Return a name for each machine: A to Z, then A1 to Z1, and so on."""
+    machines = dict.fromkeys(run.machine for cost in found for run in cost.runs if run.machine)
+    return {
+        machine: chr(ord("A") + i % 26) + (str(i // 26) if i >= 26 else "")
+        for i, machine in enumerate(machines)
+    }
+
+
+def _speeds(runs: Sequence[RunCost], letters: Mapping[Machine, str]) -> str:
+    """Return `5120 (A), 9400 (B)`: the mean over the seeds of each machine."""
+    by_place: dict[str, list[float]] = {}
+    for run in runs:
+        place = letters[run.machine] if run.machine else "not on record"
+        by_place.setdefault(place, []).append(run.images_per_second)
+    means = {place: fmean(speeds) for place, speeds in sorted(by_place.items())}
+    return ", ".join(f"{v:.{0 if v >= 100 else 1}f} ({place})" for place, v in means.items())
+
+
+def cost_facts(section: Section, results: str | Path) -> list[str]:
+    """Return whether papers' claims on cost hold, and the machines; `results` names the folder."""
+    found = costs(section)
+    trained = [run for group in section.groups if not group.outside for run in group.runs]
+    lines = []
+    for table in published_papers():
+        own = [cost for cost in found if cost.group.method in table.own and cost.reference]
+        if own and table.cost_claim:
+            lines += [f"{table.cost_claim} {' '.join(map(_verdict, own))}", _RULE]
+    if not lines and trained and not any(cost.reference for cost in found):
+        lines.append(_no_reference(section.setting, trained, results))
+    lines += [f"Machine {letter}: {machine}." for machine, letter in _letters(found).items()]
+    rows = [(cost.group.label, [run.run for run in cost.runs]) for cost in found]
+    return lines + (code_facts(rows) if sum(len(runs) for _, runs in rows) > 1 else [])
+
+
+def _verdict(cost: GroupCost) -> str:
+    passes, seconds = cost.passes_relative, cost.seconds_relative
+    assert passes is not None
+    work = _word(passes)
+    time = work if seconds is None else _word(seconds)
+    outcome = work if work == time else f"{work} by passes, {time} by seconds"
+    if work != "about the same":
+        outcome += ", against the claim"
+    else:
+        outcome += ", as claimed" if work == time else "; the claim holds only for the passes"
+    took = f" and {seconds:.2f} times its seconds" if seconds is not None else ""
+    return (
+        f"{cost.group.label} takes {fmean(cost.values('passes')):.1f} passes per image and epoch, "
+        f"{cost.reference} {cost.reference_passes:.1f} ({passes:.2f} times){took}: {outcome}."
+    )
+
+
+def _word(ratio: float) -> str:
+    if ratio > SAME:
+        return "more expensive"
+    return "cheaper" if ratio < 1 / SAME else "about the same"
+
+
+def _no_reference(setting: Setting, runs: Sequence[RunRecord], results: str | Path) -> str:
+    """Return why nothing is relative, and the command that makes the missing run."""
+    missing = f"No {REFERENCE} run in this table has ended, so nothing is relative to it"
+    if any(run.method == REFERENCE and run.status == "failed" for run in runs):
+        return f"{missing}: its training failed."  # and would again
+    run = max(runs, key=lambda run: run.status == "done")
+    recipe, eps = run.spec.get("recipe", {}), eps_text(setting.eps)
+    options = {
+        "--suite": run.provenance.get("suite"),
+        "--methods": REFERENCE,
+        "--dataset": run.provenance.get("dataset_source") or setting.dataset,
+        "--arch": setting.arch,
+        "--recipe": setting.recipe,
+        "--eps": eps if "/" in eps else run.spec["eps"],
+        "--epochs": recipe.get("epochs"),
+        "--batch-size": recipe.get("batch_size"),
+        "--results": str(results) if str(results) != "results" else None,
+    }
+    words = " ".join(f"{name} {value}" for name, value in options.items() if value)
+    return f"{missing}; `bench run {words}` adds it."
+
+
+def cost_csv(parts: Sequence[Section]) -> pd.DataFrame:
+    """Return a row per training run; the numbers of one that left no cost are empty."""
+    rows = []
+    for section in parts:
+        setting = {**asdict(section.setting), "eps": f"{section.setting.eps:.9g}"}
+        for cost in costs(section):
+            by_id = {own.run.run_id: own for own in cost.runs}
+            for run in () if cost.group.outside else cost.group.runs:
+                state = "done" if run.status == "done" else status(run)
+                named = {"method": cost.group.method, "label": cost.group.label}
+                own = by_id.get(run.run_id)
+                numbers = {name: getattr(own, name, None) for name in _NUMBERS}
+                cells = {k: "" if v is None else f"{v:.6g}" for k, v in numbers.items()}
+                machine = own.machine if own else None
+                facts = {name: getattr(machine, name, "") for name in _FACTS}
+                cells |= {"reference": cost.reference if own else "", **facts}
+                row = {**setting, **named, "seed": run.seed, "status": state, **cells}
+                rows.append({**row, "run_id": run.run_id})
+    return pd.DataFrame(rows, dtype=object).fillna("")

@@ -11,6 +11,7 @@ import pandas as pd
 
 from bench.records import Records
 from bench.report.accuracy_vs_eps import Curve, curve_csv, curves, draw_curves, drawn
+from bench.report.cost import COST_LEGEND, cost_csv, cost_facts, cost_table
 from bench.report.export import (
     Markup,
     Table,
@@ -39,7 +40,6 @@ from bench.report.table3 import (
     title,
     warnings,
 )
-from bench.report.tables.cost import COST_LEGEND, cost_csv, cost_facts, cost_table
 from bench.report.tables.masking import alarm_lines, checked_rows, masking_csv, masking_table
 from bench.report.tables.pairwise import (
     PairMatrix,

@@ -19,7 +19,6 @@ from bench.report.compare import (
     sentence,
 )
 from bench.report.export import latex, markdown
-from bench.report.find_pair import Choice
 from bench.report.rows import sections
 from bench.report.statistics import holm, mcnemar, mcnemar_interval, mean_difference, sign_flip
 from bench.report.tables.pairwise import (
@@ -204,18 +203,18 @@ def test_several_settings_are_listed_with_the_options_that_pick_one(several: Pat
     for words in ("mine and madry have 3 settings", "cifar10, wrn-34-10, common, eps 8/255;"):
         assert words in str(error.value)
     assert str(error.value).endswith("pick one with --dataset or --arch")
-    found = compare(records, "mine", "madry", choice=Choice(dataset="digits"))
+    found = compare(records, "mine", "madry", dataset="digits")
     assert found.setting.arch == "cnn"
-    found = compare(records, "mine", "madry", choice=Choice(arch="wrn"))
+    found = compare(records, "mine", "madry", arch="wrn")
     assert found.numbers.first == len("wrn-34-10") / 20
     with pytest.raises(ConfigError, match=r"no records with --arch wrm; there are vgg-16, wrn"):
-        compare(records, "mine", "madry", choice=Choice(dataset="cifar10", arch="wrm"))
+        compare(records, "mine", "madry", dataset="cifar10", arch="wrm")
 
 
 def test_twins_and_strangers_are_told(several: Path) -> None:
     records = load_records(several)
     with pytest.raises(ConfigError, match=r"several trainings: name two of .*'trades \(beta=1\)'"):
-        compare(records, "trades", "mine", choice=Choice(dataset="digits"))
+        compare(records, "trades", "mine", dataset="digits")
     assert compare(records, "trades (beta=1)", "trades (beta=6)").numbers.difference == 0
     assert compare(records, "alone", "trades (beta=6)").first.label == "alone"  # another network
     with pytest.raises(ConfigError, match=r"no data set and eps in common .*far: digits, cnn"):

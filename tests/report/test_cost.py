@@ -9,9 +9,8 @@ from click.testing import CliRunner
 from bench.cli import main
 from bench.commands.run import run
 from bench.records import load_records
-from bench.report.cost import GroupCost, costs
+from bench.report.cost import GroupCost, cost_csv, cost_facts, cost_table, costs
 from bench.report.rows import Section, sections
-from bench.report.tables.cost import cost_csv, cost_facts, cost_table
 from tests.report.made import MACHINE, model_run, train_run
 
 GPU = {"device": "H100", "processor": "Host", "threads": 16}
@@ -193,7 +192,7 @@ def test_the_csv_has_a_line_for_each_run(tmp_path: Path) -> None:
     assert len(rows) == 3
     done, failed = rows["cat-ce", 0], rows["cat-ce", 1]
     assert float(done["passes_relative"]) == pytest.approx(23 / 22, abs=1e-5)
-    assert (done["seconds_relative"], done["reference"], done["threads"]) == ("1.5", "madry", "2")
+    assert (done["seconds_relative"], done["reference"], done["threads"]) == ("1.5", "madry", 2)
     assert (failed["status"], failed["forward_per_image"]) == ("failed: it broke", "")
 
 

@@ -25,14 +25,13 @@ from bench.papers.cat.claim_rules import (
 from bench.papers.cat.complexity import COLUMNS, PAPER_RATIOS
 from bench.papers.cat.stated import CAT
 from bench.records import RunRecord
-from bench.report.cost import costs
+from bench.report.cost import SAME, costs
 from bench.report.formatting import percent
 from bench.report.groups import group_runs
 from bench.report.published import REFERENCE
 from bench.report.rows import Section
 from bench.report.statistics import wilson
 from bench.report.suite_runs import SuiteRuns
-from bench.report.tables.cost import SAME
 
 _LARGEST = 300.0
 """Largest decimal exponent of a ratio: a float holds little more."""

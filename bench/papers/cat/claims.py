@@ -14,10 +14,10 @@ from bench.papers.cat.claim_tests import TESTS
 from bench.papers.cat.gaussians import MARGIN
 from bench.papers.cat.stated import CAT, TABLE_1, TABLE_3, TABLE_4
 from bench.records import Records
+from bench.report.cost import SAME
 from bench.report.formatting import percent
 from bench.report.rows import MASKING_GAP
 from bench.report.suite_runs import SuiteRuns, choose, command
-from bench.report.tables.cost import SAME
 from bench.suite import FULL
 
 
