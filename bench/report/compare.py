@@ -89,12 +89,13 @@ def compare(
     # labels of both together, so that an attack has one label whatever else their tables hold
     frame = results_frame((*one.runs, *other.runs))
     found = checkpoints(frame, setting, [one, other])
-    sides = []
-    for group in (one, other):
+
+    def side(group: Group) -> CheckpointOutcomes:
         name = GIVEN if group.outside else checkpoint
         empty = CheckpointOutcomes(group=group, checkpoint=name, frame=frame)
-        sides.append(next((c for c in found[group.label] if c.checkpoint == name), empty))
-    return paired(setting, *sides, attack)
+        return next((c for c in found[group.label] if c.checkpoint == name), empty)
+
+    return paired(setting, side(one), side(other), attack)
 
 
 def _find_pair(

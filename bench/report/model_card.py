@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from bench.records import EvaluationRecord, RunRecord
+from bench.records import RunRecord
 from bench.report.accuracy import AccuracyEstimate
 from bench.report.export import fitted, latex_escaped
 from bench.report.formatting import MINUS, eps_both, listed, percent
@@ -36,7 +36,7 @@ _READ = f"Whiskers: 95% intervals (Wilson). ({MINUS}k): images broken by this pa
 class CardAccuracy:
     """One accuracy of a card."""
 
-    block: str
+    block: str = ""
     """Empty, or AutoAttack, whose parts are cumulative."""
     name: str
     value: float
@@ -47,10 +47,9 @@ class CardAccuracy:
     n_broken: int | None = None
     """Images that this part of AutoAttack broke, of those that the parts before it left."""
 
-    @property
-    def text(self) -> str:
-        """`56.0 [50.8, 61.1]`."""
-        return f"{percent(self.value)} [{percent(self.low)}, {percent(self.high)}]"
+    def text(self, unit: str = "") -> str:
+        """Return `56.0 [50.8, 61.1]`; the unit follows the value."""
+        return f"{percent(self.value)}{unit} [{percent(self.low)}, {percent(self.high)}]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,16 +65,12 @@ class ModelCard:
     """The artefact's caption: its suite's size."""
 
     @property
-    def label(self) -> str:
-        """The method, with the mark of an alarm."""
-        return self.row.group.label
-
-    @property
-    def model(self) -> str:
-        """`Madry AT, arXiv 1706.06083`: the method's title; its name without one."""
+    def heading(self) -> str:
+        """`madry (Madry AT, arXiv 1706.06083) on digits, cnn`, with the mark of an alarm."""
         card = self.run.card
         parts = (str(card.get("title") or self.run.method), str(card.get("paper") or ""))
-        return ", ".join(part for part in parts if part)
+        where = f"{self.setting.dataset}, {self.setting.arch}"
+        return f"{self.row.group.label} ({', '.join(filter(None, parts))}) on {where}"
 
     @property
     def training(self) -> str:
@@ -112,15 +107,13 @@ class ModelCard:
             parts.append(f"{_facts(cascade[-1], TITLES[AUTOATTACK])} (after {steps})")
         for a in (a for a in self.accuracies if a.name in joins):
             parts.append(_facts(a, f"{a.name} over {', '.join(joins[a.name])}"))
-        where = f"on {self.setting.dataset}, {self.setting.arch}, {self.training}"
         facts = f"{'; '.join(parts)}; 95% intervals (Wilson). {self.masking}. {self.caption}"
         run = rf"\texttt{{{latex_escaped(self.run.run_id)}}}"
-        return f"{latex_escaped(f'{self.label} ({self.model}) {where}: {facts}')} Run {run}."
+        return f"{latex_escaped(f'{self.heading}, {self.training}: {facts}')} Run {run}."
 
 
 def _facts(accuracy: CardAccuracy, called: str) -> str:
-    interval = f"[{percent(accuracy.low)}, {percent(accuracy.high)}]"
-    return f"{called} {percent(accuracy.value)}% {interval} on {accuracy.n} images"
+    return f"{called} {accuracy.text('%')} on {accuracy.n} images"
 
 
 def model_card(
@@ -148,20 +141,23 @@ def model_card(
 
 
 def _accuracies(row: TableRow, attacks: Container[str]) -> Iterator[CardAccuracy]:
-    yield from _estimated(CLEAN, row.clean)
-    for label, cell in row.attacks.items():
-        if label != AUTOATTACK and label.partition(" ")[0] in attacks:
-            yield from _estimated(attack_title(label), cell)
+    own = {
+        attack_title(label): cell
+        for label, cell in row.attacks.items()
+        if label != AUTOATTACK and label.partition(" ")[0] in attacks
+    }
+    joint = {WORST: row.worst, LOWEST: row.lowest}
+    yield from _estimated({CLEAN: row.clean, **own})
     yield from _cascade(row)
-    yield from _estimated(WORST, row.worst)
-    yield from _estimated(LOWEST, row.lowest)
+    yield from _estimated(joint)
 
 
-def _estimated(name: str, cell: AccuracyEstimate | None) -> Iterator[CardAccuracy]:
-    if cell and cell.value is not None and cell.low is not None and cell.high is not None:
-        yield CardAccuracy(
-            block="", name=name, value=cell.value, low=cell.low, high=cell.high, n=cell.n[0]
-        )
+def _estimated(cells: Mapping[str, AccuracyEstimate | None]) -> Iterator[CardAccuracy]:
+    for name, cell in cells.items():
+        if cell and cell.value is not None and cell.low is not None and cell.high is not None:
+            yield CardAccuracy(
+                name=name, value=cell.value, low=cell.low, high=cell.high, n=cell.n[0]
+            )
 
 
 def _cascade(row: TableRow) -> Iterator[CardAccuracy]:
@@ -169,37 +165,24 @@ def _cascade(row: TableRow) -> Iterator[CardAccuracy]:
 
     On the row's images. First the clean accuracy, where AutoAttack had only some of these.
     """
-    evaluation = _autoattack(row)
-    if evaluation is None:
-        return
-    evaluation = evaluation.on(row.index)
-    n, n_left = evaluation.n_examples, int(evaluation.clean.sum())
-    if not n:
-        return
-    if n != len(row.index):
-        yield _counted(CLEAN, n_left, n, None)
-    for part, n_broken in evaluation.broken_by().items():
-        n_left -= n_broken
-        yield _counted(part, n_left, n, n_broken)
-
-
-def _autoattack(row: TableRow) -> EvaluationRecord | None:
-    """Return the evaluation with most images."""
     found = [e for e in row.found.evaluations if e.spec.attack == AUTOATTACK and e.n_examples]
-    return max(found, key=lambda e: (e.n_examples, e.eval_id), default=None)
-
-
-def _counted(name: str, n_left: int, n: int, n_broken: int | None) -> CardAccuracy:
-    low, high = wilson(n_left, n)
-    return CardAccuracy(
-        block=TITLES[AUTOATTACK],
-        name=name,
-        value=n_left / n,
-        low=low,
-        high=high,
-        n=n,
-        n_broken=n_broken,
-    )
+    if not found:
+        return
+    evaluation = max(found, key=lambda e: (e.n_examples, e.eval_id)).on(row.index)
+    n, n_left = evaluation.n_examples, int(evaluation.clean.sum())
+    clean = {CLEAN: None} if n != len(row.index) else {}
+    for name, n_broken in {**clean, **evaluation.broken_by()}.items() if n else ():
+        n_left -= n_broken or 0
+        low, high = wilson(n_left, n)
+        yield CardAccuracy(
+            block=TITLES[AUTOATTACK],
+            name=name,
+            value=n_left / n,
+            low=low,
+            high=high,
+            n=n,
+            n_broken=n_broken,
+        )
 
 
 def draw_card(card: ModelCard) -> Figure:
@@ -209,7 +192,8 @@ def draw_card(card: ModelCard) -> Figure:
     places = list(_places(card.accuracies))
     figure = Figure(figsize=(_WIDTH, 1.75 + 0.23 * (places[-1] + 1)), layout="constrained")
     axes = figure.subplots()
-    colour = styles([card.label])[card.label].colour
+    label = card.row.group.label
+    colour = styles([label])[label].colour
     for place, accuracy in zip(places, card.accuracies, strict=True):
         _bar(axes, place, accuracy, colour)
     axes.set_yticks(places, list(_names(card)))
@@ -222,8 +206,7 @@ def draw_card(card: ModelCard) -> Figure:
     axes.set_axisbelow(True)
     axes.set_xlabel("accuracy on test images (%)")
     left: dict[str, Any] = {"x": 0.01, "ha": "left"}
-    headline = f"{card.label} ({card.model}) on {card.setting.dataset}, {card.setting.arch}"
-    text = fitted((headline,), 0.85 * _WIDTH)
+    text = fitted((card.heading,), 0.85 * _WIDTH)
     figure.suptitle(text, fontsize=10.0, fontweight="bold", **left)
     last = f"{card.caption} Run {card.run.run_id}"
     lines = (card.training, card.masking, _READ, _joined(card.row), last)
@@ -277,7 +260,7 @@ def _bar(axes: Axes, place: float, accuracy: CardAccuracy, colour: str) -> None:
         capsize=2.2,
         clip_on=False,
     )
-    text = f"{accuracy.text}, n = {accuracy.n}"
+    text = f"{accuracy.text()}, n = {accuracy.n}"
     if accuracy.n_broken is not None:
         text += f" ({MINUS}{accuracy.n_broken})" if accuracy.n_broken else " (0)"
     weight = "bold" if strong else "normal"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,61 +19,45 @@ from bench.report.statistics import mean_difference
 
 ATTACK = "pgd-20"
 CHECKPOINT = "best"
-_Seeds = dict[int, ImageOutcomes]
+_ALIKE = ("method", "arch", "dataset", "eps", "n_train", "epochs")
 
 
 def paired_precisions(runs: Iterable[RunRecord]) -> list[Paired]:
     """Return a row per method, network and data set with seeds on record in both precisions."""
     frame = results_frame(runs)
     specs = {run.run_id: run.spec for run in frame.runs}
-    found: dict[tuple[str, str, str, float, int, int], dict[str, _Seeds]] = defaultdict(
-        lambda: {"fp32": {}, "bf16": {}}
-    )
+    found: dict[tuple[Any, ...], dict[tuple[str, int], ImageOutcomes]] = defaultdict(dict)
     for row in select(frame, attack=ATTACK, checkpoint=CHECKPOINT, norm=None).itertuples():
         spec, survived = specs[str(row.run_id)], outcomes_at(frame, [int(str(row.Index))])
         if len(survived.index) < survived.n_expected:
             continue
-        key = (
-            *(str(spec["method"]), str(spec["arch"]), str(row.dataset), float(str(row.eps))),
-            *(int(spec["n_train"]), int(spec["recipe"]["epochs"])),
+        own = {**spec, "dataset": row.dataset, "eps": row.eps, "epochs": spec["recipe"]["epochs"]}
+        key = spec["precision"], int(spec["seed"])
+        found[tuple(own[name] for name in _ALIKE)].setdefault(key, survived)
+    rows = []
+    for values, survivors in sorted(found.items()):
+        seeds = [s for precision, s in sorted(survivors) if precision == "fp32"]
+        seeds = [seed for seed in seeds if ("bf16", seed) in survivors]
+        if not seeds:
+            continue
+        first, second = (
+            np.stack([survivors[precision, seed].correct for seed in seeds]).astype(float)
+            for precision in ("fp32", "bf16")
         )
-        found[key][spec["precision"]].setdefault(int(spec["seed"]), survived)
-    rows = (_row(*key, both["fp32"], both["bf16"]) for key, both in sorted(found.items()))
-    return [row for row in rows if row is not None]
-
-
-def _row(
-    method: str,
-    arch: str,
-    dataset: str,
-    eps: float,
-    n_train: int,
-    epochs: int,
-    fp32: _Seeds,
-    bf16: _Seeds,
-) -> Paired | None:
-    seeds = sorted(set(fp32) & set(bf16))
-    if not seeds:
-        return None
-    first, second = (
-        np.stack([runs[seed].correct for seed in seeds]).astype(float) for runs in (fp32, bf16)
-    )
-    low, high = mean_difference((second - first).mean(0))
-    return Paired(
-        method=method,
-        arch=arch,
-        dataset=dataset,
-        attack=ATTACK,
-        eps=eps,
-        n_train=n_train,
-        epochs=epochs,
-        n_seeds=len(seeds),
-        n_images=first.shape[1],
-        fp32=float(first.mean()),
-        bf16=float(second.mean()),
-        low=low,
-        high=high,
-    )
+        low, high = mean_difference((second - first).mean(0))
+        rows.append(
+            Paired(
+                **dict(zip(_ALIKE, values, strict=True)),
+                attack=ATTACK,
+                n_seeds=len(seeds),
+                n_images=first.shape[1],
+                fp32=float(first.mean()),
+                bf16=float(second.mean()),
+                low=low,
+                high=high,
+            )
+        )
+    return rows
 
 
 def precision_page(rows: Sequence[Paired], verdict: str) -> str:
@@ -94,6 +79,5 @@ def precision_page(rows: Sequence[Paired], verdict: str) -> str:
         }
         for row in rows
     )
-    table = Markup(markdown(Table(text=text)))
-    allowed = f"{100 * ALLOWED:g}"
+    table, allowed = Markup(markdown(Table(text=text))), f"{100 * ALLOWED:g}"
     return render("precision.md.j2", table=table, allowed=allowed, verdict=Markup(verdict))

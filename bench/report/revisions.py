@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from bench.provenance import UNKNOWN, canonical
@@ -15,23 +15,17 @@ _SHOWN = 7
 """Digits of a git revision, and of a hash, that are shown."""
 
 
-class Code(NamedTuple):
-    """What made a training or an outcome."""
-
-    sha256: str
-    """One for all hashes that are declared equal; UNKNOWN where the record has none."""
-    version: str = ""
-    text: str = UNKNOWN
-    """`revision 1a2b3c4 with uncommitted changes`; of an installed package its version."""
-
-
 class MadeBy(NamedTuple):
-    """A part of a row, such as one seed, that one piece of code made."""
+    """A part of a row, such as one seed, and the code that made it."""
 
     row: str
     name: str
     """Of the part, where the row's parts differ: `madry, seed 1`."""
-    code: Code
+    sha256: str = UNKNOWN
+    """One for all hashes that are declared equal."""
+    version: str = ""
+    code: str = UNKNOWN
+    """`revision 1a2b3c4 with uncommitted changes`; of an installed package its version."""
 
 
 def section_code(section: Section, last: bool = True) -> list[str]:
@@ -50,63 +44,71 @@ def code_facts(
     rows: label and runs of each. wanted: which evaluations are in the table; None: no table of
     evaluations. Empty without a training and without an evaluation.
     """
-    found = {
-        label: [run for run in runs if run.evaluations or run.status == "done"]
+    found = [
+        (label, run)
         for label, runs in rows
-    }
-    trained = [
-        MadeBy(label, f"{label}, seed {run.seed}", _code(run.provenance, "training_sha256"))
-        for label, runs in found.items()
         for run in runs
+        if run.evaluations or run.status == "done"
+    ]
+    trained = [
+        _made(label, f"seed {run.seed}", run.provenance, "training_sha256")
+        for label, run in found
         if run.kind != "model"
     ]
-    attacked = [
-        MadeBy(label, f"{label}, {evaluation.spec.attack}", code)
-        for label, runs in found.items()
-        for run in runs
-        for evaluation in run.evaluations
-        if wanted and wanted(evaluation)
-        for code in dict.fromkeys(_code(c.info, "evaluation_sha256") for c in evaluation.chunks)
-    ]
-    told = {verb: parts for verb, parts in (("Trained", trained), ("Attacked", attacked)) if parts}
+    attacked = {
+        _made(label, e.spec.attack, chunk.info, "evaluation_sha256"): None
+        for label, run in found
+        for e in run.evaluations
+        if wanted and wanted(e)
+        for chunk in e.chunks
+    }
+    told = {
+        verb: parts for verb, parts in (("Trained", trained), ("Attacked", [*attacked])) if parts
+    }
     alike = {_one(parts) for parts in told.values()}
     if len(alike) == 1 and None not in alike:
         (one,) = alike
         lines = [UNRECORDED if one == UNKNOWN else f"Made by {one}."]
     else:
         lines = [_sentence(verb, parts) for verb, parts in told.items()]
-    return lines + [line for label, runs in found.items() for line in _method_files(label, runs)]
+    own_files: dict[str, list[MadeBy]] = {}
+    for label, run in found:
+        part = _made(label, "", run.provenance, "method_sha256")._replace(name=f"seed {run.seed}")
+        own_files.setdefault(label, []).extend([part] if part.sha256 != UNKNOWN else [])
+    return lines + [
+        f"The seeds of {label} were trained by different versions of its method: {_holders(parts)}."
+        for label, parts in own_files.items()
+        if len({part.sha256 for part in parts}) > 1
+    ]
 
 
-def _code(recorded: Any, key: str) -> Code:
-    """Return what a record says made it; UNKNOWN for one from before code was recorded."""
-    values = recorded.get("code")
-    values = values if isinstance(values, dict) else {}
-    sha256 = str(values.get(key) or UNKNOWN)
-    if sha256 == UNKNOWN:
-        return Code(UNKNOWN)
+def _made(row: str, part: str, recorded: Any, key: str) -> MadeBy:
+    """Return what a record says made a part; unknown for one from before code was recorded."""
+    values, made = recorded.get("code"), MadeBy(row, f"{row}, {part}")
+    if not isinstance(values, dict) or values.get(key, UNKNOWN) in ("", None, UNKNOWN):
+        return made
+    sha256 = canonical(str(values[key]))
     version, revision = (str(values.get(name) or "") for name in ("version", "revision"))
-    changed = " with uncommitted changes" if values.get("clean") is False else ""
     if not revision:
-        return Code(canonical(sha256), "", f"version {version or UNKNOWN} without a revision")
-    return Code(canonical(sha256), version, f"revision {revision[:_SHOWN]}{changed}")
+        code = f"version {version or UNKNOWN} without a revision"
+        return made._replace(sha256=sha256, code=code)
+    changed = " with uncommitted changes" if values.get("clean") is False else ""
+    code = f"revision {revision[:_SHOWN]}{changed}"
+    return made._replace(sha256=sha256, version=version, code=code)
 
 
 def _one(parts: Sequence[MadeBy]) -> str | None:
     """Return `version 0.1.0 of the code, revision 1a2b3c4`; None where the code differs."""
-    codes = list(dict.fromkeys(part.code for part in parts))
-    if len({code.sha256 for code in codes}) > 1:
-        return None
-    if codes[0].sha256 == UNKNOWN:
-        return UNKNOWN
-    versions = sorted({code.version for code in codes if code.version})
-    version = f"version {listed(versions)} of the code, " if versions else ""
-    return version + _names(codes)
+    hashes = {part.sha256 for part in parts}
+    if len(hashes) > 1 or hashes == {UNKNOWN}:
+        return None if len(hashes) > 1 else UNKNOWN
+    versions = sorted({part.version for part in parts if part.version})
+    return (f"version {listed(versions)} of the code, " if versions else "") + _names(parts)
 
 
-def _names(codes: Iterable[Code]) -> str:
+def _names(parts: Iterable[MadeBy]) -> str:
     """Return the revisions, of which several may hold the same code."""
-    names = list(dict.fromkeys(code.text for code in codes))
+    names = list(dict.fromkeys(part.code for part in parts))
     return listed(names) + " (no difference that matters here)" * (len(names) > 1)
 
 
@@ -127,22 +129,13 @@ def _holders(parts: Sequence[MadeBy]) -> str:
     by_code: dict[str, list[MadeBy]] = {}
     hashes: dict[str, set[str]] = {}
     for part in parts:
-        by_code.setdefault(part.code.sha256, []).append(part)
-        hashes.setdefault(part.row, set()).add(part.code.sha256)
-    names = {sha: _names(part.code for part in own) for sha, own in by_code.items()}
+        by_code.setdefault(part.sha256, []).append(part)
+        hashes.setdefault(part.row, set()).add(part.sha256)
+    names = {sha: _names(own) for sha, own in by_code.items()}
     shown = []
     for sha, own in by_code.items():
+        who = dict.fromkeys(part.name if len(hashes[part.row]) > 1 else part.row for part in own)
         same = list(names.values()).count(names[sha]) > 1
-        who = dict.fromkeys(part.row if len(hashes[part.row]) == 1 else part.name for part in own)
         code = f", code {sha[:_SHOWN]}" if same else ""
         shown.append(f"{names[sha]}{code} ({', '.join(who)})")
     return ", ".join(shown)
-
-
-def _method_files(label: str, runs: Iterable[RunRecord]) -> Iterator[str]:
-    """Yield where the seeds of a row are of different versions of the method's own file."""
-    codes = [(run.seed, _code(run.provenance, "method_sha256")) for run in runs]
-    parts = [MadeBy(label, f"seed {seed}", code) for seed, code in codes if code.sha256 != UNKNOWN]
-    if len({part.code.sha256 for part in parts}) > 1:
-        held = _holders(parts)
-        yield f"The seeds of {label} were trained by different versions of its method: {held}."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -21,7 +22,7 @@ from bench.report.compare import MethodComparison, corrected, paired
 from bench.report.export import Bold, Notes, Table
 from bench.report.formatting import MISSING, listed, percent
 from bench.report.groups import Setting
-from bench.report.rows import MOST, CheckpointOutcomes, Section, by_robustness
+from bench.report.rows import MOST, Section, by_robustness
 
 _MANY_SEEDS = " (for several seeds its extension, the sign-flip test of each image's sum)"
 
@@ -33,24 +34,20 @@ class PairMatrix:
     setting: Setting
     labels: tuple[str, ...]
     """The most robust one first."""
-    pairs: Mapping[tuple[str, str], MethodComparison | None]
-    """By the labels in that order; None where the two share no attack or no image."""
+    pairs: Mapping[tuple[str, str], MethodComparison]
+    """By the labels in that order, of those that share an attack and an image."""
     n_methods: int
     """Attacked methods; more than the labels where only the most robust are compared."""
 
     @cached_property
-    def compared(self) -> list[MethodComparison]:
-        return [comparison for comparison in self.pairs.values() if comparison is not None]
-
-    @cached_property
     def usual(self) -> tuple[tuple[str, ...], int]:
         """Attacks and number of images of most pairs."""
-        counts = Counter((c.attacks, c.numbers.n) for c in self.compared)
+        counts = Counter((c.attacks, c.numbers.n) for c in self.pairs.values())
         return max(counts, key=lambda key: (counts[key], len(key[0]), key[1], key[0]))
 
 
 def pair_matrix(section: Section, most: int = MOST) -> PairMatrix | None:
-    """Return each pair of main rows, corrected over all pairs; None below two methods.
+    """Return each pair of main rows, corrected over all pairs; None without a pair.
 
     The pairs of the `most` most robust methods count as all pairs in the correction: which ones
     those are is read off the same images.
@@ -58,32 +55,19 @@ def pair_matrix(section: Section, most: int = MOST) -> PairMatrix | None:
     place = {label: i for i, label in enumerate(by_robustness(section))}
     attacked = [row.found for row in section.main_rows if any(s.attacks for s in row.found.seeds)]
     methods = sorted(attacked, key=lambda found: place[found.group.label])
-    shown = methods[:most]
-    labels = tuple(method.group.label for method in shown)
-    pairs = {
-        (a.group.label, b.group.label): _paired(section.setting, a, b)
-        for a, b in combinations(shown, 2)
-    }
-    found = {names: pair for names, pair in pairs.items() if pair is not None}
+    shown, found = methods[:most], {}
+    for a, b in combinations(shown, 2):
+        with suppress(RecordError):
+            found[a.group.label, b.group.label] = paired(section.setting, a, b)
     if not found:
         return None
-    left_out = comb(len(methods), 2) - comb(len(shown), 2)
-    tested = dict(zip(found, corrected(list(found.values()), left_out), strict=True))
+    tested = corrected(list(found.values()), comb(len(methods), 2) - comb(len(shown), 2))
     return PairMatrix(
         setting=section.setting,
-        labels=labels,
-        pairs={names: tested.get(names) for names in pairs},
+        labels=tuple(method.group.label for method in shown),
+        pairs=dict(zip(found, tested, strict=True)),
         n_methods=len(methods),
     )
-
-
-def _paired(
-    setting: Setting, first: CheckpointOutcomes, second: CheckpointOutcomes
-) -> MethodComparison | None:
-    try:
-        return paired(setting, first, second)
-    except RecordError:
-        return None
 
 
 def pairwise_table(found: PairMatrix) -> Table:
@@ -98,22 +82,19 @@ def pairwise_table(found: PairMatrix) -> Table:
 
 
 def _cell(found: PairMatrix, row: str, column: str, notes: Notes) -> str:
-    c = found.pairs[row, column]
+    c = found.pairs.get((row, column))
     if c is None:
         return MISSING
-    marks = ""
-    if (c.attacks, c.numbers.n) != found.usual:
-        other = c.attacks != found.usual[0]
-        where = f"Under {listed(c.attacks)}, on" if other else "On"
-        marks = notes.mark(f"{where} {c.numbers.n} images.")
+    where = f"Under {listed(c.attacks)}, on" if c.attacks != found.usual[0] else "On"
+    unlike = (c.attacks, c.numbers.n) != found.usual
+    marks = notes.mark(f"{where} {c.numbers.n} images.") if unlike else ""
     text = f"{percent(c.numbers.difference)}{marks}"
     return Bold(text) if c.significant else text
 
 
 def pairwise_legend(found: PairMatrix) -> str:
     """Return what the table's numbers are, on which images, and by which test."""
-    attacks, n = found.usual
-    compared, shown = found.compared, len(found.labels)
+    (attacks, n), compared, shown = found.usual, list(found.pairs.values()), len(found.labels)
     many = "" if all(c.one_seed for c in compared) else _MANY_SEEDS
     n_significant = sum(comparison.significant for comparison in compared)
     verdict = f"after Holm's correction over {compared[0].n_pairs} pairs, as {n_significant} are"
@@ -132,37 +113,39 @@ def pairwise_legend(found: PairMatrix) -> str:
 
 
 def pairwise_csv(matrices: Sequence[PairMatrix]) -> pd.DataFrame:
-    """Return a row per pair; fractions."""
+    """Return a row per pair; fractions. One that was not compared has only its names."""
     rows = [
-        {**setting_cells(found.setting), "first": names[0], "second": names[1], **_csv_cells(c)}
+        {**setting_cells(found.setting), "first": first, "second": second}
+        | (_csv_cells(found.pairs[first, second]) if (first, second) in found.pairs else {})
         for found in matrices
-        for names, c in found.pairs.items()
+        for first, second in combinations(found.labels, 2)
     ]
     return pd.DataFrame(rows, dtype=object).fillna("")
 
 
-def _csv_cells(c: MethodComparison | None) -> dict[str, object]:
-    if c is None:
-        return {}
+def _csv_cells(c: MethodComparison) -> dict[str, object]:
     sides, n = (c.first, c.second), c.numbers
+    fractions = {
+        "robust_first": n.first,
+        "robust_second": n.second,
+        "difference": n.difference,
+        "difference_low": n.low,
+        "difference_high": n.high,
+    }
     return {
         "checkpoints": " ".join(dict.fromkeys(side.checkpoint for side in sides)),
         "attacks": " ".join(c.attacks),
-        "n": str(n.n),
-        "robust_first": number(n.first, "%.6f"),
-        "robust_second": number(n.second, "%.6f"),
-        "difference": number(n.difference, "%.6f"),
-        "difference_low": number(n.low, "%.6f"),
-        "difference_high": number(n.high, "%.6f"),
-        "first_only": number(n.first_only, "%d"),
-        "second_only": number(n.second_only, "%d"),
+        "n": n.n,
+        **{name: f"{value:.6f}" for name, value in fractions.items()},
+        "first_only": n.first_only,
+        "second_only": n.second_only,
         "seeds_first": c.first.seeds.replace(",", ""),
         "seeds_second": c.second.seeds.replace(",", ""),
         "test": "mcnemar" if c.one_seed else "sign-flip",
         "p": number(n.p),
         "p_holm": number(c.p_holm),
-        "n_pairs": str(c.n_pairs),
-        "significant": str(int(c.significant)),
+        "n_pairs": c.n_pairs,
+        "significant": int(c.significant),
         "run_ids_first": " ".join(run.run_id for run in c.first.runs),
         "run_ids_second": " ".join(run.run_id for run in c.second.runs),
     }

@@ -65,41 +65,28 @@ def _of_row(row: TableRow) -> ClassAccuracies | None:
     """Return None where an image has no label."""
     clean, robust = [], []
     for seed in row.found.seeds:
-        known = _labels(seed.run)
-        if not np.isin(seed.clean.index, known[0]).all():
+        labels = _labels(seed.run)
+        if not np.isin(seed.clean.index, labels.index).all():
             return None
-        clean.append(_by_class(seed.clean, known))
+        clean.append(_by_class(seed.clean, labels))
         if row.worst_over and all(name in seed.attacks for name in row.worst_over):
             joint = worst_case([seed.attacks[name] for name in row.worst_over])
-            robust.append(_by_class(restricted(joint, row.index), known))
+            robust.append(_by_class(restricted(joint, row.index), labels))
     return ClassAccuracies(row=row, clean=_estimates(clean), robust=_estimates(robust))
 
 
-def _labels(run: RunRecord) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of the test images whose class is on record, ascending, and the class."""
-    parts = [
-        (e.index, e.label)
-        for e in run.evaluations
-        if e.spec.split == SPLIT and e.label is not None and len(e.label)
-    ]
-    if not parts:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    index, first = np.unique(np.concatenate([index for index, _ in parts]), return_index=True)
-    return index, np.concatenate([label for _, label in parts])[first]
+def _labels(run: RunRecord) -> pd.Series:
+    """Return the class of each test image where it is on record, by the image's index."""
+    own = [e for e in run.evaluations if e.spec.split == SPLIT and e.label is not None]
+    found: pd.Series = pd.concat(
+        [pd.Series(dtype=int), *(pd.Series(e.label, e.index) for e in own)]
+    )
+    return found.groupby(level=0).first()
 
 
-def _by_class(
-    found: ImageOutcomes, known: tuple[np.ndarray, np.ndarray]
-) -> dict[int, ImageOutcomes]:
-    label = known[1][np.searchsorted(known[0], found.index)]
-    return {
-        int(k): ImageOutcomes(
-            index=found.index[label == k],
-            correct=found.correct[label == k],
-            n_expected=int((label == k).sum()),
-        )
-        for k in np.unique(label)
-    }
+def _by_class(found: ImageOutcomes, labels: pd.Series) -> dict[int, ImageOutcomes]:
+    label = labels.loc[found.index].to_numpy()
+    return {int(k): restricted(found, found.index[label == k]) for k in np.unique(label)}
 
 
 def _estimates(seeds: Sequence[Mapping[int, ImageOutcomes]]) -> dict[int, AccuracyEstimate]:

@@ -16,7 +16,7 @@ from bench.report.columns import number, percent_or_missing
 from bench.report.export import Table
 from bench.report.formatting import eps_text, percent, span
 from bench.report.published import published_papers
-from bench.report.rows import Section, TableRow
+from bench.report.rows import Section
 from bench.report.select import same_eps
 from bench.report.titles import AUTOATTACK, CLEAN
 
@@ -53,25 +53,24 @@ def autoattack_results(section: Section) -> list[AutoAttackResult]:
     similar = any(same_eps(setting.eps, eps) for eps in _SIMILAR)
     if (setting.dataset, setting.norm) != (known["dataset"], known["norm"]) or not similar:
         return []
-    ours = [found for row in section.rows if (found := _ours(row))]
+    ours = [
+        AutoAttackResult(
+            name=f"{row.group.label} ({row.checkpoint})",
+            origin="here",
+            clean=clean.value if (clean := row.whole.get(CLEAN)) else None,
+            autoattack=cell.value,
+            n=cell.n,
+        )
+        for row in section.rows
+        # the published ones are on all test images
+        if (cell := row.whole.get(AUTOATTACK))
+        and cell.value is not None
+        # a model from outside has a network of its own, which nobody recorded
+        and not row.group.outside
+    ]
     entries = known["entries"].get(setting.arch.removesuffix("-raw"), ())
     published = [_entry(entry, known, setting.eps) for entry in entries]
     return [*ours, *published] if ours and published else []
-
-
-def _ours(row: TableRow) -> AutoAttackResult | None:
-    cell = row.whole.get(AUTOATTACK)  # the published ones are on all test images
-    # a model from outside has a network of its own, which nobody recorded
-    if row.group.outside or cell is None or cell.value is None:
-        return None
-    clean = row.whole.get(CLEAN)
-    return AutoAttackResult(
-        name=f"{row.group.label} ({row.checkpoint})",
-        origin="here",
-        clean=clean.value if clean else None,
-        autoattack=cell.value,
-        n=cell.n,
-    )
 
 
 def _entry(entry: Mapping[str, Any], known: Mapping[str, Any], eps: float) -> AutoAttackResult:
@@ -80,11 +79,8 @@ def _entry(entry: Mapping[str, Any], known: Mapping[str, Any], eps: float) -> Au
     differs += [] if same_eps(own, eps) else [f"eps {eps_text(own)}"]
     differs += [f"network: {entry['network']}"] if "network" in entry else []
     return AutoAttackResult(
-        name=entry["name"],
+        **{name: entry[name] for name in ("name", "venue", "clean", "autoattack")},
         origin=entry.get("source", known["source"]),
-        venue=entry["venue"],
-        clean=entry["clean"],
-        autoattack=entry["autoattack"],
         n=(known["n_images"],),
         differs=tuple(differs),
     )
@@ -92,32 +88,26 @@ def _entry(entry: Mapping[str, Any], known: Mapping[str, Any], eps: float) -> Au
 
 def results_table(found: Sequence[AutoAttackResult]) -> Table:
     """Return a row per result, percent."""
-    lines = [
-        [
-            f"{one.name}, {one.venue}" if one.venue else one.name,
-            percent_or_missing(one.clean, 2),
-            percent(one.autoattack, 2),
-            ", ".join(one.differs) if one.origin != "here" else _here(one),
-        ]
-        for one in found
-    ]
-    heads = ["Entry", "Clean", "AutoAttack", "What differs"]
-    return Table(text=pd.DataFrame(lines, columns=heads, dtype=object))
-
-
-def _here(one: AutoAttackResult) -> str:
-    few = max(one.n) < _published()["n_images"]
-    return "here" + (f"; AutoAttack on the first {span(one.n)} images" if few else "")
+    lines = []
+    for one in found:
+        few = one.origin == "here" and max(one.n) < _published()["n_images"]
+        here = "here" + (f"; AutoAttack on the first {span(one.n)} images" if few else "")
+        lines.append(
+            {
+                "Entry": f"{one.name}, {one.venue}" if one.venue else one.name,
+                "Clean": percent_or_missing(one.clean, 2),
+                "AutoAttack": percent(one.autoattack, 2),
+                "What differs": here if one.origin == "here" else ", ".join(one.differs),
+            }
+        )
+    return Table(text=pd.DataFrame(lines, dtype=object))
 
 
 def results_facts() -> list[str]:
     """Return sentences below the table."""
     known = _published()
-    sources = dict.fromkeys(
-        entry.get("source", known["source"])
-        for entries in known["entries"].values()
-        for entry in entries
-    )
+    entries = (entry for entries in known["entries"].values() for entry in entries)
+    sources = dict.fromkeys(entry.get("source", known["source"]) for entry in entries)
     return [
         f"Percent. Published: from {' and '.join(sources)}, on all {known['n_images']:,} test "
         "images. The trainings behind the rows differ (recipe, epochs, selection), which this "
@@ -133,9 +123,7 @@ def results_csv(parts: Sequence[Section]) -> pd.DataFrame:
             "dataset": section.setting.dataset,
             "arch": section.setting.arch,
             "eps": number(section.setting.eps, "%.9g"),
-            "origin": one.origin,
-            "name": one.name,
-            "venue": one.venue,
+            **{name: getattr(one, name) for name in ("origin", "name", "venue")},
             "clean": number(one.clean),
             "autoattack": number(one.autoattack),
             "n": span(one.n, "-"),
