@@ -202,28 +202,28 @@ def _flops(arch: str) -> int:
 
 def _suite(suite: Suite, data_root: Path, estimator: Estimator) -> list[tuple[str, str]]:
     precision, _ = automatic(has_fast_bf16(estimator.device), evidence())  # as `bench run` takes it
-    cells = cells_of(suite, str(data_root), precision)
-    n_attacks = sum(len(cell.evaluations) for cell in cells)
+    jobs = jobs_of(suite, str(data_root), precision)
+    n_attacks = sum(len(job.evaluations) for job in jobs)
     text = (
-        f"{len(cells)} trainings in {precision}, {n_attacks} attacks on their checkpoints\n"
-        f"{suite_time(cells, estimator)}\n"
+        f"{len(jobs)} trainings in {precision}, {n_attacks} attacks on their checkpoints\n"
+        f"{suite_time(jobs, estimator)}\n"
         "Attacks are counted as if every image survived; masking checks and measures come on top."
     )
     return [(f"Suite {suite.name}, size {suite.size}", text)]
 
 
-def suite_time(cells: Sequence[TrainingJob], estimator: Estimator) -> str:
+def suite_time(jobs: Sequence[TrainingJob], estimator: Estimator) -> str:
     """Return the estimated time of a whole suite on this machine."""
     training = attacks = 0.0
     unknown: dict[str, None] = {}
-    for cell in cells:
-        assert cell.method is not None
-        found = estimator.per_image(cell.spec, cell.method)
+    for job in jobs:
+        assert job.method is not None
+        found = estimator.per_image(job.spec, job.method)
         if found is None:
-            unknown[cell.spec.arch] = None
+            unknown[job.spec.arch] = None
             continue
-        training += found.training(cell.spec)
-        attacks += sum(found.attack(spec) for spec in cell.evaluations)
+        training += found.training(job.spec)
+        attacks += sum(found.attack(spec) for spec in job.evaluations)
     left_out = f"not measured: no time was left for {', '.join(unknown)} (--seconds)"
     if not training:
         return left_out
@@ -232,17 +232,17 @@ def suite_time(cells: Sequence[TrainingJob], estimator: Estimator) -> str:
     return f"{total}; {left_out}" if unknown else total
 
 
-def cells_of(
+def jobs_of(
     suite: Suite, data_root: str | None, precision: str = "fp32"
 ) -> tuple[TrainingJob, ...]:
     """Return every training of a suite once, with its attacks; the data may be missing."""
-    cells: dict[str, TrainingJob] = {}
+    jobs: dict[str, TrainingJob] = {}
     for study in suite.studies:
         dataset = stand_in(study.dataset, data_root, study.train_size, study.test_size)
-        for cell in make_plan(replace(study, precision=precision), dataset).cells:
-            run_id = cell.spec.run_id
-            cells[run_id] = cells[run_id].joined(cell) if run_id in cells else cell
-    return tuple(cells.values())
+        for job in make_plan(replace(study, precision=precision), dataset).cells:
+            run_id = job.spec.run_id
+            jobs[run_id] = jobs[run_id].joined(job) if run_id in jobs else job
+    return tuple(jobs.values())
 
 
 @cache

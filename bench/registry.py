@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, Field, fields, is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from bench.eps import parse_number
@@ -22,6 +23,8 @@ from bench.storage import sha256_file
 
 ENTRY_POINTS = "atbench.methods"
 """Group under which another package names modules that register methods."""
+ENDS = 'ends the program: put what reads a command line below `if __name__ == "__main__":`'
+"""What is wrong with a file that exits when it is imported."""
 
 _METHODS: dict[str, type[Method]] = {}
 _BROKEN: dict[str, str] = {}
@@ -94,13 +97,13 @@ def get_method(name: str, /, **params: Any) -> Method:
     of range.
     """
     cls = method_class(name)
-    known, own_name = parameters(cls), method_name(name)
-    refuse_unknown(f"parameter of {own_name}", params, known)
+    known, shown = parameters(cls), method_name(name)
+    refuse_unknown(f"parameter of {shown}", params, known)
     needed = [f.name for f in known.values() if f.default is MISSING and f.name not in params]
     if needed:
         raise ConfigError(
-            f"{own_name} needs {', '.join(needed)}: give each with "
-            f"--param {own_name}.{needed[0]}=VALUE, or a default in its file"
+            f"{shown} needs {', '.join(needed)}: give each with "
+            f"--param {shown}.{needed[0]}=VALUE, or a default in its file"
         )
     kinds = get_type_hints(cls)
     values = {key: _typed(name, key, kinds[key], value) for key, value in params.items()}
@@ -136,37 +139,34 @@ def _load_file(path: Path) -> str:
     if not path.is_file():
         raise ConfigError(f"method file {path} does not exist; give the path of a .py file")
     before = dict(_METHODS)
-    module_name = f"_method_{path.stem}_{abs(hash(path))}"
+    try:
+        import_file(path, f"_method_{path.stem}_{abs(hash(path))}")
+        new = [name for name in _METHODS if name not in before]
+        if len(new) != 1:
+            raise ConfigError(
+                f"method file {path} registers {', '.join(new) or 'none'}; it must register "
+                "exactly one, with @register('name')"
+            )
+    except (Exception, SystemExit) as error:
+        _METHODS.clear()
+        _METHODS.update(before)
+        if isinstance(error, BenchError):
+            raise
+        fault = ENDS if isinstance(error, SystemExit) else f"does not import: {one_line(error)}"
+        raise ConfigError(f"method file {path} {fault}") from None
+    _FILES[path] = new[0]
+    return new[0]
+
+
+def import_file(path: Path, module_name: str) -> ModuleType:
+    """Run a Python file as a module of this name."""
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module  # dataclasses look it up
-    problem: BenchError | None = None
-    new: list[str] = []
-    try:
-        spec.loader.exec_module(module)
-        new = [name for name in _METHODS if name not in before]
-        if len(new) != 1:
-            found = f"registers {', '.join(new)}" if new else "registers none"
-            problem = ConfigError(
-                f"method file {path} {found}; it must register exactly one, with @register('name')"
-            )
-    except BenchError as error:
-        problem = error
-    except SystemExit:
-        problem = ConfigError(
-            f"method file {path} ends the program: put what reads a command line below "
-            '`if __name__ == "__main__":`'
-        )
-    except Exception as error:
-        problem = ConfigError(f"method file {path} does not import: {one_line(error)}")
-    if problem:
-        _METHODS.clear()
-        _METHODS.update(before)
-        raise problem
-    _FILES[path] = new[0]
-    return new[0]
+    spec.loader.exec_module(module)
+    return module
 
 
 def _typed(method: str, name: str, kind: Any, value: Any) -> Any:

@@ -50,7 +50,7 @@ def made_step(point: dict[str, Any], device: torch.device, precision: str) -> wo
         def wide(spec: ArchSpec) -> WideResNet:
             return WideResNet(spec, depth=point["depth"], widen=point["width"])
 
-        ARCHS.setdefault(name, wide)
+        ARCHS.setdefault(name, (wide, ""))
     n, side = point["n"], point["side"]
     spec = made_spec("madry", "cnn", n, image_size=side, precision=precision)
     return workloads.engine_step(replace(spec, arch=name), device, steps=point["steps"])

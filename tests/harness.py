@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.maximise import ModelMode
-from bench.method import Batch, Method, TrainState
+from bench.method import Batch, Method, Stepper, TrainState
 from bench.threat import REFERENCE_EPS, Threat
 
 
@@ -73,6 +73,18 @@ class OnePixel(nn.Module):
         return torch.cat([torch.zeros_like(z), z], dim=1)
 
 
+class Grey(nn.Module):
+    """Logits that are functions of t, the mean distance of an image's pixels from 0.5."""
+
+    def __init__(self, *logits: Callable[[Tensor], Tensor | float]) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, x: Tensor) -> Tensor:
+        t = (x - 0.5).flatten(1).mean(1)
+        return torch.stack([0 * t + logit(t) for logit in self.logits], 1)
+
+
 class Counted(nn.Module):
     """Records the number of images of each call."""
 
@@ -133,6 +145,7 @@ def make_state(
     lr: float = 0.05,
     seed: int = 0,
     n_epochs: int = 10,
+    stepper: Stepper | None = None,
 ) -> TrainState:
     threat = Threat(eps=eps)
     return TrainState(
@@ -141,7 +154,7 @@ def make_state(
         num_classes=num_classes,
         seed=seed,
         n_epochs=n_epochs,
-        stepper=PlainStepper(model, lr),
+        stepper=stepper or PlainStepper(model, lr),
         device=torch.device("cpu"),
         examples=method.example_state(n, threat),
     )

@@ -10,15 +10,12 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from click.testing import Result
-from torch import nn
 
 from bench.cli import main
 from bench.records import load_records
-from tests.commands import FACTORY, NAN, bench, done, files, method, refused
+from tests.commands import NAN, bench, done, files, method, refused
 
 pytestmark = pytest.mark.usefixtures("_registry_as_before")
 
@@ -47,19 +44,6 @@ def results(made: Path, tmp_path: Path) -> Path:
 def run_folder(results: Path) -> Path:
     (record,) = load_records(results)
     return record.path
-
-
-def make_npz(path: Path, **changes: object) -> str:
-    g = np.random.default_rng(0)
-    arrays: dict[str, object] = {
-        "x_train": g.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8),
-        "y_train": np.arange(60) % 10,
-        "x_test": g.integers(0, 256, (20, 8, 8, 3), dtype=np.uint8),
-        "y_test": np.arange(20) % 10,
-    }
-    arrays |= changes
-    np.savez(path, **{k: v for k, v in arrays.items() if v is not None})  # type: ignore[arg-type]
-    return f"npz:{path}"
 
 
 @pytest.mark.slow
@@ -159,27 +143,6 @@ def test_a_recipe_reaches_every_study_of_a_suite(tmp_path: Path) -> None:
     """That recipe is only for the methods in it, so madry's trainings are refused by name."""
     suite = ["--suite", "table4", "--size", "tiny", "--recipe", "cat-version-1"]
     refused(run(tmp_path, *suite), "recipe 'cat-version-1' has no values for method 'madry'")
-
-
-@pytest.mark.parametrize(
-    ("changes", "word"),
-    [
-        ({"x_test": None}, "x_test"),
-        ({"y_train": np.arange(59) % 10}, "59"),
-        ({"x_train": np.full((60, 8, 8, 3), 300)}, "255"),
-        ({}, "cut"),
-    ],
-    ids=str,
-)
-def test_bad_npz_data_is_one_line_and_leaves_nothing(
-    changes: dict[str, object], word: str, tmp_path: Path
-) -> None:
-    path = tmp_path / "bad-or-cut.npz"
-    source = make_npz(path, **changes)
-    if not changes:
-        path.write_bytes(path.read_bytes()[:5000])
-    refused(run(tmp_path / "r", "--dataset", source, "--arch", "cnn"), path.name, word)
-    assert not (tmp_path / "r").exists()
 
 
 def test_results_that_cannot_be_written_are_one_line(tmp_path: Path) -> None:
@@ -302,56 +265,6 @@ def test_evaluate_adds_an_attack_to_a_run(results: Path) -> None:
     refused(bench("evaluate", *common), "--model")
 
 
-MODELS = f"""{FACTORY}
-def broken():
-    raise ValueError("no weights here")
-
-def number():
-    return 3
-
-def wide():
-    return nn.Linear(65, 10)
-
-def pair():
-    class Pair(nn.Module):
-        def forward(self, x):
-            return x, x
-    return Pair()
-"""
-
-
-@pytest.mark.slow
-def test_a_model_of_ones_own_gets_a_record_and_a_row(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    path, pt = tmp_path / "mine.py", tmp_path / "weights.pt"
-    path.write_text(MODELS)
-    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    torch.save({"state_dict": network.state_dict()}, pt)
-    common = ["--results", tmp_path / "r", "--quiet", "--test-size", "32", "--eps", "0.05"]
-    model = ["evaluate", "--attacks", "clean,pgd-20", *common, "--model"]
-    digits = ["--dataset", "digits"]
-    done(*model, f"{path}:make", "--weights", pt, *digits)
-    (record,) = load_records(tmp_path / "r")
-    assert record.kind == "model"
-    assert {e.spec.attack for e in record.evaluations} == {"clean", "pgd-20"}
-    assert {e.spec.checkpoint for e in record.evaluations} == {"given"}
-    report = done("report", "--results", tmp_path / "r", "--reports", tmp_path / "p")
-    assert "mine.py:make" in report.stdout
-    pt.write_bytes(b"cut")
-    for factory, words in (
-        ([f"{path}:broken", *digits], "ValueError: no weights here"),
-        ([f"{path}:number", *digits], "returned int"),
-        ([f"{path}:wide", *digits], "cannot take images (1, 8, 8)"),
-        ([f"{path}:pair", *digits], "returns a tuple"),
-        ([str(path), *digits], "FILE.py:FACTORY"),
-        ([f"{path}:make", *digits, "--weights", str(tmp_path / "no.pt")], "no.pt"),
-        ([f"{path}:make", *digits, "--weights", str(pt)], "weights.pt"),
-        ([f"{path}:make"], "--dataset"),
-    ):
-        refused(bench(*model, *factory), words)
-    assert len(list((tmp_path / "r").iterdir())) == 1
-
-
 def test_every_option_says_what_it_does() -> None:
     for command in main.commands.values():
         assert command.help
@@ -415,9 +328,3 @@ def test_who_stops_a_command_hears_what_the_same_one_does(
     stopped = bench(command)
     assert stopped.exit_code == 130
     assert stopped.output == f"Interrupted. Run the same command again {then}\n"
-
-
-def test_a_command_that_moved_says_where() -> None:
-    moved = bench("speed", "attacks")
-    assert moved.exit_code == 2
-    assert "'bench speed' is now python -m benchmarks.steps" in moved.stderr

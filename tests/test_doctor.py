@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from bench import doctor
 from bench.cli import main
-from bench.doctor import cells_of, missing, stand_in, suite_time
+from bench.doctor import jobs_of, missing, stand_in, suite_time
 from bench.estimate import Estimator
 from bench.suite import load_suite
 
@@ -56,23 +56,23 @@ def test_networks_are_measured_while_there_is_time() -> None:
     attacks = tuple(a for a in small.attacks if a.name == "pgd-20")
     study = replace(small, methods=("madry", "trades"), seeds=(0,), attacks=attacks, checks=None)
     suite = replace(load_suite("digits"), studies=(study,))
-    cells = cells_of(suite, None)
-    text = suite_time(cells, estimator)
+    jobs = jobs_of(suite, None)
+    text = suite_time(jobs, estimator)
     assert text.startswith("about ")
     assert "not measured" not in text
     late = Estimator(CPU, deadline=time.monotonic() - 1)
-    assert suite_time(cells, late) == "not measured: no time was left for cnn (--seconds)"
+    assert suite_time(jobs, late) == "not measured: no time was left for cnn (--seconds)"
 
 
 def test_a_suite_is_estimated_without_its_data(tmp_path: Path) -> None:
-    cells = cells_of(load_suite("table3"), str(tmp_path / "nothing"), "bf16")
-    spec = cells[-1].spec
+    jobs = jobs_of(load_suite("table3"), str(tmp_path / "nothing"), "bf16")
+    spec = jobs[-1].spec
     assert (spec.n_train, spec.n_val, spec.image_size) == (49_000, 1_000, 32)
-    assert {cell.spec.precision for cell in cells} == {"bf16"}
+    assert {job.spec.precision for job in jobs} == {"bf16"}
     fewer = stand_in("cifar10", None, 100, 50)
     assert (len(fewer.train), len(fewer.val), len(fewer.test)) == (90, 10, 50)
     assert stand_in("restricted-imagenet@64", None, 90, 90).image_size == 64
-    assert cells_of(load_suite("restricted-imagenet"), None)
+    assert jobs_of(load_suite("restricted-imagenet"), None)
 
 
 def test_missing_extras_are_named_with_the_command(

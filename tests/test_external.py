@@ -308,6 +308,21 @@ def test_a_model_file_may_read_the_command_line_and_change_torch() -> None:
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        ("raise ValueError('no weights here')", "ValueError: no weights here"),
+        ("return 3", "returned int"),
+        ("return nn.Linear(65, 10)", "cannot take images (3, 32, 32)"),
+    ],
+)
+def test_a_factory_that_makes_no_network_for_the_data_is_one_line(made: str, words: str) -> None:
+    refused(evaluate(mine(f"{NETWORK}\ndef make():\n    {made}\n")), words)
+    refused(evaluate("mine.py"), "FILE.py:FACTORY")
+    refused(bench("evaluate", "--model", "mine.py:make"), "--dataset")
+    assert not list(Path().glob("results/*"))
+
+
 @pytest.mark.parametrize("call", ["sys.exit(3)", "raise SystemExit"])
 def test_a_model_file_that_exits_is_one_line(call: str) -> None:
     refused(evaluate(mine(f"import sys\n{call}\n")), "mine.py:make ends the program", "__main__")

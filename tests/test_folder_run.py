@@ -16,16 +16,15 @@ from torch import Tensor
 
 from bench.archs.weights import read_weights
 from bench.data import stream
-from bench.data.stream import centre, crop
+from bench.data.stream import crop
 from bench.plan import make_plan
 from bench.progress import Reporter
 from bench.records import load_records
 from bench.run_store import RunFolder
-from bench.spec import TrainSpec
 from bench.study import AttackConfig
 from bench.suite import load_suite
 from bench.training import engine
-from bench.training.engine import Trainer, initial_model
+from bench.training.engine import Trainer
 from tests.commands import bench, done, refused
 from tests.pictures import make_folder, make_imagenet
 from tests.trained import Stopped, stop_at
@@ -63,27 +62,6 @@ def test_a_folder_trains_is_attacked_and_reported(tmp_path: Path, pictures: Path
     assert frame.groupby("attack").size().to_dict() == {"clean": 4, "cw": 1, "fgsm": 4}
     report = done("report", "--results", results, "--reports", tmp_path / "p")
     assert "pictures-16" in report.stdout
-
-
-def test_balanced_accuracy_is_that_of_the_model(tmp_path: Path, pictures: Path) -> None:
-    extra = pictures / "val" / "a"
-    for number in range(4):
-        (extra / f"more-{number}.png").write_bytes((extra / f"{number}.png").read_bytes())
-    asked = ["--arch", "cnn", "--methods", "natural", "--attacks", "clean", "--batch-size", "4"]
-    assert run(tmp_path / "r", f"folder:{pictures}@16", *asked).exit_code == 0
-    (record,) = load_records(tmp_path / "r")
-    found = next(e for e in record.evaluations if e.spec.checkpoint == "last")
-    model = initial_model(TrainSpec.from_dict(record.spec))
-    model.load_state_dict(read_weights(record.path / "last.safetensors"))
-    shares = []
-    for label, name in enumerate("abc"):
-        paths = sorted((pictures / "val" / name).iterdir())
-        x = torch.stack([torch.tensor(centre(path, 16).copy()) for path in paths])
-        with torch.no_grad():
-            logits = model.eval()(x.permute(0, 3, 1, 2) / 255)
-        shares.append(float((logits.argmax(1) == label).float().mean()))
-    assert found.balanced_accuracy() == pytest.approx(sum(shares) / 3)
-    assert found.n_correct == round(8 * shares[0] + 4 * shares[1] + 4 * shares[2])
 
 
 def trained(results: Path, dataset: str, stopped_at: int | None = None) -> dict[str, Tensor]:
@@ -143,39 +121,22 @@ def test_a_broken_file_ends_a_run_with_one_line_and_a_good_one_goes_on(
     assert [record.status for record in load_records(tmp_path / "r")] == ["done"]
 
 
-def test_bad_folders_leave_nothing(tmp_path: Path, pictures: Path) -> None:
-    for dataset, options, words in (
-        ("folder:nowhere", [], "folder data 'nowhere': there is no such folder"),
-        (f"folder:{pictures}@0", [], "image size 0 is out of range"),
-        ("restricted-imagenet", ["--data-root", str(tmp_path)], "image-net.org"),
-        ("restricted-imagenet", ["--data-root", str(pictures)], "must hold ImageNet's 1000 synset"),
-    ):
-        asked = ["--arch", "cnn", "--methods", "natural", *options]
-        refused(run(tmp_path / "r", dataset, *asked), words)
-    assert not (tmp_path / "r").exists()
-
-
 def test_what_becomes_of_the_files_is_told(tmp_path: Path, pictures: Path) -> None:
     results = ("--results", tmp_path / "r", "--device", "cpu")
     data = ("--dataset", f"folder:{pictures}@16", "--epochs", "1", "--arch", "cnn", "--no-checks")
     for more in (["--dry-run"], []):
         result = done("run", *results, *data, "--methods", "natural", "--attacks", "clean", *more)
-        assert (
-            f"folder data '{pictures}': 36 training and 12 test images, 3 classes; files of 16x16 "
-            "pixels are taken as they are, others are resized to 18 and centre-cropped to 16; in "
-            "training the former are padded by 2 and cropped at random, the others are cropped by "
-            "RandomResizedCrop\n"
-        ) in result.stderr
+        assert f"'{pictures}': 36 training and 12 test images, 3 classes;" in result.stderr
+        for words in ("resized to 18 and centre-cropped to 16", "padded by 2", "RandomResizedCrop"):
+            assert words in result.stderr
         assert "warning" not in result.stderr
         assert ("natural-cnn-pictures-16-s0-" in result.stdout) or not more
         assert (tmp_path / "r").exists() == (not more)
     (record,) = load_records(tmp_path / "r")
     assert "notes" not in record.provenance
     again = done("evaluate", record.run_id, *results, "--attacks", "fgsm")
-    assert (
-        f"folder data '{pictures}': 12 test images, 3 classes; files of 16x16 pixels are taken as "
-        "they are, others are resized to 18 and centre-cropped to 16\n"
-    ) in again.stderr
+    assert f"folder data '{pictures}': 12 test images, 3 classes;" in again.stderr
+    assert "RandomResizedCrop" not in again.stderr
 
 
 GREY_OF_FOLDER = """

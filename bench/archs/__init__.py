@@ -14,31 +14,38 @@ from bench.papers import plugins
 
 __all__ = ["ALIASES", "ARCHS", "Arch", "ArchSpec", "build", "describe", "list_archs", "resolve"]
 
-ARCHS: dict[str, Callable[[ArchSpec], Arch]] = {
-    "cnn": Cnn,
-    "vgg-16": Vgg16,
-    "wrn-34-10": partial(WideResNet, depth=34, widen=10),
-    "wrn-28-10": partial(WideResNet, depth=28, widen=10),
-    "resnet-18": ResNet18,
-    "preact-resnet-18": partial(PreActResNet18, raw_shortcut=False),
-    "preact-resnet-18-raw": partial(PreActResNet18, raw_shortcut=True),
-    "resnet-50": ResNet50,
+ARCHS: dict[str, tuple[Callable[[ArchSpec], Arch], str]] = {
+    "cnn": (Cnn, "small convolutional network for digits and quick studies; 98,970 parameters"),
+    "vgg-16": (Vgg16, "VGG-16 with BatchNorm for 32x32 images; 14,728,266 parameters"),
+    "wrn-34-10": (
+        partial(WideResNet, depth=34, widen=10),
+        "wide residual network of TRADES; 46,160,474 parameters",
+    ),
+    "wrn-28-10": (
+        partial(WideResNet, depth=28, widen=10),
+        "wide residual network of depth 28; 36,479,194 parameters",
+    ),
+    "resnet-18": (
+        ResNet18,
+        "post-activation ResNet-18 for 32x32 images; 11,173,962 parameters",
+    ),
+    "preact-resnet-18": (
+        partial(PreActResNet18, raw_shortcut=False),
+        "PreActResNet-18 of robust overfitting and AWP, whose shortcut reads the activated input; "
+        "11,172,170 parameters",
+    ),
+    "preact-resnet-18-raw": (
+        partial(PreActResNet18, raw_shortcut=True),
+        "PreActResNet-18 of fast adversarial training, whose shortcut reads the raw input; "
+        "11,172,170 parameters",
+    ),
+    "resnet-50": (
+        ResNet50,
+        "torchvision's ResNet-50 for large images; 23,528,522 parameters",
+    ),
 }
-
+"""Name -> factory, and a line that describes it."""
 ALIASES = {"wrn": "wrn-34-10", "vgg": "vgg-16"}
-
-_ABOUT = {
-    "cnn": "small convolutional network for digits and quick studies; 98,970 parameters",
-    "vgg-16": "VGG-16 with BatchNorm for 32x32 images; 14,728,266 parameters",
-    "wrn-34-10": "wide residual network of TRADES; 46,160,474 parameters",
-    "wrn-28-10": "wide residual network of depth 28; 36,479,194 parameters",
-    "resnet-18": "post-activation ResNet-18 for 32x32 images; 11,173,962 parameters",
-    "preact-resnet-18": "PreActResNet-18 of robust overfitting and AWP, whose shortcut reads the "
-    "activated input; 11,172,170 parameters",
-    "preact-resnet-18-raw": "PreActResNet-18 of fast adversarial training, whose shortcut reads "
-    "the raw input; 11,172,170 parameters",
-    "resnet-50": "torchvision's ResNet-50 for large images; 23,528,522 parameters",
-}
 
 
 def build(
@@ -57,7 +64,8 @@ def build(
     needs `image_size`. Raises ConfigError for an unknown name or an impossible value.
     """
     fit: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels}
-    return _known()[resolve(name)](ArchSpec(**fit, image_size=image_size, mean=mean, std=std))
+    factory, _ = _known()[resolve(name)]
+    return factory(ArchSpec(**fit, image_size=image_size, mean=mean, std=std))
 
 
 def resolve(name: str) -> str:
@@ -76,10 +84,8 @@ def describe(name: str) -> str:
     """Return one line; parameters are counted for 10 classes and 32x32 colour images."""
     canonical = resolve(name)
     aliases = [alias for alias, target in ALIASES.items() if target == canonical]
-    about: dict[str, str] = _ABOUT | {arch: text for arch, (_, text) in plugins("archs").items()}
-    return about[canonical] + "".join(f"; alias {alias}" for alias in aliases)
+    return _known()[canonical][1] + "".join(f"; alias {alias}" for alias in aliases)
 
 
-def _known() -> dict[str, Callable[[ArchSpec], Arch]]:
-    """Return our own networks and the papers'."""
-    return ARCHS | {arch: factory for arch, (factory, _) in plugins("archs").items()}
+def _known() -> dict[str, tuple[Callable[[ArchSpec], Arch], str]]:
+    return ARCHS | plugins("archs")

@@ -50,7 +50,7 @@ def load_state(
     if pairs is None:
         raise _misfit(model, own, given, optional)
     # strict=False for what may be left out: _matched asked for everything else
-    model.load_state_dict({name: given[found] for name, found in pairs.items()}, strict=False)
+    model.load_state_dict({name: given[key] for name, key in pairs.items()}, strict=False)
     return tuple(name for name in constants if name not in pairs and last(name) not in BOOKKEEPING)
 
 

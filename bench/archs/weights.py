@@ -197,9 +197,9 @@ def _tensors(path: Path | str, content: Mapping[Any, Any]) -> dict[str, Tensor]:
     state = {str(name): value for name, value in content.items()}
     others = [name for name, value in state.items() if not _belongs(name, value)]
     if others or not state:
-        found = f"holds {first_names(others)}" if others else "holds no named tensors"
+        fault = f"holds {first_names(others)}" if others else "holds no named tensors"
         raise CheckpointError(
-            f"{path} {found}: it is no state dict; save model.state_dict() alone, or name one of "
+            f"{path} {fault}: it is no state dict; save model.state_dict() alone, or name one of "
             "several with --weights FILE:KEY"
         )
     return state

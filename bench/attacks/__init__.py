@@ -58,8 +58,8 @@ def describe_attack(name: str) -> str:
 
 def attack_params(name: str, **params: Any) -> dict[str, Any]:
     """Return every parameter of `get_attack(name, **params)` as JSON values, for its record."""
-    found: dict[str, Any] = _as_json(get_attack(name, **params))
-    return found
+    values: dict[str, Any] = _as_json(get_attack(name, **params))
+    return values
 
 
 def _as_json(value: Any) -> Any:

@@ -133,11 +133,11 @@ A module of this folder that has a dict `DEFINITIONS` of this type adds its atta
 def definitions() -> Definitions:
     """Return the attacks on a model itself, by name: PGD's, then those of the other modules."""
     names = sorted(info.name for info in iter_modules([str(Path(__file__).parent)]))
-    found: Definitions = {}
+    attacks: Definitions = {}
     for name in ["pgd", *names]:
         if name != "transfer":  # which is built on these
-            found |= getattr(import_module(f"bench.attacks.{name}"), "DEFINITIONS", {})
-    return found
+            attacks |= getattr(import_module(f"bench.attacks.{name}"), "DEFINITIONS", {})
+    return attacks
 
 
 def in_turn(

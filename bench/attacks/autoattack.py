@@ -104,12 +104,12 @@ class AutoAttackPart(Attack):
     def _attack(
         self, model: nn.Module, threat: Threat, n_class: int, seed: int, device: torch.device
     ) -> Any:
-        def own_logits(images: Tensor) -> Tensor:  # Square writes into the logits
+        def fresh_logits(images: Tensor) -> Tensor:  # Square writes into the logits
             logits: Tensor = model(images)
             return logits.clone()
 
         suite = pyautoattack.AutoAttack(
-            own_logits, eps=threat.eps, seed=seed, version=self.version, device=device
+            fresh_logits, eps=threat.eps, seed=seed, version=self.version, device=device
         )
         # the targeted parts raise if there are fewer other classes than targets
         suite.apgd_targeted.n_target_classes = min(N_TARGETS, n_class - 1)

@@ -104,7 +104,7 @@ def maximise(
     the last; a start outside the threat is never kept. on_step is called after each gradient and
     before the step.
 
-    objective_of: (n,) rows of x -> the objective on those rows. With it, an example found by
+    objective_of: (n,) rows of x -> the objective on those rows. With it, an example broken under
     keep = first leaves the batch: the same result for less work. It has no effect with on_step,
     which sees every example, or in train mode, where logits depend on the whole batch.
 
@@ -140,7 +140,7 @@ def maximise(
             else:
                 batch.offer(logits, value.detach())
                 active = on_step(step, batch.x_adv, logits, gradient) if on_step else None
-            size = batch.own(step_size(step) if callable(step_size) else step_size)
+            size = batch.values(step_size(step) if callable(step_size) else step_size)
             batch.move(per_example(size, x) * threat.direction(gradient), active)
         if objective_of is not None:
             return batch.leave()
@@ -167,26 +167,26 @@ class _Batch:
         self.low, self.high = threat.bounds(x, radius)
         self.rows = torch.arange(len(x), device=x.device)
         """Positions among all examples."""
-        self.found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.kept = self.project(x_adv)
         self.value = x_adv.new_full((len(x),), -torch.inf)
 
     def look(self, logits: Tensor, step: int) -> Tensor:
-        """(n,) bool, which examples are not found yet; found ones do not move until they leave."""
+        """(n,) bool, the examples not broken yet; broken ones do not move until they leave."""
         wrong = logits.argmax(1) != self.y
         if step == 0:  # every later iterate is a projection
             wrong &= self.inside()
-        self.found |= wrong
-        return ~self.found
+        self.broken |= wrong
+        return ~self.broken
 
     def narrow(self) -> bool:
-        """Drop found examples; return whether there were any."""
-        stay = (~self.found).nonzero().squeeze(1)
-        if len(stay) == len(self.found):
+        """Drop broken examples; return whether there were any."""
+        stay = (~self.broken).nonzero().squeeze(1)
+        if len(stay) == len(self.broken):
             return len(stay) == 0
         self.leave()
         self.rows, self.x_adv, self.y = self.rows[stay], self.x_adv[stay], self.y[stay]
-        self.low, self.high, self.found = self.low[stay], self.high[stay], self.found[stay]
+        self.low, self.high, self.broken = self.low[stay], self.high[stay], self.broken[stay]
         return True
 
     def leave(self) -> Tensor:
@@ -203,8 +203,8 @@ class _Batch:
             better &= value > self.value
             self.value = torch.where(better, value, self.value)
         else:
-            better &= ~self.found & (logits.argmax(1) != self.y)
-            self.found |= better
+            better &= ~self.broken & (logits.argmax(1) != self.y)
+            self.broken |= better
         self.kept = torch.where(rowwise(better, self.kept), self.x_adv, self.kept)
 
     def outcome(self) -> Tensor:
@@ -212,10 +212,10 @@ class _Batch:
             return self.kept
         last = self.project(self.x_adv)  # moves what on_step froze at a start outside
         if self.keep == "first":
-            return torch.where(rowwise(self.found, last), self.kept, last)
+            return torch.where(rowwise(self.broken, last), self.kept, last)
         return last
 
-    def own(self, value: float | Tensor) -> float | Tensor:
+    def values(self, value: float | Tensor) -> float | Tensor:
         """Select this batch's values from one per example; a one-element tensor is for all."""
         if isinstance(value, Tensor) and value.numel() > 1:
             return value[self.rows]

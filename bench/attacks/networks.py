@@ -37,8 +37,8 @@ class BatchedModel(nn.Module):
 
     @property
     def layout(self) -> torch.memory_format:
-        found: torch.memory_format = getattr(self.model, "layout", torch.preserve_format)
-        return found
+        layout: torch.memory_format = getattr(self.model, "layout", torch.preserve_format)
+        return layout
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, K), never a view: Square writes into the logits."""
@@ -55,11 +55,11 @@ class BatchedModel(nn.Module):
             assert isinstance(copy, InferenceCopy)
             copy.refresh()
             return self._copies[search]
-        found = gradient_source(self.model, search)
-        if found is self.model:
+        source = gradient_source(self.model, search)
+        if source is self.model:
             return self
-        blocked = BatchedModel(found, self.batch_size)
-        if isinstance(found, InferenceCopy):
+        blocked = BatchedModel(source, self.batch_size)
+        if isinstance(source, InferenceCopy):
             self._copies[search] = blocked
         return blocked
 

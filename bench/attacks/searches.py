@@ -45,11 +45,11 @@ def by_groups(run: Run, attack: Any, model: nn.Module, x: Tensor, y: Tensor) -> 
         chosen = targets[left, done : done + -(-FULL // len(left))]
         done += chosen.shape[1]
         images, labels = (of.repeat_interleave(chosen.shape[1], 0) for of in (x[left], y[left]))
-        found, broken = run(attack, images, labels, chosen.flatten())
+        candidates, broken = run(attack, images, labels, chosen.flatten())
         broken = broken.view(chosen.shape)
         is_broken, first = broken.any(1), broken.int().argmax(1)
         chosen_runs = torch.arange(len(left), device=x.device) * chosen.shape[1] + first
-        x_adv[left[is_broken]] = found[chosen_runs[is_broken]]
+        x_adv[left[is_broken]] = candidates[chosen_runs[is_broken]]
         left = left[~is_broken]
     return x_adv
 

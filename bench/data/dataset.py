@@ -191,9 +191,9 @@ class Dataset(Source):
 
     def lines(self, *, trains: bool = False) -> list[str]:
         """Return lines for the user: how files become images, and the warnings."""
-        found = [f"  warning: {self.origin}: {text}" for text in self.warnings]
+        warnings = [f"  warning: {self.origin}: {text}" for text in self.warnings]
         if not isinstance(self.test, FileSplit):
-            return found
+            return warnings
         size = self.image_size
         n = f"{len(self.train) + len(self.val)} training and " if trains else ""
         how = (
@@ -205,12 +205,12 @@ class Dataset(Source):
             f"; in training the former are padded by {padding(size)} and cropped at random, the "
             "others are cropped by RandomResizedCrop"
         )
-        return [how + in_training * trains, *found]
+        return [how + in_training * trains, *warnings]
 
     def notes(self, others: Sequence[str] = ()) -> dict[str, list[str]]:
         """Return the entry `notes` of a record, or nothing: `others` and the warnings."""
-        found = [*others, *(f"{self.origin}: {text}" for text in self.warnings)]
-        return {"notes": found} if found else {}
+        entries = [*others, *(f"{self.origin}: {text}" for text in self.warnings)]
+        return {"notes": entries} if entries else {}
 
 
 def cut(

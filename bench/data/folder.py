@@ -214,7 +214,7 @@ def list_files(
     Searches sub-folders, skips hidden and other files. gaps: whether a class folder may be empty.
     Raises DataError for an empty folder or file.
     """
-    found: list[tuple[str, int, int]] = []
+    listed: list[tuple[str, int, int]] = []
     for name, label in labels.items():
         images = list(_images(root / name))
         if empty := next((path for path, size in images if size == 0), None):
@@ -224,10 +224,10 @@ def list_files(
                 f"class folder {root / name} holds no image ({' '.join(SUFFIXES)}); "
                 "put images in it, or remove the class"
             )
-        found += [(path.relative_to(root).as_posix(), size, label) for path, size in images]
-    found.sort()
-    sizes, y = (np.array([row[column] for row in found], dtype=np.int64) for column in (1, 2))
-    paths = tuple(path for path, _, _ in found)
+        listed += [(path.relative_to(root).as_posix(), size, label) for path, size in images]
+    listed.sort()
+    sizes, y = (np.array([row[column] for row in listed], dtype=np.int64) for column in (1, 2))
+    paths = tuple(path for path, _, _ in listed)
     return FileSplit(root=root, paths=paths, sizes=sizes, y=y, image_size=image_size)
 
 

@@ -76,8 +76,8 @@ def _read(path: Path, trains: bool) -> dict[str, NDArray[Any]]:
             "test images with bench evaluate"
         )
     if missing:
-        found = ", ".join(held) or "nothing"
-        raise DataError(f"lacks {', '.join(missing)}; it holds {found}; add them, {SAVE}")
+        names = ", ".join(held) or "nothing"
+        raise DataError(f"lacks {', '.join(missing)}; it holds {names}; add them, {SAVE}")
     return arrays
 
 
@@ -109,8 +109,8 @@ def _fault_of_images(x: NDArray[Any]) -> str:
         cure = "for pixels in [0, 1] write numpy.rint(x * 255).astype('uint8')"
         return f"is {x.dtype}, but values must be uint8 0..255; {cure}"
     if x.dtype != np.uint8 and (x.min() < 0 or x.max() > 255):
-        found = f"is {x.dtype} with values {x.min()}..{x.max()}"
-        return f"{found}, but values must be uint8 0..255; rescale them to that range"
+        fault = f"is {x.dtype} with values {x.min()}..{x.max()}"
+        return f"{fault}, but values must be uint8 0..255; rescale them to that range"
     return ""
 
 

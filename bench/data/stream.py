@@ -30,6 +30,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms import functional
 
 from bench.data.dataset import FileSplit, padding, reason, shorter_side
 from bench.data.loader import Loader
@@ -53,17 +54,8 @@ def centre(path: Path, size: int) -> NDArray[np.uint8]:
     image = _opened(path)
     if image.size == (size, size):
         return np.asarray(image)
-    width, height = image.size
-    shorter = shorter_side(size)
-    scaled = image.resize(
-        (
-            shorter if width <= height else int(shorter * width / height),
-            shorter if height <= width else int(shorter * height / width),
-        ),
-        Image.Resampling.BILINEAR,
-    )
-    left, top = (round((side - size) / 2.0) for side in scaled.size)
-    return np.asarray(scaled.crop((left, top, left + size, top + size)))
+    scaled = functional.resize(image, shorter_side(size))
+    return np.asarray(functional.center_crop(scaled, size))
 
 
 def crop(path: Path, size: int, seed: int) -> NDArray[np.uint8]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import ModuleType
 
 import torch
 from torch import nn
@@ -17,6 +15,7 @@ from bench.data import Dataset
 from bench.errors import BenchError, ConfigError
 from bench.evaluation.inputs import explained
 from bench.external.zoos import BuiltNetwork
+from bench.registry import ENDS, import_file
 from bench.storage import sha256, sha256_file
 
 FORM = "FILE.py:FACTORY"
@@ -40,7 +39,7 @@ def from_file(reference: str, dataset: Dataset, *, pretrained: bool) -> BuiltNet
     network: object
     try:
         with _as_script(path):
-            network = getattr(_module(path), factory, None)
+            network = getattr(import_file(path, f"_model_{path.stem}"), factory, None)
             if network is None:
                 raise ConfigError(
                     f"{path} has no {factory}; write {FORM} with the name of its function"
@@ -50,26 +49,12 @@ def from_file(reference: str, dataset: Dataset, *, pretrained: bool) -> BuiltNet
     except BenchError:
         raise
     except SystemExit as error:
-        raise ConfigError(
-            f"{path}:{factory} ends the program (exit code {error.code}): put what reads a command "
-            'line below `if __name__ == "__main__":`'
-        ) from error
+        raise ConfigError(f"{path}:{factory} {ENDS}") from error
     except Exception as error:
         raise ConfigError(f"{path}:{factory} fails: {explained(error)}") from error
     if not isinstance(network, nn.Module):
         raise ConfigError(f"{path}:{factory} returned {type(network).__name__}, not a nn.Module")
     return BuiltNetwork(network, _text_sha256(path), constants=constants_of(network))
-
-
-def _module(path: Path) -> ModuleType:
-    name = f"_model_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def _text_sha256(path: Path) -> str:

@@ -73,24 +73,24 @@ def fingerprint(model: nn.Module, x: Tensor) -> Fingerprint:
     return Fingerprint(np.array(digests), steady.float().cpu().numpy())
 
 
-def own_spec(spec: ModelSpec, found: Fingerprint, results: Path) -> ModelSpec:
+def own_spec(spec: ModelSpec, current: Fingerprint, results: Path) -> ModelSpec:
     """Return the variant of `spec` whose record in `results` is this model's, or does not exist."""
     folder = results / spec.run_id
-    if not (folder / "spec.json").exists() or _is_of(folder, found):
+    if not (folder / "spec.json").exists() or _is_of(folder, current):
         return spec
-    return own_spec(replace(spec, variant=spec.variant + 1), found, results)
+    return own_spec(replace(spec, variant=spec.variant + 1), current, results)
 
 
-def _is_of(folder: Path, found: Fingerprint) -> bool:
+def _is_of(folder: Path, current: Fingerprint) -> bool:
     """Whether the record in `folder` has this fingerprint."""
     try:
         arrays = npz_arrays((folder / FILE).read_bytes())
-        return Fingerprint(arrays["images"], arrays["logits"]).same(found)
+        return Fingerprint(arrays["images"], arrays["logits"]).same(current)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return False
 
 
-def write_fingerprint(folder: Path, found: Fingerprint) -> None:
+def write_fingerprint(folder: Path, current: Fingerprint) -> None:
     """Write it to the record's folder, unless it is there."""
-    if not _is_of(folder, found):
-        write_atomic(folder / FILE, npz_bytes(asdict(found)))
+    if not _is_of(folder, current):
+        write_atomic(folder / FILE, npz_bytes(asdict(current)))

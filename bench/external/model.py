@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bench.archs.arch import per_channel
 from bench.archs.state_dict import load_state
-from bench.archs.weights import open_weights, state_sha256
+from bench.archs.weights import last, open_weights, state_sha256
 from bench.attacks.networks import MIN_ROWS, BatchedModel
 from bench.data import Dataset
 from bench.errors import CheckpointError, ConfigError
@@ -188,20 +188,16 @@ def _without_normalisation(
     given: whether --mean and --std are set; if not, a CheckpointError names the file's values,
     since only the user knows whether the network normalises by itself.
     """
-    own = {_last(name) for name in network.state_dict()}
+    own = {last(name) for name in network.state_dict()}
     for pair in PAIRS:
-        found = {_last(name): t for name, t in state.items() if _last(name) in pair}
-        if own.intersection(pair) or len(found) != len(pair):
+        present = {last(name): t for name, t in state.items() if last(name) in pair}
+        if own.intersection(pair) or len(present) != len(pair):
             continue
         if not given:
-            mean, std = (as_option(found[end]) for end in pair)
+            mean, std = (as_option(present[end]) for end in pair)
             raise CheckpointError(
                 f"the weights come with a normalisation: give --mean {mean} --std {std}, or "
                 f"{IDENTITY} if the network normalises by itself"
             )
-        state = {name: tensor for name, tensor in state.items() if _last(name) not in pair}
+        state = {name: tensor for name, tensor in state.items() if last(name) not in pair}
     return dict(state)
-
-
-def _last(name: str) -> str:
-    return name.rpartition(".")[2]

@@ -160,17 +160,17 @@ def run_attack(name: str, folder: Path) -> Outcome:
         model = load_network(folder, "model").to(dtype)
         other = load_network(folder, "surrogate").to(dtype)
         source = [other] if attack.sources else []
-        found = attack_chunk(model, x, y, index, THREAT, name, surrogate=source, keep_images=True)
-        assert found.x_adv is not None
+        result = attack_chunk(model, x, y, index, THREAT, name, surrogate=source, keep_images=True)
+        assert result.x_adv is not None
         with torch.no_grad():
-            margins = margin(model(found.x_adv), y)
+            margins = margin(model(result.x_adv), y)
     asked = {
         **attack_params(name),
         "images": n,
         "precision": "fp32" if single else "fp64",
         "network_sha256": sha256_file(network_file(folder, "model"))[:10],
     }
-    survivors = "".join(str(int(survived)) for survived in found.survived)
+    survivors = "".join(str(int(survived)) for survived in result.survived)
     return {
         "asked": json.loads(json.dumps(asked)),
         "survivors": survivors,

@@ -195,17 +195,6 @@ def test_weights_come_back_from_a_file_and_mean_and_std_are_applied_inside(
     assert list(plain.state_dict()) == list(model.state_dict())
 
 
-# Of the others each takes seconds to trace and has the same kinds of layers.
-@pytest.mark.parametrize("traced", ["cnn", "preact-resnet-18"])
-@pytest.mark.slow
-@torch.no_grad()
-def test_compiles_in_one_graph(traced: str) -> None:
-    model = archs.build(traced, image_size=SIZE, mean=MEAN, std=STD).eval()
-    x = torch.rand(2, N_CHANNELS, SIZE, SIZE)
-    compiled = torch.compile(model, backend="eager", fullgraph=True)
-    torch.testing.assert_close(compiled(x), model(x))
-
-
 def test_published_parameter_counts_and_other_images(name: str) -> None:
     with torch.device("meta"):
         model = archs.build(name)

@@ -7,23 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from bench.archs import inference_copy as compiled
 from bench.archs.weights import read_weights
 from bench.data import Dataset, load_dataset
-from bench.method import Batch, TrainState
 from bench.plan import make_plan
 from bench.progress import Reporter
-from bench.recipe import Recipe
-from bench.registry import get_method, list_methods
+from bench.registry import list_methods
 from bench.run_store import RunFolder
 from bench.suite import load_suite
-from bench.threat import Threat
 from bench.training import engine
 from bench.training.engine import Trainer
-from bench.training.optimiser import Optimiser
-from tests.harness import small_net
 from tests.trained import Stopped, stop_at
 
 pytestmark = pytest.mark.slow
@@ -101,38 +95,3 @@ def test_bf16_trains_and_leaves_fp32_weights(name: str, dataset: Dataset, tmp_pa
     weights = read_weights(folder.weights("last"))
     assert all(value.isfinite().all() for value in weights.values())
     assert {v.dtype for v in weights.values() if v.is_floating_point()} == {torch.float32}
-
-
-def compile_module(network: nn.Module) -> nn.Module:
-    made: nn.Module = torch.compile(network, backend="aot_eager")  # type: ignore[assignment]
-    return made
-
-
-# the compiler looks at .grad of Free's image, which is a function of the perturbation
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-@pytest.mark.slow
-@pytest.mark.parametrize("name", list_methods())
-def test_a_compiled_network_gives_the_same_step(name: str) -> None:
-    def stepped(compiled: bool) -> tuple[float, list[torch.Tensor]]:
-        network = small_net(num_classes=8)
-        method, threat = get_method(name), Threat()
-        state = TrainState(
-            model=compile_module(network) if compiled else network,
-            threat=threat,
-            num_classes=8,
-            seed=0,
-            n_epochs=4,
-            epoch=2,
-            stepper=Optimiser(network, Recipe(epochs=4, batch_size=8, lr=0.1), 4),
-            device=torch.device("cpu"),
-            examples=method.example_state(8, threat),
-        )
-        x = torch.rand(8, 2, 4, 4, generator=torch.Generator().manual_seed(1)).double()
-        loss = method.train_step(state, Batch(x, torch.arange(8), torch.arange(8)))["loss"]
-        return float(loss), [p.detach().clone() for p in network.parameters()]
-
-    torch._dynamo.reset()
-    plain, fast = stepped(compiled=False), stepped(compiled=True)
-    assert fast[0] == pytest.approx(plain[0], abs=1e-10)
-    for one, two in zip(plain[1], fast[1], strict=True):
-        torch.testing.assert_close(one, two, rtol=0, atol=1e-9)

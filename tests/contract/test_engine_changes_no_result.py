@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from bench.archs.arch import Arch, ArchSpec
 from bench.archs.inference_copy import merges
 from bench.attacks.maximise import ModelMode
-from bench.method import Batch, TrainState
+from bench.method import Batch
 from bench.recipe import Recipe
 from bench.registry import get_method, list_methods
-from bench.threat import Threat
 from bench.training.optimiser import Optimiser
 from bench.verify.networks import TracedNet
+from tests.harness import make_state
 
 STEPS = 20
 N = 12
@@ -69,17 +69,8 @@ def losses(name: str, dtype: torch.dtype, steps: int, *, plain: bool) -> Tensor:
     if not plain:
         net = net.to(memory_format=torch.channels_last)
     recipe = Recipe(epochs=1, batch_size=N, lr=RATE, momentum=MOMENTUM, weight_decay=DECAY)
-    threat = Threat(eps=0.1)
-    state = TrainState(
-        model=net,
-        threat=threat,
-        num_classes=4,
-        seed=0,
-        n_epochs=4,
-        stepper=WrittenOut(net) if plain else Optimiser(net, recipe, STEPS),
-        device=torch.device("cpu"),
-        examples=method.example_state(N, threat),
-    )
+    stepper = WrittenOut(net) if plain else Optimiser(net, recipe, STEPS)
+    state = make_state(method, net, n=N, eps=0.1, n_epochs=4, stepper=stepper)
     generator = torch.Generator().manual_seed(5)
     x, y = torch.rand(N, 1, 8, 8, dtype=dtype, generator=generator), torch.arange(N) % 4
     noted = []

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bench.method import Batch
 from bench.registry import get_method
 from bench.threat import REFERENCE_EPS, Threat
-from tests.harness import make_state, small_batch, small_net
+from tests.harness import Grey, make_state, small_batch, small_net
 from tests.unit.cat_line import (
     CAP,
     ETA,
@@ -208,13 +208,9 @@ def test_step_rule(rule: str) -> None:
     assert_near(step.abs(), expected.view(-1, 1, 1, 1).expand_as(step), 1e-8)
 
 
-class Ridge(nn.Module):
-    """Class 1 wins only where the mean grey has moved by 0.006 to 0.009."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        t = (x - 0.5).flatten(1).mean(1)
-        lead = 0.0015 - (t - 0.0075).abs()
-        return torch.stack([torch.zeros_like(lead), lead, lead - 1], 1)
+def ridge(t: Tensor) -> Tensor:
+    """Above 0 only where the mean grey has moved by 0.006 to 0.009."""
+    return 0.0015 - (t - 0.0075).abs()
 
 
 @pytest.mark.parametrize(
@@ -226,7 +222,8 @@ def test_any_iterate_counts_a_success_on_the_way(
 ) -> None:
     """One step of 0.007: onto the ridge; two: down behind it. The last counts either way."""
     method = get_method("cat-ce", c=0, steps=steps, any_iterate=any_iterate)
-    state = make_state(method, Ridge(), num_classes=3)
+    net = Grey(lambda t: 0, ridge, lambda t: ridge(t) - 1)
+    state = make_state(method, net, num_classes=3)
     state.examples["radius"].fill_(0.02)
     batch = batch_of(torch.full((1, *SHAPE), 0.5, dtype=torch.float64))
     x_adv = method.perturb(state, batch)
@@ -291,42 +288,16 @@ def test_the_mixed_loss_is_eq_6(kappa: float, mix_weight: str) -> None:
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
 
 
-def test_beyond_kappa_only_cross_entropy_is_left_of_the_gradient() -> None:
-    batch = grey(4)
-    found = {}
-    for name in ("cat-ce", "cat-mix"):
-        method, net = get_method(name), Fixed(LEADS)
-        state = make_state(method, net, num_classes=3)
-        state.scratch |= {
-            "label": torch.eye(3, dtype=torch.float64)[batch.y],
-            "radius": torch.zeros(4).double(),
-        }
-        (found[name],) = torch.autograd.grad(method.loss(state, batch, batch.x), net.shift)
-    extra = (found["cat-mix"] - found["cat-ce"]) * 4
-    expected = torch.tensor([[-1.0, 1, 0], [-1, 1, 0], [0, 0, 0], [-1, 1, 0]]).double()
-    torch.testing.assert_close(extra, expected, rtol=0, atol=1e-12)
-
-
-class Contest(nn.Module):
-    """Class 1 gains on class 0 where the grey rises; the lead of class 0 starts at `lead`.
-
-    A third class, close behind class 1, falls three times as fast, so that cross entropy and
-    the margin point in opposite directions.
-    """
-
-    def __init__(self, lead: float) -> None:
-        super().__init__()
-        self.lead = lead
-
-    def forward(self, x: Tensor) -> Tensor:
-        t = (x - 0.5).flatten(1).mean(1)
-        return torch.stack([0 * t, t - self.lead, -3 * t - self.lead - 0.05], 1)
-
-
 def ascended(lead: float, **params: Any) -> float:
-    """Where one step of the attack moves the grey: 1 up, -1 down; by the margin up."""
+    """Where one step of the attack moves the grey: 1 up, -1 down; by the margin up.
+
+    Class 1 gains on class 0, which begins with `lead`, where the grey rises. A third class, close
+    behind class 1, falls three times as fast, so that cross entropy and the margin point in
+    opposite directions.
+    """
     method = get_method("cat-mix", c=0, steps=1, **params)
-    state = make_state(method, Contest(lead), num_classes=3)
+    net = Grey(lambda t: 0, lambda t: t - lead, lambda t: -3 * t - lead - 0.05)
+    state = make_state(method, net, num_classes=3)
     state.examples["radius"].fill_(0.02)
     batch = grey(1)
     return float((method.perturb(state, batch) - batch.x).sign().mean())

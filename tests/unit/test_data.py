@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision import datasets
 from torchvision.transforms.functional import to_tensor
 
-from bench.data import SOURCES, Source, Split, cut, list_datasets, load_dataset
+from bench.data import SOURCES, Source, Split, cut, load_dataset
 from bench.data import npz as npz_module
 from bench.data.dataset import StoredSplit, permutation
 from bench.data.loader import DeviceSplit, augment, batches, epoch_order
@@ -137,15 +137,6 @@ def test_digits_are_the_bundled_ones() -> None:
         for split in splits
         for image, label in zip(pixels(split), split.y, strict=True)
     )
-
-
-def test_list_datasets_names_every_source_in_one_line() -> None:
-    listed = list_datasets()
-    assert [name for name, _ in listed] == [
-        *("digits", "cifar10", "cifar100", "npz:PATH", "folder:PATH", "restricted-imagenet"),
-        "two-gaussians",
-    ]
-    assert all(text and "\n" not in text for _, text in listed)
 
 
 @pytest.mark.parametrize(
@@ -521,16 +512,6 @@ def test_augment_equals_a_loop_over_images_and_draws_from_its_generator_alone(
     with FakeTensorMode():  # has no values: asking for one, as a wait for the device, raises
         fake = torch.zeros(4, 3, 12, 12, dtype=dtype)
         assert augment(fake, pad=pad, flip=flip, mode=mode, generator=generator()).shape[0] == 4
-
-
-def test_every_offset_and_both_sides_occur_equally_often() -> None:
-    x = distinct_images(1).expand(5000, -1, -1, -1)
-    out = augment(x, pad=2, flip=True, generator=generator())
-    kinds, counts = torch.unique(out.flatten(1), dim=0, return_counts=True)
-    assert len(kinds) == 5 * 5 * 2
-    # 100 expected of each; five standard deviations are 50.
-    assert counts.min() > 50
-    assert counts.max() < 150
 
 
 def test_augment_without_work_returns_its_input_and_draws_nothing() -> None:

@@ -82,20 +82,6 @@ def test_the_limit_is_a_parameter_and_1_is_no_guard(max_drop: float) -> None:
     assert bool(state.memory) is (max_drop < 1)
 
 
-def test_a_resumed_training_takes_the_same_way_back() -> None:
-    method = get_method("fast")
-    state = make_state(method, OnePixel(), lr=0)
-    one_epoch(method, state, 8)
-    method.train_step(state, ladder())  # the first batch of the epoch, then an interruption
-    state.next_batch()
-    resumed = make_state(method, copy.deepcopy(state.model), lr=0)
-    resumed.memory = {name: tensor.clone() for name, tensor in state.memory.items()}
-    resumed.batch_number, resumed.epoch = state.batch_number, state.epoch
-    one_epoch(method, resumed, 3)
-    assert edge(resumed) == edge_at(8)
-    assert "frozen" in resumed.memory
-
-
 def plain_pgd(
     model: nn.Module, batch: Batch, noise: Tensor, eps: float, step: float, n: int
 ) -> Tensor:

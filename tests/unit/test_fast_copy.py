@@ -27,13 +27,12 @@ from bench.archs.inference_copy import (
     merges,
 )
 from bench.losses import cross_entropy
-from bench.method import Batch, TrainState
+from bench.method import Batch
 from bench.recipe import Recipe
 from bench.registry import get_method
-from bench.threat import Threat
 from bench.training.cost import Cost
 from bench.training.optimiser import MixedPrecision, Optimiser
-from tests.harness import generator
+from tests.harness import generator, make_state
 
 N = 6
 N_FOLDED = {"cnn": 4, "resnet-18": 20, "vgg-16": 13, "preact-resnet-18": 8, "linear": 0}
@@ -298,20 +297,11 @@ def stepped(
     y[0] = (y[0] + 1) % 4  # and so not all
     model, cost = MixedPrecision(own) if precision == "bf16" else own, Cost()
     cost.watch(model, own.first_layer)
-    method, threat = get_method(name), Threat()
+    method = get_method(name)
     recipe = Recipe(epochs=4, batch_size=N, lr=0.1)
     optimiser = Optimiser(model, recipe, 4, compiled_rows=N if compiles else 0)
-    state = TrainState(
-        model=model.train(),
-        threat=threat,
-        num_classes=4,
-        seed=0,
-        n_epochs=4,
-        epoch=2,
-        stepper=optimiser,
-        device=torch.device("cpu"),
-        examples=method.example_state(N, threat),
-    )
+    state = make_state(method, model.train(), n=N, n_epochs=4, stepper=optimiser)
+    state.epoch = 2
     with cost.counting():
         method.train_step(state, Batch(x, y, torch.arange(N)))
     return own, cost, optimiser._copy

@@ -146,14 +146,3 @@ def test_a_class_that_was_not_seen_keeps_its_weights() -> None:
     assert_close(now[[0, 1, 3]], known[[0, 1, 3]], rtol=0, atol=0)
     assert_close(now[2], torch.tensor([0.125, 0.125, 0.25, 0.5]))
     assert "class_sum" not in state.memory
-
-
-@pytest.mark.parametrize("epoch", [0, 3, 9])
-def test_the_radius_grows_to_eps(epoch: int) -> None:
-    method = IKL()
-    state = make_state(method, small_net(), n_epochs=10, eps=0.1)
-    state.epoch = epoch
-    batch = small_batch()
-    x_adv = method.perturb(state, batch)
-    reached = state.threat.distance(x_adv, batch.x)
-    assert_close(reached, torch.full_like(reached, 0.1 * (epoch + 1) / 10))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from bench import archs
 from bench.archs.arch import Arch, ArchSpec
 from bench.archs.resnet import WideResNet
+from tests.contract.test_archs import settle
 
 
 def bn_keys(name: str) -> Iterator[str]:
@@ -100,15 +101,6 @@ class Written:
 @pytest.fixture
 def images() -> Tensor:
     return torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
-
-
-def settle(model: Arch, images: Tensor) -> Arch:
-    """Scales, biases and statistics that differ from channel to channel, as after training."""
-    for parameter in model.parameters():
-        if parameter.ndim == 1:
-            parameter.data.add_(torch.rand_like(parameter), alpha=0.1)
-    model.train()(images)
-    return model.eval()
 
 
 def preact(net: Written, images: Tensor, raw: bool) -> Tensor:

@@ -28,7 +28,16 @@ from bench.attacks.networks import BatchedModel
 from bench.errors import ConfigError
 from bench.spec import CHUNK
 from bench.threat import Threat
-from tests.harness import Counted, SmallNet, generator, raises_line, right, small_batch, small_net
+from tests.harness import (
+    Counted,
+    Grey,
+    SmallNet,
+    generator,
+    raises_line,
+    right,
+    small_batch,
+    small_net,
+)
 
 EPS = 0.1
 THREAT = Threat(eps=EPS)
@@ -40,18 +49,6 @@ def trained(n: int = 48) -> tuple[SmallNet, Tensor, Tensor]:
     x = small_batch(n=n, dtype=torch.float32).x
     with torch.no_grad():
         return net, x, net(x).argmax(1)
-
-
-class Grey(nn.Module):
-    """The logits that a table gives to the mean distance t of an image from 0.5."""
-
-    def __init__(self, *logits: Any) -> None:
-        super().__init__()
-        self.logits = logits
-
-    def forward(self, x: Tensor) -> Tensor:
-        t = (x - 0.5).flatten(1).mean(1)
-        return torch.stack([0 * t + logit(t) for logit in self.logits], 1)
 
 
 def grey(n: int = 1) -> tuple[Tensor, Tensor]:
@@ -362,22 +359,6 @@ def test_on_a_linear_model_exactly_the_images_fall_that_can(k: int, attack: Atta
         assert torch.equal(fell, can)
         lead = found.gather(1, targets[:, -1:]) - found.gather(1, y[:, None])
         torch.testing.assert_close(lead[~can], gains[:, -1:][~can], rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("rival", [1, 2, 3, 4])
-def test_one_target_at_a_time_is_what_falls_to_it(rival: int) -> None:
-    """Class 0 can be overtaken by one other only, so no target may be left out."""
-
-    def lift(t: Tensor) -> Tensor:
-        return 5.6 + 0.1 * t + (rival + 10) * (t - 0.1)
-
-    net = Grey(
-        lambda t: 0.5,
-        *(lambda t, j=j: (j == rival) * lift(t) - 0.1 * t - j for j in range(1, 5)),
-    )
-    x, y = grey()
-    x_adv = get_attack("multitargeted")(net, x, y, THREAT, generator=generator())
-    assert int(net(x_adv).argmax(1)) == rival
 
 
 def test_the_leader_on_the_way_is_not_the_one_that_overtakes() -> None:

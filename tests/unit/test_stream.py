@@ -196,20 +196,6 @@ def test_a_training_view_of_the_networks_size_is_shifted_by_an_eighth_at_most(
     assert np.array_equal(crop(tmp_path / "b.png", 7, 3), noise[:7, :7])
 
 
-def test_files_of_several_sizes_are_each_brought_to_size_in_its_own_way(tmp_path: Path) -> None:
-    for name, side in (("a/0.png", 16), ("a/1.png", 40), ("b/0.png", 16)):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        picture(side, side, side).save(tmp_path / name)
-    streamed, index = StreamedSplit(listed(tmp_path, 16), "cpu"), torch.tensor([1, 0, 2])
-    images = streamed.images(index)
-    assert torch.equal(images[1], to_tensor(picture(16, 16, 16)))
-    grown = Compose([Resize(18), CenterCrop(16)])(picture(40, 40, 40))
-    assert torch.equal(images[0], to_tensor(grown))
-    views = streamed.views(index, 1, 2)
-    assert views.shape == (3, 3, 16, 16)
-    assert torch.equal(views, StreamedSplit(listed(tmp_path, 16), "cpu", 1).views(index, 1, 2))
-
-
 def test_images_are_the_centres_as_floats(split: FileSplit) -> None:
     streamed = loader(split, 1 / 255, "cpu")
     assert isinstance(streamed, StreamedSplit)

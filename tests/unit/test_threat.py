@@ -13,7 +13,7 @@ from bench.eps import parse_eps, parse_number
 from bench.errors import ConfigError
 from bench.registry import get_method
 from bench.study import AttackConfig
-from bench.threat import REFERENCE_EPS, Threat, per_example, rowwise
+from bench.threat import REFERENCE_EPS, Threat
 from tests.commands import bench, linear_model, refused
 from tests.harness import generator, raises_line
 
@@ -176,12 +176,3 @@ def test_uniform_noise_fills_the_unit_ball_and_takes_its_generator_alone() -> No
     assert abs(float(noise.var()) - 1 / 3) < 0.02
     torch.manual_seed(99)
     assert torch.equal(noise, Threat(eps=0.3).uniform(x, generator(3)))
-
-
-def test_per_example_values_broadcast_over_images() -> None:
-    like, value = torch.zeros(3, 2, 4, 5), torch.tensor([1.0, 2.0, 3.0])
-    assert rowwise(value, like).shape == (3, 1, 1, 1)
-    wide = per_example(value, like)
-    assert isinstance(wide, torch.Tensor)
-    assert (like + wide)[:, 1, 3, 4].tolist() == [1.0, 2.0, 3.0]
-    assert per_example(0.5, like) == 0.5

@@ -95,33 +95,6 @@ def test_several_sources_are_attacked_by_the_mean_of_their_logits() -> None:
     assert not torch.equal(found, alone(target, x, y, THREAT, generator=generator()))
 
 
-@pytest.mark.parametrize("n", [1, 2])
-def test_the_surrogate_is_attacked_in_eval_mode_and_left_as_it_was(n: int) -> None:
-    target, _, x, y = subject(20)
-    surrogates = networks(1, 2)[:n]
-    seen = set()
-    for net in surrogates:
-        net.train()
-        net.conv.eval()
-        net.fc.bias.requires_grad_(False)
-        net(x).sum().backward()
-        net.bn.register_forward_hook(
-            lambda module, args, out: seen.add((module.training, module.weight.requires_grad))
-        )
-    before = [{k: v.clone() for k, v in net.state_dict().items()} for net in surrogates]
-    grads = [net.conv.weight.grad.clone() for net in surrogates if net.conv.weight.grad is not None]
-    attack = get_attack("transfer:" + "+".join("ab"[:n]), surrogate=tuple(surrogates))
-    attack(target.train(), x, y, THREAT, generator=generator())
-    assert seen == {(False, False)}
-    assert target.training
-    for net, state, grad in zip(surrogates, before, grads, strict=True):
-        assert [net.training, net.bn.training, net.conv.training] == [True, True, False]
-        assert [k for k, p in net.named_parameters() if not p.requires_grad] == ["fc.bias"]
-        assert all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
-        assert net.conv.weight.grad is not None
-        assert torch.equal(net.conv.weight.grad, grad)
-
-
 def test_an_images_result_does_not_depend_on_the_rest_of_the_batch() -> None:
     """Nor on how many draws an earlier part made for them."""
 
