@@ -1,7 +1,5 @@
 """`python -m bench`: the command line where the script `bench` is not on the PATH."""
 
-from __future__ import annotations
-
 from bench.cli import main
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """The command line. Every import that is slow waits for the command that needs it."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The page of `bench doctor`: the machine, its software, what is missing, and its speed."""
 
-from __future__ import annotations
-
 import platform
 import re
 import time

@@ -1,7 +1,5 @@
 """Parse radii as people write them. Without torch."""
 
-from __future__ import annotations
-
 import math
 
 from bench.errors import ConfigError

@@ -1,7 +1,5 @@
 """The text of `bench list`: each registry as a plain table."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from tabulate import tabulate

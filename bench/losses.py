@@ -4,8 +4,6 @@ Shapes: B batch, K classes. `logits` (B, K); `y` (B,) class indices or, where it
 (B, K) probabilities. Every function returns (B,), to be read as "larger is worse for the model".
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

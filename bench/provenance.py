@@ -4,8 +4,6 @@ Without torch. Hashes ignore comments, docstrings and blank lines. A refactor th
 (`bench verify` holds) may declare its hash equal to the previous one in equal_code.toml.
 """
 
-from __future__ import annotations
-
 import ast
 import io
 import subprocess

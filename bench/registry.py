@@ -3,8 +3,6 @@
 `bench` never imports `methods` itself: `discover` does, by name.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import pkgutil

@@ -1,7 +1,5 @@
 """Seeds: every purpose has its own random stream, independent of the others."""
 
-from __future__ import annotations
-
 import hashlib
 
 import torch

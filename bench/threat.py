@@ -3,8 +3,6 @@
 Shapes: B batch, C H W image. Pixels are in [0, 1], and so is eps.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

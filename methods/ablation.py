@@ -15,8 +15,6 @@ draw of q and the update descends another. adp-adv uses those of `cat-ce` and di
 by c = 0. `noise="uniform"` is the other reading of "label smoothing": v = 1/K.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Literal
 

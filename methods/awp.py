@@ -24,8 +24,6 @@ one, and one of the clean images after the update, for the log. For TRADES, the 
 order of `methods/trades.py`, natural first, and the noise of its start scales with eps.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace

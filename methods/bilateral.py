@@ -19,8 +19,6 @@ Differs from it: pixels are in [0, 1], not [-1, 1] with doubled lengths. Its oth
 out (a random class; the nearest by logit gap over the distance of the last layer's weights).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

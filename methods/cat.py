@@ -37,8 +37,6 @@ follows Algorithm 1. The recipes of these names set the flags for what each does
     cat-version-2      x' always;  e1 = r where wrong, r - eta where right;  q0 = label(r)
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Literal

@@ -23,8 +23,6 @@ equal weight (`weighted=True`: from the second epoch each has its own adversaria
 constant taken in eval mode). Lengths are stated at eps = 8/255 (the code's eps is 0.031).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -21,8 +21,6 @@ normalised images and divides each length by the channel's standard deviation: i
 step and ball are those of this file.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal

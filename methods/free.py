@@ -20,8 +20,6 @@ minibatches, 25.6 epochs, with drops at one half and three quarters. So a recipe
 divides the epochs of other methods by m; at equal epochs it makes m times as many updates.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -22,8 +22,6 @@ all of them move the running averages; `attack_bn="train"` restores that); the w
 of the training, the code's 10 of 110 epochs, so that shorter training also leaves it.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Literal

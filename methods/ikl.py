@@ -24,8 +24,6 @@ shorter training; so does the warm-up; a class without images in an epoch keeps 
 rate, 0.2 with a cosine over 200 epochs, is a matter of the recipe.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -12,8 +12,6 @@ every forward of the attack moves the running averages; `attack_bn="train"` rest
 number of steps is the code's 10, not the 7 stated for the published network.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

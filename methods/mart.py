@@ -16,8 +16,6 @@ p(x) underflows to 0. Lengths are stated at eps = 8/255 (the code's eps is 0.031
 function's default and the WRN-34-10 script's; the script for ResNet-18 passes 5.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor

@@ -20,8 +20,6 @@ first batch of an epoch; `attack_bn="train"`); the attack has one random start (
 more forward to compare restarts, which only moves running averages).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -25,8 +25,6 @@ the second moves no running average. A single image that is right is bisected in
 BatchNorm could be left with one value per channel.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

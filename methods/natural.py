@@ -9,8 +9,6 @@ none`): after each update, that code passes the same images once more in train m
 which moves the running statistics of BatchNorm. This forward is left out here.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor

@@ -13,8 +13,6 @@ equal those of the first, is replaced by its effect on the running statistics. T
 same for less work. Lengths are stated at eps = 8/255 (the code's eps is 0.031).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor

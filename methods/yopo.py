@@ -25,8 +25,6 @@ their log is left out. Gradients are summed, so the code's learning rates are th
 times 4/m for WRN-34 and 2/m for ResNet-18: a matter of the recipe.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Commands in process: what they print, refuse and leave on disk."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

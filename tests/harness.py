@@ -1,7 +1,5 @@
 """Small networks, batches, the plainest stepper, and assertions that many tests share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """Small image files in the layouts of torchvision's ImageFolder and of ImageNet."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """AutoAttack with few iterations, for tests of its wiring."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pyautoattack

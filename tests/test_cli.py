@@ -1,7 +1,5 @@
 """The command line in process: exit codes, messages, files."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The generated pages: equal to what code and records say, and the same on every machine."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

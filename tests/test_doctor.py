@@ -1,7 +1,5 @@
 """`bench doctor`: its sections, what is missing with the fix, and the time of a suite."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Models from outside, end to end: what `bench evaluate --model` takes, notices and refuses."""
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 import urllib.error

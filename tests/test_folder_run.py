@@ -1,7 +1,5 @@
 """Image folders from the command line to the record: trained on, resumed, attacked, reported."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The plain loops that `benchmarks.steps` measures against do what the methods do."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from functools import partial

@@ -1,7 +1,5 @@
 """bench verify: each planted change is named, nothing else moves, files are handled with care."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Architectures by name: a dict of factories, one file per family."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any

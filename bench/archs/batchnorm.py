@@ -1,7 +1,5 @@
 """Repeat a forward pass's update of BatchNorm's running statistics without the pass."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """Networks without shortcuts: the small cnn, and VGG-16 with BatchNorm for small images."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from torch import Tensor, nn

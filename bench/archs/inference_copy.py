@@ -16,8 +16,6 @@ it is slower (docs/speed.md).
 Shapes: B batch, C H W image, K classes.
 """
 
-from __future__ import annotations
-
 import copy
 import operator
 import warnings

@@ -7,8 +7,6 @@ whatever its size, not only if it is 4x4 (WRN: 8x8).
 Shapes: B batch, C H W image, K classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

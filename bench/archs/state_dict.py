@@ -1,7 +1,5 @@
 """Load a state dict into a network, matching keys that differ by prefixes and wrappers."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Read and write weights: our own files, and checkpoints of public repositories."""
 
-from __future__ import annotations
-
 import io
 import pickle
 import re

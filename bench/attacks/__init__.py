@@ -1,7 +1,5 @@
 """Attacks by name: `get_attack("pgd-20")(model, x, y, threat, generator=g) -> x_adv`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any

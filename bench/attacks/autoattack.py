@@ -8,8 +8,6 @@ Square's loop is our own, bit-equal to the package's. Parts that search on a cop
 they take several target classes at once and run our own FAB (`bench.attacks.searches`).
 """
 
-from __future__ import annotations
-
 import logging
 import sys
 import warnings

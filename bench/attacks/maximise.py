@@ -3,8 +3,6 @@
 Shapes: B batch, C H W image, K classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, get_args

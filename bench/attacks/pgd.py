@@ -5,8 +5,6 @@ Each definition that this literature calls "PGD-20" has a name of its own.
 Shapes: B batch, C H W image, K classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial

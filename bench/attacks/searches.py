@@ -3,8 +3,6 @@
 Shapes: B batch, n images, C H W image, or points of d coordinates; K classes.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

@@ -6,8 +6,6 @@ A target that resists the attacks on itself better than images from elsewhere hi
 Shapes: B batch, C H W image, K classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial

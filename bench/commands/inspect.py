@@ -1,7 +1,5 @@
 """`bench list`, `bench doctor` and `bench verify`: what there is, and whether it still works."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

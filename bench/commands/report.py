@@ -1,7 +1,5 @@
 """`bench report` and `bench compare`: read records only, without torch."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

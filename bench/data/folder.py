@@ -4,8 +4,6 @@ The layout is torchvision's ImageFolder: ROOT/train/CLASS/*.jpg and ROOT/test/CL
 ROOT/val/CLASS/*.jpg). All checks use names and sizes, before any image is opened.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence

@@ -3,8 +3,6 @@
 B batch, N images, C H W image. Resident images need no loop and no synchronisation with the device.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

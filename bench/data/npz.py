@@ -3,8 +3,6 @@
 Shapes: N images, H W C image, C 1 or 3.
 """
 
-from __future__ import annotations
-
 import re
 import zipfile
 from pathlib import Path

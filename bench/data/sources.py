@@ -1,7 +1,5 @@
 """Data sets by name. Without torch, except for CIFAR, which torchvision reads."""
 
-from __future__ import annotations
-
 import re
 import tarfile
 from collections.abc import Callable

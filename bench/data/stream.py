@@ -16,8 +16,6 @@ pixel needs a new `bench.data.dataset.PIPELINE`.
 B batch, N images, C H W image.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Build a model from a factory in a Python file, FILE.py:FACTORY, by running the file."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress

@@ -1,7 +1,5 @@
 """Load the model that --model names, for images in [0, 1], with the identity of its record."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

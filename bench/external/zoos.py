@@ -1,7 +1,5 @@
 """Networks of torchvision, timm and RobustBench's model zoo, by their names there."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import sys

@@ -1,7 +1,5 @@
 """Compare short runs of every method and attack with their pins, or write the pins anew."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -13,8 +13,6 @@ differently on different processors, so a few images may differ. The same holds 
 bf16 copy, which only a float32 network has.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -7,8 +7,6 @@ in all.
 Shapes: B batch, K classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -3,8 +3,6 @@
 Shapes: B batch, C H W image, K classes. The large networks see 8x8 images, two at a time.
 """
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 

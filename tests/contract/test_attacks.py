@@ -4,8 +4,6 @@ AutoAttack's parts run with few iterations here; at full length they are compare
 package itself in the parity tests.
 """
 
-from __future__ import annotations
-
 import random
 import warnings
 from dataclasses import dataclass

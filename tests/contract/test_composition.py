@@ -1,7 +1,5 @@
 """Every method composes with what the engine may put around it: resume, bf16, torch.compile."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

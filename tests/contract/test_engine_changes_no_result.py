@@ -4,8 +4,6 @@ Plain: the network itself in NCHW is attacked, and SGD is written out. The engin
 channels-last copy, and the fused optimiser.
 """
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """The contract between every method and the engine."""
 
-from __future__ import annotations
-
 import copy
 import random
 from dataclasses import FrozenInstanceError, fields

@@ -4,8 +4,6 @@ On three models at full length, but for Square's 5000 queries, of which 500 are 
 the wiring matters, with few iterations.
 """
 
-from __future__ import annotations
-
 import warnings
 from functools import cache
 from typing import Any

@@ -1,7 +1,5 @@
 """Our PGD beside foolbox's, on the same network, images and start."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from copy import deepcopy

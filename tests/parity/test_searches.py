@@ -1,7 +1,5 @@
 """Our loops of Square, FAB and target batching beside the package's."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import cache
 from typing import Any

@@ -1,7 +1,5 @@
 """A linear model on which the attack of CAT is known in closed form, and a look at its steps."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

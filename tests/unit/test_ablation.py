@@ -1,7 +1,5 @@
 """The ablations of CAT: each is another method with one thing changed."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """AWP and MLCAT-WP against the procedures of their papers, on real copies of the network."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass

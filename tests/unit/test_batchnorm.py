@@ -1,7 +1,5 @@
 """BatchNorm: which forwards of a method move the running statistics, and moving them again."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

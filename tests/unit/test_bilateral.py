@@ -1,7 +1,5 @@
 """Bilateral adversarial training against its formulas, written out image by image."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

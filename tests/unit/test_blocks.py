@@ -1,7 +1,5 @@
 """The networks that attacks call: blocks change nothing, copies only search, the network judges."""
 
-from __future__ import annotations
-
 from functools import cache
 
 import pyautoattack

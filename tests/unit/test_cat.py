@@ -1,7 +1,5 @@
 """CAT-CE and CAT-MIX: labels and radii by hand, attack and losses written out, and the flags."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

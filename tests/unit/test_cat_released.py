@@ -1,7 +1,5 @@
 """CAT's flags for the rules of the authors' releases: by hand, then each release as a whole."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Data: what is loaded, how it is cut, what is refused, and the batches made from it."""
 
-from __future__ import annotations
-
 import hashlib
 import pickle
 import subprocess

@@ -1,7 +1,5 @@
 """Dynamic adversarial training against its procedure, and stopping in closed form."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Fast adversarial training against its procedure, and the guard on accuracies known by hand."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

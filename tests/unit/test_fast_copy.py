@@ -1,7 +1,5 @@
 """The copy that attacks run on is the network, but faster; compiled or not."""
 
-from __future__ import annotations
-
 import copy
 import shutil
 import warnings

@@ -1,7 +1,5 @@
 """IAAT against its procedure, written out plainly, and radii computed by hand."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F

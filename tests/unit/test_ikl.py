@@ -1,7 +1,5 @@
 """IKL-AT against the pairwise formula of its paper and the procedure of its code."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

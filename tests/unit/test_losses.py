@@ -1,7 +1,5 @@
 """Each loss and its gradient against the formula, written out here row by row."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

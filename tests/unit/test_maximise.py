@@ -1,7 +1,5 @@
 """The one attack loop: strength in closed form, and a promise for each of its arguments."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext

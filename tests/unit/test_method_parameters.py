@@ -1,7 +1,5 @@
 """The values that a method's parameters may have, and the one line for all others."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints

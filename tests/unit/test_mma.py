@@ -1,7 +1,5 @@
 """MMA against its margins in closed form, and against its procedure written out."""
 
-from __future__ import annotations
-
 import copy
 import random
 

@@ -1,7 +1,5 @@
 """Natural training, Madry AT, TRADES and MART against their procedures, written out."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

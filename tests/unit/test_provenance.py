@@ -1,7 +1,5 @@
 """Which code made a record: what a hash sees, and what it does not."""
 
-from __future__ import annotations
-
 import ast
 import subprocess
 from pathlib import Path

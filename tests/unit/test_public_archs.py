@@ -4,8 +4,6 @@ The keys are those of models/wideresnet.py (TRADES), preactresnet.py (robust ove
 VGG-16 that the robust-training repositories share.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

@@ -1,7 +1,5 @@
 """Methods by name: what a user may write, and the one line for what they may not."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Callable

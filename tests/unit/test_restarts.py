@@ -1,7 +1,5 @@
 """PGD, margin decomposition and multi-targeted PGD: their runs, starts, steps and parameters."""
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Seeds: one stream per purpose, the same everywhere, and none moves another."""
 
-from __future__ import annotations
-
 import hashlib
 
 import pytest

@@ -1,7 +1,5 @@
 """Images in files: what is listed, what a network is given, and that threads change nothing."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os

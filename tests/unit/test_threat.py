@@ -1,7 +1,5 @@
 """The threat model: the radius as people write it, the ball, the box, and what is refused."""
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Weights in and out: what loads, what is refused, and that a refusal changes nothing."""
 
-from __future__ import annotations
-
 import json
 import pickle
 import struct

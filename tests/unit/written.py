@@ -1,7 +1,5 @@
 """What the tests of methods share: attacks and steps written out, without bench's own loop."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
