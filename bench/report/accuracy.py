@@ -57,8 +57,8 @@ class SeedEstimate:
 class AccuracyEstimate:
     """An accuracy over the seeds that have it; the tuples hold one entry per seed."""
 
-    value: float | None
-    """Mean over the seeds; None where no image has an outcome."""
+    value: float
+    """Mean over the seeds."""
     low: float | None = None
     high: float | None = None
     """95% interval over the images; None for several seeds."""
@@ -186,25 +186,25 @@ def paired_comparison(
     )
 
 
-def mean_accuracy(seeds: Sequence[ImageOutcomes]) -> AccuracyEstimate:
-    """Return the accuracy under one attack from the outcomes of each seed."""
-    return over_seeds([accuracy(f) for f in seeds], max(f.n_expected for f in seeds))
+def mean_accuracy(seeds: Iterable[ImageOutcomes]) -> AccuracyEstimate | None:
+    """Return the accuracy over the seeds under one attack; None without an image."""
+    return over_seeds(map(accuracy, seeds))
 
 
-def over_seeds(estimates: Sequence[SeedEstimate | None], n_expected: int) -> AccuracyEstimate:
-    """Return the mean over the seeds; an estimate is None where its evaluation has no image yet."""
+def over_seeds(estimates: Iterable[SeedEstimate | None]) -> AccuracyEstimate | None:
+    """Return the mean over the seeds that have an estimate; None where none has."""
     found = [estimate for estimate in estimates if estimate is not None]
     if not found:
-        return AccuracyEstimate(value=None, n=(0,), n_expected=(n_expected,))
-    n = tuple(estimate.n for estimate in found)
-    expected = tuple(estimate.n_expected for estimate in found)
-    if len(found) == 1:
-        one = found[0]
-        return AccuracyEstimate(
-            value=one.value, low=one.low, high=one.high, n=n, n_expected=expected
-        )
-    values = [estimate.value for estimate in found]
-    return AccuracyEstimate(value=fmean(values), std=stdev(values), n=n, n_expected=expected)
+        return None
+    values, several = [estimate.value for estimate in found], len(found) > 1
+    return AccuracyEstimate(
+        value=fmean(values),
+        low=None if several else found[0].low,
+        high=None if several else found[0].high,
+        std=stdev(values) if several else None,
+        n=tuple(estimate.n for estimate in found),
+        n_expected=tuple(estimate.n_expected for estimate in found),
+    )
 
 
 def bars_text(several: Iterable[bool]) -> str:
@@ -215,7 +215,6 @@ def bars_text(several: Iterable[bool]) -> str:
 
 def error_limits(cell: AccuracyEstimate) -> tuple[float, float]:
     """Return the ends of an error bar: Wilson's interval, or one standard deviation over seeds."""
-    value = cell.value or 0.0
-    if cell.std is not None:
-        return value - cell.std, value + cell.std
-    return value if cell.low is None else cell.low, value if cell.high is None else cell.high
+    if cell.low is not None and cell.high is not None:
+        return cell.low, cell.high
+    return cell.value - (cell.std or 0.0), cell.value + (cell.std or 0.0)

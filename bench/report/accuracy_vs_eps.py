@@ -94,14 +94,14 @@ def _curve(group: Group, attack: str, section: Section, by_run: _Attacked) -> Cu
         points, positions = {0.0: mean_accuracy(clean)}, list[int]()
         for eps in sorted(radii):
             seeds = [[p for p, name, r in own if name == attack and r == eps] for own in runs]
-            points[eps] = mean_accuracy([outcomes_at(frame, found) for found in seeds if found])
+            points[eps] = mean_accuracy(outcomes_at(frame, found) for found in seeds if found)
             positions += [position for found in seeds for position in found]
         return Curve(
             label=group.label,
             method=group.method,
             attack=attack,
             checkpoint=checkpoint,
-            points={eps: cell for eps, cell in points.items() if cell.value is not None},
+            points={eps: cell for eps, cell in points.items() if cell},
             positions=tuple(positions),
         )
     return None
@@ -163,7 +163,7 @@ def _line(axes: Axes, curve: Curve, radii: Sequence[float], style: Style) -> Art
     """Draw a curve, broken where it lacks one of the panel's radii."""
     cells = [curve.points.get(eps) for eps in radii]
     gap = (np.nan,) * 3
-    points = [(cell.value or 0.0, *error_limits(cell)) if cell else gap for cell in cells]
+    points = [(cell.value, *error_limits(cell)) if cell else gap for cell in cells]
     value, low, high = 100 * np.array(points).T
     container = axes.errorbar(
         radii,

@@ -241,9 +241,7 @@ def accuracy_text(
     """
     if estimate is None:
         return MISSING
-    e, parts, remarks = estimate, [], []
-    if e.value is not None:
-        parts.append(percent(e.value))
+    e, parts, remarks = estimate, [percent(estimate.value)], []
     if e.std is not None:
         parts.append(f"\u00b1 {percent(e.std)}")
     elif e.low is not None and e.high is not None:

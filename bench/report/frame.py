@@ -47,9 +47,9 @@ class ResultsFrame:
 
 
 def results_frame(runs: Iterable[RunRecord]) -> ResultsFrame:
-    """Return the frame of some runs; without a run it has no rows."""
+    """Return the frame of some runs, without evaluations that have no image yet."""
     runs = tuple(runs)
-    found = [(run, evaluation) for run in runs for evaluation in run.evaluations]
+    found = [(run, e) for run in runs for e in run.evaluations if e.n_examples]
     rows = [
         (
             *(run.run_id, run.kind, run.method, run.arch, run.dataset, run.seed),

@@ -129,7 +129,7 @@ def model_card(
     """
     (section,) = sections([run], worst_over)
     row = next((row for row in section.rows if row.checkpoint == BEST), None)
-    if row is None or row.clean is None or row.clean.value is None:
+    if row is None or row.clean is None:
         return None
     return ModelCard(
         run=run,
@@ -154,7 +154,7 @@ def _accuracies(row: TableRow, attacks: Container[str]) -> Iterator[CardAccuracy
 
 def _estimated(cells: Mapping[str, AccuracyEstimate | None]) -> Iterator[CardAccuracy]:
     for name, cell in cells.items():
-        if cell and cell.value is not None and cell.low is not None and cell.high is not None:
+        if cell and cell.low is not None and cell.high is not None:
             yield CardAccuracy(
                 name=name, value=cell.value, low=cell.low, high=cell.high, n=cell.n[0]
             )

@@ -17,12 +17,9 @@ from bench.report.published import published_papers
 from bench.report.rows import sections
 from bench.report.setting_files import TABLES, setting_files
 from bench.report.suite_runs import (
-    RecordedSpeeds,
     SuiteRuns,
     choose,
-    duration_text,
-    missing_trainings,
-    recorded_speeds,
+    command_for_missing,
 )
 from bench.report.table3 import require, single_seeds
 from bench.storage import write_atomic
@@ -88,7 +85,7 @@ def write_report(
     for one in made:
         files |= one.files
     if suite is None:
-        files["index.md"] = _index(made, tables, records, note).encode()
+        files["index.md"] = _index(made, tables, note).encode()
     for file, content in files.items():
         write_atomic(reports / file, content)
     return ReportResult(paths=tuple(reports / file for file in files), text=text)
@@ -142,10 +139,10 @@ def _told(made: MadeArtefact) -> str:
         return f"{name}: could not be made: {made.error}"
     if made.files or not suite:
         return f"{name}: {', '.join(sorted(made.files))}"
-    return f"{name}: no records; make them: {missing_trainings(suite, made.chosen).command}"
+    return f"{name}: no records; make them: {command_for_missing(suite, made.chosen)}"
 
 
-def _index(made: Sequence[MadeArtefact], tables: Sequence[str], records: Records, note: str) -> str:
+def _index(made: Sequence[MadeArtefact], tables: Sequence[str], note: str) -> str:
     links = [(heading, [f for f in files if f in tables]) for heading, files in TABLES.items()]
     figures = [name for name in tables if name.startswith("robust-accuracy-")]
     links.append(("Robust accuracy against eps, every setting on record", figures))
@@ -153,13 +150,12 @@ def _index(made: Sequence[MadeArtefact], tables: Sequence[str], records: Records
     for one in made:
         if one.files:
             entries.setdefault(one.paper, []).append(_line(one))
-    known = recorded_speeds(records)
     return render(
         "index.md.j2",
         origin=note,
         tables=bullets(Markup(f"{heading}: {_links(files)}") for heading, files in links if files),
         papers={paper: bullets(lines) for paper, lines in entries.items()},
-        missing=bullets(line for one in made for line in _lacking(one, known)),
+        missing=bullets(line for one in made for line in _lacking(one)),
     )
 
 
@@ -173,17 +169,15 @@ def _links(files: Iterable[str]) -> str:
     return ", ".join(f"[{plain(name)}]({name})" for name in files)
 
 
-def _lacking(made: MadeArtefact, known: RecordedSpeeds) -> list[str]:
+def _lacking(made: MadeArtefact) -> list[str]:
     name, suite, lacks = made.artefact.name, made.artefact.suite, made.output.lacks
     if made.error:
         return [f"{name} ({made.artefact.title}) could not be made: {made.error}"]
     if not suite or (made.files and not lacks):
         return []
-    missing = missing_trainings(suite, made.chosen)
     what = f"{name} ({made.artefact.title})"
     if made.files:
         more = len(lacks) - MAX_LACKS
         what = f"{name} lacks {'; '.join(lacks[:MAX_LACKS])}"
         what += f"; and {more} more" if more > 0 else ""
-    took = f", {duration_text(missing, known)}" if missing.trainings else ""
-    return [f"{what}: `{missing.command}`{took}"]
+    return [f"{what}: `{command_for_missing(suite, made.chosen)}`"]

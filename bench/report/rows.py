@@ -55,13 +55,10 @@ class TrainingOutcomes:
     after: Mapping[str, ImageOutcomes]
     """By label: correct under the attack, whether or not without it; transferred attacks only."""
 
-    def has(self, labels: Iterable[str]) -> bool:
-        """Whether every attack has the outcome of any image."""
-        return all(label in self.attacks and len(self.attacks[label].index) for label in labels)
-
     def at(self, index: np.ndarray) -> TrainingOutcomes:
         """Return the outcomes of only the images of `index`, except `after`."""
         attacks = {label: restricted(found, index) for label, found in self.attacks.items()}
+        attacks = {label: found for label, found in attacks.items() if len(found.index)}
         return replace(self, clean=restricted(self.clean, index), attacks=attacks)
 
 
@@ -74,6 +71,10 @@ class CheckpointOutcomes:
     """best, last or given; empty where nothing was evaluated."""
     frame: ResultsFrame
     seeds: tuple[TrainingOutcomes, ...] = ()
+    _joint: dict[tuple[str, ...], list[tuple[RunRecord, ImageOutcomes]]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    """What `joint` returned: one method is compared with many others under the same attacks."""
 
     @cached_property
     def evaluations(self) -> list[EvaluationRecord]:
@@ -81,22 +82,14 @@ class CheckpointOutcomes:
 
     @cached_property
     def attacks(self) -> tuple[str, ...]:
-        """Labels of the attacks with an outcome of any image in any seed."""
-        found = {label for seed in self.seeds for label in seed.attacks if seed.has([label])}
-        return tuple(sorted(found, key=core_first))
+        """Labels of the attacks of any seed."""
+        return tuple(sorted({n for seed in self.seeds for n in seed.attacks}, key=core_first))
 
     def index(self, joins: Sequence[str]) -> np.ndarray:
         """Return (n,) the images that all of its evaluations under the attacks `joins` share."""
-        parts = [
-            *(seed.clean for seed in self.seeds if len(seed.clean.index)),
-            *(seed.attacks[name] for seed in self.seeds for name in joins if seed.has([name])),
-        ]
+        own = [(seed.clean, *map(seed.attacks.get, joins)) for seed in self.seeds]
+        parts = [part for seed in own for part in seed if part]
         return shared(parts) if parts else _NO_IMAGES
-
-    @cached_property
-    def _joint(self) -> dict[tuple[str, ...], list[tuple[RunRecord, ImageOutcomes]]]:
-        """By attacks: one method is compared with many others under the same ones."""
-        return {}
 
     def joint(self, attacks: tuple[str, ...]) -> list[tuple[RunRecord, ImageOutcomes]]:
         """Return what survives all of some attacks, for each seed that has every one of them.
@@ -104,13 +97,14 @@ class CheckpointOutcomes:
         Other seeds would meet a weaker adversary. Raises RecordError where none has them all.
         """
         if attacks not in self._joint:
-            whole = [s for s in self.seeds if all(a in (CLEAN, *s.attacks) for a in attacks)]
-            if not whole:
-                raise RecordError(f"no seed of {self.group.label} has all of {', '.join(attacks)}")
+            seeds = [(seed.run, {**seed.attacks, CLEAN: seed.clean}) for seed in self.seeds]
             self._joint[attacks] = [
-                (s.run, worst_case([s.clean if a == CLEAN else s.attacks[a] for a in attacks]))
-                for s in whole
+                (run, worst_case([own[name] for name in attacks]))
+                for run, own in seeds
+                if own.keys() >= set(attacks)
             ]
+        if not self._joint[attacks]:
+            raise RecordError(f"no seed of {self.group.label} has all of {', '.join(attacks)}")
         return self._joint[attacks]
 
 
@@ -122,26 +116,26 @@ class TableRow:
     """
 
     found: CheckpointOutcomes
-    index: np.ndarray = field(default_factory=lambda: _NO_IMAGES, compare=False)
+    index: np.ndarray = field(compare=False)
     """(n,) dataset indices of the row's images, ascending."""
-    clean: AccuracyEstimate | None = None
-    attacks: Mapping[str, AccuracyEstimate] = field(default_factory=dict)
+    clean: AccuracyEstimate | None
+    attacks: Mapping[str, AccuracyEstimate]
     """By the attack's label, at the setting's eps."""
-    whole: Mapping[str, AccuracyEstimate] = field(default_factory=dict)
+    whole: Mapping[str, AccuracyEstimate]
     """By label, with `clean`: on every evaluated image."""
-    after: Mapping[str, AccuracyEstimate] = field(default_factory=dict)
+    after: Mapping[str, AccuracyEstimate]
     """Transferred attacks by label: accuracy that counts images misclassified without an attack."""
-    worst: AccuracyEstimate | None = None
+    worst: AccuracyEstimate | None
     """None where the row lacks one of the attacks that the table's worst case joins."""
-    worst_over: tuple[str, ...] = ()
+    worst_over: tuple[str, ...]
     """Labels of the attacks that `worst` joins: the table's, or none."""
-    lowest: AccuracyEstimate | None = None
+    lowest: AccuracyEstimate | None
     """Images that survive every attack that was run on them; never above `worst`."""
-    lowest_over: tuple[str, ...] = ()
+    lowest_over: tuple[str, ...]
     """Labels of the attacks that `lowest` joins, with those that only some seeds have."""
-    gap: AccuracyEstimate | None = None
+    gap: AccuracyEstimate | None
     """PGD-20 minus AutoAttack."""
-    masking: Masking = field(default_factory=lambda: Masking(findings=()))
+    masking: Masking
     """The checks for masked gradients, at the setting's eps."""
 
     @property
@@ -165,7 +159,7 @@ class TableRow:
     @property
     def suspicious(self) -> bool:
         """Whether the gap is so large that PGD-20 must not be believed."""
-        return self.gap is not None and (self.gap.value or 0.0) > MASKING_GAP
+        return self.gap is not None and self.gap.value > MASKING_GAP
 
     @property
     def evaluated(self) -> bool:
@@ -180,14 +174,18 @@ class Section:
     setting: Setting
     groups: tuple[Group, ...]
     rows: tuple[TableRow, ...]
-    attacks: tuple[str, ...]
-    """Labels of the attacks without a column of their own."""
-    worst_over: tuple[str, ...] = ()
+    worst_over: tuple[str, ...]
     """Labels of the attacks that the worst case of every row joins."""
-    index: np.ndarray = field(default_factory=lambda: _NO_IMAGES)
+    index: np.ndarray
     """(n,) the images of most rows; empty where nothing was evaluated."""
-    frame: ResultsFrame = field(default_factory=lambda: results_frame(()))
+    frame: ResultsFrame
     """Of all settings."""
+
+    @cached_property
+    def attacks(self) -> tuple[str, ...]:
+        """Labels of the attacks without a column of their own."""
+        found = {label for row in self.rows for label in row.found.attacks}
+        return tuple(sorted(found - set(CORE)))
 
     @property
     def main_rows(self) -> list[TableRow]:
@@ -224,24 +222,22 @@ def sections(runs: Iterable[RunRecord], worst_over: tuple[str, ...] | None = Non
         own = [one for many in checkpoints(frame, setting, groups).values() for one in many]
         joins = _joins(own) if worst_over is None else worst_over
         index = _common_index(own, joins)
-        labels = {label for one in own for seed in one.seeds for label in seed.attacks}
-        found.append(
-            Section(
-                setting=setting,
-                groups=tuple(groups),
-                rows=tuple(_row(one, setting, joins, index) for one in own),
-                attacks=tuple(sorted(labels - set(CORE))),
-                worst_over=joins,
-                index=index,
-                frame=frame,
-            )
+        rows = tuple(_row(one, setting, joins, index) for one in own)
+        table = Section(
+            setting=setting,
+            groups=tuple(groups),
+            rows=rows,
+            worst_over=joins,
+            index=index,
+            frame=frame,
         )
+        found.append(table)
     return found
 
 
 def by_robustness(section: Section) -> list[str]:
     """Return the labels of the groups by their main rows' worst case, the most robust first."""
-    worst = {row.group.label: row.worst.value or 0.0 for row in section.main_rows if row.worst}
+    worst = {row.group.label: row.worst.value for row in section.main_rows if row.worst}
     labels = [group.label for group in section.groups]
     return sorted(labels, key=lambda label: -worst.get(label, -1.0))
 
@@ -256,7 +252,7 @@ def status(run: RunRecord) -> str:
         return f"unfinished: {len(run.history)} of {n_epochs} epochs"
     if run.status != "done":
         return run.status
-    return "" if run.evaluations else "not evaluated"
+    return "" if any(e.n_examples for e in run.evaluations) else "not evaluated"
 
 
 def core_first(label: str) -> tuple[int, str]:
@@ -275,47 +271,40 @@ def checkpoints(
     table = select(frame, run_ids=ids, eps=setting.eps, norm=setting.norm, split=SPLIT)
     keys = list(zip(table["attack"], table["params"], strict=True))
     labels = attack_labels(key for key in keys if key[0] != CLEAN)
-    where: dict[str, dict[str, dict[str, list[int]]]] = {}
-    for position, run_id, checkpoint, key in zip(
-        table.index.tolist(), table["run_id"], table["checkpoint"], keys, strict=True
-    ):
-        by_label = where.setdefault(run_id, {}).setdefault(checkpoint, {})
+    where: dict[tuple[str, str], dict[str, list[int]]] = {}
+    columns = (table.index.tolist(), table["run_id"], table["checkpoint"], keys)
+    for position, run_id, checkpoint, key in zip(*columns, strict=True):
+        by_label = where.setdefault((run_id, checkpoint), {})
         by_label.setdefault(labels.get(key, CLEAN), []).append(position)
+
+    def found(group: Group, checkpoint: str) -> CheckpointOutcomes:
+        own = [(run, where.get((run.run_id, checkpoint))) for run in group.runs]
+        seeds = tuple(_seed(frame, run, positions) for run, positions in own if positions)
+        return CheckpointOutcomes(group=group, checkpoint=checkpoint, frame=frame, seeds=seeds)
+
     result = {}
     for group in groups:
-        present = {name for run in group.runs for name in where.get(run.run_id, ())}
-        usual = () if group.outside or not present else CHECKPOINTS
-        wanted = [c for c in (*CHECKPOINTS, GIVEN) if c in present or c in usual]
-        result[group.label] = [
-            CheckpointOutcomes(
-                group=group,
-                checkpoint=checkpoint,
-                frame=frame,
-                seeds=tuple(
-                    _seed(frame, run, found)
-                    for run in group.runs
-                    if (found := where.get(run.run_id, {}).get(checkpoint))
-                ),
-            )
-            for checkpoint in wanted or [""]
-        ]
+        every = [found(group, checkpoint) for checkpoint in (*CHECKPOINTS, GIVEN)]
+        evaluated = any(one.seeds for one in every)
+        usual = CHECKPOINTS if evaluated and not group.outside else ()
+        wanted = [one for one in every if one.seeds or one.checkpoint in usual]
+        result[group.label] = wanted or [found(group, "")]
     return result
 
 
 def _seed(frame: ResultsFrame, run: RunRecord, found: Mapping[str, list[int]]) -> TrainingOutcomes:
     every = sorted(position for positions in found.values() for position in positions)
     attacks = {label: positions for label, positions in found.items() if label != CLEAN}
-    after = {
-        label: outcomes_at(frame, recorded, "after")
+    recorded = {
+        label: [p for p in positions if frame.records[p].after is not None]
         for label, positions in attacks.items()
-        if (recorded := [p for p in positions if frame.records[p].after is not None])
     }
     return TrainingOutcomes(
         run=run,
         positions=tuple(every),
         clean=outcomes_at(frame, every, "clean"),
         attacks={label: outcomes_at(frame, positions) for label, positions in attacks.items()},
-        after={label: one for label, one in after.items() if len(one.index)},
+        after={n: outcomes_at(frame, own, "after") for n, own in recorded.items() if own},
     )
 
 
@@ -352,31 +341,28 @@ def _common_index(found: Sequence[CheckpointOutcomes], joins: Sequence[str]) -> 
 def _row(
     one: CheckpointOutcomes, setting: Setting, joins: tuple[str, ...], common_index: np.ndarray
 ) -> TableRow:
-    if not one.checkpoint:
-        return TableRow(found=one)
     index = one.index(joins)
     if len(common(common_index, index)) == len(common_index) > 0:
         index = common_index
     seeds = [seed.at(index) for seed in one.seeds]
     # a seed that lacks an attack would be judged by a weaker adversary than the others
     own = [label for label in joins if label in one.attacks]
-    even = [seed for seed in seeds if seed.has(own)]
-    lowest_over = tuple(name for name in one.attacks if any(seed.has([name]) for seed in even))
-    worst = [worst_case([seed.attacks[name] for name in own]) for seed in even if own]
-    judged = bool(worst) and len(own) == len(joins)
-    lowest = [lowest_seen(list(seed.attacks.values()), index) for seed in even]
+    even = [seed.attacks for seed in seeds if seed.attacks.keys() >= set(own)]
+    lowest_over = tuple(name for name in one.attacks if any(name in attacks for attacks in even))
+    over = joins if even and len(own) == len(joins) else ()
+    both = [a for a in (seed.attacks for seed in seeds) if a.keys() >= {PGD, AUTOATTACK}]
     return TableRow(
         found=one,
         index=index,
-        clean=mean_accuracy([seed.clean for seed in seeds]) if seeds else None,
+        clean=mean_accuracy(seed.clean for seed in seeds),
         attacks=_estimates([seed.attacks for seed in seeds]),
         whole=_estimates([{CLEAN: seed.clean, **seed.attacks} for seed in one.seeds]),
         after=_estimates([seed.after for seed in seeds]),
-        worst=mean_accuracy(worst) if judged else None,
-        worst_over=joins if judged else (),
-        lowest=mean_accuracy(lowest) if lowest_over else None,
+        worst=mean_accuracy(worst_case([a[name] for name in over]) for a in even if over),
+        worst_over=over,
+        lowest=mean_accuracy(lowest_seen(list(a.values()), index) for a in even if a),
         lowest_over=lowest_over,
-        gap=_gap(seeds),
+        gap=over_seeds(difference(a[PGD], a[AUTOATTACK]) for a in both),
         masking=masking(one.group.runs, one.checkpoint, setting.eps),
     )
 
@@ -384,16 +370,5 @@ def _row(
 def _estimates(seeds: Sequence[Mapping[str, ImageOutcomes]]) -> dict[str, AccuracyEstimate]:
     """Return the accuracies by label, over the seeds that have it."""
     names = sorted({label for seed in seeds for label in seed}, key=core_first)
-    return {name: mean_accuracy([seed[name] for seed in seeds if name in seed]) for name in names}
-
-
-def _gap(seeds: Sequence[TrainingOutcomes]) -> AccuracyEstimate | None:
-    pairs = [
-        (seed.attacks[PGD], seed.attacks[AUTOATTACK])
-        for seed in seeds
-        if PGD in seed.attacks and AUTOATTACK in seed.attacks
-    ]
-    if not pairs:
-        return None
-    n_expected = max(min(a.n_expected, b.n_expected) for a, b in pairs)
-    return over_seeds([difference(a, b) for a, b in pairs], n_expected)
+    found = {name: mean_accuracy(seed[name] for seed in seeds if name in seed) for name in names}
+    return {name: estimate for name, estimate in found.items() if estimate}

@@ -28,8 +28,6 @@ from bench.report.formatting import ALARM, MISSING
 from bench.report.rows import Section
 from bench.report.table3 import (
     LEGEND,
-    UNEQUAL,
-    balanced,
     damage,
     facts,
     left_out,
@@ -121,7 +119,6 @@ def setting_files(
         "alarm": ALARM.strip(),
         "alarmed": any(row.masking.alarms for part in parts for row in part.rows),
         "classes": "labelled" if "classes" in present else unlabelled,
-        "unequal": f"{UNEQUAL:g}",
         "left_out": bullets(left_out(parts, [one.curves for one in reports])),
         "damage": bullets(damage(records)),
         "missing": MISSING,
@@ -183,7 +180,6 @@ def _shown(one: SettingReport) -> dict[str, Any]:
         **tables,
         "title": heading,
         "classes": tables["classes"] or bullets(class_facts(one.classes)),
-        "balanced": bullets(balanced(section)),
         "image": one.image,
         "alternative": Markup(alternative(f"Robust accuracy against eps: {heading}")),
         "absent": ", ".join(absent),

@@ -6,13 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from statistics import fmean
 
-import numpy as np
 import pandas as pd
 
 from bench.errors import RecordError
-from bench.records import EvaluationRecord, Records
+from bench.records import Records
 from bench.report import columns
 from bench.report.accuracy_vs_eps import Curve
 from bench.report.columns import (
@@ -28,13 +26,12 @@ from bench.report.columns import (
 )
 from bench.report.cost import costs
 from bench.report.export import Bold, Notes, Table, markdown, render
-from bench.report.formatting import MISSING, counted, eps_both, eps_text, listed, percent
+from bench.report.formatting import MISSING, counted, eps_both, eps_text, listed
 from bench.report.groups import Group, Setting, short, shown, training_values, varying
 from bench.report.published import REFERENCE, published_papers
 from bench.report.revisions import section_code
 from bench.report.rows import SPLIT, Section, TableRow, sections, status
 from bench.report.select import same_eps
-from bench.report.titles import CLEAN, CORE
 from bench.spec import PRECISIONS
 
 LEGEND = (
@@ -50,8 +47,6 @@ LEGEND = (
 FP32 = PRECISIONS[0]
 SHOWN_WARNINGS = 3
 """Warnings that a row's note quotes."""
-UNEQUAL = 1.5
-"""Images of the largest class to those of the smallest above which balanced means are shown."""
 _ABSOLUTE = r"(?:^|(?<=[\s:=,]))/(?:[^\s,]*/)?"
 """The folders before the name at the end of an absolute path."""
 
@@ -259,28 +254,6 @@ def _mixed_data(section: Section) -> Iterator[str]:
                     f"Do not trust {group.label} (run {run.run_id}): its evaluations are on "
                     "different data, so images were joined that are not the same."
                 )
-
-
-def balanced(section: Section) -> list[str]:
-    """Return a line per row of class-balanced accuracies, if the classes have unequal sizes."""
-    lines = []
-    for row in section.rows:
-        texts = []
-        for attack in (CLEAN, *CORE):
-            found = [e for e in row.found.evaluations if e.spec.attack == attack and _skewed(e)]
-            values = [e.balanced_accuracy(clean=attack == CLEAN) for e in found]
-            if known := [value for value in values if value is not None]:
-                texts.append(f"{attack} {percent(fmean(known))}")
-        if texts:
-            lines.append(f"{row.group.label} ({row.checkpoint}): {', '.join(texts)}")
-    return lines
-
-
-def _skewed(evaluation: EvaluationRecord) -> bool:
-    if evaluation.label is None or not len(evaluation.label):
-        return False
-    counts = np.unique(evaluation.label, return_counts=True)[1]
-    return bool(counts.max() > UNEQUAL * counts.min())
 
 
 def provenance(group: Group) -> str:

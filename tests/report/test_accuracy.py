@@ -140,11 +140,12 @@ def test_several_seeds_are_compared_by_their_shares(rows: list[list[bool]], s1: 
 def test_over_seeds() -> None:
     one = SeedEstimate(value=0.5, low=0.4, high=0.6, n=10, n_expected=10)
     other = SeedEstimate(value=0.7, low=0.6, high=0.8, n=8, n_expected=10)
-    alone = over_seeds([one], 10)
+    alone = over_seeds([None, one])
+    assert alone is not None
     assert (alone.low, alone.high, alone.std) == (0.4, 0.6, None)
-    nothing = over_seeds([None], 4)
-    assert (nothing.value, nothing.n_expected) == (None, (4,))
-    both = over_seeds([one, other, None], 10)
+    assert over_seeds([None]) is None
+    both = over_seeds([one, other])
+    assert both is not None
     assert both.value == pytest.approx(0.6)
     assert both.std == pytest.approx(0.02**0.5)
     assert both.low is None

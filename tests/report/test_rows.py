@@ -17,7 +17,7 @@ from bench.report.rows import (
     sections,
     status,
 )
-from bench.report.table3 import balanced, main_table, single_seeds
+from bench.report.table3 import main_table, single_seeds
 from bench.spec import GIVEN
 from tests.report.made import evaluate, evaluate_all, model_run, train_run
 
@@ -155,17 +155,17 @@ def test_an_evaluation_that_is_not_finished_leaves_the_other_rows_as_they_are(
     assert begun.worst.n == (256,)
 
 
-def test_an_evaluation_without_an_image_yet_takes_nothing_away(tmp_path: Path) -> None:
+def test_an_evaluation_without_an_image_yet_is_not_on_record(tmp_path: Path) -> None:
     run = train_run(tmp_path, "madry")
-    evaluate(run, "pgd-20", range(6), 10)
     evaluate(run, "autoattack", range(5), 10)
     next(run.path.glob("evaluations/autoattack-*/0.npz")).write_bytes(b"cut")
+    (record,) = load_records(tmp_path)
+    assert status(record) == "not evaluated"
+    evaluate(run, "pgd-20", range(6), 10)
     section = section_of(tmp_path)
     row = row_of(section, "madry")
-    assert section.worst_over == row.lowest_over == ("pgd-20",)
+    assert section.worst_over == row.lowest_over == tuple(row.attacks) == ("pgd-20",)
     assert len(row.index) == 10
-    cell = row.attacks["autoattack"]
-    assert (cell.value, cell.n_expected) == (None, (10,))
 
 
 def test_a_last_checkpoint_without_autoattack_is_of_the_table_s_images(tmp_path: Path) -> None:
@@ -316,24 +316,6 @@ def test_attacks_of_one_name_are_told_apart() -> None:
         other: "transfer",
         plain: "transfer (surrogate=a)",
     }
-
-
-@pytest.mark.parametrize(
-    ("classes", "lines"),
-    [
-        # all of class 0 and none of class 1 survive: 80% of images, half of the balanced accuracy
-        ([0] * 8 + [1] * 2, ["madry (best): clean 100.0, pgd-20 50.0"]),
-        ([0, 1] * 5, []),
-        (None, []),
-    ],
-)
-def test_each_class_counts_the_same_where_classes_are_unequal(
-    classes: list[int] | None, lines: list[str], tmp_path: Path
-) -> None:
-    folder = train_run(tmp_path, "madry")
-    evaluate(folder, "pgd-20", range(8), 10, labels=classes)
-    evaluate(folder, "clean", range(10), 10, labels=classes)
-    assert balanced(section_of(tmp_path)) == lines
 
 
 def notes_of(table: Table) -> list[list[str]]:

@@ -27,9 +27,8 @@ from bench.papers.cat.stated import CAT
 from bench.records import RunRecord
 from bench.report.cost import SAME, costs
 from bench.report.formatting import percent
-from bench.report.groups import group_runs
 from bench.report.published import REFERENCE
-from bench.report.rows import Section
+from bench.report.rows import sections
 from bench.report.statistics import wilson
 from bench.report.suite_runs import SuiteRuns
 
@@ -162,8 +161,7 @@ def equal_cost(suite: SuiteRuns) -> Assessment:
     """Test the passes relative to Madry AT's, which are counted; seconds are context."""
     runs = [r for m in models(suite) if m.method in (REFERENCE, *CAT) for r in m.runs]
     evidence: list[Evidence] = []
-    for setting, groups in group_runs(runs):
-        section = Section(setting=setting, groups=tuple(groups), rows=(), attacks=())
+    for section in sections(runs):
         for cost in costs(section):
             reference, passes = cost.reference_passes, cost.passes_relative
             if cost.group.method not in CAT or not reference or passes is None:

@@ -82,7 +82,9 @@ def _estimate(rows: Sequence[Any]) -> AccuracyEstimate:
         n, value = int(row["n_val"]), float(row["val_robust"])
         low, high = wilson(round(value * n), n)
         estimates.append(SeedEstimate(value=value, low=low, high=high, n=n, n_expected=n))
-    return over_seeds(estimates, estimates[0].n)
+    found = over_seeds(estimates)
+    assert found is not None
+    return found
 
 
 def _draw_curves(
@@ -116,7 +118,7 @@ def _draw_curves(
             ring: dict[str, Any] = {"markersize": 9.0, "markerfacecolor": "none"}
             axes.plot(best + 1, y[best], "o", color=look[name].colour, **ring)
     everything = [e for estimates, _ in curves.values() for e in estimates]
-    top = max(e.value or 0.0 for e in everything)
+    top = max(e.value for e in everything)
     axes.set_ylim(-3, min(103, 10 * math.ceil(10 * top + 0.5)))
     axes.set_xlim(left=0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

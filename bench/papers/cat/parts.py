@@ -113,8 +113,7 @@ class Part:
     ) -> AccuracyEstimate | None:
         """Return the accuracy under an attack over the seeds; None without an outcome."""
         found = (self.outcomes(run, config, checkpoint, kind) for run in self.runs(method))
-        known = [one for one in found if one is not None]
-        return mean_accuracy(known) if known else None
+        return mean_accuracy(one for one in found if one is not None)
 
     def difference(
         self, method: str, first: AttackConfig, second: AttackConfig
@@ -125,10 +124,7 @@ class Part:
             for run in self.runs(method)
             if (a := self.outcomes(run, first)) and (b := self.outcomes(run, second))
         ]
-        if not pairs:
-            return None
-        n_expected = max(min(a.n_expected, b.n_expected) for a, b in pairs)
-        return over_seeds([difference(a, b) for a, b in pairs], n_expected)
+        return over_seeds(difference(a, b) for a, b in pairs)
 
     def lacks(self) -> Iterator[str]:
         """Yield the missing trainings and evaluations in words: method and attack."""

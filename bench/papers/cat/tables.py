@@ -233,7 +233,7 @@ def _row4(part: Part, method: str, not_comparable: str, notes: Notes) -> dict[st
     label = _label(part, method, notes)
     for source, config in transfers.items():
         gap = part.difference(method, config, white) if white else None
-        if gap is not None and gap.value is not None and gap.value < 0:
+        if gap is not None and gap.value < 0:
             texts[source] = Bold(f"{texts[source]}{notes.mark(_below_white_box(gap))}")
     radius = part.eps_text(part.eps(next(iter(transfers.values()))))
     return {
@@ -255,7 +255,7 @@ def _below_white_box(gap: AccuracyEstimate) -> str:
         interval += ", which holds 0" if gap.high >= 0 else ""
     return (
         "Below the white-box accuracy on the same images, which is a symptom of masked gradients: "
-        f"the difference is {percent(gap.value or 0.0)} points {interval}."
+        f"the difference is {percent(gap.value)} points {interval}."
     )
 
 

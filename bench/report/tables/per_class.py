@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,7 @@ from bench.records import RunRecord
 from bench.report.accuracy import (
     AccuracyEstimate,
     ImageOutcomes,
-    accuracy,
-    over_seeds,
+    mean_accuracy,
     restricted,
     worst_case,
 )
@@ -91,19 +91,19 @@ def _by_class(found: ImageOutcomes, labels: pd.Series) -> dict[int, ImageOutcome
 
 def _estimates(seeds: Sequence[Mapping[int, ImageOutcomes]]) -> dict[int, AccuracyEstimate]:
     classes = sorted({k for seed in seeds for k in seed})
-    return {k: over_seeds([accuracy(seed[k]) for seed in seeds if k in seed], 0) for k in classes}
+    found = {k: mean_accuracy(seed[k] for seed in seeds if k in seed) for k in classes}
+    return {k: estimate for k, estimate in found.items() if estimate}
 
 
 def class_table(found: PerClass) -> Table:
     """Return a row per class, a column per method: `clean / robust`."""
     classes = sorted({k for method in found.methods for k in method.clean})
     lines = [
-        [str(k), _n(found, k), *(_pair(m.clean.get(k), m.robust.get(k)) for m in found.methods)]
+        [str(k), _n(found, k), *(_pair(method, min, [k]) for method in found.methods)]
         for k in classes
     ]
-    lines.append(
-        ["lowest", "", *(_pair(_lowest(m.clean), _lowest(m.robust)) for m in found.methods)]
-    )
+    for name, of in (("mean", fmean), ("lowest", min)):
+        lines.append([name, "", *(_pair(method, of, classes) for method in found.methods)])
     heads = ["Class", "n (robust)", *(method.label for method in found.methods)]
     return Table(text=pd.DataFrame(lines, columns=heads, dtype=object))
 
@@ -143,12 +143,13 @@ def class_csv(parts: Sequence[PerClass]) -> pd.DataFrame:
     )
 
 
-def _pair(clean: AccuracyEstimate | None, robust: AccuracyEstimate | None) -> str:
-    return " / ".join(percent_or_missing(cell.value if cell else None) for cell in (clean, robust))
-
-
-def _lowest(cells: Mapping[int, AccuracyEstimate]) -> AccuracyEstimate | None:
-    return min(cells.values(), key=lambda cell: cell.value or 0.0, default=None)
+def _pair(
+    method: ClassAccuracies, of: Callable[[Iterable[float]], float], classes: Container[int]
+) -> str:
+    """Return `clean / robust` of some classes."""
+    sides = (method.clean.items(), method.robust.items())
+    values = ([cell.value for k, cell in side if k in classes] for side in sides)
+    return " / ".join(percent_or_missing(of(found) if found else None) for found in values)
 
 
 def _n(found: PerClass, k: int) -> str:

@@ -64,7 +64,6 @@ def autoattack_results(section: Section) -> list[AutoAttackResult]:
         for row in section.rows
         # the published ones are on all test images
         if (cell := row.whole.get(AUTOATTACK))
-        and cell.value is not None
         # a model from outside has a network of its own, which nobody recorded
         and not row.group.outside
     ]
