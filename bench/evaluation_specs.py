@@ -96,9 +96,9 @@ class SpecBuilder:
     def _specs(
         self, asked: MeasureConfig, eps: float, params: Mapping[str, Mapping[str, Any]]
     ) -> tuple[MeasureSpec, ...]:
-        first = self._first("test", asked.first)
+        images = {"split": asked.split, **self._first(asked.split, asked.first)}
         return tuple(
-            MeasureSpec(checkpoint=checkpoint, name=name, params=dict(own), eps=eps, **first)
+            MeasureSpec(checkpoint=checkpoint, name=name, params=dict(own), eps=eps, **images)
             for checkpoint in asked.checkpoints
             for name, own in params.items()
         )

@@ -4,8 +4,6 @@ Without torch. A figure is computed on a sample of images, so the mark of an ala
 the one-sided 95% lower limit of the figure has to be above the threshold too.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -43,6 +43,7 @@ class MeasureConfig:
     """C1 to C14, or names of measures; empty means all checks."""
     checkpoints: tuple[str, ...] = ("best",)
     first: int | None = 1000
+    split: str = "test"
     params: Mapping[str, Any] = field(default_factory=dict)
     """Effort of the checks: steps, samples, restarts; or parameters of the measure."""
 

@@ -197,7 +197,8 @@ def _measures(group: Mapping[str, Any], *limits: int | None) -> MeasureConfig:
         names=tuple(group.get("names", default.names)),
         checkpoints=tuple(group.get("checkpoints", default.checkpoints)),
         first=_least(group.get("first", default.first), *limits),
-        params={key: value for key, value in group.items() if key not in _OWN},
+        split=group.get("split", default.split),
+        params={key: value for key, value in group.items() if key not in (*_OWN, "split")},
     )
 
 

@@ -103,6 +103,7 @@ def measured(
     *,
     n: int = 100,
     checkpoint: str = "best",
+    split: str = "test",
     params: Mapping[str, Any] | None = None,
 ) -> Path:
     """A measure with the parameters that the study asks for, unless others are given."""
@@ -112,6 +113,7 @@ def measured(
         name=name,
         params=dict(asked if params is None else params),
         eps=study.eps,
+        split=split,
         n_examples=n,
         data_sha256="d" * 64,
     )

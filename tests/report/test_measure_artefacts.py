@@ -74,7 +74,7 @@ def boundaries(results: Path) -> None:
 def test_a_network_without_an_adversary_has_no_radius(tmp_path: Path) -> None:
     boundaries(tmp_path)
     made = make(tmp_path, "figure1")
-    assert made.lacks == ("cat-ce: no training",)
+    assert {"cat-ce: no training", "natural, seed 1: no training"} <= set(made.lacks)
     rows = numbers_of(made, "figure1")
     found = rows[["method", "eps", "seed", "weight_1"]].fillna(-1).to_numpy().tolist()
     assert found == [
@@ -241,11 +241,12 @@ def margins(results: Path) -> None:
         ("cat-ce", 0, [0.25, 0.5, 0.5]),
         ("cat-ce", 1, [0.5, 1.0, 1.0]),
     ):
-        arrays = {f"margin_{kind}": np.array(margin) for kind in KINDS}
-        inverse = np.mean([1 / m for m in margin if m > 0])
-        values = {f"mean_inverse_{kind}": inverse for kind in KINDS}
+        arrays = {array: np.array(margin) for _, array, _ in KINDS.values()}
         run = trained(results, study, method, seed=seed)
-        measured(run, study, "margins", values, arrays, n=50)
+        measured(run, study, "margins", {}, arrays, n=50)
+        bilateral = {"margin": np.array(margin) / 2, "bound": np.array(margin)}
+        measured(run, study, "bilateral", {}, bilateral, n=50, split="train")
+        measured(run, study, "bilateral", {}, {"margin": np.ones(9), "bound": np.ones(9)}, n=60)
 
 
 def test_the_mean_inverse_is_of_all_seeds_and_stated_to_be_a_bound(tmp_path: Path) -> None:
@@ -253,7 +254,12 @@ def test_the_mean_inverse_is_of_all_seeds_and_stated_to_be_a_bound(tmp_path: Pat
     made = make(tmp_path, "margins")
     assert "Every margin is an upper bound" in made.note
     rows = numbers_of(made, "margins-mean")
+    assert "Definition 3.1" in made.note
+    own = rows[rows["margin"] == "bilateral"]  # on training images, and next to its bound
+    assert list(own["mean_inverse"]) == pytest.approx([3, 4])
+    assert list(own["mean_inverse_of_softmax_bound"]) == pytest.approx([1.5, 2])
     madry, cat = rows[rows["margin"] == "both"].to_dict("records")
+    assert np.isnan(madry["mean_inverse_of_softmax_bound"])
     counts = ("label", "n", "n_seeds", "n_above_0")
     assert [madry[key] for key in counts] == ["madry", 3, 1, 2]
     assert [cat[key] for key in counts] == ["cat-ce", 6, 2, 6]
@@ -262,7 +268,10 @@ def test_the_mean_inverse_is_of_all_seeds_and_stated_to_be_a_bound(tmp_path: Pat
     assert cat["mean_inverse_std"] == pytest.approx(np.std([8 / 3, 4 / 3], ddof=1), rel=1e-5)
     assert list(numbers_of(made, "margins")["margin"])[:3] == [0, 0.5, 1]
     assert "trades: no training" in made.lacks
-    assert set(made.figures) == {"margins", "margins-layers", "margins-input"}
+    names = {"margins-bilateral", "margins", "margins-layers", "margins-input"}
+    assert set(made.figures) == names
+    texts = [t.get_text() for t in drawn(made, "margins-bilateral").legends[0].get_texts()]
+    assert texts == ["madry: 3 (1.5)", "cat-ce: 4 (2)"]
 
 
 def test_curves_are_the_share_of_images_up_to_each_margin() -> None:
@@ -281,7 +290,7 @@ def test_curves_are_the_share_of_images_up_to_each_margin() -> None:
     assert lines["madry"].get_ydata()[-1] == 75  # one image that nothing broke
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert texts == ["madry: 5", "cat-ce: 2.33", "mine: \u2013"]
-    assert KINDS["layers"] in figure.axes[0].get_xlabel()
+    assert KINDS["layers"][-1] in figure.axes[0].get_xlabel()
     assert "n = 4 images" in title_of(figure)
     assert draw_margins({"mine": np.zeros(4)}, "both").axes  # only misclassified images
 

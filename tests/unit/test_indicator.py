@@ -1,7 +1,5 @@
 """The limits of the checks' figures against scipy and full enumeration, and the three states."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

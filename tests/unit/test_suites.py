@@ -73,6 +73,11 @@ def test_a_cell_that_several_artefacts_need_is_trained_once() -> None:
     for cell in (c for plan in alone for c in plan.cells if c.spec.run_id == cat.spec.run_id):
         assert all(evaluation in cat.evaluations for evaluation in cell.evaluations)
         assert all(measure in cat.measures for measure in cell.measures)
+    of_train, of_test = (
+        next(m for m in cat.measures if m.name == name) for name in ("bilateral", "margins")
+    )
+    assert (of_train.split, of_test.split) == ("train", "test")
+    assert of_train.data_sha256 != of_test.data_sha256
     first = {run for cell in cells for run in cell.surrogates}
     place = {run_id: number for number, run_id in enumerate(ids)}
     served = [place[c.spec.run_id] for c in cells if c.surrogates and c.spec.run_id not in first]

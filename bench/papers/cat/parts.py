@@ -240,7 +240,7 @@ def _most_images(
         for record in run.measures
         if record.spec.name == measure
         and record.spec.checkpoint in config.checkpoints
-        and record.spec.split == "test"
+        and record.spec.split == config.split
         and same_eps(record.spec.eps, study.eps)
         and dict(record.spec.params) == dict(config.params)
     )

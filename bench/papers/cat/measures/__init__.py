@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench.measure_record import Measured
+from bench.papers.cat.measures.bilateral import measure_bilateral
 from bench.papers.cat.measures.boundary import measure_boundary
 from bench.papers.cat.measures.complexity import measure_complexity
 from bench.papers.cat.measures.landscape import measure_landscape
@@ -16,10 +17,15 @@ MEASURES: dict[str, tuple[Callable[..., Measured], str]] = {
         "cross entropy and margin over the gradient's sign and a random sign vector, 2 eps either "
         "way (Figure 3)",
     ),
+    "bilateral": (
+        measure_bilateral,
+        "bilateral margin of Definition 3.1 (equation 7): smallest relative perturbation of input "
+        "and softmax output that changes a prediction, an upper bound",
+    ),
     "margins": (
         measure_margins,
         "smallest relative perturbation of input, layers, or both that changes a prediction, an "
-        "upper bound (after Wei and Ma, arXiv 1910.04284; our reading of equation 7)",
+        "upper bound: all-layer margins (Wei and Ma, arXiv 1910.04284), not Definition 3.1",
     ),
     "complexity": (
         measure_complexity,

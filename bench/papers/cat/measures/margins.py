@@ -1,27 +1,23 @@
 """How far each image is from a wrong prediction, if input and layers may be perturbed.
 
-The CAT paper (arXiv 2002.06789, section 3.5, eq. 7 and Theorem 3.2) bounds the generalisation gap
-by the inverse of a bilateral margin and argues that its training keeps that margin large. We do
-not have the paper's formula. What is measured is our reading: the all-layer margin of Wei and Ma
-(arXiv 1910.04284), on which such bounds rest, with the input perturbed as well as the layers. With
-the perturbed network of `layers.py`,
+This is not the CAT paper's bilateral margin, which `bilateral.py` measures: it is the all-layer
+margin of Wei and Ma (arXiv 1910.04284), from whose Theorem 2.1 the paper derives its own, also with
+the input perturbed. With the perturbed network of `layers.py`,
 
     d(x, y) = min over delta of sqrt(sum_i ||delta_i||^2)  such that  max_{j != y} Z_j >= Z_y,
 
-and d = 0 where the prediction is wrong already. Three such margins, since the word allows them:
+and d = 0 where the prediction is wrong already. Three such margins:
 
     input   delta_0 alone: the Euclidean distance to the boundary, relative to ||x||
     layers  delta_1 ... delta_L: Wei and Ma's all-layer margin
-    both    all of them: what we take the bilateral margin to be
+    both    all of them
 
-Uncertain: whether the paper perturbs both input and layers or each layer on both its sides, its
-norm (Euclidean here), and whether a layer ends before or after its activation (before, here).
-The minimum is not convex, so every number is an upper bound. The search is DDN, Rony et al. 2019
-(arXiv 1811.09600): the direction follows the gradient of the objective, the norm is set apart from
-it, smaller after a success and larger after a failure. Here the objective is Z_t - Z_y for a given
-target t, lengths are relative to the first-order distance (Z_y - Z_t) / ||gradient||, and the best
-perturbation is shortened along its ray at the end, so that the bound is tight where the direction
-is right. On a linear map it is exact.
+A layer ends before its activation. The minimum is not convex, so every number is an upper bound.
+The search is DDN, Rony et al. 2019 (arXiv 1811.09600): the direction follows the gradient of the
+objective, the norm is set apart from it, smaller after a success and larger after a failure. Here
+the objective is Z_t - Z_y for a given target t, lengths are relative to the first-order distance
+(Z_y - Z_t) / ||gradient||, and the best perturbation is shortened along its ray at the end, so that
+the bound is tight where the direction is right. On a linear map it is exact.
 
 Shapes: n images, C H W image, K classes, T targets per image, B = images * T rows.
 """
