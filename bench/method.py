@@ -252,5 +252,13 @@ class Method:
         """Return the network that is validated and saved."""
         return state.model
 
+    @property
+    def epochs_to_radius(self) -> float:
+        """Epochs after which a radius per image that grows can be at its bound; 0 without one.
+
+        A shorter training is of another method, and `bench run` warns of it.
+        """
+        return 0.0
+
     def validate(self, threat: Threat, num_classes: int) -> None:
         """Raise ConfigError where the method does not fit this threat or number of classes."""

@@ -124,6 +124,13 @@ class CatCE(Method):
                 f"c may be at most {math.floor(100 / self.eps_max) / 100:.2f}"
             )
 
+    @property
+    def epochs_to_radius(self) -> float:
+        """Return how often eta fits into eps_max: a radius grows by eta per epoch at most."""
+        if not self.adaptive or self.per_view:
+            return 0.0
+        return self.eps_max / self.eta if self.eta else math.inf
+
     def example_state(self, n: int, threat: Threat) -> dict[str, Tensor]:
         """Return the radius of every image, in pixels."""
         first = 0.0 if self.adaptive else threat.scale(self.eps_max)

@@ -221,7 +221,10 @@ def test_dry_run_names_the_cells_and_a_time_and_writes_nothing(tmp_path: Path) -
     assert "natural-cnn-digits-s0-" in result.stdout
     assert "trades-cnn-digits-s0-" in result.stdout
     assert "In all about" in result.stdout
-    left_out = done(*asked, "--no-checks").stdout  # the methods are the suite's
+    assert "its radius" not in result.stderr
+    whole = done(*asked, "--no-checks")
+    left_out = whole.stdout  # the methods are the suite's
+    assert "cat-ce reaches" in whole.stderr
     for name in ("natural", "madry", "trades", "mart", "iaat", "cat-ce", "cat-mix"):
         assert name in left_out
     one = done(*asked, "--methods", "madry,", "--seeds", " 3 ,,").stdout

@@ -125,6 +125,9 @@ def run(
         plans = make_plans(suite.title, studies)
         for line in dict.fromkeys(line for p in plans for line in p.dataset.lines(trains=True)):
             reporter.say(line)
+        for line in dict.fromkeys(cell.warning for plan in plans for cell in plan.cells):
+            if line:
+                reporter.say(line)
         if dry_run:
             texts = [describe_plan(plan, results, where.device, reporter) for plan in plans]
             click.echo("\n\n".join(texts))

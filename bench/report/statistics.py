@@ -2,19 +2,21 @@
 
 The interval of a paired difference contains 0 exactly where its test has p >= 1 - confidence:
 `mcnemar_interval` goes with `mcnemar`, `sign_flip_interval` with `sign_flip`. The images are the
-sample and the trained models are fixed: nothing is said about another training seed.
+sample and the trained models are fixed: nothing is said about another training seed. Only
+`crossed_mean` takes the seeds for a sample too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from math import comb, inf, sqrt
+from math import inf, sqrt
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import betainc, betaincinv, ndtr
+from scipy.special import betainc, betaincinv, ndtr, stdtr, stdtrit
 from statsmodels.stats.contingency_tables import mcnemar as _mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
@@ -117,22 +119,6 @@ def sign_flip_interval(
     return (limit, high) if mean > 0 else (low, limit)
 
 
-def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Return an interval of the median, between two order statistics.
-
-    It misses the median in at most 1 - confidence of samples. (0, infinity) where even the
-    smallest and the largest value miss it more often: below 6 values at 95%.
-    Source: W. R. Thompson, Annals of Mathematical Statistics 7 (1936) 122-128.
-    """
-    ascending, n = sorted(values), len(values)
-    k, below = 0, 0
-    # `below`: of the 2^n ways to lie on either side of the median, those with fewer than k below
-    while 2 * (below + comb(n, k)) <= (1 - confidence) * 2**n:
-        below += comb(n, k)
-        k += 1
-    return (ascending[k - 1], ascending[n - k]) if k else (0.0, inf)
-
-
 @cache
 def mcnemar(first_only: int, second_only: int) -> float:
     """Return the exact two-sided p-value of McNemar's test; 1 without discordant images.
@@ -202,3 +188,53 @@ def holm(p_values: Sequence[float], left_out: int = 0) -> list[float]:
     adjusted = np.empty(len(order))
     adjusted[order] = np.minimum(1.0, raised)
     return [float(p) for p in adjusted]
+
+
+class CrossedMean(NamedTuple):
+    """A mean over seeds and images, with an error that covers new ones of both."""
+
+    value: float
+    error: float
+    """Standard error."""
+    freedom: float
+    """Degrees of freedom."""
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """Return Student's interval."""
+        half = self.error * float(stdtrit(self.freedom, 0.5 + confidence / 2))
+        return self.value - half, self.value + half
+
+    def p(self, bound: float = 0.0) -> float:
+        """Return the two-sided p-value of "the mean is `bound`"."""
+        distance = abs(self.value - bound)
+        if not self.error:
+            return SMALLEST if distance else 1.0
+        return max(SMALLEST, 2 * float(stdtr(self.freedom, -distance / self.error)))
+
+    def detectable(self, level: float = LEVEL, power: float = 0.8) -> float:
+        """Return the least distance from a bound that a test at `level` finds with this power."""
+        limits = stdtrit(self.freedom, (1 - level / 2, power))
+        return self.error * float(limits.sum())
+
+
+def crossed_mean(values: np.ndarray, *, images: bool) -> CrossedMean:
+    """Return the mean of values, an axis per sampled factor, and its error over all factors.
+
+    The factors: seeds of the first method, seeds of the second, images; an axis of length 1 adds no
+    variance, and nothing is said about new members of it. images: whether the last axis is of
+    images, with values in [-1, 1]; two more, one at -1 and one at 1, keep an error where no image
+    differs. The variance is the sum over the axes of the variance of the mean of the axis's means,
+    which counts the interaction of seeds and images twice, and so is too large if anything; degrees
+    of freedom by F. E. Satterthwaite, Biometrics Bulletin 2 (1946) 110-114.
+    """
+    parts = []
+    for axis in range(values.ndim):
+        means = values.mean(tuple(other for other in range(values.ndim) if other != axis))
+        if images and axis == values.ndim - 1:
+            means = np.concatenate([means, (-1.0, 1.0)])
+        if len(means) > 1:
+            parts.append((float(means.var(ddof=1)) / len(means), len(means) - 1))
+    variance = sum(part for part, _ in parts)
+    weights = sum(part**2 / free for part, free in parts)
+    freedom = variance**2 / weights if weights else inf
+    return CrossedMean(float(values.mean()), sqrt(variance), freedom)

@@ -2,149 +2,227 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-import pandas as pd
+import numpy as np
 import pytest
 
-from bench.papers.cat.claim_evidence import assess, median_ratio
 from bench.papers.cat.claim_rules import (
+    ABOVE,
+    BELOW,
+    NO_BOOST,
     ClaimResult,
     Evidence,
     Rule,
-    agreed,
-    at_least,
     at_most,
-    better,
-    equal_within,
-    ratio_above,
-    ratio_below,
-    separated,
+    judged,
     tally,
-    together,
+    verdict,
 )
-from bench.papers.cat.claim_training import epochs_to_level
+from bench.papers.cat.claim_tests import epochs_to_level
+from bench.papers.cat.claim_training import untrained
+from bench.records import RunRecord
 
-HOLDS, FAILS, OPEN = ClaimResult.HOLDS, ClaimResult.FAILS, ClaimResult.OPEN
-PARTIAL, MISSING = ClaimResult.PARTIAL, ClaimResult.MISSING
+SUPPORTED, CONTRADICTED = ClaimResult.SUPPORTED, ClaimResult.CONTRADICTED
+OPEN, MISSING = ClaimResult.INCONCLUSIVE, ClaimResult.MISSING
 
 
-def evidence(
-    low: float = -0.1, high: float = 0.1, p: float | None = None, value: float = 0.01
-) -> Evidence:
-    return Evidence(what="a vs b", value=value, low=low, high=high, p=p)
+def evidence(value: float = 0.02, half: float = 0.01, **others: Any) -> Evidence:
+    """Evidence of three seeds a side, with a 95% interval of about value +- half."""
+    sample = np.full((3, 3, 10_000), value)
+    sample[..., ::2] += 50 * half
+    sample[..., 1::2] -= 50 * half
+    asked: dict[str, Any] = {"what": "a vs b", "n": 10_000, "seeds": (3, 3)}
+    return Evidence(value=value, sample=sample, **(asked | others))
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "p", "result"),
+    ("rule", "value", "result"),
     [
-        (0.01, 0.2, 0.04, HOLDS),
-        (0.01, 0.2, None, HOLDS),
-        (-0.2, -0.01, 0.04, FAILS),
-        (-0.2, -0.01, None, FAILS),
-        (-0.2, 0.01, 0.04, OPEN),
-        (0.01, 0.2, 0.05, OPEN),  # the interval alone is not enough
-        (-0.2, -0.01, 0.2, OPEN),
-        (0.0, 0.2, 0.01, OPEN),
-        (-0.2, 0.0, 0.01, OPEN),
+        (ABOVE, 0.02, SUPPORTED),
+        (ABOVE, -0.02, CONTRADICTED),
+        (ABOVE, 0.005, OPEN),
+        (BELOW, -0.02, SUPPORTED),
+        (BELOW, 0.02, CONTRADICTED),
+        (BELOW, 0.005, OPEN),
+        (at_most(0.03), 0.015, SUPPORTED),
+        (at_most(0.03), -0.5, SUPPORTED),
+        (at_most(0.03), 0.045, CONTRADICTED),
+        (at_most(0.03), 0.025, OPEN),
+        (at_most(0.03), 0.035, OPEN),
+        (Rule(0.95), 0.97, SUPPORTED),
+        (Rule(0.95), 0.93, CONTRADICTED),
+        (Rule(0.95), 0.945, OPEN),
+        (NO_BOOST, 0.0, SUPPORTED),
+        (NO_BOOST, -0.2, SUPPORTED),
+        (NO_BOOST, 0.02, OPEN),  # surely a boost, surely below 5 points
+        (NO_BOOST, 0.045, CONTRADICTED),  # surely a boost, perhaps of 5 points
+        (NO_BOOST, 0.2, CONTRADICTED),
     ],
 )
-def test_superiority_needs_the_interval_and_the_test_on_one_side(
-    low: float, high: float, p: float | None, result: ClaimResult
+def test_the_value_must_be_surely_on_one_side(
+    rule: Rule, value: float, result: ClaimResult
 ) -> None:
-    assert better(evidence(low, high, p)).result is result
-    above = ratio_above(evidence(1 + low, 1 + high, p, value=1.5))
-    below = ratio_below(evidence(1 - high, 1 - low, p, value=1.5))
-    assert (above.result, above.favour) == (result, 1.5)
-    assert (below.result, below.favour) == (result, -1.5)
+    (found,) = judged([evidence(value, rule=rule)])
+    assert found.result is result
+    assert (found.reason == "") is (result is not OPEN)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.high - found.low == pytest.approx(0.02, rel=0.1)
+
+
+def test_holm_s_correction_is_over_the_claim_with_what_it_lacks() -> None:
+    close = evidence(0.0115)  # p = 0.02
+    assert judged([close])[0].result is SUPPORTED
+    assert judged([close] * 3)[0].result is OPEN
+    assert judged([close], n_missing=2)[0].result is OPEN
+    context = replace(close, decides=False)
+    assert judged([close, context, context])[0].result is SUPPORTED
+    assert judged([context])[0].p is None
 
 
 @pytest.mark.parametrize(
-    ("rule", "low", "high", "result"),
+    ("others", "reason"),
     [
-        (at_most(0.03), -0.10, 0.03, HOLDS),
-        (at_most(0.03), -0.10, 0.031, OPEN),
-        (at_most(0.03), 0.031, 0.10, FAILS),
-        (at_most(0.03), 0.03, 0.10, OPEN),
-        (at_most(0.03, 0.0), 0.01, 0.02, FAILS),  # small, but surely above what it may not pass
-        (at_most(0.03, 0.0), -0.01, 0.02, HOLDS),
-        (at_most(0.03, 0.0), -0.01, 0.10, OPEN),
-        (at_least(0.95), 0.95, 0.99, HOLDS),
-        (at_least(0.95), 0.90, 0.949, FAILS),
-        (at_least(0.95), 0.90, 0.95, OPEN),
+        ({"untrained": "a untrained: radius 0.46 eps"}, "a untrained: radius 0.46 eps"),
+        ({"limit": 0.01}, "10000 images and 3 seeds cannot show less than 1.4 points"),
+        ({"seeds": (3, 2)}, "2 seeds: holds for these networks only"),
+        ({"seeds": (1, 1), "value": -0.02}, "1 seed: fails for these networks only"),
+        ({"seeds": (1, 1), "value": 0.0}, "1 seed: undecided for these networks only"),
+        ({"seeds": (1, 1), "what": "a"}, "1 seed: holds for this network only"),
+        ({"value": 0.0}, "a vs b: within its error"),
+        ({"doubt": "a may be at chance"}, "a may be at chance"),
+        ({"alarms": ("a (C7)", "")}, "masking alarm on a (C7)"),
+        ({"alarms": ("", "b (C7)"), "value": -0.02}, "masking alarm on b (C7)"),
     ],
 )
-def test_bounds(rule: Rule, low: float, high: float, result: ClaimResult) -> None:
-    assert rule(evidence(low, high)).result is result
-
-
-def test_favour_is_the_distance_to_the_bound() -> None:
-    found = at_most(0.03)(evidence(p=0.5))
-    assert found.p is None
-    assert found.favour == pytest.approx(0.02)
-    ratios = [equal_within(1.25)(evidence(value=value)) for value in (0.8, 1.25, 1.26, 0.79)]
-    assert [one.result for one in ratios] == [HOLDS, HOLDS, FAILS, FAILS]
-    assert ratios[0].favour == pytest.approx(ratios[1].favour) == pytest.approx(-math.log(1.25))
-
-
-def test_separated_needs_every_seed() -> None:
-    assert separated([2.0, 3.0], [1.0, 1.9]) is HOLDS
-    assert separated([1.0, 1.9], [2.0, 3.0]) is FAILS
-    assert separated([1.0, 3.0], [2.0]) is OPEN
-    assert separated([2.0], [2.0]) is OPEN
-
-
-@pytest.mark.parametrize(
-    ("results", "all_hold", "all_missing", "readings"),
-    [
-        ([HOLDS, HOLDS], HOLDS, PARTIAL, HOLDS),
-        ([FAILS, FAILS], FAILS, FAILS, FAILS),
-        ([HOLDS, OPEN, FAILS], FAILS, FAILS, OPEN),
-        ([HOLDS, OPEN], OPEN, OPEN, OPEN),
-        ([], MISSING, MISSING, OPEN),
-    ],
-)
-def test_results_together(
-    results: list[ClaimResult],
-    all_hold: ClaimResult,
-    all_missing: ClaimResult,
-    readings: ClaimResult,
+def test_each_reason_alone_keeps_a_comparison_from_deciding(
+    others: dict[str, Any], reason: str
 ) -> None:
-    assert together(results) is all_hold
-    assert together(results, ["mma: no training"]) is all_missing
-    assert agreed(results) is readings
+    (found,) = judged([evidence(**others)])
+    assert (found.result, found.reason) == (OPEN, reason)
+    outright = found.result is OPEN and others.keys() & {"untrained", "limit", "seeds"}
+    assert found.admissible is not bool(outright)
 
 
-def test_context_does_not_decide() -> None:
-    holds = Evidence(what="a vs b", value=0.0, result=HOLDS)
-    context = Evidence(what="a vs c", value=0.0, result=FAILS, decides=False)
-    assert assess([holds, context]).result is HOLDS
-    assert assess([context]).result is MISSING
-    assert assess(["x", "x"]).missing == ("x",)
+def test_an_alarm_does_not_protect_the_side_that_has_it() -> None:
+    (below,) = judged([evidence(-0.02, alarms=("a (C7)", ""))])
+    (above,) = judged([evidence(0.02, alarms=("", "b (C7)"))])
+    assert (below.result, above.result) == (CONTRADICTED, SUPPORTED)
+    # two attacks on one network: a gap that is found is there, one that is not proves nothing
+    gap: dict[str, Any] = {"what": "a", "alarms": ("a (C7)",) * 2, "rule": at_most(0.03)}
+    assert judged([evidence(0.06, **gap)])[0].result is CONTRADICTED
+    assert judged([evidence(0.0, **gap)])[0].reason == "masking alarm on a (C7)"
+
+
+def test_a_value_without_error_needs_no_seeds() -> None:
+    counted = Evidence(what="a", value=0.1, unit="times", rule=at_most(0.1))
+    assert judged([counted])[0].result is SUPPORTED
+    assert judged([replace(counted, value=0.11)])[0].result is CONTRADICTED
+    known = replace(counted, value=0.11, sample=np.array([[0.11]]), what="a vs b")
+    assert judged([known])[0].reason == "1 seed: fails for these networks only"
+
+
+def reading(result: ClaimResult, name: str = "", why: str = "") -> Evidence:
+    return Evidence(what="a vs b", value=0.0, result=result, reading=name, reason=why)
+
+
+def test_one_contradiction_refutes_and_all_must_support() -> None:
+    good, bad, open_ = reading(SUPPORTED), reading(CONTRADICTED), reading(OPEN, why="x")
+    assert verdict([good, good]) == (SUPPORTED, "")
+    assert verdict([good, bad, open_]) == (CONTRADICTED, "")
+    assert verdict([good, bad], ["m"]) == (CONTRADICTED, "")
+    assert verdict([good], ["m"]) == (OPEN, "1 record missing")
+    assert verdict([good, open_, open_]) == (OPEN, "x")
+    assert verdict([replace(bad, decides=False), good]) == (SUPPORTED, "")
+    assert verdict([replace(bad, decides=False)]) == (MISSING, "")
+    many = [reading(OPEN, why=why) for why in "abcd"]
+    assert verdict(many) == (OPEN, "a; b; 2 more reasons")
+
+
+def test_readings_must_agree() -> None:
+    for result in (SUPPORTED, CONTRADICTED):
+        assert verdict([reading(result, "x"), reading(result, "y")])[0] is result
+    split = verdict([reading(SUPPORTED, "x"), reading(CONTRADICTED, "y")])
+    assert split == (OPEN, "x: supported; y: contradicted")
+    half = [reading(CONTRADICTED, "x"), reading(OPEN, "y", "why")]
+    assert verdict(half) == (OPEN, "why")
+    assert verdict([reading(CONTRADICTED, "x")], ["y: no training"])[0] is OPEN
 
 
 def test_tally() -> None:
-    results = (HOLDS, FAILS, FAILS, OPEN)
-    found = [Evidence(what="a vs b", value=0.0, result=result) for result in results]
-    assert tally(found) == "1 holds, 2 do not, 1 open"
+    found = [reading(result) for result in (SUPPORTED, CONTRADICTED, CONTRADICTED, OPEN)]
+    assert tally(found) == "1 supported, 2 contradicted, 1 inconclusive"
     assert tally([]) == ""
 
 
-def test_ratios_are_of_the_same_images_and_know_zero() -> None:
-    a = pd.Series({0: 2.0, 1: 0.0, 2: 0.0, 3: 1.0, 9: 100.0})
-    b = pd.Series({0: 1.0, 1: 0.0, 2: 1.0, 3: 0.0, 8: 100.0})
-    found = median_ratio(a, b)
-    assert (found.n, found.value) == (4, 1.5)  # 2, 1 (a tie), 0, infinity
-    assert found.p == 1.0
-    assert (found.first, found.second) == (0.5, 0.5)
-    sure = median_ratio(pd.Series([2.0] * 8), pd.Series([1.0] * 8))
-    assert (sure.low, sure.value, sure.high) == (2.0, 2.0, 2.0)
-    assert sure.p == pytest.approx(2 / 256)
-
-
-def test_an_epoch_is_reached_surely_later_than_perhaps() -> None:
-    history = [
-        {"epoch": e, "val_robust": v, "n_val": 100} for e, v in enumerate((0.1, 0.42, 0.5, 0.7))
+def run(
+    robust: Sequence[float | None],
+    medians: Sequence[float] = (),
+    name: str = "radius",
+    **params: Any,
+) -> RunRecord:
+    """A training at eps 8/255 with `medians` of all images, in units of eps."""
+    history: list[dict[str, Any]] = [
+        {"epoch": epoch, "val_robust": value, "n_val": 100} for epoch, value in enumerate(robust)
     ]
-    assert epochs_to_level([{"epoch": 0}, *history[1:]], 0.5) == (2, 3, 4)
-    assert epochs_to_level(history, 0.9) == (math.inf, math.inf, math.inf)
+    for row, median in zip(history, medians, strict=False):
+        row[f"{name}_quantiles"] = [median * 8 / 255] * 7
+    return RunRecord(
+        run_id="x",
+        path=Path(),
+        kind="train",
+        spec={"eps": 8 / 255, "params": params},
+        card={},
+        provenance={},
+        train=None,
+        history=tuple(history),
+        evaluations=(),
+    )
+
+
+FLAT = (0.5,) * 20
+
+
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        (run(FLAT), ""),
+        (run(FLAT, (1.0,) * 20), ""),
+        (run(FLAT, (0.46,) * 20), "radius 0.46 eps, at most 0.46"),
+        (run(FLAT, (0.5,) * 20, eps_max=4 / 255), ""),  # its own bound
+        (run(FLAT, (1.0,) * 20, eps_max=None), ""),
+        (run(FLAT, (1.0,) * 17 + (0.979, 1.0, 1.0)), "radius still moves by 2.1% of eps"),
+        (run(FLAT, (1.0,) * 17 + (0.981, 1.0, 1.0)), ""),
+        (run(FLAT, (0.5, *(1.0,) * 19)), ""),  # long before the last tenth
+        (run(FLAT, (0.3,) * 20, "margin"), ""),  # an outcome, not a schedule
+        (run(FLAT, (0.3,) * 19 + (0.33,), "margin"), "margin still moves by 3.0% of eps"),
+        # half of Wilson's half-width at 50 of 100 is 4.8 points
+        (run((*(0.5,) * 16, 0.51, 0.52, 0.53, 0.54)), ""),
+        (run((*(0.5,) * 16, 0.51, 0.52, 0.53, 0.56)), "robust accuracy still rises, by 6.0 points"),
+        (run((*(0.6,) * 16, 0.5, 0.5, 0.5, 0.5)), ""),  # overfitting is not a rise
+        (run((None,) * 20), "no robust validation accuracy on record"),
+        (run((0.5,)), "no robust validation accuracy on record"),
+    ],
+)
+def test_a_training_counts_once_it_has_reached_what_it_is_about(
+    made: RunRecord, reason: str
+) -> None:
+    assert untrained([made]) == reason
+
+
+def test_every_seed_must_have_its_radius_and_the_mean_its_plateau() -> None:
+    good, short = run(FLAT, (1.0,) * 20), run(FLAT, (0.6,) * 20)
+    assert untrained([good, short]) == "radius 0.60 eps, at most 0.60"
+    noisy = run((*(0.5,) * 19, 0.56))
+    assert untrained([noisy]) != ""
+    assert untrained([noisy, run(FLAT)]) == ""
+    assert untrained([]) == ""
+
+
+def test_epochs_to_a_level() -> None:
+    history = [{"epoch": e, "val_robust": v} for e, v in enumerate((None, 0.42, 0.5, 0.7))]
+    assert [epochs_to_level(history, level) for level in (0.4, 0.5, 0.6, 0.9)] == [2, 3, 4, 5]

@@ -18,11 +18,11 @@ from statsmodels.stats.multitest import multipletests
 
 from bench.report.statistics import (
     SMALLEST,
+    crossed_mean,
     holm,
     mcnemar,
     mcnemar_interval,
     mean_difference,
-    median_interval,
     sign_flip,
     sign_flip_interval,
     wilson,
@@ -188,16 +188,6 @@ def test_mean_difference_has_a_width_where_nothing_differs_and_narrows_with_shar
     assert shares[1] - shares[0] < whole[1] - whole[0]
 
 
-def test_median_interval() -> None:
-    assert median_interval([3, 1, 2, 5, 4]) == (0.0, math.inf)  # 2 / 32 is more than 5%
-    assert median_interval([3, 1, 2, 5, 4, 6]) == (1, 6)
-    assert median_interval(range(1, 101)) == (40, 61)  # the table of the sign test: 39 of 100
-    for n in (*range(6, 40), 150, 300):
-        k, high = median_interval(range(1, n + 1))
-        assert high == n + 1 - k
-        assert 2 * stats.binom.cdf(k - 1, n, 0.5) <= 0.05 < 2 * stats.binom.cdf(k, n, 0.5)
-
-
 @quick
 @given(counts, counts)
 def test_mcnemar_is_the_binomial_test(first_only: int, second_only: int) -> None:
@@ -291,3 +281,56 @@ def test_holm_is_statsmodels_and_tests_left_out_never_help(
     part = holm(known, left_out=len(unknown))
     assert all(p >= w - 1e-12 for p, w in zip(part, whole, strict=False))
     assert holm([*known, *unknown]) == pytest.approx(list(whole), rel=1e-12)
+
+
+def _crossed(rng: np.random.Generator, spread: float, n: int = 400) -> np.ndarray:
+    """Differences of two methods of three seeds each with one accuracy, which varies by seed."""
+    hardness = rng.uniform(size=n)
+    sides = (
+        np.array([hardness < 0.6 + shift for shift in rng.normal(0, spread, 3)], int)
+        for _ in range(2)
+    )
+    first, second = sides
+    differences: np.ndarray = first[:, None] - second[None]
+    return differences
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.02, 0.1])
+def test_the_test_over_seeds_and_images_keeps_its_level(spread: float) -> None:
+    """A test of the images alone rejects equal methods whenever their seeds differ."""
+    rng = np.random.default_rng(0)
+    samples = [_crossed(rng, spread) for _ in range(400)]
+    share = np.mean([crossed_mean(one, images=True).p() < 0.05 for one in samples])
+    assert share <= 0.07
+    if spread == 0.1:
+        naive = np.mean([sign_flip(one.sum((0, 1))) < 0.05 for one in samples])
+        assert naive > 0.5
+
+
+def test_the_crossed_mean_by_hand() -> None:
+    values = np.array([[0.1, 0.3], [0.5, 0.7]])  # two seeds, two images
+    found = crossed_mean(values, images=True)
+    seeds = np.var([0.2, 0.6], ddof=1) / 2
+    images = np.var([0.3, 0.5, -1.0, 1.0], ddof=1) / 4
+    assert found.value == pytest.approx(0.4)
+    assert found.error == pytest.approx(sqrt(seeds + images))
+    assert found.freedom == pytest.approx((seeds + images) ** 2 / (seeds**2 + images**2 / 3))
+    low, high = stats.t.interval(0.95, found.freedom, 0.4, found.error)
+    assert found.interval() == pytest.approx((low, high))
+    assert found.p(0.1) == pytest.approx(2 * stats.t.sf(0.3 / found.error, found.freedom))
+    assert crossed_mean(np.array([[1.0], [3.0]]), images=False).freedom == 1
+    equal = crossed_mean(np.array([2.0, 2.0]), images=False)
+    assert (equal.p(2.0), equal.p(1.0)) == (1.0, SMALLEST)
+
+
+def test_the_smallest_detectable_difference_is_found_in_four_of_five_samples() -> None:
+    rng = np.random.default_rng(1)
+    n, discordant, level = 1000, 0.1, 0.05 / 14
+    ties = np.zeros(n)
+    ties[: int(n * discordant)] = np.tile([1.0, -1.0], int(n * discordant / 2))
+    target = crossed_mean(ties, images=True).detectable(level)
+    assert 0.03 < target < 0.04
+    chances = [(discordant + target) / 2, (discordant - target) / 2, 1 - discordant]
+    counts = rng.multinomial(n, chances, 400)
+    power = np.mean([mcnemar(int(a), int(b)) < level for a, b, _ in counts])
+    assert 0.72 < power < 0.88

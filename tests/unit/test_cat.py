@@ -1,15 +1,19 @@
 """CAT-CE and CAT-MIX: labels and radii by hand, attack and losses written out, and the flags."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from bench.estimate import made_spec
 from bench.method import Batch
+from bench.plan import TrainingJob
 from bench.registry import get_method
 from bench.threat import REFERENCE_EPS, Threat
+from methods.cat import CatCE
 from tests.harness import Grey, make_state, small_batch, small_net
 from tests.unit.cat_line import (
     CAP,
@@ -331,3 +335,22 @@ def test_the_attack_weighs_the_margin_as_the_update_does(mix_weight: str, eps: f
     expected = mixed_value(logits, seen.label, batch.y, weight, kappa=math.inf)
     value = seen.objective(logits, seen.label, 0)
     torch.testing.assert_close(value.mean(), expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("method", "epochs", "warning"),
+    [
+        (CatCE(), 4, "cat-ce reaches 0.64 of its radius in 4 epochs; 7 are the least"),
+        (CatCE(), 7, ""),
+        (CatCE(eps_max=4 / 255), 4, ""),
+        (CatCE(eta=0.0), 100, "cat-ce reaches 0.00 of its radius in 100 epochs; it never grows"),
+        (CatCE(adaptive=False), 1, ""),
+    ],
+)
+def test_a_training_too_short_for_its_radius_is_warned_of(
+    method: CatCE, epochs: int, warning: str
+) -> None:
+    spec = made_spec("cat-ce", "cnn", 8)
+    spec = replace(spec, recipe=replace(spec.recipe, epochs=epochs))
+    assert TrainingJob(spec, method).warning == warning
+    assert TrainingJob(spec, None).warning == ""

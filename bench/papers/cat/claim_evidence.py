@@ -1,29 +1,38 @@
-"""From the records of a suite to evidence: models, paired accuracies, ratios per image.
+"""From the records of a suite to evidence: models, accuracies and values per image.
 
-Legend: n images.
+Legend: s seeds of a model, n images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby, product
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from bench.errors import RecordError
 from bench.measure_record import MeasureRecord
-from bench.papers.cat.claim_rules import VERSUS, ClaimResult, Evidence, Rule, together
+from bench.papers.cat.claim_rules import (
+    MOST,
+    NOTABLE,
+    VERSUS,
+    ClaimResult,
+    Evidence,
+    Rule,
+    judged,
+    verdict,
+)
+from bench.papers.cat.claim_training import untrained
 from bench.papers.cat.stated import CAT, TABLE_3
 from bench.records import RunRecord
-from bench.report.accuracy import ImageOutcomes, paired_comparison
+from bench.report.accuracy import ImageOutcomes, shared
 from bench.report.formatting import eps_text
 from bench.report.frame import Outcome, ResultsFrame
 from bench.report.masking import Masking, masking
 from bench.report.select import outcomes, same_eps, select
-from bench.report.statistics import holm, mcnemar, median_interval
 from bench.report.suite_runs import SuiteRuns
 from bench.study import Study
 
@@ -32,6 +41,8 @@ NATURAL = "natural"
 """Training without an adversary."""
 BASELINES = tuple(name for name in TABLE_3 if name not in (*CAT, NATURAL))
 """The adversarial training methods of Table 3 that CAT is compared with."""
+SMOKE = "tiny"
+"""The size that only shows that the path works: nothing in it is trained to the end."""
 
 
 class Query(NamedTuple):
@@ -54,13 +65,24 @@ class Query(NamedTuple):
         other = [text for text in (self.checkpoint, self.split) if text not in (BEST, "test")]
         return name + source + at + (f" ({', '.join(other)})" if other else "")
 
+    @property
+    def misled(self) -> bool:
+        """Whether masked gradients can make the accuracy look higher than it is."""
+        return self.attack is not None and self.attack.startswith(("pgd", "cw"))
+
 
 class ImageValue(NamedTuple):
-    """A value of each image that is compared, made of a measure."""
+    """A value of each image that is compared, made of a measure; all follow gradients."""
 
     measure: str
     of: Callable[[MeasureRecord], np.ndarray]
-    """Returns (n,) values of at least 0; not a number leaves an image out."""
+    """Returns (n,) values; not a number leaves an image out."""
+    misled: bool = True
+    checkpoint: str = BEST
+
+    @property
+    def title(self) -> str:
+        return f"measure {self.measure}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,12 +94,13 @@ class TrainedModel:
     study: Study
     frame: ResultsFrame
     runs: tuple[RunRecord, ...]
-    _found: dict[Query, tuple[list[ImageOutcomes], set[tuple[int, str]]]] = field(
+    _found: dict[Query, tuple[dict[str, ImageOutcomes], set[tuple[int, str]]]] = field(
         default_factory=dict, repr=False
     )
+    _masking: dict[str, Masking] = field(default_factory=dict, repr=False)
 
-    def evaluated(self, query: Query) -> tuple[list[ImageOutcomes], set[tuple[int, str]]]:
-        """Return the outcomes of each seed that has the evaluation, and which data they are of.
+    def evaluated(self, query: Query) -> tuple[dict[str, ImageOutcomes], set[tuple[int, str]]]:
+        """Return the outcomes by run id, and which data they are of.
 
         The data are the numbers of images of the evaluations, and checksums of their content.
         """
@@ -91,24 +114,58 @@ class TrainedModel:
                 eps=None if query.attack is None else eps,
                 split=query.split,
             )
-            seeds = (outcomes(self.frame, own, query.kind) for _, own in rows.groupby("run_id"))
+            seeds = {
+                str(run_id): outcomes(self.frame, own, query.kind)
+                for run_id, own in rows.groupby("run_id")
+            }
             data = set(zip(rows.n_expected, rows.data_sha256, strict=True))
-            self._found[query] = [seed for seed in seeds if len(seed.index)], data
+            self._found[query] = {k: v for k, v in seeds.items() if len(v.index)}, data
         return self._found[query]
 
-    def measures(self, name: str) -> list[MeasureRecord]:
-        """Return the measure of each seed that has it, the record of most images."""
-        by_seed = (
-            [
-                m
-                for m in run.measures
-                if m.spec.name == name
-                and m.spec.checkpoint == BEST
-                and same_eps(m.spec.eps, self.study.eps)
-            ]
+    def measures(self, name: str) -> dict[str, MeasureRecord]:
+        """Return the measure by the id of each run that has it, the record of most images."""
+        own = (
+            (run.run_id, m)
             for run in self.runs
+            for m in sorted(run.measures, key=lambda m: m.spec.n_examples)
+            if (m.spec.name, m.spec.checkpoint) == (name, BEST)
+            and same_eps(m.spec.eps, self.study.eps)
         )
-        return [max(own, key=lambda m: m.spec.n_examples) for own in by_seed if own]
+        return dict(own)
+
+    def by_image(self, query: Query | ImageValue) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Return by run id the ascending indices of the images, (n,), and their values, (n,)."""
+        if isinstance(query, Query):
+            return {k: (v.index, v.correct) for k, v in self.evaluated(query)[0].items()}
+        found = {}
+        for run_id, record in self.measures(query.measure).items():
+            values = query.of(record).astype(np.float64)
+            kept = np.flatnonzero(~np.isnan(values))
+            kept = kept[np.argsort(record.arrays["index"][kept])]
+            found[run_id] = record.arrays["index"][kept], values[kept]
+        return found
+
+    def masking(self, checkpoint: str = BEST) -> Masking:
+        """Return what the checks for masked gradients found on all seeds."""
+        if checkpoint not in self._masking:
+            self._masking[checkpoint] = masking(self.runs, checkpoint, self.study.eps)
+        return self._masking[checkpoint]
+
+    def alarm(self, query: Query | ImageValue) -> str:
+        """Return `cat-ce (C7)` where an alarm says that the measurement may be misled."""
+        codes = self.masking(query.checkpoint).codes if query.misled else ()
+        return f"{self.label} ({', '.join(codes)})" if codes else ""
+
+    @cached_property
+    def untrained(self) -> str:
+        """Why its trainings do not count, with its label; empty if they do."""
+        reason = untrained(self.runs)
+        return f"{self.label} untrained: {reason}" if reason else ""
+
+    @property
+    def chance(self) -> float:
+        """The accuracy of a guess; 0 without a training."""
+        return next((1 / int(run.spec["num_classes"]) for run in self.runs), 0.0)
 
     def lacks(self, what: str) -> str:
         """Say why nothing can be compared."""
@@ -146,27 +203,28 @@ def models(suite: SuiteRuns, measure: str = "") -> list[TrainedModel]:
     return [model for own in found.values() for model in own]
 
 
-class CheckedModel(NamedTuple):
-    """A model that a claim is about, and its checks for masked gradients."""
-
-    label: str
-    masking: Masking
-    runs: tuple[RunRecord, ...]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Assessment:
     """What the records of one suite say about one claim."""
 
     result: ClaimResult
+    reason: str = ""
+    """Why it is inconclusive."""
     evidence: tuple[Evidence, ...] = ()
     missing: tuple[str, ...] = ()
     """Records that the verdict would also rest on."""
     notes: tuple[str, ...] = ()
-    models: tuple[CheckedModel, ...] = ()
+    models: tuple[TrainedModel, ...] = ()
+    checkpoint: str = BEST
+
+    @property
+    def alarmed(self) -> set[str]:
+        """Labels of the models on which a masking check raises an alarm."""
+        return {m.label for m in self.models if m.masking(self.checkpoint).alarms}
 
 
 def assess(
+    suite: SuiteRuns,
     found: Iterable[Evidence | str],
     models: Iterable[TrainedModel] = (),
     *,
@@ -175,18 +233,20 @@ def assess(
 ) -> Assessment:
     """Return the assessment that all deciding comparisons together give; a text is missing."""
     found = list(found)
-    evidence = tuple(one for one in found if isinstance(one, Evidence))
     missing = tuple(dict.fromkeys(text for text in found if isinstance(text, str)))
+    made = [one for one in found if isinstance(one, Evidence)]
+    evidence = judged(made, len(found) - len(made))
+    result, reason = verdict(evidence, missing)
+    if suite.suite.size == SMOKE and result is not ClaimResult.MISSING:
+        result, reason = ClaimResult.RAN, f"size {SMOKE} only shows that the path works"
     return Assessment(
-        result=together([one.result for one in evidence if one.decides], missing),
-        evidence=evidence,
+        result=result,
+        reason=reason,
+        evidence=tuple(evidence),
         missing=missing,
         notes=tuple(notes),
-        models=tuple(
-            CheckedModel(m.label, masking(m.runs, checkpoint, m.study.eps), m.runs)
-            for m in models
-            if m.runs
-        ),
+        models=tuple(model for model in models if model.runs),
+        checkpoint=checkpoint,
     )
 
 
@@ -196,18 +256,21 @@ Versus = tuple[Query | ImageValue, Query | ImageValue, str]
 
 
 class Family(NamedTuple):
-    """Comparisons under one rule; Holm's correction covers all of them."""
+    """Comparisons under one rule."""
 
     pairs: Sequence[tuple[str, str]]
     """Keys of the models, usually methods; a pair that a study does not have is left out."""
     under: Sequence[Versus]
     rule: Rule
     decides: bool = True
-    shown: bool = True
-    doubt: Callable[[Side, Side], bool] | None = None
-    """Whether a comparison remains undecided although its rule holds."""
-    revise: Callable[[list[Evidence], TrainedModel], list[Evidence]] | None = None
-    """Changes the judged comparisons; gets a model, which says the number of classes."""
+    column: str = ""
+    """Of the paper's Table 3, which states the paper's own difference; empty for none."""
+    doubt: Callable[[Side, Side], str] | None = None
+    """Why a comparison supports nothing although its rule holds; empty if it does."""
+    readings: bool = False
+    """Whether the paper does not say which CAT it means."""
+    above_chance: bool = False
+    """Whether a comparison counts only if one of the accuracies is above chance."""
 
 
 def assess_families(
@@ -225,107 +288,86 @@ def assess_families(
             found += compare(own, family)
             firsts |= {own[a]: None for a, _ in family.pairs if a in own}
             seconds |= {own[b]: None for _, b in family.pairs if b in own}
-    return assess(found, firsts | seconds)
+    return assess(suite, found, firsts | seconds)
 
 
-def compare(own: Mapping[str, TrainedModel], family: Family) -> list[Evidence | str]:
-    """Return the judged comparisons; texts name the records missing for a verdict."""
-    found: list[tuple[Evidence, Side, Side]] = []
-    missing: list[str] = []
+def compare(own: Mapping[str, TrainedModel], family: Family) -> Iterator[Evidence | str]:
+    """Yield the comparisons of a family; a text names the records missing for a verdict."""
     for (query, other, detail), (a, b) in product(family.under, family.pairs):
         if a in own and b in own:
-            first, second = (own[a], query), (own[b], other)
             try:
-                found.append((replace(_compared(first, second), detail=detail), first, second))
+                yield _compared((own[a], query), (own[b], other), detail, family)
             except RecordError as error:
-                missing += [str(error)] if family.decides else []
-    judged: list[Evidence] = []
-    p_values = holm([one.p or 0.0 for one, *_ in found])
-    for p, (one, first, second) in zip(p_values, found, strict=True):
-        done = family.rule(replace(one, p=p, decides=family.decides, shown=family.shown))
-        if done.result is ClaimResult.HOLDS and family.doubt and family.doubt(first, second):
-            done = replace(done, result=ClaimResult.OPEN)
-        judged.append(done)
-    if judged and family.revise:
-        judged = family.revise(judged, found[0][1][0])
-    return [*judged, *missing]
+                if family.decides:
+                    yield str(error)
 
 
-def _compared(first: Side, second: Side) -> Evidence:
+def _compared(first: Side, second: Side, detail: str, family: Family) -> Evidence:
     """Return the comparison without a verdict; raises RecordError where records are missing."""
     (one, query), (other, other_query) = first, second
-    if isinstance(query, Query) and isinstance(other_query, Query):
-        found = _accuracies(one, query, other, other_query)
-    else:
-        assert isinstance(query, ImageValue)
-        assert isinstance(other_query, ImageValue)
-        values, other_values = _per_image(one, query), _per_image(other, other_query)
-        seeds = len(one.measures(query.measure)), len(other.measures(other_query.measure))
-        found = replace(median_ratio(values, other_values), seeds=seeds)
-    return replace(found, what=one.label if one is other else f"{one.label}{VERSUS}{other.label}")
-
-
-def _accuracies(
-    one: TrainedModel, query: Query, other: TrainedModel, other_query: Query
-) -> Evidence:
-    """Return the first accuracy minus the second, on the images that all seeds of both share."""
-    (seeds, data), (other_seeds, other_data) = one.evaluated(query), other.evaluated(other_query)
-    if not seeds:
-        raise RecordError(one.lacks(query.title))
-    if not other_seeds:
-        raise RecordError(other.lacks(other_query.title))
-    labels = f"{one.label} and {other.label}"
-    if len({n for n, _ in data | other_data}) < len(data | other_data):
-        raise RecordError(f"{labels} were attacked on different images")
-    found = paired_comparison(seeds, other_seeds)
-    if found is None:
-        raise RecordError(f"{labels} share no image under {other_query.title}")
+    ours, theirs = (_present(model, asked) for model, asked in (first, second))
+    if one is other:  # two attacks on the same networks
+        ours, theirs = (
+            {k: side[k] for k in side if k in ours and k in theirs} for side in (ours, theirs)
+        )
+        if not ours:
+            raise RecordError(one.lacks(f"seed with {query.title} and {other_query.title}"))
+    _refuse_other_images(first, second)
+    index = shared([_outcomes(*found) for found in (*ours.values(), *theirs.values())])
+    if not len(index):
+        raise RecordError(f"{one.label} and {other.label} share no image under {query.title}")
+    a, b = (
+        np.stack([v[np.searchsorted(i, index)] for i, v in side.values()])
+        for side in (ours, theirs)
+    )
+    x, y = (a, b) if one is other else (a[:, None], b[None])
+    sample = (x > y).astype(np.int8) - (x < y)
+    per_image = isinstance(query, ImageValue)
+    middle = np.median if per_image else np.mean
+    stated = [
+        value
+        for row in (TABLE_3.get(one.method), TABLE_3.get(other.method))
+        if row and family.column and (value := getattr(row, family.column)) is not None
+    ]
+    effect = stated[0] - stated[1] if len(stated) == 2 else 0.0
+    low = max(float(a.mean()), float(b.mean())) <= one.chance
     return Evidence(
-        what="",
-        first=found.first,
-        second=found.second,
-        value=found.difference,
-        low=found.low,
-        high=found.high,
-        p=found.p,
-        n=found.n,
-        seeds=(len(seeds), len(other_seeds)),
+        what=one.label if one is other else f"{one.label}{VERSUS}{other.label}",
+        detail=detail,
+        reading=one.method if family.readings else "",
+        unit="images" if per_image else "points",
+        first=float(middle(a)),
+        second=float(middle(b)),
+        value=float(sample.mean()),
+        sample=sample,
+        n=len(index),
+        seeds=(len(ours), len(theirs)),
+        rule=family.rule,
+        limit=MOST if per_image else max(NOTABLE, effect),
+        decides=family.decides and not (family.above_chance and low),
+        untrained=one.untrained or other.untrained,
+        alarms=(one.alarm(query), other.alarm(other_query)),
+        doubt=family.doubt(first, second) if family.doubt else "",
     )
 
 
-def median_ratio(first: pd.Series, second: pd.Series) -> Evidence:
-    """Return the median of first over second on the images, the index, that both have.
-
-    Free of any distribution: the interval lies between two order statistics, and p is of the sign
-    test, in which equal images do not count. Values are at least 0; equal ones, also two zeros or
-    two infinities, have ratio 1. Raises RecordError without a common image.
-    """
-    aligned = first.align(second, join="inner")
-    a, b = (side.to_numpy(np.float64) for side in aligned)
-    if not len(a):
-        raise RecordError("no image in common")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = np.where(a == b, 1.0, a / b)
-    low, high = median_interval(ratios.tolist())
-    value, median, other = (float(np.median(values)) for values in (ratios, a, b))
-    return Evidence(
-        what="",
-        unit="times",
-        first=median,
-        second=other,
-        value=value,
-        low=low,
-        high=high,
-        p=mcnemar(int((a > b).sum()), int((a < b).sum())),
-        n=len(a),
-    )
-
-
-def _per_image(model: TrainedModel, query: ImageValue) -> pd.Series:
-    """Return the median over the seeds by image, of the images that all seeds have."""
-    found = model.measures(query.measure)
+def _present(
+    model: TrainedModel, query: Query | ImageValue
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    found = model.by_image(query)
     if not found:
-        raise RecordError(model.lacks(f"measure {query.measure}"))
-    seeds = [pd.Series(query.of(r).astype(np.float64), index=r.arrays["index"]) for r in found]
-    table = pd.concat(seeds, axis=1, join="inner")
-    return pd.Series(np.median(table, axis=1), table.index).dropna()
+        raise RecordError(model.lacks(query.title))
+    return found
+
+
+def _outcomes(index: np.ndarray, values: np.ndarray) -> ImageOutcomes:
+    return ImageOutcomes(index=index, correct=values, n_expected=len(index))
+
+
+def _refuse_other_images(first: Side, second: Side) -> None:
+    data: set[tuple[int, str]] = set()
+    for model, query in (first, second):
+        data |= model.evaluated(query)[1] if isinstance(query, Query) else set()
+    if len({n for n, _ in data}) < len(data):
+        labels = f"{first[0].label} and {second[0].label}"
+        raise RecordError(f"{labels} were attacked on different images")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Sequence
 
 import pandas as pd
 
-from bench.papers.cat.claim_evidence import CheckedModel
+from bench.papers.cat import claim_rules as rules
+from bench.papers.cat.claim_evidence import SMOKE, TrainedModel
 from bench.papers.cat.claim_rules import VERSUS, ClaimResult, Evidence, tally
+from bench.papers.cat.claim_training import STILL
 from bench.papers.cat.claims import AssessedClaim, assess_claims
 from bench.records import Records
 from bench.report.artefact import Output
@@ -18,10 +20,15 @@ from bench.report.masking import N_CHECKS
 from bench.report.revisions import code_facts
 
 _COLUMNS = (
-    *("claim", "title", "claim_verdict", "suite", "size", "dataset", "paper_size"),
-    *("comparison", "detail", "decides", "verdict", "unit", "first", "second", "value"),
-    *("low", "high", "p_holm", "n", "seeds_first", "seeds_second"),
+    *("claim", "title", "claim_verdict", "claim_reason", "suite", "size", "dataset", "paper_size"),
+    *("comparison", "detail", "reading", "decides", "verdict", "admissible", "reason"),
+    *("unit", "first", "second", "value", "low", "high", "p_holm"),
+    *("smallest_detectable", "must_detect", "n", "seeds_first", "seeds_second"),
 )
+_SHOWN = 14
+"""Most rows of a claim on the page; claims.csv has all."""
+_NO_VERDICT = (ClaimResult.MISSING, ClaimResult.UNTESTED, ClaimResult.RAN)
+_REDUCED = {ClaimResult.SUPPORTED: "agrees", ClaimResult.CONTRADICTED: "disagrees"}
 
 
 def make_claims(records: Records) -> Output:
@@ -33,22 +40,27 @@ def make_claims(records: Records) -> Output:
 def claims_frame(found: Sequence[AssessedClaim]) -> pd.DataFrame:
     """Return a row for each comparison, also those that the page leaves out, as text.
 
-    Fractions, to 6 digits. A claim without comparisons has one row.
+    Fractions, and log10 of ratios, to 6 digits. A claim without comparisons has one row.
     """
     rows = []
     for one in found:
         suite = (one.suite.suite.size, one.suite.dataset, int(one.suite.full)) if one.suite else ()
-        head = (one.claim.key, one.claim.title, one.result, one.claim.suite, *suite)
-        rows += [(*head, *_cells(e)) for e in one.assessment.evidence] or [head]
+        head = (one.claim.key, one.claim.title, one.result, one.assessment.reason)
+        head = (*head, one.claim.suite, *suite)
+        ran = one.result is ClaimResult.RAN
+        rows += [(*head, *_cells(e, ran)) for e in one.assessment.evidence] or [head]
     blank = dict.fromkeys(_COLUMNS, "")
     text = [blank | dict(zip(_COLUMNS, map(str, row), strict=False)) for row in rows]
     return pd.DataFrame(text)
 
 
-def _cells(e: Evidence) -> tuple[object, ...]:
-    numbers = (e.first, e.second, e.value, e.low, e.high, e.p)
+def _cells(e: Evidence, ran: bool) -> tuple[object, ...]:
+    numbers = (e.first, e.second, e.value, e.low, e.high, e.p, e.detectable, e.limit)
+    judged = e.decides and not ran
+    reason = f"size {SMOKE}" if ran else e.reason
     return (
-        *(e.what, e.detail, int(e.decides), e.result if e.decides else "", e.unit),
+        *(e.what, e.detail, e.reading, int(e.decides), e.result if judged else ""),
+        *(int(e.admissible and judged), reason if e.decides else "", e.unit),
         *("" if number is None else f"{number:.6g}" for number in numbers),
         *("" if e.n is None else e.n, *e.seeds),
     )
@@ -59,23 +71,28 @@ def claims_page(found: Sequence[AssessedClaim]) -> str:
     code = [_code(one) for one in found]
     distinct = {tuple(lines) for lines in code if lines}
     same_code = distinct.pop() if len(distinct) == 1 else ()
-    summary = [
+    counts = Counter(one.result for one in found)
+    board = [
         {
             "Claim": f"{one.claim.key} {one.claim.title}",
-            "Verdict": Markup(verdict_text(one)),
+            "Result": Markup(verdict_text(one)),
             "Key figure": _key_figure(one.key_evidence),
             "Comparisons": _counts(one) or MISSING,
-            "Masking alarms": _alarms(one.assessment.models),
         }
         for one in found
     ]
     return render(
         "claims.md.j2",
         package="bench.papers.cat",
-        smaller=any(one.suite and not one.suite.full for one in found),
+        score=", ".join(f"{counts[result]} {result}" for result in ClaimResult if counts[result]),
+        smoke=SMOKE if counts[ClaimResult.RAN] else "",
+        reduced=any(one.suite and not one.suite.full for one in found),
         code=same_code,
-        summary=Markup(markdown(Table(text=pd.DataFrame(summary)))),
+        board=Markup(markdown(Table(text=pd.DataFrame(board)))),
         alarm=ALARM.strip(),
+        rules=rules,
+        percent=percent,
+        still=STILL,
         sections=[
             _section(one, () if same_code else own) for one, own in zip(found, code, strict=True)
         ],
@@ -83,64 +100,53 @@ def claims_page(found: Sequence[AssessedClaim]) -> str:
 
 
 def verdict_text(one: AssessedClaim) -> str:
-    """Return `at size tiny on digits: **holds**`; only the verdict at the paper's size.
-
-    Marked where it holds for a model on which a masking check raises an alarm.
-    """
-    if one.result in (ClaimResult.MISSING, ClaimResult.UNTESTED) or one.suite is None:
-        return str(one.result)
-    strong = f"**{one.result}**"
-    if one.result is ClaimResult.HOLDS and _alarmed(one) & {e.subject for e in one.deciding}:
-        strong += ALARM
-    if one.suite.full:
-        return strong
-    return f"at size {one.suite.suite.size} on {plain(one.suite.dataset)}: {strong}"
-
-
-def _alarmed(one: AssessedClaim) -> set[str]:
-    return {model.label for model in one.assessment.models if model.masking.alarms}
+    """Return `**Inconclusive** (cat-ce untrained: radius 0.46 eps)`: the word first, then why."""
+    reason = f" ({plain(one.assessment.reason)})" if one.assessment.reason else ""
+    word = str(one.result)
+    if one.result in _NO_VERDICT or one.suite is None:
+        return word.capitalize()
+    if not one.suite.full:
+        size = f" at size {one.suite.suite.size} on {plain(one.suite.dataset)}"
+        return f"**{_REDUCED.get(one.result, word).capitalize()}**{size}{reason}"
+    return f"**{word.capitalize()}**{reason}"
 
 
 def _key_figure(e: Evidence | None) -> str:
     if e is None:
         return MISSING
-    return f"{_value(e)} {e.unit} ({', '.join(filter(None, (e.what, e.detail, e.remark)))})"
+    unit = e.unit if e.unit != "images" else "points of images"
+    return f"{_value(e)} {unit} ({', '.join(filter(None, (e.what, e.detail)))})"
 
 
 def _counts(one: AssessedClaim) -> str:
-    return f"{len(one.deciding)}: {tally(one.deciding)}" if one.deciding else ""
-
-
-def _alarms(models: Sequence[CheckedModel]) -> str:
-    """Return `cat-ce C4 C7`; a dash where nothing was checked."""
-    if not any(map(_checked, models)):
-        return MISSING
-    alarmed = [f"{m.label} {' '.join(m.masking.codes)}" for m in models if m.masking.alarms]
-    return "; ".join(alarmed) or "none"
-
-
-def _checked(model: CheckedModel) -> bool:
-    """AutoAttack's own checks alone do not make a model checked, unless they raise an alarm."""
-    return bool(model.masking.made or model.masking.alarms)
+    if one.result is ClaimResult.RAN or not one.deciding:
+        return ""
+    return f"{len(one.deciding)}: {tally(one.deciding)}"
 
 
 def _section(one: AssessedClaim, code: Sequence[str]) -> dict[str, object]:
     """Return what the template shows of one claim."""
     found = one.assessment
-    counts = f" ({_counts(one)})" if len(one.deciding) > 1 else ""
-    verdict = f"{verdict_text(one)}{counts}."
+    counts = f". Comparisons: {_counts(one)}" if len(one.deciding) > 1 and _counts(one) else ""
     notes = [*found.notes, *([one.claim.note] if one.suite and one.claim.note else [])]
-    notes += [*_masking(found.models), *code]
+    untrained = [model.untrained for model in found.models if model.untrained]
+    notes += [f"Trainings that do not count: {'; '.join(untrained)}."] if untrained else []
+    notes += [*_masking(found.models, found.checkpoint), *code]
+    verdict = f"{verdict_text(one)}{counts}."
     if one.result is ClaimResult.MISSING:
-        verdict = f"{one.result}: run `{one.command}`."
+        verdict = f"{verdict[:-1]}: run `{one.command}`."
     elif found.missing:
         missing = "; ".join(found.missing)
         notes.append(f"Missing, and so not in the verdict: {missing}. Run `{one.command}`.")
-    shown = [_row(e, one) for e in found.evidence if e.shown]
+    shown = found.evidence
+    if len(shown) > _SHOWN:
+        ordered = sorted(shown, key=lambda e: (not e.decides, e.favour))[:_SHOWN]
+        notes.insert(0, f"The {_SHOWN} least favourable of {len(shown)} rows; claims.csv has all.")
+        shown = tuple(ordered)
     return {
         "claim": one.claim,
         "caption": one.suite.caption if one.suite else "",
-        "table": Markup(markdown(_table(shown))) if shown else "",
+        "table": Markup(markdown(_table([_row(e, one) for e in shown]))) if shown else "",
         "verdict": Markup(verdict),
         "notes": Markup(bullets(notes)),
     }
@@ -158,17 +164,20 @@ def _code(one: AssessedClaim) -> list[str]:
     return code_facts(rows, (lambda _: True) if attacked else None)
 
 
-def _masking(models: Sequence[CheckedModel]) -> list[str]:
-    """Return the sentence on the checks for masked gradients, if the claim names models."""
+def _masking(models: Sequence[TrainedModel], checkpoint: str) -> list[str]:
+    """Return the sentence on the checks for masked gradients, if the claim names models.
+
+    AutoAttack's own checks alone do not make a model checked, unless they raise an alarm.
+    """
     groups: dict[str, list[str]] = {"alarms on ": [], "no alarm on ": [], "not checked: ": []}
     for model in models:
-        made = model.masking.made
-        few = f"{len(made)} of {N_CHECKS} run" if len(made) < N_CHECKS else ""
-        facts = "; ".join(filter(None, (", ".join(model.masking.codes), few)))
-        if not _checked(model):
+        found = model.masking(checkpoint)
+        few = f"{len(found.made)} of {N_CHECKS} run" if len(found.made) < N_CHECKS else ""
+        facts = "; ".join(filter(None, (", ".join(found.codes), few)))
+        if not (found.made or found.alarms):
             groups["not checked: "].append(model.label)
         else:
-            group = groups["alarms on " if model.masking.alarms else "no alarm on "]
+            group = groups["alarms on " if found.alarms else "no alarm on "]
             group.append(f"{model.label} ({facts})" if facts else model.label)
     parts = [f"{head}{', '.join(labels)}" for head, labels in groups.items() if labels]
     return [f"Masking checks: {'; '.join(parts)}."] if parts else []
@@ -176,23 +185,26 @@ def _masking(models: Sequence[CheckedModel]) -> list[str]:
 
 def _table(rows: list[dict[str, str]]) -> Table:
     text = pd.DataFrame(rows)
-    empty = [name for name in ("Which", "p (Holm)", "n") if set(text[name]) <= {"", MISSING}]
+    empty = [name for name in text if set(text[name]) <= {"", MISSING}]
     return Table(text=text.drop(columns=empty))
 
 
 def _row(e: Evidence, one: AssessedClaim) -> dict[str, str]:
-    labels = (f"{m}{ALARM}" if m in _alarmed(one) else m for m in e.what.split(VERSUS))
-    never = "never" if e.unit == "epochs" else "\u221e"
-    values = (_number(e.first, e.unit, never), _number(e.second, e.unit, never), _value(e))
+    labels = (f"{m}{ALARM}" if m in one.assessment.alarmed else m for m in e.labels)
+    plain_unit = e.unit if e.unit == "points" else "epochs"
+    values = (_number(e.first, plain_unit), _number(e.second, plain_unit), _value(e))
     p = MISSING if e.p is None else f"{e.p:.2g}"
+    judged = e.decides and one.result is not ClaimResult.RAN
     return {
         "Comparison": VERSUS.join(labels),
-        "Which": ", ".join(filter(None, (e.detail, e.remark))),
+        "Which": e.detail,
         **dict(zip(one.claim.columns, values, strict=True)),
         "p (Holm)": "< 0.0001" if e.p is not None and e.p < 1e-4 else p,
+        "Can show": _number(e.detectable, e.unit),
         "n": MISSING if e.n is None else str(e.n),
         "Seeds": "/".join(str(n) for n in dict.fromkeys(e.seeds)),
-        "Verdict": str(e.result) if e.decides else MISSING,
+        "Verdict": (str(e.result) if judged else MISSING)
+        + (f": {e.reason}" if judged and e.reason else ""),
     }
 
 
@@ -202,9 +214,11 @@ def _value(e: Evidence) -> str:
     return text if e.low is None or e.high is None else f"{text} [{low}, {high}]"
 
 
-def _number(value: float | None, unit: str, infinite: str = "\u221e") -> str:
+def _number(value: float | None, unit: str) -> str:
     if value is None:
         return MISSING
-    if math.isinf(value):
-        return f"{MINUS * (value < 0)}{infinite}"
-    return percent(value) if unit == "points" else f"{value:.3g}".replace("-", MINUS)
+    if unit in ("points", "images"):
+        return percent(value)
+    if unit == "times" and value > 300:  # more than a float holds
+        return "\u221e"
+    return f"{10**value if unit == 'times' else value:.3g}".replace("-", MINUS)

@@ -1,25 +1,39 @@
-"""When a claim holds: the thresholds, the evidence that it rests on, and the rules.
+"""When a claim is supported or contradicted, and when the records cannot tell.
 
 Every verdict is made here; claim_tests.py only picks what is compared. Accuracies are fractions.
+A comparison is judged only if its trainings had reached what their methods are about
+(claim_training.py), its sample can show a difference that matters, and it has enough seeds.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Literal
+from functools import cached_property
+from math import ceil, inf, log2
+from typing import Literal, NamedTuple
 
-from bench.report.statistics import LEVEL
+import numpy as np
 
-SMALL = 0.01
-"""A loss or gain up to here counts as none."""
+from bench.report.formatting import counted, percent
+from bench.report.statistics import LEVEL, CrossedMean, crossed_mean, holm
+
+LEAST_SEEDS = 3
+"""Trainings of each side that a sentence about a method needs."""
+NOTABLE = 0.05
+"""A difference of accuracies that a sample must be able to show, unless the paper's is larger."""
+MOST = 0.5
+"""The same for a value per image: lower on three images of four, higher on the fourth."""
 STEPS_COST = 0.03
-""""About 2 points" may be up to 3."""
+""""Around 2%" may be up to 3 points."""
+SMALL = 0.01
+"""What CAT may lose where it is said to lose nothing."""
+CLEAN_COST = 0.03
+"""So may "only degrades", which is of 2.45 points."""
 HIGH_TRAIN = 0.95
-"""Train accuracy that still counts as high; the paper's lowest is 99.16%."""
+"""Train accuracy that still counts as close to 100%; the paper's lowest is 99.16%."""
 FLAT = 0.05
 """A curve that loses no more than this from 0.05 to 0.07 counts as flat."""
 LEVEL_SHARE = 0.9
@@ -31,166 +45,216 @@ VERSUS = " vs "
 class ClaimResult(StrEnum):
     """The verdict on one comparison or on a claim."""
 
-    HOLDS = "holds"
-    FAILS = "does not hold"
-    OPEN = "not decidable at this size"
-    PARTIAL = "not decidable: records are missing"
+    SUPPORTED = "supported"
+    CONTRADICTED = "contradicted"
+    INCONCLUSIVE = "inconclusive"
+    RAN = "ran: numbers below"
     MISSING = "no records"
     UNTESTED = "not tested"
 
 
+class Rule(NamedTuple):
+    """On which side of a bound the value must be, beyond doubt, for the claim to be supported."""
+
+    bound: float = 0.0
+    above: bool = True
+    refuted_beyond: float | None = None
+    """The bound beyond which, on the other side, the claim is contradicted; None: the same."""
+
+    @property
+    def other_bound(self) -> float:
+        return self.bound if self.refuted_beyond is None else self.refuted_beyond
+
+
+ABOVE, BELOW = Rule(), Rule(above=False)
+"""The first is above, or below, the second."""
+NO_BOOST = Rule(NOTABLE, above=False, refuted_beyond=0.0)
+"""An equivalence test on one side: surely less than NOTABLE; contradicted by any boost."""
+
+
+def at_most(margin: float) -> Rule:
+    """Return the rule "the first is above the second by at most `margin`" (non-inferiority)."""
+    return Rule(margin, above=False)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """One comparison that bears on a claim."""
+    """One comparison that bears on a claim; `judged` fills in the verdict."""
 
     what: str
     """`cat-ce vs madry`."""
     detail: str = ""
     """Distinguishes comparisons of the same models: an attack, a radius, a norm."""
-    remark: str = ""
-    """Follows the detail on the page only."""
-    unit: Literal["points", "times", "epochs"] = "points"
-    """Points are fractions here and percent on the page; for times, the value is a ratio."""
+    reading: str = ""
+    """Which reading of a claim that leaves one open, such as the variant of CAT."""
+    unit: Literal["points", "images", "epochs", "times"] = "points"
+    """points: accuracies, fractions here and percent on the page. images: the value is such a
+    fraction, but not first and second. times: log10 of a ratio, and so are first and second."""
     first: float | None = None
     second: float | None = None
     value: float
-    """First minus second, their ratio, or the quantity that the claim is about."""
-    low: float | None = None
-    high: float | None = None
-    """95% interval; None where the value has no sampling error or the error is unknown."""
-    p: float | None = None
-    """Of the test, after Holm's correction over the family; None where the rule needs none."""
+    """First minus second, or the quantity that the claim is about."""
+    sample: np.ndarray | None = field(default=None, repr=False)
+    """The value of each seed of the first, seed of the second, image; see `crossed_mean`. None for
+    a value without error."""
     n: int | None = None
-    """Images."""
+    """Images, the last axis of the sample; None where it has none."""
     seeds: tuple[int, int] = (1, 1)
     """Trainings of the first and of the second."""
+    rule: Rule = ABOVE
+    limit: float = NOTABLE
+    """The largest difference that the sample may fail to show."""
     decides: bool = True
     """Whether the claim's verdict rests on it."""
-    shown: bool = True
-    """Whether the page has a row for it; claims.csv always has."""
-    result: ClaimResult = ClaimResult.OPEN
-    favour: float = 0.0
-    """How far the value is on the claim's side; the summary quotes the smallest."""
+    untrained: str = ""
+    """Why a training does not count; empty if all do."""
+    alarms: tuple[str, str] = ("", "")
+    """Masking alarms on the first and on the second that can have misled its measurement."""
+    doubt: str = ""
+    """Why it supports nothing, whatever its value."""
+    low: float | None = None
+    high: float | None = None
+    """95% interval; None where the value has no error."""
+    p: float | None = None
+    """Of the test against the rule's bound, after Holm's correction over the claim."""
+    detectable: float | None = None
+    """Smallest difference found in 80% of such samples, after Holm's correction."""
+    result: ClaimResult = ClaimResult.INCONCLUSIVE
+    reason: str = ""
+    """Why it is inconclusive."""
 
     @property
-    def interval(self) -> tuple[float, float]:
-        assert self.low is not None
-        assert self.high is not None
-        return self.low, self.high
+    def exact(self) -> bool:
+        """Whether the value has no error, or one that its single training cannot show."""
+        return self.sample is None or self.sample.size == 1
 
     @property
-    def subject(self) -> str:
-        """Label of the first model."""
-        return self.what.partition(VERSUS)[0]
+    def admissible(self) -> bool:
+        """Whether a verdict could be given on it, whatever the value."""
+        few = self.sample is not None and min(self.seeds) < LEAST_SEEDS
+        return not (self.untrained or few or (self.detectable or 0.0) > self.limit)
+
+    @property
+    def favour(self) -> float:
+        """How far the value is on the claim's side of the bound."""
+        return (self.value - self.rule.bound) * (1 if self.rule.above else -1)
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels of the models."""
+        return self.what.split(VERSUS)
+
+    @cached_property
+    def mean(self) -> CrossedMean:
+        """The value with its standard error."""
+        if self.sample is None:
+            return CrossedMean(self.value, 0.0, inf)
+        return crossed_mean(self.sample, images=self.n is not None)
 
 
-Rule = Callable[[Evidence], Evidence]
-"""Sets the result of a comparison and its `favour`."""
+def judged(found: Sequence[Evidence], n_missing: int = 0) -> list[Evidence]:
+    """Return the comparisons of one claim with their verdicts.
 
-
-def better(found: Evidence) -> Evidence:
-    """Apply the rule "the first is above the second"."""
-    return replace(found, result=superiority(*found.interval, found.p), favour=found.value)
-
-
-def ratio_above(found: Evidence) -> Evidence:
-    """Apply the rule "the ratio is above 1"."""
-    low, high = found.interval
-    return replace(found, result=superiority(low - 1, high - 1, found.p), favour=found.value)
-
-
-def ratio_below(found: Evidence) -> Evidence:
-    """Apply the rule "the ratio is below 1"."""
-    low, high = found.interval
-    return replace(found, result=superiority(1 - high, 1 - low, found.p), favour=-found.value)
-
-
-def superiority(low: float, high: float, p: float | None) -> ClaimResult:
-    """Judge "the difference is above 0": its interval and its test must agree.
-
-    Without a p-value the interval decides.
+    n_missing: comparisons of the claim without records; Holm's correction counts them.
     """
-    if p is not None and not p < LEVEL:
-        return ClaimResult.OPEN
-    if low > 0:
-        return ClaimResult.HOLDS
-    return ClaimResult.FAILS if high < 0 else ClaimResult.OPEN
+    deciding = [one for one in found if one.decides and not one.exact]
+    support = holm([one.mean.p(one.rule.bound) for one in deciding], n_missing)
+    refute = holm([one.mean.p(one.rule.other_bound) for one in deciding], n_missing)
+    level = LEVEL / max(1, len(deciding) + n_missing)
+    tested = {id(one): (p, q) for one, p, q in zip(deciding, support, refute, strict=True)}
+    return [_judged(one, tested.get(id(one)), level) for one in found]
 
 
-def at_most(margin: float, refuted_above: float | None = None) -> Rule:
-    """Return the rule "the first is above the second by at most `margin`" (non-inferiority).
+def _judged(e: Evidence, tested: tuple[float, float] | None, level: float) -> Evidence:
+    """Return the comparison with its verdict; tested: the p-values for and against the claim."""
+    p, p_refute = tested or (None, None)
+    beyond = (e.value - e.rule.other_bound) * (1 if e.rule.above else -1)
+    supported = e.favour >= 0 if p is None else e.favour > 0 and p < LEVEL
+    contradicted = beyond < 0 and (p_refute is None or p_refute < LEVEL)
+    if not e.exact:
+        low, high = e.mean.interval()
+        low, high = (max(low, -1.0), min(high, 1.0)) if e.n else (low, high)
+        p = p_refute if e.rule == NO_BOOST else p
+        e = replace(e, low=low, high=high, p=p, detectable=_detectable(e, level))
+    reason = _reason(e, supported, contradicted)
+    if reason:
+        return replace(e, reason=reason)
+    result = ClaimResult.SUPPORTED if supported else ClaimResult.CONTRADICTED
+    return replace(e, result=result)
 
-    Refuted where the interval is above `refuted_above`, by default the margin.
+
+def _detectable(e: Evidence, level: float) -> float:
+    """Return the smallest detectable difference, of accuracies at least that of an exact test."""
+    found = e.mean.detectable(level)
+    return max(found, ceil(1 - log2(level)) / e.n) if e.n else found
+
+
+def _reason(e: Evidence, supported: bool, contradicted: bool) -> str:
+    """Return why nothing follows from a comparison; the first reason that applies."""
+    networks = "these networks" if len(e.labels) > 1 or max(e.seeds) > 1 else "this network"
+    if e.untrained:
+        return e.untrained
+    if e.detectable is not None and e.detectable > e.limit:
+        size = f"{e.n} images and " if e.n else ""
+        size += counted(min(e.seeds), "seed")
+        return f"{size} cannot show less than {_amount(e.detectable, e.unit)}"
+    if not e.admissible:
+        found = "holds" if supported else "fails" if contradicted else "undecided"
+        return f"{counted(min(e.seeds), 'seed')}: {found} for {networks} only"
+    if supported and contradicted:
+        return f"{e.what}: a boost, but of less than {percent(e.rule.bound, 0)} points"
+    if not supported and not contradicted:
+        return f"{e.what}: within its error"
+    if e.doubt and supported:
+        return e.doubt
+    # a masked model's accuracy is an upper bound, which only the other side can lean on
+    alarm = e.alarms[0] if e.rule.above == supported else e.alarms[1]
+    within = len(e.labels) == 1 and contradicted
+    return f"masking alarm on {alarm}" if alarm and not within else ""
+
+
+def _amount(value: float, unit: str) -> str:
+    if unit == "times":
+        return f"a factor of {10**value:.3g}"
+    return f"{value:.3g} epochs" if unit == "epochs" else f"{percent(value)} points"
+
+
+def verdict(evidence: Sequence[Evidence], missing: Sequence[str] = ()) -> tuple[ClaimResult, str]:
+    """Return the verdict on a claim, and why it is inconclusive.
+
+    All deciding comparisons must support it, and one that contradicts refutes it. Of a claim with
+    several readings each has a verdict of its own, and all must agree.
     """
-    limit = margin if refuted_above is None else refuted_above
-
-    def rule(found: Evidence) -> Evidence:
-        low, high = found.interval
-        result = ClaimResult.HOLDS if high <= margin else ClaimResult.OPEN
-        result = ClaimResult.FAILS if low > limit else result
-        return replace(found, result=result, favour=margin - found.value, p=None)
-
-    return rule
-
-
-def at_least(bound: float) -> Rule:
-    """Return the rule "the value is at least `bound`"."""
-
-    def rule(found: Evidence) -> Evidence:
-        low, high = found.interval
-        result = ClaimResult.FAILS if high < bound else ClaimResult.OPEN
-        result = ClaimResult.HOLDS if low >= bound else result
-        return replace(found, result=result, favour=found.value)
-
-    return rule
-
-
-def equal_within(factor: float) -> Rule:
-    """Return the rule "the ratio, which has no error, is between 1 / factor and factor"."""
-
-    def rule(found: Evidence) -> Evidence:
-        same = 1 / factor <= found.value <= factor
-        result = ClaimResult.HOLDS if same else ClaimResult.FAILS
-        return replace(found, result=result, favour=-abs(math.log(found.value)))
-
-    return rule
+    deciding = [one for one in evidence if one.decides]
+    if not deciding:
+        return ClaimResult.MISSING, ""
+    readings = {
+        reading: _together(one.result for one in deciding if one.reading == reading)
+        for reading in dict.fromkeys(one.reading for one in deciding)
+    }
+    found, whole = set(readings.values()), not missing or "" in readings
+    if found == {ClaimResult.CONTRADICTED} and whole:
+        return ClaimResult.CONTRADICTED, ""
+    if found == {ClaimResult.SUPPORTED} and not missing:
+        return ClaimResult.SUPPORTED, ""
+    counts = Counter(one.reason for one in deciding if one.reason)
+    if len(found) > 1 and ClaimResult.INCONCLUSIVE not in found:
+        counts = Counter(f"{reading}: {result}" for reading, result in readings.items())
+    reasons = [reason for reason, _ in counts.most_common()]
+    if missing:
+        reasons.append(f"{counted(len(missing), 'record')} missing")
+    more = [f"{len(reasons) - 2} more reasons"] if len(reasons) > 3 else []
+    return ClaimResult.INCONCLUSIVE, "; ".join(reasons[:2] + more if more else reasons)
 
 
-def separated(firsts: Sequence[float], seconds: Sequence[float]) -> ClaimResult:
-    """Judge "the first is above the second" by exact values, one per seed."""
-    if min(firsts) > max(seconds):
-        return ClaimResult.HOLDS
-    return ClaimResult.FAILS if max(firsts) < min(seconds) else ClaimResult.OPEN
-
-
-def together(results: Iterable[ClaimResult], missing: Sequence[str] = ()) -> ClaimResult:
-    """Combine results that must all hold; one that fails refutes the claim."""
+def _together(results: Iterable[ClaimResult]) -> ClaimResult:
     found = set(results)
-    if not found:
-        return ClaimResult.MISSING
-    if ClaimResult.FAILS in found:
-        return ClaimResult.FAILS
-    if found != {ClaimResult.HOLDS}:
-        return ClaimResult.OPEN
-    return ClaimResult.PARTIAL if missing else ClaimResult.HOLDS
-
-
-def agreed(results: Iterable[ClaimResult]) -> ClaimResult:
-    """Combine several readings of one statement, for which the paper names none."""
-    found = set(results)
-    return found.pop() if len(found) == 1 else ClaimResult.OPEN
+    if ClaimResult.CONTRADICTED in found:
+        return ClaimResult.CONTRADICTED
+    return found.pop() if len(found) == 1 else ClaimResult.INCONCLUSIVE
 
 
 def tally(evidence: Iterable[Evidence]) -> str:
-    """Return `3 hold, 1 does not, 10 open`; empty without evidence."""
+    """Return `3 supported, 1 contradicted, 10 inconclusive`; empty without evidence."""
     counts = Counter(one.result for one in evidence)
-    words = {
-        ClaimResult.HOLDS: ("holds", "hold"),
-        ClaimResult.FAILS: ("does not", "do not"),
-        ClaimResult.OPEN: ("open", "open"),
-    }
-    return ", ".join(
-        f"{counts[result]} {one if counts[result] == 1 else many}"
-        for result, (one, many) in words.items()
-        if counts[result]
-    )
+    return ", ".join(f"{counts[result]} {result}" for result in ClaimResult if counts[result])

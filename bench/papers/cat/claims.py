@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from bench.papers.cat import claim_rules as rules
-from bench.papers.cat.claim_evidence import NATURAL, Assessment
+from bench.papers.cat.claim_evidence import NATURAL, SMOKE, Assessment
 from bench.papers.cat.claim_rules import ClaimResult, Evidence
 from bench.papers.cat.claim_tests import TESTS
 from bench.papers.cat.gaussians import MARGIN
@@ -18,7 +18,7 @@ from bench.report.cost import SAME
 from bench.report.formatting import percent
 from bench.report.rows import MASKING_GAP
 from bench.report.suite_runs import SuiteRuns, choose, command
-from bench.suite import FULL
+from bench.suite import load_suite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +51,11 @@ class AssessedClaim:
 
     @property
     def command(self) -> str:
-        """The command that makes the missing records."""
-        return self.suite.command if self.suite else command(self.claim.suite, FULL)
+        """The command that makes the missing records, with the seeds that a verdict needs."""
+        asked = self.suite.suite if self.suite else load_suite(self.claim.suite)
+        few = any(len(study.seeds) < rules.LEAST_SEEDS for study in asked.studies)
+        seeds = f" --seeds {','.join(map(str, range(rules.LEAST_SEEDS)))}"
+        return command(asked.name, asked.size) + (seeds if few and asked.size != SMOKE else "")
 
     @property
     def deciding(self) -> list[Evidence]:
@@ -93,12 +96,13 @@ def _published(place: int) -> str:
 
 _VALUES = {
     "masking_gap": percent(MASKING_GAP, 0),
+    "notable": percent(rules.NOTABLE, 0),
     "small": percent(rules.SMALL, 0),
     "steps_cost": percent(rules.STEPS_COST, 0),
+    "clean_cost": percent(rules.CLEAN_COST, 0),
     "high_train": percent(rules.HIGH_TRAIN, 0),
     "flat": percent(rules.FLAT, 0),
     "level_share": percent(rules.LEVEL_SHARE, 0),
-    "cost_low": f"{1 / SAME:.2f}",
     "cost_high": f"{SAME:.2f}",
     "plane_margin": f"{MARGIN:g}",
     "published_clean": _published(0),
