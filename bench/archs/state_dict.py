@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from bench.archs.weights import NO_TENSORS, first_names, is_lazy, last
 from bench.errors import CheckpointError
 
-PREFIXES = ("module.", "model.", "attacker.", "_orig_mod.")
-"""Prefixes added by DataParallel, wrappers that normalise or attack, and torch.compile."""
 SEGMENTS = ("module", "_orig_mod")
 """Key segments that DataParallel and torch.compile add wherever they wrap a module."""
 UNUSED = ("sub_block1.", "attacker.")
@@ -152,12 +150,10 @@ def _misfit(
 
 
 def _bare(state: Mapping[str, Any]) -> dict[str, str]:
-    """Names without SEGMENTS and the known prefixes that all share -> names."""
+    """Names without SEGMENTS and the longest prefix that all tensors share -> names."""
     plain = _plain_names(state)
     tensors = [name for name, full in plain.items() if isinstance(state[full], Tensor)]
-    shared = reversed(_prefixes(tensors, len(tensors)))
-    known = (p for p in shared if all(f"{part}." in PREFIXES for part in p.split(".")[:-1]))
-    prefix = next(known, "")
+    prefix = _prefixes(tensors, len(tensors))[-1]
     return {name.removeprefix(prefix): full for name, full in plain.items()}
 
 

@@ -53,26 +53,27 @@ class WrittenOut:
         return model
 
 
-def network(dtype: torch.dtype) -> Arch:
+def network() -> Arch:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        net = TracedNet(ArchSpec(num_classes=4, in_channels=1, image_size=8)).to(dtype)
+        net = TracedNet(ArchSpec(num_classes=4, in_channels=1, image_size=8)).double()
     assert len(merges(net).norms) == 2
     return net
 
 
-def losses(name: str, dtype: torch.dtype, steps: int, *, plain: bool) -> Tensor:
-    """(steps,), of batches that are equal, in four epochs."""
-    method, net = get_method(name), network(dtype)
+def losses(name: str, *, plain: bool) -> Tensor:
+    """(STEPS,), of batches that are equal, in four epochs."""
+    method, net = get_method(name), network()
     if not plain:
         net = net.to(memory_format=torch.channels_last)
     recipe = Recipe(epochs=1, batch_size=N, lr=RATE, momentum=MOMENTUM, weight_decay=DECAY)
     stepper = WrittenOut(net) if plain else Optimiser(net, recipe, STEPS)
     state = make_state(method, net, n=N, eps=0.1, n_epochs=4, stepper=stepper)
     generator = torch.Generator().manual_seed(5)
-    x, y = torch.rand(N, 1, 8, 8, dtype=dtype, generator=generator), torch.arange(N) % 4
+    x = torch.rand(N, 1, 8, 8, dtype=torch.float64, generator=generator)
+    y = torch.arange(N) % 4
     noted = []
-    for step in range(steps):
+    for step in range(STEPS):
         state.epoch = step * 4 // STEPS
         net.train()
         noted.append(method.train_step(state, Batch(x, y, torch.arange(N)))["loss"].detach())
@@ -85,24 +86,13 @@ def losses(name: str, dtype: torch.dtype, steps: int, *, plain: bool) -> Tensor:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_twenty_losses_in_double_precision(name: str) -> None:
-    plain = losses(name, torch.float64, STEPS, plain=True)
+    plain = losses(name, plain=True)
     assert plain.isfinite().all()
-    torch.testing.assert_close(
-        losses(name, torch.float64, STEPS, plain=False), plain, rtol=1e-9, atol=1e-9
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", METHODS)
-def test_one_loss_in_single_precision(name: str) -> None:
-    plain = losses(name, torch.float32, 1, plain=True)
-    torch.testing.assert_close(
-        losses(name, torch.float32, 1, plain=False), plain, rtol=1e-5, atol=1e-5
-    )
+    torch.testing.assert_close(losses(name, plain=False), plain, rtol=1e-9, atol=1e-9)
 
 
 def test_the_copy_is_used_and_follows_the_weights() -> None:
-    net = network(torch.float64)
+    net = network()
     optimiser = Optimiser(net, Recipe(epochs=1, batch_size=N, lr=RATE), STEPS)
     first = optimiser.attack_model(net, "eval")
     assert first is not net

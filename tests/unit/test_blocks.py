@@ -310,16 +310,6 @@ def test_a_copy_has_no_train_mode_and_no_misspelt_precision() -> None:
     assert net.n_images == 2 * N
 
 
-@pytest.mark.parametrize("name", ["pgd-plus", "pgd-20-fast", "pgd-20-fast-fp32"])
-@pytest.mark.slow
-def test_neither_blocks_nor_images_that_left_change_an_image(name: str) -> None:
-    """A copy's logits for an image are the same to the bit whatever the rest of the batch."""
-    small, large = (outcome(name, subject().model, batch_size=size).x_adv for size in (16, 256))
-    assert small is not None
-    assert large is not None
-    assert torch.equal(small, large)
-
-
 @pytest.mark.parametrize("name", FAST)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_images_in_colour_of_either_layout(name: str, layout: torch.memory_format) -> None:

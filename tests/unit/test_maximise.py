@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.attacks import PGD, get_attack, pgd
+from bench.attacks import PGD, get_attack
 from bench.attacks.maximise import (
     NARROWS_EVERY,
     Keep,
@@ -325,11 +325,6 @@ THREAT = Threat(eps=0.05)
 N = 40
 
 
-def whole(objective: Objective, *args: Any, objective_of: object, **kwargs: Any) -> Tensor:
-    """The ascent on all images to the end."""
-    return maximise(objective, *args, **kwargs)
-
-
 def subject() -> tuple[Spy, Tensor, Tensor]:
     net = small_net().eval()
     x = torch.rand(N, 2, 4, 4, generator=generator(1), dtype=torch.float64)
@@ -353,11 +348,10 @@ def attacked(name: str) -> tuple[Tensor, list[int]]:
 def test_broken_images_leave_and_the_result_is_the_same(
     name: str, every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(NARROWS_EVERY, "cpu", 1000)  # which is never, in runs of fewer steps
+    expected, all_rows = attacked(name)
     monkeypatch.setitem(NARROWS_EVERY, "cpu", every)
     x_adv, rows = attacked(name)
-    with monkeypatch.context() as patch:
-        patch.setattr(pgd, "maximise", whole)
-        expected, all_rows = attacked(name)
     torch.testing.assert_close(x_adv, expected, rtol=0, atol=1e-12)
     net, _, y = subject()
     n_left = int(right(net, x_adv, y).sum())
@@ -477,18 +471,6 @@ def test_the_model_is_left_as_it_was(objective: Objective, mode: ModelMode) -> N
         assert torch.equal(value, values[name]), name
 
 
-@pytest.mark.parametrize(("mode", "forwards"), [("eval", 0), ("train", 3)])
-def test_train_mode_moves_batchnorm_and_eval_mode_does_not(mode: str, forwards: int) -> None:
-    net, batch = small_net(), small_batch()
-    before = {name: buffer.clone() for name, buffer in net.named_buffers()}
-    found = run(net, batch.x, y=batch.y, objective=ce, steps=3, model_mode=mode)
-    assert int(net.bn.num_batches_tracked or 0) == forwards
-    for name, buffer in net.named_buffers():
-        assert torch.equal(buffer, before[name]) == (mode == "eval"), name
-    default = run(small_net(), batch.x, y=batch.y, objective=ce, steps=3, model_mode="eval")
-    assert torch.equal(found, default) == (mode == "eval")
-
-
 def test_nested_modes_end_where_they_began() -> None:
     net = small_net()
     net.bn.eval()
@@ -499,20 +481,3 @@ def test_nested_modes_end_where_they_began() -> None:
         assert not any(p.requires_grad for p in net.parameters())
     assert [net.training, net.conv.training, net.bn.training] == [True, True, False]
     assert all(p.requires_grad for p in net.parameters())
-
-
-@pytest.mark.parametrize("steps", [0, 2])
-def test_the_result_is_new_detached_and_of_the_inputs_kind(steps: int) -> None:
-    net, batch = small_net(dtype=torch.float32), small_batch(dtype=torch.float32)
-    before = batch.x.clone()
-    batch.x.requires_grad_()
-    with torch.no_grad():  # as in an evaluation
-        x_adv = run(net, batch.x, y=batch.y, objective=ce, steps=steps)
-    assert not x_adv.requires_grad
-    assert x_adv.grad_fn is None
-    assert x_adv.dtype == torch.float32
-    assert x_adv.shape == before.shape
-    assert x_adv.data_ptr() != batch.x.data_ptr()
-    assert torch.equal(batch.x, before)
-    assert batch.x.grad is None
-    assert torch.equal(x_adv, before) == (steps == 0)

@@ -2,7 +2,6 @@
 
 import math
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +11,6 @@ from bench.errors import ConfigError
 from bench.registry import get_method
 from bench.study import AttackConfig
 from bench.threat import REFERENCE_EPS, Threat
-from tests.commands import bench, linear_model, refused
 from tests.harness import generator, raises_line
 
 
@@ -82,13 +80,6 @@ def test_a_length_of_a_method_is_read_alike() -> None:
         assert parse_number(text) == float(above) / float(below or 1)
     method = get_method("madry", step_size="0.5 / 255.", steps="20/2")
     assert (method.step_size, method.steps) == (0.5 / 255, 10)  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize("text", ["", "8", "4/255,8/255"])
-def test_the_command_line_refuses_it_in_one_line(tmp_path: Path, text: str) -> None:
-    more = ("--dataset", "digits", "--eps", text, "--device", "cpu", "--quiet")
-    for command in (["run"], ["evaluate", *linear_model(tmp_path)]):
-        refused(bench(*command, *more), "error: eps")
 
 
 def test_a_threat_is_linf_with_eps_in_0_to_1() -> None:
