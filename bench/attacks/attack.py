@@ -65,11 +65,6 @@ class Attack:
     """Whether it runs the AutoAttack package, which has its own checks of the model."""
     min_classes: ClassVar[int] = 1
     """The fewest classes that the data must have."""
-    refines: ClassVar[bool] = False
-    """Whether `refine` continues on the network with images that only its copy misclassifies.
-
-    The evaluator then calls the attack on the copy, judges the images, and calls `refine`.
-    """
 
     @property
     def search(self) -> Search:
@@ -112,12 +107,6 @@ class Attack:
         return self.craft(model, x.detach(), y.detach(), threat, Noise(generator, rows))
 
     def craft(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: Noise) -> Tensor:
-        raise NotImplementedError
-
-    def refine(
-        self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, start: Tensor
-    ) -> Tensor:
-        """Return x_adv (n, C, H, W): attack `model` itself from the images `start`."""
         raise NotImplementedError
 
 

@@ -152,8 +152,6 @@ class FastPGD(PGD):
     search: Search = "bf16"
     """network, fp32 (a copy in the model's own dtype) or bf16."""
 
-    refines = True
-
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("search", self.search, Search)
@@ -169,29 +167,14 @@ class FastPGD(PGD):
         return gradients, forwards + (0 if self.search == "network" else 1)  # of the copy
 
     def craft(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: Noise) -> Tensor:
-        """Like PGD, with a further attack on the network; on a copy itself, only the search."""
         copy = gradient_source(model, self.search)
         x_adv = self.ascend(copy, x, y, threat, self.start, noise)
         if copy is not model and len(x) > 0:
-            again = only_copy_fooled(copy, x_adv, y, is_correct(model, x_adv, y))
-            x_adv[again] = self.refine(model, x[again], y[again], threat, x_adv[again])
+            again = is_correct(model, x_adv, y) & ~is_correct(copy, x_adv, y)
+            # from the same images a second run with the same loss repeats the first
+            once = replace(self, restarts=len(LOSSES[self.loss]))
+            x_adv[again] = once.ascend(model, x[again], y[again], threat, x_adv[again], Noise())
         return x_adv
-
-    def refine(
-        self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, start: Tensor
-    ) -> Tensor:
-        # from the same images a second run with the same loss repeats the first
-        once = replace(self, restarts=len(LOSSES[self.loss]))
-        return once.ascend(model, x, y, threat, start, Noise())
-
-
-def only_copy_fooled(copy: nn.Module, x_adv: Tensor, y: Tensor, correct: Tensor) -> Tensor:
-    """(n,) positions of the images that the copy misclassifies and the network does not.
-
-    correct: (B,) bool, whether the network classifies each correctly.
-    """
-    left = correct.nonzero().squeeze(1)
-    return left[~is_correct(copy, x_adv[left], y[left])] if len(left) > 0 else left
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks import Attack, AttackWarning, get_attack
-from bench.attacks.networks import BatchedModel, gradient_source
-from bench.attacks.pgd import only_copy_fooled
+from bench.attacks.networks import BatchedModel
 from bench.evaluation.checks.context import Check
 from bench.evaluation.model_checks import package_checks
 from bench.evaluation.prediction import evaluating, predictions
@@ -173,20 +172,13 @@ class _Work:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", AttackWarning)
-            # the images are judged below, so the attack need not ask the network about each
-            on = gradient_source(self.model, attack.search) if attack.refines else self.model
-            x_adv = attack(on, x, y, self.threat, generator=generator, rows=self.rows[tried])
+            rows = self.rows[tried]
+            x_adv = attack(self.model, x, y, self.threat, generator=generator, rows=rows)
         self.notes |= dict.fromkeys(str(warning.message) for warning in caught)
         if torch.equal(x_adv, x):  # nothing moved, and these images were judged already
             right, projected = self.clean[tried], x.clone()  # written to below
         else:
             right, projected = self._judged(x, y, x_adv, name)
-        if on is not self.model:
-            again = only_copy_fooled(on, projected, y, right)
-            if len(again) > 0:
-                start = projected[again]
-                x_adv = attack.refine(self.model, x[again], y[again], self.threat, start)
-                right[again], projected[again] = self._judged(x[again], y[again], x_adv, name)
         if self.transfers:
             self.after[tried] &= right
         if self.x_adv is not None:

@@ -165,7 +165,8 @@ def run(name: str) -> tuple[Outcome, int]:
 def test_our_attacks_take_only_the_judgement_from_the_network(name: str) -> None:
     found, n_images = run(name)
     assert 0 < found.survived.sum() < found.clean.sum()
-    assert n_images <= 2 * N  # without an attack, and under it
+    # without an attack, and under it; a fast attack also asks about the images of its copy
+    assert n_images <= (3 if name in FAST else 2) * N
     assert torch.equal(found.survived, outcome(name, Counted(watched())).survived)
     assert not found.warnings
 
