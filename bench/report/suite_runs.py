@@ -54,19 +54,15 @@ class SuiteRuns:
 
     @property
     def caption(self) -> str:
-        """`Size tiny (digits, cnn, 4 epochs): not the paper's.` Every output says it.
-
-        Of the full size it names the recipe too, which is not the paper's unless it says so.
-        """
+        """`Size tiny (digits, cnn, 4 epochs): not the paper's.` Every output says it."""
+        ours = self.dataset in OWN_DATA
         archs = dict.fromkeys(study.study.arch for study in self.studies)
         epochs = dict.fromkeys(filter(None, map(_epochs, self.studies)))
-        what = ", ".join([self.dataset, *archs, *epochs])
-        recipes = ", ".join(dict.fromkeys(study.study.recipe for study in self.studies))
+        recipes = dict.fromkeys(f"recipe {study.study.recipe}" for study in self.studies)
+        stated = self.suite.size == FULL and not ours
+        what = ", ".join([self.dataset, *archs, *epochs, *(recipes if stated else ())])
         end = "the paper's size" if self.full else "not the paper's"
-        if self.suite.size == FULL:
-            end += f", by recipe {recipes}"
-        if self.dataset in OWN_DATA:
-            end = "our reconstruction of the paper's data"
+        end = "our reconstruction of the paper's data" if ours else end
         return f"Size {self.suite.size} ({what}): {end}."
 
     @property

@@ -11,7 +11,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from bench.papers.cat.complexity import COLUMNS, complexity_text, with_ratios
 from bench.papers.cat.epochs import VALIDATION_ATTACK
-from bench.papers.cat.figure1 import draw_boundaries
 from bench.papers.cat.figure3 import HeightScale, Surface, draw_landscapes, surface_numbers
 from bench.papers.cat.margins import KINDS, draw_margins
 from bench.records import QUANTILES
@@ -22,7 +21,6 @@ from bench.training.validation import ATTACK
 from tests.report.made_measures import checked, measured, scored, study_of, trained
 from tests.report.outputs import BY_NAME, drawn, named_lines, numbers_of, output_of, title_of
 
-KNOWN = styles(("natural", "madry", "cat-ce"))
 GRID = np.linspace(-0.4, 0.4, 5)
 EPS = 8 / 255
 
@@ -34,86 +32,69 @@ def make(results: Path, name: str) -> Output:
 # Figure 1
 
 
-def boundary(method: str, eps: float | None, w0: float, w1: float, bias: float) -> dict[str, Any]:
-    return {
-        "method": method,
-        "eps": eps,
-        "weight_0": np.float64(w0),
-        "weight_1": np.float64(w1),
-        "bias": np.float64(bias),
-        "angle_degrees": float(np.degrees(np.arctan2(abs(w1), abs(w0)))),
-        "offset": -bias / w0 if w0 else None,
-    }
-
-
-BOUNDARIES = [
-    boundary("natural", None, 1.0, -0.1, 0.0),
-    boundary("madry", 1, 1.0, 0.0, -0.001),
-    boundary("madry", 4, 1.0, 1.0, 3.0),
-    boundary("cat-ce", 4, 2.0, 0.5, 1.0),
-    boundary("free", 4, 0.0, 1.0, -500.0),
-]
-
-
 def boundaries(results: Path) -> None:
+    """Lines at x_0 = 0 (natural), 1 and -1 (madry, eps 1), and outside (madry, eps 4)."""
     slow, fast = (study_of("figure1", number, "full") for number in (0, 1))
-    for study, method, seed, weight in (
-        (slow, "natural", 0, (1.0, 0.0)),
-        (slow, "madry", 0, (2.0, 0.0)),
-        (fast, "madry", 0, (1.0, 1.0)),
-        (fast, "madry", 1, (1.0, 2.0)),
+    for study, method, seed, line, accuracy in (
+        (slow, "natural", 0, (1.0, -0.1, 0.0), (0.5, 1.0)),
+        (slow, "madry", 0, (2.0, 0.0, -2.0), (1.0, 0.25, 0.75)),
+        (slow, "madry", 1, (2.0, 1.0, 2.0), ()),
+        (fast, "madry", 0, (0.0, 0.0, 1.0), (0.5,)),
+        (fast, "cat-ce", 0, (1.0, 0.0, 0.5), (0.5, 0.5)),
     ):
         card = {"inner": "none"} if method == "natural" else {}
         run = trained(results, study, method, seed=seed, card=card)
-        values = {"angle": 10.0 * seed, "offset": -0.5, "clean_accuracy": 0.9, "n": 1000}
+        radius = {"radius_quantiles": [0, 0, 0, 2 / 64, 0, 0, 0]} if method == "cat-ce" else {}
+        run.write_history(
+            [{"epoch": epoch, "val_clean": value} | radius for epoch, value in enumerate(accuracy)]
+        )
+        *weight, bias = line
+        offset = -bias / weight[0] if weight[0] else None
+        values = {"angle": 10.0 * seed, "offset": offset, "clean_accuracy": 0.9 + seed / 100}
         found = {"eps": [64 * study.eps], "robust_accuracy": [0.25]}
-        arrays = {"weight": np.array(weight), "bias": np.asarray(0.5)}
+        arrays = {"weight": np.array(weight), "bias": np.asarray(bias)}
         measured(run, study, "boundary", {**values, **found}, arrays, n=1000, checkpoint="last")
 
 
-def test_a_network_without_an_adversary_has_no_radius(tmp_path: Path) -> None:
+def test_a_line_has_its_radius_and_what_its_training_went_through(tmp_path: Path) -> None:
     boundaries(tmp_path)
     made = make(tmp_path, "figure1")
-    assert {"cat-ce: no training", "natural, seed 1: no training"} <= set(made.lacks)
+    assert "cat-ce, eps 0.0625, seed 1: no training" not in made.lacks  # the only cat-ce
+    assert "cat-ce, seed 1: no training" in made.lacks
     rows = numbers_of(made, "figure1")
-    found = rows[["method", "eps", "seed", "weight_1"]].fillna(-1).to_numpy().tolist()
-    assert found == [
-        ["natural", -1, 0, 0],
-        ["madry", 1, 0, 0],
-        ["madry", 4, 0, 1],
-        ["madry", 4, 1, 2],
+    columns = ["method", "eps", "seed", "offset", "robust_accuracy", "largest_fall", "radius"]
+    assert rows[columns].fillna(-9).to_numpy().tolist() == [
+        ["natural", -9, 0, 0, -9, -0.5, -9],
+        ["madry", 1, 0, 1, 0.25, 0.75, -9],
+        ["madry", 1, 1, -1, 0.25, -9, -9],
+        ["madry", 4, 0, -9, 0.25, -9, -9],
+        ["cat-ce", 4, 0, -0.5, 0.25, 0, 2],
     ]
+
+
+def test_each_seed_s_line_lies_on_its_equation_in_the_panel_of_its_radius(tmp_path: Path) -> None:
+    boundaries(tmp_path)
+    made = make(tmp_path, "figure1")
     figure = drawn(made, "figure1")
-    texts = [text.get_text().split(":")[0] for text in figure.legends[0].get_texts()]
-    assert texts[4:] == ["natural", "madry, eps 1", "madry, eps 4"]
-    own = [line for line in figure.axes[0].get_lines() if line.get_color() == "#000000"]
-    first, second = (line for line in own if line.get_linestyle() == "--")
-    assert (first.get_alpha(), second.get_alpha()) == (1.0, 0.3)
-
-
-def test_lines_lie_on_their_equation_and_keep_the_method_s_look() -> None:
-    figure = draw_boundaries(BOUNDARIES)
-    (axes,) = figure.axes
-    assert axes.get_aspect() == 1
-    lines = named_lines(figure)
-    for line, b in zip(list(lines.values())[1:], BOUNDARIES[:4], strict=False):
+    planes, epochs = figure.axes[:4], figure.axes[4:]
+    assert [axes.get_title() for axes in planes] == [
+        "(a) natural", "(b) madry, eps 1", "(c) madry, eps 4", "(d) cat-ce, eps 4",
+    ]  # fmt: skip
+    assert {axes.get_aspect() for axes in planes} == {1.0}
+    assert [len(axes.get_lines()) for axes in planes] == [1, 2, 0, 1]
+    for line, (w0, w1, bias) in zip(planes[1].get_lines(), [(2, 0, -2), (2, 1, 2)], strict=True):
         x, y = np.asarray(line.get_data())
-        np.testing.assert_allclose(b["weight_0"] * x + b["weight_1"] * y + b["bias"], 0, atol=1e-9)
-        low, high = np.array([axes.get_xlim(), axes.get_ylim()]).T
-        ends = np.array([[x[0], y[0]], [x[-1], y[-1]]])
+        np.testing.assert_allclose(w0 * x + w1 * y + bias, 0, atol=1e-9)
+        low, high = np.array([planes[1].get_xlim(), planes[1].get_ylim()]).T
+        ends = np.array([x, y]).T
         assert (np.isclose(ends, low) | np.isclose(ends, high)).any(1).all()
-        style = styles([b["method"]])[b["method"]]
-        assert (line.get_color(), line.get_marker()) == (style.colour, style.marker)
-    assert lines["madry, eps 1"].get_linestyle() != lines["madry, eps 4"].get_linestyle()
-    assert [text.get_text() for text in figure.legends[0].get_texts()][4:] == [
-        "natural: 5.7\u00b0, at $x_0$ = 0.00",
-        "madry, eps 1: 0.0\u00b0, at $x_0$ = 0.00",
-        "madry, eps 4: 45.0\u00b0, at $x_0$ = \u22123.00",
-        "cat-ce, eps 4: 14.0\u00b0, at $x_0$ = \u22120.50",
-        "free, eps 4: 90.0\u00b0 (outside)",
+    assert planes[1].get_xlabel() == ("accuracy 90 [90, 91]%\nat $x_0$ = 0.0 [\u22121.0, 1.0]")
+    assert planes[2].get_xlabel().endswith("at $x_0$ = \u2013\n1 of 1 lines outside")
+    shown = [
+        [np.asarray(line.get_ydata()).tolist() for line in axes.get_lines()] for axes in epochs
     ]
-    figure.draw_without_rendering()
-    assert not figure.legends[0].get_window_extent().overlaps(axes.get_window_extent())
+    assert shown == [[[50, 100]], [[100, 25, 75]], [[50]], [[50, 50], [50, 50]]]
+    assert "our reconstruction of the paper's data" in title_of(figure)
 
 
 # Figure 3

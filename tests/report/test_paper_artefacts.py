@@ -334,7 +334,7 @@ def test_an_alarm_is_marked_and_explained(tmp_path: Path, name: str) -> None:
 
 def test_only_the_full_size_on_the_paper_s_data_is_comparable(tmp_path: Path) -> None:
     for folder, dataset, remark, end in (
-        ("a", None, "", "110 epochs): the paper's size, by recipe common."),
+        ("a", None, "", "200 epochs, recipe paper): the paper's size."),
         ("b", "cifar10-q75", " (cifar10-q75, size full: not comparable)", "not the paper's."),
     ):
         make_suite(tmp_path / folder, "table1", size="full", dataset=dataset, images=10)

@@ -31,8 +31,8 @@ def test_a_variant_of_the_data_is_told_from_another_data_set() -> None:
 @pytest.mark.parametrize(
     ("recipe", "end"),
     [
-        ("paper", ": the paper's size, by recipe paper."),
-        ("common", ": not the paper's, by recipe common."),
+        ("paper", "recipe paper): the paper's size."),
+        ("common", "recipe common): not the paper's."),
     ],
 )
 def test_the_full_size_names_its_recipe_and_is_the_paper_s_by_the_paper_s(

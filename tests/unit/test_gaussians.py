@@ -53,6 +53,14 @@ def test_the_classes_are_gaussians_cut_off_at_the_margin(label: int) -> None:
     assert abs(within - (normal.cdf(1) - normal.cdf(-1))) < 0.1
 
 
+def test_a_radius_of_4_leaves_a_linear_network_nothing_to_learn() -> None:
+    """At weight 0 the loss rises in every direction if eps exceeds half the means' distance."""
+    x, y = points("train")
+    half = (x[y == 1].mean(0) - x[y == 0].mean(0)) / 2
+    assert 3.6 < half[0] < 4
+    assert abs(half[1]) < 1
+
+
 def test_the_box_never_binds_and_nothing_is_rounded() -> None:
     data = load_dataset("two-gaussians")
     assert (data.in_channels, data.image_size, data.num_classes) == (2, 1, 2)

@@ -7,7 +7,7 @@ dash belong to the method in every figure.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +43,10 @@ if TYPE_CHECKING:
 TITLE_2 = "Figure 2: robust accuracy against the radius"
 TITLE_4A = "Figure 4a: accuracy against the steps of PGD"
 TITLE_4B = "Figure 4b: ablations of CAT against the radius"
+Draw = Callable[[Sequence[Part], pd.DataFrame, str], "Figure"]
+"""Of the parts, the rows and the caption."""
 _CURVES = (PGD, CW)
-_DOTS = (PGD, CW, AUTOATTACK)
+_DOTS = (*_CURVES, AUTOATTACK)
 _STEPS = re.compile(r"pgd-(\d+)")
 _WIDTH = 7.0
 """Inches: of a page's text. Half of it is a column."""
@@ -62,42 +64,70 @@ _APART = 0.16
 def make_figure2(chosen: SuiteRuns) -> Output:
     """Return PGD-20 and C&W over the radii, and AutoAttack; nothing if nothing was attacked."""
     found = parts(chosen)
-    drawn = [(part, rows) for part in found if len(rows := _figure2_rows(part))]
-    if not drawn:
-        return Output(lacks=lacks(found))
-    everything = pd.concat([rows for _, rows in drawn], ignore_index=True)
-    return _output(chosen, found, "figure2", everything, partial(_draw_figure2, drawn, everything))
+    rows = [
+        row
+        for part in found
+        for attack in _DOTS
+        for row in _against_eps(part, attack, clean=attack != AUTOATTACK)
+    ]
+    return _output(chosen, found, "figure2", rows, _draw_figure2)
 
 
-def _figure2_rows(part: Part) -> pd.DataFrame:
-    curves = [row for attack in _CURVES for row in _against_eps(part, attack)]
-    return pd.DataFrame([*curves, *_against_eps(part, AUTOATTACK, clean=False)])
+def make_figure4a(chosen: SuiteRuns) -> Output:
+    """Return accuracy by steps of PGD; nothing if nothing was attacked.
+
+    A fall over the steps means that few steps are not enough.
+    """
+    (part,) = parts(chosen)
+    rows = [row for method in part.study.methods for row in _by_steps(part, method)]
+    return _output(chosen, [part], "figure4a", rows, _draw_figure4a)
+
+
+def make_figure4b(chosen: SuiteRuns) -> Output:
+    """Return PGD-20 over the radii and three attacks at the training radius."""
+    (part,) = parts(chosen)
+    rows = [row for attack in _DOTS for row in _against_eps(part, attack, clean=attack == PGD)]
+    return _output(chosen, [part], "figure4b", rows, _draw_figure4b)
 
 
 def _output(
-    chosen: SuiteRuns, found: Sequence[Part], name: str, rows: pd.DataFrame, draw: Any
+    chosen: SuiteRuns, found: Sequence[Part], name: str, rows: list[dict[str, Any]], draw: Draw
 ) -> Output:
-    x = "steps" if "steps" in rows else "eps"
-    numbers = rows.assign(**{x: rows[x].map("{:.9g}".format)})
+    if not rows:
+        return Output(lacks=lacks(found))
+    drawn = pd.DataFrame(rows)
+    x = "steps" if "steps" in drawn else "eps"
+    numbers = drawn.assign(**{x: drawn[x].map("{:.9g}".format)})
     return Output(
         numbers={name: numbers.drop(columns="change_std", errors="ignore")},
-        figures={name: partial(draw, captioned(chosen, rows["label"]))},
-        note=alarm_note(rows["label"]),
+        figures={name: partial(draw, found, drawn, captioned(chosen, drawn["label"]))},
+        note=alarm_note(drawn["label"]),
         lacks=lacks(found),
     )
 
 
-def _against_eps(part: Part, attack: str, *, clean: bool = True) -> Iterator[dict[str, Any]]:
+def _against_eps(part: Part, attack: str, *, clean: bool) -> Iterator[dict[str, Any]]:
     """Yield every method that has the attack, over its radii; with `clean` also at eps 0."""
-    unattacked = part.attacks(CLEAN) if clean else []
     for method in part.study.methods:
-        attacked = [
+        found = [
             row for a in part.attacks(attack) for row in _row(part, method, attack, a, part.eps(a))
         ]
-        if attacked:
-            for config in unattacked:
+        if found and clean:
+            for config in part.attacks(CLEAN):
                 yield from _row(part, method, attack, config, 0.0)
-            yield from attacked
+        yield from found
+
+
+def _by_steps(part: Part, method: str) -> Iterator[dict[str, Any]]:
+    """Yield accuracy by rising steps, and its change from the fewest steps on the same images."""
+    matches = [(_STEPS.fullmatch(config.name), config) for config in part.study.attacks]
+    fewest = None
+    for n, config in sorted(((int(m[1]), a) for m, a in matches if m), key=lambda pair: pair[0]):
+        for row in _row(part, method, "pgd", config, n, "steps"):
+            change = part.difference(method, config, fewest) if fewest else None
+            fewest = fewest or config
+            std = {"change_std": change.std if change else None}
+            yield row | difference_cells("change", change) | std
 
 
 def _row(
@@ -110,74 +140,38 @@ def _row(
         yield {**own, "attack": attack, name: x, **estimate_cells(estimate)}
 
 
-def _draw_figure2(
-    found: Sequence[tuple[Part, pd.DataFrame]], everything: pd.DataFrame, caption: str
-) -> Figure:
+def _draw_figure2(found: Sequence[Part], rows: pd.DataFrame, caption: str) -> Figure:
     """Draw a row of panels per network, on one scale of accuracy; the legend below them."""
     from matplotlib.figure import Figure
 
-    look = styles(everything["label"])
+    found = [part for part in found if part.study.arch in set(rows["arch"])]
     figure = Figure(figsize=(_WIDTH, 2.7 * len(found) + 1.1), layout="constrained")
     panels = figure.subplots(
         len(found), 3, sharey=True, squeeze=False, width_ratios=[1.0, 1.0, 0.95]
     )
-    for row, (part, own) in zip(panels, found, strict=True):
-        for axes, attack in zip(row, _CURVES, strict=False):
-            _lines(axes, own[own["attack"] == attack], "eps", look)
-            _eps_axis(axes, max(own["eps"]), part.study.eps)
-            axes.set_title(f"{part.study.arch}, {TITLES[attack]}", fontsize=9.5)
+    look = styles(rows["label"])
+    for part, (*curves, last) in zip(found, panels, strict=True):
+        own = rows[rows["arch"] == part.study.arch]
+        for axes, attack in zip(curves, _CURVES, strict=True):
+            _eps_curves(axes, own, attack, part, look)
         marked = own[own["attack"] == AUTOATTACK]
-        _dots(
-            row[-1],
-            {eps_text(eps): marked[marked["eps"] == eps] for eps in sorted(set(marked["eps"]))},
-            look,
-        )
-        row[-1].set_title(f"{part.study.arch}, {TITLES[AUTOATTACK]}", fontsize=9.5)
-        row[-1].set_xlabel(_EPS_LABEL, parse_math=True)
-        for axes in row:
-            _percent_axis(axes)
-        row[0].set_ylabel(_ACCURACY_LABEL)
-    reading = _reading(everything, [part.study.eps for part, _ in found])
-    figure.suptitle(fitted((TITLE_2, reading, caption), _WIDTH), fontsize=9.0)
-    _legend_below(figure, panels[:, 0], ncols=5)
+        _dots(last, {eps_text(float(str(eps))): dots for eps, dots in marked.groupby("eps")}, look)
+        last.set_title(f"{part.study.arch}, {TITLES[AUTOATTACK]}", fontsize=9.5)
+        last.set_xlabel(_EPS_LABEL, parse_math=True)
+        curves[0].set_ylabel(_ACCURACY_LABEL)
+    _finish(figure, TITLE_2, rows, [part.study.eps for part in found], caption, ncols=5)
     return figure
 
 
-def make_figure4a(chosen: SuiteRuns) -> Output:
-    """Return accuracy by steps of PGD; nothing if nothing was attacked.
-
-    A fall over the steps means that few steps are not enough.
-    """
-    (part,) = parts(chosen)
-    rows = pd.DataFrame(row for method in part.study.methods for row in _by_steps(part, method))
-    if rows.empty:
-        return Output(lacks=lacks([part]))
-    return _output(chosen, [part], "figure4a", rows, partial(_draw_figure4a, part, rows))
-
-
-def _by_steps(part: Part, method: str) -> Iterator[dict[str, Any]]:
-    """Yield accuracy by rising steps, and its change from the fewest steps on the same images."""
-    matches = [(_STEPS.fullmatch(config.name), config) for config in part.study.attacks]
-    fewest = None
-    for n, config in sorted(((int(m[1]), a) for m, a in matches if m), key=lambda pair: pair[0]):
-        for row in _row(part, method, "pgd", config, n, "steps"):
-            change = part.difference(method, config, fewest) if fewest else None
-            fewest = fewest or config
-            yield (
-                row
-                | difference_cells("change", change)
-                | {"change_std": change.std if change else None}
-            )
-
-
-def _draw_figure4a(part: Part, rows: pd.DataFrame, caption: str) -> Figure:
+def _draw_figure4a(found: Sequence[Part], rows: pd.DataFrame, caption: str) -> Figure:
     """Draw one panel as wide as a column; the legend says how far each method falls."""
     from matplotlib.figure import Figure
 
-    methods = _in_order(rows)
-    figure = Figure(figsize=(_COLUMN, 3.5 + 0.13 * len(methods)), layout="constrained")
+    (part,) = found
+    last = {row["label"]: row for _, row in rows.iterrows()}  # at the most steps
+    figure = Figure(figsize=(_COLUMN, 3.5 + 0.13 * len(last)), layout="constrained")
     axes = figure.subplots()
-    _lines(axes, rows, "steps", styles(methods))
+    _lines(axes, rows, "steps", styles(last))
     steps = sorted(set(rows["steps"]))
     axes.set_xscale("log")
     axes.set_xticks(steps, [f"{n:g}" for n in steps])
@@ -194,16 +188,10 @@ def _draw_figure4a(part: Part, rows: pd.DataFrame, caption: str) -> Figure:
     axes.set_title(rf"{part.study.arch}, $\epsilon$ = {radius}", fontsize=9.5, parse_math=True)
     title = (TITLE_4A, _reading(rows), caption)
     figure.suptitle(fitted(title, _COLUMN * 9.0 / _SMALL), fontsize=_SMALL)
-    handles, names = axes.get_legend_handles_labels()
-    by_name: dict[str, Artist] = dict(zip(names, handles, strict=True))
-    last = {row["label"]: row for _, row in rows.iterrows()}  # at the most steps
-    figure.legend(
-        handles=[by_name[legend_label(name)] for name in methods],
-        labels=[f"{legend_label(name)}{_change_text(last[name])}" for name in methods],
-        loc="outside lower center",
-        frameon=False,
+    _legend(
+        figure,
+        {legend_label(name): _change_text(row) for name, row in last.items()},
         fontsize=_SMALL,
-        handlelength=2.6,
         title=f"change in points, {steps[0]:g} to {steps[-1]:g} steps (same images)",
         title_fontsize=_SMALL,
     )
@@ -220,26 +208,14 @@ def _change_text(row: pd.Series[Any]) -> str:
     return f": {percent(row['change'])} [{percent(low)}, {percent(high)}]"
 
 
-def make_figure4b(chosen: SuiteRuns) -> Output:
-    """Return PGD-20 over the radii and three attacks at the training radius."""
-    (part,) = parts(chosen)
-    curves = pd.DataFrame(_against_eps(part, PGD))
-    others = [row for attack in _DOTS[1:] for row in _against_eps(part, attack, clean=False)]
-    rows = pd.concat([curves, pd.DataFrame(others)], ignore_index=True)
-    if rows.empty:
-        return Output(lacks=lacks([part]))
-    return _output(chosen, [part], "figure4b", rows, partial(_draw_figure4b, part, rows))
-
-
-def _draw_figure4b(part: Part, rows: pd.DataFrame, caption: str) -> Figure:
+def _draw_figure4b(found: Sequence[Part], rows: pd.DataFrame, caption: str) -> Figure:
     from matplotlib.figure import Figure
 
-    eps, look = part.study.eps, styles(rows["label"])
+    (part,), look = found, styles(rows["label"])
+    eps = part.study.eps
     figure = Figure(figsize=(_WIDTH, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1.15, 1.0])
-    _lines(left, rows[rows["attack"] == PGD], "eps", look)
-    _eps_axis(left, max(rows["eps"]), eps)
-    left.set_title(f"{part.study.arch}, {TITLES[PGD]}", fontsize=9.5)
+    _eps_curves(left, rows, PGD, part, look)
     left.set_ylabel(_ACCURACY_LABEL)
     trained = rows[rows["eps"].round(EPS_DIGITS) == round(eps, EPS_DIGITS)]
     groups = {TITLES[attack]: trained[trained["attack"] == attack] for attack in _DOTS}
@@ -247,10 +223,7 @@ def _draw_figure4b(part: Part, rows: pd.DataFrame, caption: str) -> Figure:
     title = rf"{part.study.arch}, at $\epsilon$ = {eps_text(eps)}"
     right.set_title(title, fontsize=9.5, parse_math=True)
     right.set_xlabel("attack")
-    for axes in (left, right):
-        _percent_axis(axes)
-    figure.suptitle(fitted((TITLE_4B, _reading(rows, [eps]), caption), _WIDTH), fontsize=9.0)
-    _legend_below(figure, [left, right], ncols=len(look))
+    _finish(figure, TITLE_4B, rows, [eps], caption, ncols=len(look))
     return figure
 
 
@@ -262,28 +235,33 @@ def _edges(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return low.to_numpy(), high.to_numpy()
 
 
+def _eps_curves(
+    axes: Axes, rows: pd.DataFrame, attack: str, part: Part, look: Mapping[str, Style]
+) -> None:
+    """Draw accuracy from eps 0 to the largest radius, and the training radius as a dotted line."""
+    last, trained = max(rows["eps"]), part.study.eps
+    _lines(axes, rows[rows["attack"] == attack], "eps", look)
+    axes.set_title(f"{part.study.arch}, {TITLES[attack]}", fontsize=9.5)
+    axes.set_xlim(-0.03 * last, 1.03 * last)
+    axes.set_xlabel(_EPS_LABEL, parse_math=True)
+    if trained <= last:
+        axes.axvline(trained, color="#777777", linewidth=0.8, linestyle=":", zorder=0)
+
+
 def _lines(axes: Axes, rows: pd.DataFrame, x: str, look: Mapping[str, Style]) -> None:
     """Draw a line in a band of its error bars per label, broken where one is not on record."""
     places = np.unique(rows[x])
     for label, found in rows.groupby("label", sort=False):
         own, style = found.set_index(x).reindex(places), look[str(label)]
-        low, high = _edges(own)
-        axes.fill_between(
-            places, 100 * low, 100 * high, color=style.colour, alpha=_BAND, linewidth=0
-        )
-        axes.plot(
-            places,
-            100 * own["accuracy"].to_numpy(),
-            label=legend_label(str(label)),
-            linewidth=1.3,
-            markersize=4.5,
-            **style.line,
-        )
+        low, high = (100 * edge for edge in _edges(own))
+        axes.fill_between(places, low, high, color=style.colour, alpha=_BAND, linewidth=0)
+        drawn = {"label": legend_label(str(label)), "linewidth": 1.3, "markersize": 4.5}
+        axes.plot(places, 100 * own["accuracy"].to_numpy(), **style.line | drawn)
 
 
 def _dots(axes: Axes, groups: Mapping[str, pd.DataFrame], look: Mapping[str, Style]) -> None:
     """Draw a group of dots per heading, every method at its own place in each of them."""
-    methods = _in_order(pd.concat(groups.values())) if groups else []
+    methods = _in_order(set().union(*(group["label"] for group in groups.values())))
     step = min(0.8 / max(1, len(methods)), _APART)
     for place, group in enumerate(groups.values()):
         for label, value, low, high in zip(
@@ -306,41 +284,38 @@ def _dots(axes: Axes, groups: Mapping[str, pd.DataFrame], look: Mapping[str, Sty
     axes.tick_params(axis="x", length=0)
 
 
-def _percent_axis(axes: Axes) -> None:
-    axes.set_ylim(-3, 103)
-    axes.set_yticks(range(0, 101, 20))
-    grid(axes)
+def _finish(
+    figure: Figure, title: str, rows: pd.DataFrame, trained: list[float], caption: str, ncols: int
+) -> None:
+    """Scale every panel to percent, and add the title and the legend."""
+    for axes in figure.axes:
+        axes.set_ylim(-3, 103)
+        axes.set_yticks(range(0, 101, 20))
+        grid(axes)
+    figure.suptitle(fitted((title, _reading(rows, trained), caption), _WIDTH), fontsize=9.0)
+    _legend(figure, ncols=ncols)
 
 
-def _eps_axis(axes: Axes, last: float, trained: float) -> None:
-    """Scale from 0 to the largest radius, with the training radius as a dotted line."""
-    axes.set_xlim(-0.03 * last, 1.03 * last)
-    axes.set_xlabel(_EPS_LABEL, parse_math=True)
-    if trained <= last:
-        axes.axvline(trained, color="#777777", linewidth=0.8, linestyle=":", zorder=0)
-
-
-def _legend_below(figure: Figure, panels: Iterable[Axes], ncols: int) -> None:
-    """Draw the legend with each label once, in the methods' order."""
+def _legend(figure: Figure, ends: Mapping[str, str] | None = None, **others: Any) -> None:
+    """Draw the legend with each label once, in the methods' order; `ends`: texts after labels."""
     handles: dict[str, Artist] = {}
-    for axes in panels:
+    for axes in figure.axes:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(name, handle)
-    names = sorted(handles, key=lambda name: order(name.split()[0]))
+    names = _in_order(handles)
     figure.legend(
         [handles[name] for name in names],
-        names,
+        [f"{name}{(ends or {}).get(name, '')}" for name in names],
         loc="outside lower center",
         frameon=False,
-        ncols=ncols,
         handlelength=2.6,
+        **others,
     )
 
 
-def _in_order(rows: pd.DataFrame) -> list[str]:
-    """Return the labels in the order of the paper's methods."""
-    methods = dict(zip(rows["label"], rows["method"], strict=True))
-    return sorted(methods, key=lambda label: order(methods[label]))
+def _in_order(labels: Iterable[str]) -> list[str]:
+    """Return labels, such as `madry` or one with an alarm's mark, in the papers' order."""
+    return sorted(labels, key=lambda label: order(label.split()[0]))
 
 
 def _reading(rows: pd.DataFrame, trained: Iterable[float] = ()) -> str:
