@@ -14,25 +14,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 @pytest.fixture(scope="session")
 def trained_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A results folder with one naturally trained network: some images withstand an attack."""
-    from click.testing import CliRunner
-
-    from bench.cli import main
+    from tests.commands import done
 
     results = tmp_path_factory.mktemp("trained") / "results"
-    asked = [
-        "--methods",
-        "natural",
-        "--seeds",
-        "0",
-        "--attacks",
-        "clean",
-        "--train-size",
-        "600",
-        "--epochs",
-        "3",
-    ]
-    found = CliRunner().invoke(main, ["run", "--results", str(results), "--quiet", *asked])
-    assert found.exit_code == 0, found.output
+    done(
+        *("run", "--results", results, "--quiet", "--methods", "natural", "--seeds", "0"),
+        *("--attacks", "clean", "--train-size", "600", "--epochs", "3"),
+    )
     return results
 
 

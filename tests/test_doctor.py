@@ -7,26 +7,26 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from click.testing import CliRunner
+from click.testing import Result
 
 from bench import doctor
-from bench.cli import main
 from bench.doctor import jobs_of, missing, stand_in, suite_time
 from bench.estimate import Estimator
 from bench.suite import load_suite
+from tests.commands import bench, refused
 
 CPU = torch.device("cpu")
 
 
-def run_doctor(*options: str) -> tuple[int, str]:
-    found = CliRunner().invoke(main, ["doctor", "--seconds", "0", "--device", "cpu", *options])
-    return found.exit_code, found.output
+def run_doctor(*options: str) -> Result:
+    return bench("doctor", "--seconds", "0", "--device", "cpu", *options)
 
 
 @pytest.mark.slow
 def test_its_sections() -> None:
-    code, text = run_doctor("--suite", "table3", "--size", "tiny")
-    assert code == 0, text
+    result = run_doctor("--suite", "table3", "--size", "tiny")
+    text = result.output
+    assert result.exit_code == 0, text
     titles = [line for line in text.splitlines() if line and line[0] != " "]
     assert titles == [
         *("This machine", "Software", "Missing", "Training speed on cpu"),
@@ -41,10 +41,7 @@ def test_its_sections() -> None:
     "options", [("--size", "tiny"), ("--suite", "nosuch"), ("--suite", "table3", "--size", "x")]
 )
 def test_a_mistake_is_one_line(options: tuple[str, ...]) -> None:
-    code, text = run_doctor(*options)
-    assert code == 2
-    assert text.startswith("error: ")
-    assert text.count("\n") == 1
+    refused(run_doctor(*options))
 
 
 @pytest.mark.slow

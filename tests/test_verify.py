@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 from torch import Tensor
 
 import bench.evaluation.chunk as chunk
@@ -18,7 +18,6 @@ import bench.training.engine as engine
 import bench.training.optimiser as optimiser
 from bench.archs import ARCHS
 from bench.attacks import ATTACKS, PGD, AutoAttackPart
-from bench.cli import main
 from bench.method import Batch, Method, TrainState
 from bench.progress import Reporter
 from bench.recipe import Recipe
@@ -31,6 +30,8 @@ from bench.verify.networks import NETWORKS, load_network, make_networks, network
 from methods.cat import CatCE, CatMix
 from methods.madry import Madry
 from methods.trades import Trades
+from tests.commands import bench as command
+from tests.commands import refused
 
 COMMITTED = Path(__file__).parent.parent / "results" / "pinned"
 PINNED = ("trades", "madry", "cat-ce", "cat-mix", "pgd-20", "apgd-ce")
@@ -60,7 +61,7 @@ def folder(pinned: Path, tmp_path: Path) -> Path:
 
 
 def bench(folder: Path, *arguments: str) -> Result:
-    return CliRunner().invoke(main, ["verify", "--pins", str(folder), *arguments])
+    return command("verify", "--pins", folder, *arguments)
 
 
 def default(cls: type[Method], name: str, value: object) -> Plant:
@@ -222,24 +223,17 @@ def test_a_damaged_pin_is_one_line_and_can_be_written_again(
     text = path.read_text()
     path.write_text(damage(text))
     assert path.read_text() != text
-    result = bench(folder, "--only", "pgd-20")
-    assert result.exit_code == 2
-    (line,) = result.stderr.splitlines()
-    assert line.startswith(f"error: {path} is no pin, or damaged (")
-    assert line.endswith("write it again with bench verify --pin --only pgd-20")
+    repair = "write it again with bench verify --pin --only pgd-20"
+    refused(bench(folder, "--only", "pgd-20"), f"error: {path} is no pin, or damaged (", repair)
     assert bench(folder, "--pin", "--only", "pgd-20").exit_code == 0
     assert json.loads(path.read_text()) == json.loads(text)
 
 
 def test_unknown_names_and_missing_networks_are_one_line(folder: Path) -> None:
-    result = bench(folder, "--only", "tradse")
-    assert result.exit_code == 2
-    assert "unknown method or attack 'tradse'. Did you mean 'trades'?" in result.stderr
+    unknown = "unknown method or attack 'tradse'. Did you mean 'trades'?"
+    refused(bench(folder, "--only", "tradse"), unknown)
     network_file(folder, "surrogate").unlink()
-    result = bench(folder, "--only", "pgd-20")
-    assert result.exit_code == 2
-    assert len(result.stderr.splitlines()) == 1
-    assert "surrogate.safetensors is missing" in result.stderr
+    refused(bench(folder, "--only", "pgd-20"), "surrogate.safetensors is missing")
 
 
 def test_a_training_that_diverges_is_a_line(pinned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
