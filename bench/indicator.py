@@ -7,6 +7,7 @@ the one-sided 95% lower limit of the figure has to be above the threshold too.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -72,6 +73,7 @@ def worst(indicators: Sequence[Indicator]) -> Indicator:
     return max(indicators, key=lambda found: (found.alarm, found.excess))
 
 
+@cache
 def lower_limit(k: int, n: int, lost: float | None, level: float) -> float:
     """Return the one-sided lower limit of a share k / n or a paired difference, at least 0.
 

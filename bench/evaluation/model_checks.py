@@ -125,10 +125,8 @@ def expects_normalised(
         as_they_are = predictions(blocked, first, labels)[0] if right is None else right[:CHUNK]
         n_right = int(as_they_are.sum())
         enough = n_right + max(GAIN * n, GAIN_IMAGES)
-        if n <= enough:
-            return []
         tried = {"": n_right}
-        for name, (mean, std) in candidates.items():
+        for name, (mean, std) in candidates.items() if n > enough else ():
             with suppress(ModelError):  # a model may refuse pixels outside [0, 1]
                 found, _ = predictions(blocked, (first - mean) / std, labels)
                 tried[name] = int(found.sum())

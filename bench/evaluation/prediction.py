@@ -5,7 +5,7 @@ Shapes: n images, C H W image, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -39,6 +39,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def is_right(logits: Tensor, y: Tensor) -> Tensor:
     """(B, K), (B,) -> (B,) bool: correct; logits that are not finite are never correct."""
     return (logits.argmax(1) == y) & logits.isfinite().all(1)
+
+
+def input_gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return the gradient of the sum of function(x), (B,), with respect to x, (B, ...)."""
+    x = x.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(function(x).sum(), x)
+    return torch.as_tensor(gradient)
 
 
 def predictions(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, int]:

@@ -35,8 +35,7 @@ class Finding:
     """None where the figure is not a number, which is an alarm."""
     threshold: float
     limit: float | None
-    """One-sided 95% lower limit of the value; None for a fact, and where the record lacks counts.
-    """
+    """One-sided 95% lower limit of a value above its threshold, if it has one."""
     state: State
     source: str
     n: int
@@ -139,7 +138,7 @@ def _finding(
         name=f"C{number}: {found.what}" if "figures" in detail else name,
         value=found.value if math.isfinite(found.value) else None,
         threshold=found.threshold,
-        limit=found.limit,
+        limit=None if found.state == "pass" else found.limit,
         state=found.state,
         source=str(values.get("source", "")),
         n=n,

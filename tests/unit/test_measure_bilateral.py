@@ -132,17 +132,21 @@ def test_soft_outputs_lower_the_bound_and_a_wrong_image_has_no_margin() -> None:
     assert (high.values["n"], high.values["n_correct"]) == (10, 9)
     assert high.arrays["margin"][3] == high.arrays["bound"][3] == 0
     assert low.values["mean_bound"] < 0.2 * high.values["mean_bound"]
-    assert low.values["mean"] < high.values["mean"]
+    assert low.values["mean_margin"] < high.values["mean_margin"]
     right = high.arrays["margin"][y != 4][high.arrays["margin"] > 0]
-    assert high.values["mean_inverse"] == pytest.approx((1 / right).mean())
-    assert high.values["mean_inverse"] >= high.values["mean_inverse_bound"]
-    assert high.values["mean"] == pytest.approx(high.arrays["margin"].mean())
+    assert high.values["mean_inverse_margin"] == pytest.approx((1 / right).mean())
+    assert high.values["mean_inverse_margin"] >= high.values["mean_inverse_bound"]
+    assert high.values["mean_margin"] == pytest.approx(high.arrays["margin"].mean())
     json.dumps(high.values, allow_nan=False)
     np.testing.assert_allclose(
         margins(subject(sharp, x, y, rows=4)), high.arrays["margin"], rtol=1e-6
     )
     wrong = measure_bilateral(subject(sharp, x, (sharp(x).argmax(1) + 1) % 4)).values
-    assert (wrong["mean"], wrong["mean_inverse"], wrong["n_correct"]) == (0.0, None, 0)
+    assert (wrong["mean_margin"], wrong["mean_inverse_margin"], wrong["n_correct"]) == (
+        0.0,
+        None,
+        0,
+    )
 
 
 def test_impossible_numbers_are_refused_and_the_model_is_left_as_it_was() -> None:

@@ -20,25 +20,13 @@ from bench.evaluation.checks.context import Check, CheckBudget, CheckContext, Ma
 from bench.evaluation.prediction import evaluating
 from bench.threat import Threat
 
-CHECKS: dict[str, MaskingCheck] = {
-    check.number: check
-    for check in (
-        black_box.black_box,
-        black_box.transfer,
-        white_box.unbounded,
-        white_box.iterations,
-        white_box.sweep,
-        black_box.random_points,
-        white_box.loss_dependence,
-        white_box.logit_scale,
-        gradients.vanishing,
-        white_box.restarts,
-        gradients.convergence,
-        black_box.undefended,
-        gradients.fixed,
-        white_box.labels,
-    )
-}
+_DECLARED = [
+    check
+    for module in (black_box, gradients, white_box)
+    for check in vars(module).values()
+    if isinstance(check, MaskingCheck)
+]
+CHECKS = {check.number: check for check in sorted(_DECLARED, key=lambda c: int(c.number[1:]))}
 
 
 def check_params(number: str, budget: CheckBudget) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from bench.attacks import get_attack
 from bench.attacks.networks import MIN_ROWS, BatchedModel
 from bench.evaluation.checks.context import CheckContext, Found, masking_check, share
+from bench.evaluation.prediction import input_gradient
 from bench.indicator import Indicator
 from bench.losses import cross_entropy, margin
 from bench.seeding import seed_for
@@ -36,20 +37,15 @@ def vanishing(ctx: CheckContext) -> Found:
     """The limit is the exact one of a share of the images."""
     noise = ctx.threat.uniform(ctx.x, ctx.generator("gradients"))
     start = ctx.threat.project(ctx.x + ctx.threat.eps * noise, ctx.x)
-    at_x, at_start = (_gradient(ctx, x).abs().flatten(1).sum(1) for x in (ctx.x, start))
+
+    def loss(x: Tensor) -> Tensor:
+        return cross_entropy(ctx.model(x), ctx.y)
+
+    at_x, at_start = (input_gradient(loss, x).abs().flatten(1).sum(1) for x in (ctx.x, start))
     zero = ~((at_x >= UNDERFLOW) & (at_start >= UNDERFLOW))  # NaN is no direction either
     what = "gradients of cross entropy that vanish: share of images"
     detail = {"median_l1": float(at_x.median()), "flipped": ctx.flipped(zero)}
     return [ctx.share(what, zero, ctx.least)], detail
-
-
-def _gradient(ctx: CheckContext, x: Tensor, *, of_margin: bool = False) -> Tensor:
-    """(m, C, H, W): gradient of cross entropy, or of the margin, with respect to x."""
-    x = x.detach().clone().requires_grad_()
-    loss = margin if of_margin else cross_entropy
-    with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(loss(ctx.model(x), ctx.y).sum(), x)
-    return gradient
 
 
 @masking_check(
@@ -77,7 +73,7 @@ def fosc(ctx: CheckContext, x_adv: Tensor) -> Tensor:
     range: 0 if the attack has converged, 1 if it has not moved. It uses the margin, whose gradient
     does not shrink with the logits.
     """
-    gradient = _gradient(ctx, x_adv, of_margin=True)
+    gradient = input_gradient(lambda x: margin(ctx.model(x), ctx.y), x_adv)
     low = (ctx.x - ctx.threat.eps).clamp(0.0, 1.0)
     high = (ctx.x + ctx.threat.eps).clamp(0.0, 1.0)
     best = torch.where(gradient > 0, high, low)

@@ -68,7 +68,6 @@ def make_complexity(chosen: SuiteRuns) -> Output:
         for one in found
     )
     figures, note = {}, alarm_note(networks["label"])
-    claim = str(STATED.more["complexity"]["claim"])
     if reference is None:
         own = " or ".join(STATED.own)
         lacks = (*lacks, f"no network of {own}: nothing is relative, so nothing is drawn")
@@ -78,19 +77,16 @@ def make_complexity(chosen: SuiteRuns) -> Output:
         reading = _READING.format(reference=reference)
         draw = partial(_draw, networks, reference, _paper(chosen, found))
         figures["complexity"] = partial(draw, captioned(chosen, networks["label"]))
-    numbers = {f"ratio_{name}": networks[f"ratio_{name}"].map(_csv_number) for name in COLUMNS}
+    ratios = [f"ratio_{name}" for name in COLUMNS]
+    numbers = {r: networks[r].map(lambda v: number(None if pd.isna(v) else v)) for r in ratios}
     return Output(
         tables={"complexity": Table(text=complexity_text(networks, reference))},
         numbers={"complexity": networks.assign(**numbers)},
         figures=figures,
-        below=[reading, claim, *filter(None, [note])],
+        below=[reading, str(STATED.more["complexity"]["claim"]), *filter(None, [note])],
         note=note,
         lacks=lacks,
     )
-
-
-def _csv_number(value: float) -> str:
-    return number(None if pd.isna(value) else value)
 
 
 def with_ratios(rows: Iterable[dict[str, Any]]) -> tuple[pd.DataFrame, str | None]:

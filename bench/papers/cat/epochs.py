@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from bench.papers.cat.parts import alarm_note, captioned, grid, label, untrained
 from bench.records import QUANTILES, RunRecord
@@ -18,8 +19,8 @@ from bench.report.columns import accuracy_text, estimate_cells, number
 from bench.report.export import fitted, legend_label
 from bench.report.formatting import eps_both, eps_text, span
 from bench.report.statistics import wilson
-from bench.report.style import styles
-from bench.report.suite_runs import SuiteRuns
+from bench.report.style import Style, styles
+from bench.report.suite_runs import StudyRuns, SuiteRuns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,8 +32,8 @@ VALIDATION_ATTACK = "PGD-10"
 """The attack of the history's val_robust."""
 _WIDTH = 6.9
 """Inches."""
+PLUS_MINUS = "\u00b1 std over seeds"
 _MARKS = 8
-"""Markers on a curve."""
 _SUFFIX = "_quantiles"
 _LEVELS = [f"q{level:g}" for level in QUANTILES]
 _COLUMNS = 4
@@ -45,18 +46,16 @@ def make_convergence(chosen: SuiteRuns) -> Output:
     """Return a curve of robust validation accuracy per method."""
     curves: dict[str, tuple[list[AccuracyEstimate], int | None]] = {}
     lacks = untrained(chosen.studies)
-    for study in chosen.studies:
-        for method, runs in study.runs.items():
-            scored = [r for r in runs if r.history and all("val_robust" in e for e in r.history)]
-            if scored:
-                n_epochs = min(len(run.history) for run in scored)
-                epochs = [_estimate([run.history[e] for run in scored]) for e in range(n_epochs)]
-                # of several seeds the best checkpoint of the first one
-                checkpoints = (scored[0].train or {}).get("checkpoints", {})
-                best = checkpoints.get("best", {}).get("epoch")
-                curves[label(study, method, chosen.studies)] = epochs, best
-            unscored = (run for run in runs if run not in scored)
-            lacks += [f"{method}, seed {run.seed}: no validation scores" for run in unscored]
+    for study, method, runs in _trained(chosen):
+        scored = [r for r in runs if r.history and all("val_robust" in e for e in r.history)]
+        if scored:
+            # of several seeds the best checkpoint of the first one
+            checkpoints = (scored[0].train or {}).get("checkpoints", {})
+            best = checkpoints.get("best", {}).get("epoch")
+            epochs = [_estimate(rows) for rows in zip(*(r.history for r in scored), strict=False)]
+            curves[label(study, method, chosen.studies)] = epochs, best
+        unscored = (run for run in runs if run not in scored)
+        lacks += [f"{method}, seed {run.seed}: no validation scores" for run in unscored]
     if not curves:
         return Output(lacks=tuple(lacks))
     numbers = pd.DataFrame(
@@ -73,6 +72,12 @@ def make_convergence(chosen: SuiteRuns) -> Output:
         note=alarm_note(curves),
         lacks=tuple(lacks),
     )
+
+
+def _trained(chosen: SuiteRuns) -> Iterator[tuple[StudyRuns, str, Sequence[RunRecord]]]:
+    for study in chosen.studies:
+        for method, runs in study.runs.items():
+            yield study, method, runs
 
 
 def _estimate(rows: Sequence[Any]) -> AccuracyEstimate:
@@ -100,15 +105,7 @@ def _draw_curves(
     for name, (estimates, best) in curves.items():
         y, last = 100 * np.array([e.value for e in estimates]), estimates[-1]
         epochs = range(1, len(y) + 1)
-        axes.plot(
-            epochs,
-            y,
-            label=legend_label(f"{name}: {accuracy_text(last, n=last.n)}"),
-            markevery=max(1, len(y) // _MARKS),
-            linewidth=1.4,
-            markersize=5.0,
-            **look[name].line,
-        )
+        draw_curve(axes, epochs, y, f"{name}: {accuracy_text(last, n=last.n)}", look[name])
         if last.std is not None:
             spread = 100 * np.array([e.std for e in estimates])
             axes.fill_between(
@@ -130,23 +127,34 @@ def _draw_curves(
     title += "ring: best checkpoint, if not the last"
     figure.suptitle(fitted((title, caption), _WIDTH), fontsize=9.0)
     several = any(e.std is not None for e in everything)
-    figure.legend(
-        loc="outside right center",
-        frameon=False,
-        handlelength=2.8,
-        title="last epoch (%)\n" + ("\u00b1 std over seeds" if several else "[95% interval]"),
-        title_fontsize=9.0,
-        alignment="left",
-    )
+    legend_beside(figure, f"last epoch (%)\n{PLUS_MINUS if several else '[95% interval]'}")
     return figure
+
+
+def draw_curve(
+    axes: Axes, x: Sequence[float], y: ArrayLike, text: str, look: Style, **options: Any
+) -> None:
+    """Draw a line with at most about eight markers, which distinguish it in grey."""
+    axes.plot(
+        *(x, y),
+        label=legend_label(text),
+        markevery=max(1, len(x) // _MARKS),
+        linewidth=1.4,
+        markersize=5.0,
+        **(look.line | options),
+    )
+
+
+def legend_beside(figure: Figure, title: str) -> None:
+    options: dict[str, Any] = {"frameon": False, "handlelength": 2.8, "alignment": "left"}
+    figure.legend(loc="outside right center", title=title, title_fontsize=9.0, **options)
 
 
 def make_radii(chosen: SuiteRuns) -> Output:
     """Return a panel per method that keeps a length for each image; nothing without any."""
     rows = pd.DataFrame(
         row
-        for study in chosen.studies
-        for method, runs in study.runs.items()
+        for study, method, runs in _trained(chosen)
         for run in runs
         for row in _radii(run, label(study, method, chosen.studies), study.study.eps)
     )
@@ -165,17 +173,12 @@ def make_radii(chosen: SuiteRuns) -> Output:
 
 def _radii(run: RunRecord, called: str, eps: float) -> list[dict[str, Any]]:
     """Return a row per quantity that the training kept for each image, and epoch; in pixels."""
-    names = [name for name in (run.history[0] if run.history else ()) if name.endswith(_SUFFIX)]
+    first = run.history[0] if run.history else ()
+    names = [name.removesuffix(_SUFFIX) for name in first if name.endswith(_SUFFIX)]
     return [
-        {
-            "method": called,
-            "quantity": name.removesuffix(_SUFFIX),
-            "seed": run.seed or 0,
-            "eps": eps,
-            "epoch": epoch,
-            "mean": row[f"{name.removesuffix(_SUFFIX)}_mean"],
-            **dict(zip(_LEVELS, row[name], strict=True)),
-        }
+        {"method": called, "quantity": name, "seed": run.seed or 0, "eps": eps, "epoch": epoch}
+        | {"mean": row[f"{name}_mean"]}
+        | dict(zip(_LEVELS, row[f"{name}{_SUFFIX}"], strict=True))
         for name in names
         for epoch, row in enumerate(run.history, 1)
     ]

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -53,16 +54,16 @@ _LEVELS = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Surface:
-    """The mean landscape of one method over images and seeds."""
+    """The mean landscape of one method over images and seeds; lengths in pixels of [0, 1]."""
 
     label: str
     method: str
     eps: float
-    """The threat's, in pixels of [0, 1]."""
+    """The threat's."""
     a: Array
-    """(G,) lengths along the gradient's sign, in pixels."""
+    """(G,) lengths along the gradient's sign."""
     b: Array
-    """(G,) lengths along the random signs, in pixels."""
+    """(G,) lengths along the random signs."""
     heights: dict[Quantity, Array]
     """(G, G), [k, l] at a[k] and b[l]."""
     n_images: int
@@ -111,12 +112,14 @@ def _surface(label: str, seeds: Sequence[SuiteMeasure], n: int) -> Surface:
 
 def surface_numbers(surfaces: Sequence[Surface], quantity: Quantity) -> pd.DataFrame:
     """Return a row per panel and grid point."""
-    return pd.DataFrame(
+    rows = (
         (surface.label, number(a), number(b), number(value))
         for surface in surfaces
-        for a, row in zip(surface.a, surface.heights[quantity], strict=True)
-        for b, value in zip(surface.b, row, strict=True)
-    ).set_axis(["label", "a", "b", quantity], axis="columns")
+        for (a, b), value in zip(
+            product(surface.a, surface.b), surface.heights[quantity].flat, strict=True
+        )
+    )
+    return pd.DataFrame(rows, columns=["label", "a", "b", quantity])
 
 
 def draw_landscapes(
@@ -141,12 +144,9 @@ def draw_landscapes(
         axes.set_xticks(_ticks(surface.a / surface.eps))
         axes.set_yticks(_ticks(surface.b / surface.eps))
     if kind == "contour":
-        along = (
-            r"$a / \epsilon$, along the gradient's sign",
-            r"$b / \epsilon$, along random signs",
-        )
-        figure.supxlabel(along[0], fontsize=9.0, parse_math=True)
-        figure.supylabel(along[1], fontsize=9.0, parse_math=True)
+        mathematical: dict[str, Any] = {"fontsize": 9.0, "parse_math": True}
+        figure.supxlabel(r"$a / \epsilon$, along the gradient's sign", **mathematical)
+        figure.supylabel(r"$b / \epsilon$, along random signs", **mathematical)
     for axes in panels[len(surfaces) :]:
         axes.set_axis_off()
     label = f"{_UNITS[quantity]}; colours: square-root scale"
@@ -159,18 +159,9 @@ def draw_landscapes(
 def _draw_surface(axes: Any, surface: Surface, z: Array, scale: HeightScale) -> None:
     a, b = np.meshgrid(surface.a / surface.eps, surface.b / surface.eps, indexing="ij")
     stride = max(1, (len(surface.a) - 1) // (_DRAWN - 1))
-    axes.plot_surface(
-        a,
-        b,
-        z,
-        cmap=scale.map,
-        norm=scale.norm,
-        rstride=stride,
-        cstride=stride,
-        linewidth=0.2,
-        edgecolor="#333333",
-        antialiased=True,
-    )
+    every = {"rstride": stride, "cstride": stride, "antialiased": True}
+    edges = {"linewidth": 0.2, "edgecolor": "#333333"}
+    axes.plot_surface(a, b, z, cmap=scale.map, norm=scale.norm, **every, **edges)
     axes.set_zlim(scale.low, scale.high)
     axes.view_init(elev=24, azim=-130)
     axes.set_box_aspect((1, 1, 0.8), zoom=1.05)
@@ -206,15 +197,12 @@ def _title(surface: Surface, kind: Kind, quantity: Quantity) -> list[str]:
     which = f"mean of {surface.n_images} test images"
     if surface.n_seeds > 1:
         which += f" and {surface.n_seeds} seeds"
-    lines = [f"{_NAMES[quantity]}, {which}, \u03b5 = {eps_text(surface.eps)}"]
-    if quantity == "margin":
-        meaning = "orange side of 0: misclassified"
-        lines.append(f"{meaning}; thick line: 0" if kind == "contour" else meaning)
-    else:
-        lines.append(SOFT_LABELS)
-    if kind == "surface":
-        lines.append("a: along the gradient's sign; b: along random signs")
-    return lines
+    line = "; thick line: 0" if kind == "contour" else ""
+    return [
+        f"{_NAMES[quantity]}, {which}, \u03b5 = {eps_text(surface.eps)}",
+        f"orange side of 0: misclassified{line}" if quantity == "margin" else SOFT_LABELS,
+        *(["a: along the gradient's sign; b: along random signs"] * (kind == "surface")),
+    ]
 
 
 class HeightScale:

@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bench.papers.cat.epochs import draw_curve, legend_beside
 from bench.papers.cat.parts import alarm_note, by_label, captioned, grid, suite_measures
 from bench.report.artefact import Output
 from bench.report.columns import number
-from bench.report.export import fitted, legend_label
+from bench.report.export import fitted
 from bench.report.formatting import MISSING, span
 from bench.report.style import order, styles
 from bench.report.suite_runs import SuiteRuns
@@ -53,8 +54,6 @@ KINDS = {
     "input": ("margins", "margin_input", "test images; input perturbed, relative to its norm"),
 }
 """Kind of margin -> its measure, its array in the records, and what the axis says of it."""
-_MARKS = 8
-"""Markers on a curve, which distinguish it in grey."""
 _WIDTH = 6.2
 """Inches."""
 Margins = Mapping[str, NDArray[np.float64]]
@@ -145,16 +144,8 @@ def draw_margins(
         inverse, of_bound = map(_mean_inverse, (margin, (bounds or {}).get(label)))
         text = MISSING if inverse is None else f"{inverse:.3g}"
         text += "" if of_bound is None else f" ({of_bound:.3g})"
-        axes.plot(
-            [0.0, *x, right],
-            [*y, y[-1]],
-            label=legend_label(f"{label}: {text}"),
-            drawstyle="steps-post",
-            markevery=max(1, (len(x) + 2) // _MARKS),
-            linewidth=1.4,
-            markersize=5.0,
-            **look[label].line,
-        )
+        line = [0.0, *x, right], [*y, y[-1]], f"{label}: {text}"
+        draw_curve(axes, *line, look[label], drawstyle="steps-post")
     axes.set_xlim(-0.02 * right, 1.02 * right)
     axes.set_ylim(-3, 103)
     grid(axes)
@@ -162,13 +153,6 @@ def draw_margins(
     axes.set_ylabel("images with at most this margin (%)")
     title = f"n = {span([len(margin) for margin in found.values()])} images; at 0: misclassified"
     figure.suptitle(fitted((title, caption), _WIDTH), fontsize=9.0)
-    figure.legend(
-        loc="outside right center",
-        frameon=False,
-        handlelength=2.8,
-        title="mean 1 / margin, a lower\nbound (of margins above 0)"
-        + ("\n(by the softmax alone)" if bounds else ""),
-        title_fontsize=9.0,
-        alignment="left",
-    )
+    heading = "mean 1 / margin, a lower\nbound (of margins above 0)"
+    legend_beside(figure, heading + ("\n(by the softmax alone)" if bounds else ""))
     return figure

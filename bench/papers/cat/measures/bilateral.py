@@ -23,8 +23,6 @@ d_i. z is not clipped to [0, 1]: the definition has no box.
 Shapes: n images, C H W image, K classes, B = images * targets rows.
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -32,12 +30,13 @@ from torch import Tensor, nn
 from bench.attacks.maximise import attack_mode
 from bench.attacks.networks import BatchedModel
 from bench.errors import ConfigError
-from bench.evaluation.measuring import MeasuredModel, finite_or_none
-from bench.evaluation.prediction import exact_arithmetic, predictions
+from bench.evaluation.measuring import MeasuredModel
+from bench.evaluation.prediction import exact_arithmetic, input_gradient, predictions
 from bench.measure_record import Measured
+from bench.papers.cat.measures.layers import length
+from bench.papers.cat.measures.margins import summary
 from bench.threat import rowwise
 
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _STEPS_PER_RADIUS = 3
 _LARGEST_STEP, _SMALLEST_STEP = 0.2, 1e-3
 """Of the descent, in units of the bound."""
@@ -48,8 +47,7 @@ def measure_bilateral(measured: MeasuredModel, *, n_targets: int = 3, steps: int
     """Measure the bilateral margin of Definition 3.1, and its bound, of every image.
 
     n_targets: other classes to try per image, the most probable first. steps: gradients per class.
-    values: n, n_correct; mean, over all images; mean_inverse, over those above 0; quantiles over
-    all images at `levels`; mean_bound and mean_inverse_bound, the same of the bound.
+    values: n, n_correct, and what `summary` says of margin and bound.
     arrays: margin, bound (n,), 0 where the prediction is wrong; index (n,).
     Raises ConfigError for an impossible number.
     """
@@ -70,15 +68,8 @@ def measure_bilateral(measured: MeasuredModel, *, n_targets: int = 3, steps: int
             size = (len(block), -1)
             bound[block.cpu()] = rows.bound.view(size).amin(1).double().cpu()
             margin[block.cpu()] = rows.smallest(steps).view(size).amin(1).double().cpu()
-    values: dict[str, Any] = {"n": len(x), "n_correct": len(places), "levels": list(QUANTILES)}
     found = {"margin": margin.numpy(), "bound": bound.numpy()}
-    for name, sizes in found.items():
-        end = "" if name == "margin" else f"_{name}"
-        above = sizes[sizes > 0]
-        values[f"mean{end}"] = finite_or_none(sizes.mean())
-        values[f"mean_inverse{end}"] = finite_or_none((1 / above).mean()) if len(above) else None
-    quantiles = np.quantile(found["margin"], QUANTILES, method="inverted_cdf")
-    values["quantiles"] = [finite_or_none(q) for q in quantiles]
+    values = {"n": len(x), "n_correct": len(places)} | summary(found)
     return Measured(values=values, arrays={**found, "index": np.arange(len(x))})
 
 
@@ -93,7 +84,7 @@ class _Rows:
         others = logits.scatter(1, y[:, None], -torch.inf).topk(n_targets).indices
         rows = torch.arange(len(x), device=x.device).repeat_interleave(n_targets)
         self.x, self.y, self.target = x[rows], y[rows], others.flatten()
-        self.length = _norm(self.x)
+        self.length = length(self.x)
         self.best = torch.zeros_like(self.x)
         with torch.no_grad():
             self.bound = self.found = self.size(self.best)
@@ -102,7 +93,7 @@ class _Rows:
         """Return logits (B, K) at z = x + d ||x||, and ||z|| (B,)."""
         z = self.x + d * rowwise(self.length, d)
         logits: Tensor = self.model(z)
-        return logits, _norm(z)
+        return logits, length(z)
 
     def ahead(self, values: Tensor) -> Tensor:
         """(B, K) -> (B,): of the true class over the target."""
@@ -111,9 +102,9 @@ class _Rows:
 
     def size(self, d: Tensor) -> Tensor:
         """Return (B,) the size of d with the best d_o."""
-        logits, length = self.logits(d)
+        logits, of_z = self.logits(d)
         lead = self.ahead(logits.softmax(1)).clamp_min(0.0)
-        squares = d.flatten(1).square().sum(1) + (lead / length).square() / 2
+        squares = d.flatten(1).square().sum(1) + (lead / of_z).square() / 2
         return squares.clamp_min(torch.finfo(squares.dtype).tiny).sqrt()
 
     def keep(self, d: Tensor, size: Tensor) -> None:
@@ -139,7 +130,7 @@ class _Rows:
         for number in range(n_radii):
             radius = self.bound * (number + 1) / n_radii
             for _ in range(_STEPS_PER_RADIUS):
-                gradient = _gradient(lambda d: -self.ahead(self.logits(d)[0]), d)
+                gradient = input_gradient(lambda d: -self.ahead(self.logits(d)[0]), d)
                 d = _on_sphere(d + _on_sphere(gradient, self.bound), radius)
                 with torch.no_grad():
                     self.keep(d, self.size(d))
@@ -148,7 +139,7 @@ class _Rows:
         for step in range(steps):
             share = step / max(1, steps - 1)
             stride = _LARGEST_STEP * (_SMALLEST_STEP / _LARGEST_STEP) ** share
-            d = d - _on_sphere(_gradient(self.size, d), stride * self.bound)
+            d = d - _on_sphere(input_gradient(self.size, d), stride * self.bound)
             with torch.no_grad():
                 self.keep(d, self.size(d))
 
@@ -168,19 +159,6 @@ class _Rows:
                 centre, width = centre + apart, 2 * apart
 
 
-def _gradient(function: Any, d: Tensor) -> Tensor:
-    d = d.detach().requires_grad_()
-    with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(function(d).sum(), d)
-    return torch.as_tensor(gradient)
-
-
 def _on_sphere(d: Tensor, radius: Tensor) -> Tensor:
     """Return d (B, C, H, W) at length radius (B,); zero stays zero."""
-    return d * rowwise(radius / _norm(d).clamp_min(torch.finfo(d.dtype).tiny), d)
-
-
-def _norm(x: Tensor) -> Tensor:
-    # unlike sqrt, whose gradient at a black image would be NaN
-    length: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=1)
-    return length
+    return d * rowwise(radius / length(d).clamp_min(torch.finfo(d.dtype).tiny), d)

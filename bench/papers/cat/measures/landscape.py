@@ -22,7 +22,7 @@ from bench.attacks.maximise import attack_mode
 from bench.attacks.networks import BatchedModel
 from bench.errors import ConfigError
 from bench.evaluation.measuring import MeasuredModel, finite_or_none
-from bench.evaluation.prediction import exact_arithmetic
+from bench.evaluation.prediction import exact_arithmetic, input_gradient
 from bench.losses import cross_entropy, margin
 from bench.measure_record import Measured
 from bench.seeding import generator_for
@@ -51,7 +51,7 @@ def measure_landscape(
     model = BatchedModel(measured.model, measured.batch_size)
     grid = torch.linspace(-1, 1, n_points, dtype=torch.float64) * (reach * measured.threat.eps)
     with attack_mode(model, "eval"), exact_arithmetic():
-        ascent = _gradient_sign(model, x, y)
+        ascent = input_gradient(lambda x: cross_entropy(model(x), y), x).sign()
         noise = _signs(x, measured.seed)
         blocks = [
             (cross_entropy(logits, labels), margin(logits, labels))
@@ -64,13 +64,6 @@ def measure_landscape(
     values = {"n": len(x), **_heights("ce", ce), **_heights("margin", lead)}
     arrays = {"a": grid.numpy(), "b": grid.numpy(), "ce": ce, "margin": lead}
     return Measured(values=values, arrays={**arrays, "index": np.arange(len(x))})
-
-
-def _gradient_sign(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    x = x.detach().clone().requires_grad_()
-    with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(cross_entropy(model(x), y).sum(), x)
-    return gradient.sign()
 
 
 def _signs(x: Tensor, seed: int) -> Tensor:

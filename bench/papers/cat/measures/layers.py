@@ -30,6 +30,12 @@ Deltas = list[Tensor]
 """(B, ...) each: the input's where it is perturbed, then one per layer in calling order."""
 
 
+def length(h: Tensor) -> Tensor:
+    """(B, ...) -> (B,): Euclidean norm; unlike that of sqrt, its gradient at 0 is not NaN."""
+    found: Tensor = torch.linalg.vector_norm(h.flatten(1), dim=1)
+    return found
+
+
 @dataclass(frozen=True, kw_only=True)
 class Call:
     """One call of a layer or of a BatchNorm; a module that is called twice has two."""
@@ -120,14 +126,14 @@ class Perturbed:
         """Return logits, (B, C, H, W) -> (B, K). Pixels may leave [0, 1]: there is no box."""
         self._deltas, self._lengths = deltas, []
         if self.at_input:
-            x = x + deltas[0] * rowwise(_length(x), x)
+            x = x + deltas[0] * rowwise(length(x), x)
         logits: Tensor = self.model(x)
         return logits
 
     def see(self, name: str, module: nn.Module, h: Tensor, out: Tensor) -> Tensor | None:
         """Return the output with the perturbation of this call; the hook of `watched`."""
         place = len(self._lengths)
-        self._lengths.append(_length(h))
+        self._lengths.append(length(h))
         if place not in self._at:
             return None
         number, layer = self._at[place]
@@ -140,9 +146,3 @@ def perturbed(model: nn.Module, like: Tensor, where: Where) -> Iterator[Perturbe
     network = Perturbed(model, like, where)
     with _watched(model, network.see):
         yield network
-
-
-def _length(h: Tensor) -> Tensor:
-    # Unlike sqrt, whose gradient at a dead layer's 0 would be NaN.
-    length: Tensor = torch.linalg.vector_norm(h.flatten(1), dim=1)
-    return length

@@ -25,7 +25,7 @@ Shapes: n images, C H W image, K classes, T targets per image, B = images * T ro
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -56,10 +56,7 @@ def measure_margins(
 
     n_targets: classes to try per image, nearest by first order first. steps: gradients per
     class. On small networks of 10 classes, 3 and 20 give a mean within 1% of 9 and 200.
-    values: n, n_correct; for each kind mean_KIND over all images (0 where wrong),
-    mean_inverse_KIND over those above 0, since 1 / 0 is none, quantiles_KIND over all images at
-    `quantiles`, and n_not_found_KIND, correct images that no perturbation broke: their margin is
-    infinite, 1 / margin is 0, and a mean or quantile that it enters is None.
+    values: n, n_correct, and what `summary` says of each kind.
     arrays: for each kind margin_KIND (n,), index (n,), places among the measured images.
     Raises ConfigError for an impossible number.
     """
@@ -76,13 +73,7 @@ def measure_margins(
         }
     # What one kind found is a perturbation of the wider kind too.
     found["both"] = np.minimum(found["both"], np.minimum(found["input"], found["layers"]))
-    values: dict[str, Any] = {
-        "n": len(x),
-        "n_correct": int(right.sum()),
-        "quantiles": list(QUANTILES),
-    }
-    for where, margin in found.items():
-        values |= _summary(where, margin)
+    values = {"n": len(x), "n_correct": int(right.sum())} | summary(found)
     arrays = {f"margin_{where}": margin for where, margin in found.items()}
     return Measured(values=values, arrays={**arrays, "index": np.arange(len(x))})
 
@@ -122,15 +113,24 @@ def _others(y: Tensor, n_classes: int) -> Tensor:
     return classes + (classes >= y[:, None])
 
 
-def _summary(where: str, margin: NDArray[np.float64]) -> dict[str, Any]:
-    inverse = 1 / margin[margin > 0]
-    quantiles = np.quantile(margin, QUANTILES, method="inverted_cdf")
-    return {
-        f"mean_{where}": finite_or_none(margin.mean()),
-        f"mean_inverse_{where}": finite_or_none(inverse.mean()) if len(inverse) else None,
-        f"quantiles_{where}": [finite_or_none(q) for q in quantiles],
-        f"n_not_found_{where}": int(np.isinf(margin).sum()),
-    }
+def summary(margins: Mapping[str, NDArray[np.float64]]) -> dict[str, Any]:
+    """Return, of each KIND of margin (n,): mean_KIND over all images (0 where wrong).
+
+    mean_inverse_KIND is over those above 0, quantiles_KIND over all images at `quantiles`. Of an
+    image that no perturbation broke (n_not_found_KIND) the margin is infinite and 1 / margin 0; a
+    mean or quantile that it enters is None.
+    """
+    values: dict[str, Any] = {"quantiles": list(QUANTILES)}
+    for kind, margin in margins.items():
+        inverse = 1 / margin[margin > 0]
+        quantiles = np.quantile(margin, QUANTILES, method="inverted_cdf")
+        values |= {
+            f"mean_{kind}": finite_or_none(margin.mean()),
+            f"mean_inverse_{kind}": finite_or_none(inverse.mean()) if len(inverse) else None,
+            f"quantiles_{kind}": [finite_or_none(q) for q in quantiles],
+            f"n_not_found_{kind}": int(np.isinf(margin).sum()),
+        }
+    return values
 
 
 def _first_order(network: Perturbed, x: Tensor, y: Tensor, target: Tensor) -> Tensor:
