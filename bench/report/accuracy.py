@@ -15,17 +15,6 @@ import numpy as np
 from bench.report.statistics import mcnemar_interval, sign_flip, sign_flip_interval, wilson
 
 
-def of_images(values: np.ndarray, own: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Return (m,) the values of the images `index`, a subset of `own`; both ascending.
-
-    values: (n,), aligned with `own`.
-    """
-    if len(index) == len(own):
-        return values
-    chosen: np.ndarray = values[np.searchsorted(own, index)]
-    return chosen
-
-
 @dataclass(frozen=True, kw_only=True)
 class ImageOutcomes:
     """Which images are correct, under an attack or without one."""
@@ -39,7 +28,10 @@ class ImageOutcomes:
 
     def at(self, index: np.ndarray) -> np.ndarray:
         """Return (m,) the outcomes of the images `index`, all of which must have one."""
-        return of_images(self.correct, self.index, index)
+        if len(index) == len(self.index):
+            return self.correct
+        chosen: np.ndarray = self.correct[np.searchsorted(self.index, index)]
+        return chosen
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,10 +13,10 @@ from bench.report.accuracy import AccuracyEstimate, bars_text, error_limits, mea
 from bench.report.columns import estimate_cells, number
 from bench.report.export import fitted, legend_label
 from bench.report.formatting import eps_text, span
+from bench.report.frame import EPS_DIGITS, Outcome, ResultsFrame, outcomes, select
 from bench.report.groups import Group, Setting
 from bench.report.published import method_order
 from bench.report.rows import MOST, SPLIT, Section, by_robustness
-from bench.report.select import EPS_DIGITS, outcomes_at, select
 from bench.report.style import Style, styles
 from bench.report.titles import CW, PGD, TITLES
 from bench.spec import CHECKPOINTS, GIVEN
@@ -54,21 +54,14 @@ class Curve:
         return legend_label(f"{self.label} (last)" if self.checkpoint == "last" else self.label)
 
 
-_Attacked = Mapping[tuple[str, str], Sequence[tuple[int, str, float]]]
-"""(run id, checkpoint) -> position in the frame, attack and eps of its evaluations."""
-
-
 def curves(section: Section) -> list[Curve]:
     """Return the curve of every method that has the attack at any eps above 0, by attack."""
-    ids = {run.run_id for group in section.groups for run in group.runs}
-    table = select(section.frame, run_ids=ids, norm=section.setting.norm, split=SPLIT)
-    by_run: dict[tuple[str, str], list[tuple[int, str, float]]] = {}
-    columns = (table[name] for name in ("run_id", "checkpoint", "attack", "eps"))
-    for position, run_id, checkpoint, attack, eps in zip(table.index, *columns, strict=True):
-        found = by_run.setdefault((run_id, checkpoint), [])
-        found.append((int(position), attack, round(eps, EPS_DIGITS)))
+    labels = {run.run_id: group.label for group in section.groups for run in group.runs}
+    table = select(section.frame, run_ids=labels, norm=section.setting.norm, split=SPLIT)
+    table = table.assign(label=table["run_id"].map(labels), eps=table["eps"].round(EPS_DIGITS))
+    rows = dict(iter(table.groupby(["label", "checkpoint"])))
     made = [
-        _curve(group, attack, section, by_run) for attack in ATTACKS for group in section.groups
+        _curve(group, attack, section.frame, rows) for attack in ATTACKS for group in section.groups
     ]
     return [curve for curve in made if curve is not None]
 
@@ -80,31 +73,35 @@ def drawn(section: Section, found: Sequence[Curve]) -> list[Curve]:
     return [curve for curve in found if curve.label in most]
 
 
-def _curve(group: Group, attack: str, section: Section, by_run: _Attacked) -> Curve | None:
+def _curve(
+    group: Group, attack: str, frame: ResultsFrame, rows: Mapping[Any, pd.DataFrame]
+) -> Curve | None:
     """Return the best checkpoint's curve; the last one's where only that was attacked."""
-    frame = section.frame
     for checkpoint in (*CHECKPOINTS, GIVEN):
-        runs = [by_run.get((run.run_id, checkpoint), ()) for run in group.runs]
-        # runs that were never attacked this way would move only the point at eps 0
-        runs = [own for own in runs if any(name == attack for _, name, _ in own)]
-        radii = {eps for own in runs for _, name, eps in own if name == attack and eps > 0}
-        if not radii:
+        own = rows.get((group.label, checkpoint), pd.DataFrame())
+        attacked = own[(own["attack"] == attack) & (own["eps"] > 0)] if len(own) else own
+        if attacked.empty:
             continue
-        clean = [outcomes_at(frame, [p for p, _, _ in own], "clean") for own in runs]
-        points, positions = {0.0: mean_accuracy(clean)}, list[int]()
-        for eps in sorted(radii):
-            seeds = [[p for p, name, r in own if name == attack and r == eps] for own in runs]
-            points[eps] = mean_accuracy(outcomes_at(frame, found) for found in seeds if found)
-            positions += [position for found in seeds for position in found]
+        # runs that were never attacked this way would move only the point at eps 0
+        clean = own[own["run_id"].isin(attacked["run_id"])]
+        points = {0.0: _accuracy(frame, clean, "clean")}
+        radii: Any = attacked.groupby("eps")
+        points |= {float(eps): _accuracy(frame, found) for eps, found in radii}
         return Curve(
             label=group.label,
             method=group.method,
             attack=attack,
             checkpoint=checkpoint,
             points={eps: cell for eps, cell in points.items() if cell},
-            positions=tuple(positions),
+            positions=tuple(attacked.index),
         )
     return None
+
+
+def _accuracy(
+    frame: ResultsFrame, rows: pd.DataFrame, kind: Outcome = "correct"
+) -> AccuracyEstimate | None:
+    return mean_accuracy(outcomes(frame, own, kind) for _, own in rows.groupby("run_id"))
 
 
 def curve_csv(found: Sequence[Curve]) -> pd.DataFrame:

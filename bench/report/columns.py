@@ -15,7 +15,7 @@ from bench.report.accuracy import AccuracyEstimate
 from bench.report.cost import costs
 from bench.report.export import Bold
 from bench.report.formatting import MINUS, MISSING, percent, span
-from bench.report.groups import Setting
+from bench.report.groups import Group, Setting
 from bench.report.published import REFERENCE, PublishedPaper, published_papers
 from bench.report.rows import MASKING_GAP, Section, TableRow, status
 from bench.report.titles import AUTOATTACK, CLEAN, CORE, CW, PGD, TITLES, attack_title
@@ -297,12 +297,11 @@ def setting_cells(setting: Setting) -> dict[str, str]:
     }
 
 
-def group_status(row: TableRow) -> str:
-    """Return what kept the runs of a row from their end; of several seeds with their numbers."""
-    runs = row.group.runs
-    if len(runs) == 1:
-        return status(runs[0])
-    return "; ".join(f"seed {run.seed} {text}" for run in runs if (text := status(run)))
+def states(group: Group) -> list[str]:
+    """Return what kept each run from its end, where something did; of several with their seeds."""
+    several = len(group.runs) > 1
+    found = ((run.seed, status(run)) for run in group.runs)
+    return [f"seed {seed}: {text}" if several else text for seed, text in found if text]
 
 
 def counted_attacks(labels: Sequence[str]) -> str:

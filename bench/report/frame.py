@@ -1,4 +1,4 @@
-"""The results frame: every evaluation on record as a row, and every image's outcome. No torch.
+"""Every evaluation on record as a row with every image's outcome, and how to select some. No torch.
 
 Legend: m evaluations, n images.
 """
@@ -6,7 +6,7 @@ Legend: m evaluations, n images.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from bench.records import EvaluationRecord, RunRecord
+from bench.report.accuracy import ImageOutcomes
 
 COLUMNS = (
     *("run_id", "kind", "method", "arch", "dataset", "seed"),
@@ -24,6 +25,8 @@ COLUMNS = (
 Outcome = Literal["correct", "clean", "after"]
 """Correct without and under the attack; without it; under it, whatever the clean outcome."""
 UNKNOWN = -1
+EPS_DIGITS = 9
+"""Decimals of eps that count: 0.031 is not 8/255, and 8/255 equals itself."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,3 +83,54 @@ def results_frame(runs: Iterable[RunRecord]) -> ResultsFrame:
 def _params(params: object) -> str:
     kept = {k: v for k, v in dict(params).items() if k != "surrogates"}  # type: ignore[call-overload]
     return json.dumps(kept, sort_keys=True)
+
+
+def same_eps(a: float, b: float) -> bool:
+    """Whether two radii are equal."""
+    return round(a, EPS_DIGITS) == round(b, EPS_DIGITS)
+
+
+def select(
+    frame: ResultsFrame,
+    *,
+    run_ids: Collection[str] | None = None,
+    attack: str | None = None,
+    checkpoint: str | None = None,
+    eps: float | None = None,
+    split: str | None = "test",
+    norm: str | None = "linf",
+) -> pd.DataFrame:
+    """Return the evaluations that match; None matches anything.
+
+    The clean evaluation has no radius, so `eps` does not exclude it.
+    """
+    columns = frame.columns
+    keep = np.ones(len(frame.evaluations), bool)
+    wanted = {"attack": attack, "checkpoint": checkpoint, "split": split, "norm": norm}
+    for column, value in wanted.items():
+        if value is not None:
+            keep &= columns[column] == value
+    if run_ids is not None:
+        keep &= np.array([run_id in run_ids for run_id in columns["run_id"]], bool)
+    if eps is not None:
+        equal = columns["eps"].astype(float).round(EPS_DIGITS) == round(eps, EPS_DIGITS)
+        keep &= equal | (columns["attack"] == "clean")
+    return frame.evaluations[keep]
+
+
+def outcomes(
+    frame: ResultsFrame, rows: pd.DataFrame | Sequence[int], kind: Outcome = "correct"
+) -> ImageOutcomes:
+    """Return the images' outcomes over some evaluations; of no image where none has one.
+
+    rows: what `select` returned, or rows of the frame. Evaluations that overlap (another seed, more
+    images) count as restarts: an image is correct if it is correct in all that have it.
+    """
+    positions = rows.index if isinstance(rows, pd.DataFrame) else rows
+    found = frame.outcomes[kind][positions]
+    known = (found != UNKNOWN).any(axis=0)
+    return ImageOutcomes(
+        index=frame.images[known],
+        correct=(found != 0).all(axis=0)[known],
+        n_expected=max((frame.records[at].spec.n_examples for at in positions), default=0),
+    )

@@ -10,9 +10,9 @@ from typing import Any
 
 from bench.records import RunRecord
 from bench.report.formatting import ALARM
+from bench.report.frame import EPS_DIGITS
 from bench.report.masking import masking
 from bench.report.published import method_order
-from bench.report.select import EPS_DIGITS
 from bench.report.titles import CLEAN
 from bench.spec import slug
 

@@ -11,9 +11,9 @@ from bench.records import RunRecord
 from bench.report.accuracy import AccuracyEstimate
 from bench.report.export import fitted, latex_escaped
 from bench.report.formatting import MINUS, eps_both, listed, percent
+from bench.report.frame import same_eps
 from bench.report.groups import Setting
 from bench.report.rows import TableRow, sections
-from bench.report.select import same_eps
 from bench.report.statistics import wilson
 from bench.report.style import styles
 from bench.report.titles import AUTOATTACK, CLEAN, TITLES, attack_title

@@ -16,11 +16,7 @@ from bench.report.formatting import counted
 from bench.report.published import published_papers
 from bench.report.rows import sections
 from bench.report.setting_files import TABLES, setting_files
-from bench.report.suite_runs import (
-    SuiteRuns,
-    choose,
-    command_for_missing,
-)
+from bench.report.suite_runs import SuiteRuns, choose, command_for_missing
 from bench.report.table3 import require, single_seeds
 from bench.storage import write_atomic
 from bench.suite import list_suites, load_suite
@@ -143,7 +139,7 @@ def _told(made: MadeArtefact) -> str:
 
 
 def _index(made: Sequence[MadeArtefact], tables: Sequence[str], note: str) -> str:
-    links = [(heading, [f for f in files if f in tables]) for heading, files in TABLES.items()]
+    links = [(heading, [f for f in files if f in tables]) for heading, *files in TABLES.values()]
     figures = [name for name in tables if name.startswith("robust-accuracy-")]
     links.append(("Robust accuracy against eps, every setting on record", figures))
     entries: dict[str, list[str]] = {}

@@ -13,8 +13,7 @@ from bench.precision import ALLOWED, Paired
 from bench.records import RunRecord
 from bench.report.accuracy import ImageOutcomes
 from bench.report.export import Markup, Table, markdown, render
-from bench.report.frame import results_frame
-from bench.report.select import outcomes_at, select
+from bench.report.frame import outcomes, results_frame, select
 from bench.report.statistics import mean_difference
 
 ATTACK = "pgd-20"
@@ -28,7 +27,7 @@ def paired_precisions(runs: Iterable[RunRecord]) -> list[Paired]:
     specs = {run.run_id: run.spec for run in frame.runs}
     found: dict[tuple[Any, ...], dict[tuple[str, int], ImageOutcomes]] = defaultdict(dict)
     for row in select(frame, attack=ATTACK, checkpoint=CHECKPOINT, norm=None).itertuples():
-        spec, survived = specs[str(row.run_id)], outcomes_at(frame, [int(str(row.Index))])
+        spec, survived = specs[str(row.run_id)], outcomes(frame, [int(str(row.Index))])
         if len(survived.index) < survived.n_expected:
             continue
         own = {**spec, "dataset": row.dataset, "eps": row.eps, "epochs": spec["recipe"]["epochs"]}

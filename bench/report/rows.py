@@ -26,10 +26,9 @@ from bench.report.accuracy import (
     shared,
     worst_case,
 )
-from bench.report.frame import ResultsFrame, results_frame
+from bench.report.frame import ResultsFrame, outcomes, results_frame, select
 from bench.report.groups import Group, Setting, attack_labels, group_runs
 from bench.report.masking import Masking, masking
-from bench.report.select import outcomes_at, select
 from bench.report.titles import AUTOATTACK, CLEAN, CORE, PGD
 from bench.spec import CHECKPOINTS, GIVEN
 
@@ -71,10 +70,6 @@ class CheckpointOutcomes:
     """best, last or given; empty where nothing was evaluated."""
     frame: ResultsFrame
     seeds: tuple[TrainingOutcomes, ...] = ()
-    _joint: dict[tuple[str, ...], list[tuple[RunRecord, ImageOutcomes]]] = field(
-        default_factory=dict, repr=False, compare=False
-    )
-    """What `joint` returned: one method is compared with many others under the same attacks."""
 
     @cached_property
     def evaluations(self) -> list[EvaluationRecord]:
@@ -96,16 +91,11 @@ class CheckpointOutcomes:
 
         Other seeds would meet a weaker adversary. Raises RecordError where none has them all.
         """
-        if attacks not in self._joint:
-            seeds = [(seed.run, {**seed.attacks, CLEAN: seed.clean}) for seed in self.seeds]
-            self._joint[attacks] = [
-                (run, worst_case([own[name] for name in attacks]))
-                for run, own in seeds
-                if own.keys() >= set(attacks)
-            ]
-        if not self._joint[attacks]:
+        seeds = [(seed.run, {**seed.attacks, CLEAN: seed.clean}) for seed in self.seeds]
+        whole = [(run, own) for run, own in seeds if own.keys() >= set(attacks)]
+        if not whole:
             raise RecordError(f"no seed of {self.group.label} has all of {', '.join(attacks)}")
-        return self._joint[attacks]
+        return [(run, worst_case([own[name] for name in attacks])) for run, own in whole]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,9 +292,9 @@ def _seed(frame: ResultsFrame, run: RunRecord, found: Mapping[str, list[int]]) -
     return TrainingOutcomes(
         run=run,
         positions=tuple(every),
-        clean=outcomes_at(frame, every, "clean"),
-        attacks={label: outcomes_at(frame, positions) for label, positions in attacks.items()},
-        after={n: outcomes_at(frame, own, "after") for n, own in recorded.items() if own},
+        clean=outcomes(frame, every, "clean"),
+        attacks={label: outcomes(frame, positions) for label, positions in attacks.items()},
+        after={n: outcomes(frame, own, "after") for n, own in recorded.items() if own},
     )
 
 

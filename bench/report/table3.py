@@ -21,17 +21,17 @@ from bench.report.columns import (
     accuracy_text,
     counted_attacks,
     full_labels,
-    group_status,
     setting_cells,
+    states,
 )
 from bench.report.cost import costs
 from bench.report.export import Bold, Notes, Table, markdown, render
 from bench.report.formatting import MISSING, counted, eps_both, eps_text, listed
+from bench.report.frame import same_eps
 from bench.report.groups import Group, Setting, short, shown, training_values, varying
 from bench.report.published import REFERENCE, published_papers
 from bench.report.revisions import section_code
-from bench.report.rows import SPLIT, Section, TableRow, sections, status
-from bench.report.select import same_eps
+from bench.report.rows import SPLIT, Section, TableRow, sections
 from bench.spec import PRECISIONS
 
 LEGEND = (
@@ -82,7 +82,9 @@ def main_table(section: Section, *, brief: bool = False) -> Table:
         if brief and row.checkpoint == "last":
             continue
         first, previous = row.group is not previous, row.group
-        marks = notes.mark(*(_states(row.group) if first else ()), *_doubts(row))
+        between = ", " if len(row.group.runs) > 1 else ": "
+        ends = [f"{row.group.label}{between}{text}." for text in states(row.group) if first]
+        marks = notes.mark(*ends, *_doubts(row))
         name = f"{row.group.label if first else ''}{marks}".strip()
         checkpoint = MISSING if row.group.outside or not row.evaluated else row.checkpoint
         cells = [_cell(column, row, section, notes, first) for column in own]
@@ -119,27 +121,21 @@ def other_table(section: Section) -> Table | None:
 def table3_csv(parts: Sequence[Section]) -> pd.DataFrame:
     """Return a row for each row of every table; fractions, limits and counts."""
     rows = [_csv_row(row, section) for section in parts for row in section.rows]
-    frame = pd.DataFrame(rows, dtype=object).fillna("")
-    # attacks that only some tables have belong with the other accuracies
-    names = list(rows[0]) if rows else []
-    at = names.index("worst_case_over") if rows else 0
-    return frame[[*names[:at], *(c for c in frame.columns if c not in names), *names[at:]]]
+    return pd.DataFrame(rows, dtype=object).fillna("")
 
 
 def _csv_row(row: TableRow, section: Section) -> dict[str, str]:
-    own = [*columns.COLUMNS, *columns.paper_columns(section)]
-    accuracies = [c for c in own if c.unit == "accuracy"] + columns.attack_columns(section)
-    found: dict[str, str] = {
-        **setting_cells(section.setting),
+    found = setting_cells(section.setting) | {
         "method": "" if row.group.outside else row.group.method,
         "label": row.group.label,
         "checkpoint": row.checkpoint,
-        "status": group_status(row) or "done",
+        "status": "; ".join(states(row.group)) or "done",
+        "run_ids": " ".join(run.run_id for run in row.group.runs),
     }
-    counts = [c for c in own if c.key in ("n_runs", "n_seeds")]
-    for column in dict.fromkeys([*counts, *accuracies, *own]):
+    own = [*columns.COLUMNS, *columns.paper_columns(section), *columns.attack_columns(section)]
+    for column in own:
         found |= column.csv_cells(row, section) if column.csv else {}
-    return found | {"run_ids": " ".join(run.run_id for run in row.group.runs)}
+    return found
 
 
 def _cell(column: Column, row: TableRow, section: Section, notes: Notes, first: bool) -> str:
@@ -150,16 +146,6 @@ def _cell(column: Column, row: TableRow, section: Section, notes: Notes, first: 
     cell = column.cell(row, section)
     marked = f"{cell}{notes.mark(*column.notes(row, section))}"
     return Bold(marked) if isinstance(cell, Bold) else marked
-
-
-def _states(group: Group) -> list[str]:
-    """Return a note on each run that did not end or was not evaluated."""
-    several = len(group.runs) > 1
-    return [
-        f"{group.label}{f', seed {run.seed}' * several}: {text}."
-        for run in group.runs
-        if (text := status(run))
-    ]
 
 
 def _doubts(row: TableRow) -> list[str]:

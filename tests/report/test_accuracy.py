@@ -21,8 +21,7 @@ from bench.report.accuracy import (
     restricted,
     worst_case,
 )
-from bench.report.frame import Outcome, results_frame
-from bench.report.select import outcomes, select
+from bench.report.frame import Outcome, outcomes, results_frame, select
 from bench.report.statistics import (
     LEVEL,
     mcnemar,

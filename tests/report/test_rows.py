@@ -9,14 +9,7 @@ from bench.report.accuracy import AccuracyEstimate
 from bench.report.export import Table
 from bench.report.formatting import superscript
 from bench.report.groups import attack_labels
-from bench.report.rows import (
-    MASKING_GAP,
-    Section,
-    TableRow,
-    by_robustness,
-    sections,
-    status,
-)
+from bench.report.rows import MASKING_GAP, Section, TableRow, by_robustness, sections, status
 from bench.report.table3 import main_table, single_seeds
 from bench.spec import GIVEN
 from tests.report.made import evaluate, evaluate_all, model_run, train_run
@@ -209,9 +202,7 @@ def test_without_any_of_the_three_the_worst_case_is_over_what_most_rows_have(
     assert row_of(section, "trades").worst is None
 
 
-def test_the_lowest_seen_joins_everything_and_is_never_above_the_worst_case(
-    tmp_path: Path,
-) -> None:
+def test_the_lowest_seen_joins_everything_and_is_never_above_the_worst_case(tmp_path: Path) -> None:
     attacked(tmp_path, "madry", 20, autoattack=15)
     run = train_run(tmp_path, "madry")
     evaluate(run, "md", range(2, 5), 5)  # covers few of the images: the others count without it

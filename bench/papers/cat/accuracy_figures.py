@@ -29,7 +29,7 @@ from bench.report.artefact import Output
 from bench.report.columns import estimate_cells
 from bench.report.export import fitted, legend_label
 from bench.report.formatting import eps_text, percent, span
-from bench.report.select import EPS_DIGITS
+from bench.report.frame import EPS_DIGITS
 from bench.report.style import Style, order, styles
 from bench.report.suite_runs import SuiteRuns
 from bench.report.titles import AUTOATTACK, CW, PGD, TITLES, attack_title

@@ -30,9 +30,8 @@ from bench.papers.cat.stated import CAT, TABLE_3
 from bench.records import RunRecord
 from bench.report.accuracy import ImageOutcomes, shared
 from bench.report.formatting import eps_text
-from bench.report.frame import Outcome, ResultsFrame
+from bench.report.frame import Outcome, ResultsFrame, outcomes, same_eps, select
 from bench.report.masking import Masking, masking
-from bench.report.select import outcomes, same_eps, select
 from bench.report.suite_runs import SuiteRuns
 from bench.study import Study
 

@@ -15,7 +15,7 @@ from bench.report.artefact import Output
 from bench.report.columns import number
 from bench.report.export import Table, fitted
 from bench.report.formatting import MINUS, MISSING
-from bench.report.select import same_eps
+from bench.report.frame import same_eps
 from bench.report.style import order, styles
 from bench.report.suite_runs import SuiteRuns
 from bench.suite import load_suite

@@ -18,9 +18,8 @@ from bench.report.accuracy import (
     over_seeds,
 )
 from bench.report.formatting import ALARM, eps_text
-from bench.report.frame import Outcome, ResultsFrame
+from bench.report.frame import Outcome, ResultsFrame, outcomes, same_eps, select
 from bench.report.groups import marked
-from bench.report.select import outcomes, same_eps, select
 from bench.report.suite_runs import StudyRuns, SuiteRuns
 from bench.study import AttackConfig, MeasureConfig, Study
 from bench.suite import load_suite

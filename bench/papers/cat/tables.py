@@ -26,9 +26,8 @@ from bench.report.artefact import Output
 from bench.report.columns import accuracy_text, estimate_cells, number
 from bench.report.export import Bold, Notes, Table
 from bench.report.formatting import MISSING, percent, span
-from bench.report.frame import Outcome
+from bench.report.frame import Outcome, same_eps
 from bench.report.groups import shown
-from bench.report.select import same_eps
 from bench.report.suite_runs import SuiteRuns
 from bench.report.titles import PGD
 from bench.spec import CHECKPOINTS

@@ -15,9 +15,9 @@ from bench.eps import parse_eps
 from bench.report.columns import number, percent_or_missing
 from bench.report.export import Table
 from bench.report.formatting import eps_text, percent, span
+from bench.report.frame import same_eps
 from bench.report.published import published_papers
 from bench.report.rows import Section
-from bench.report.select import same_eps
 from bench.report.titles import AUTOATTACK, CLEAN
 
 _FILE = Path(__file__).parent.parent / "leaderboards.toml"
