@@ -1,4 +1,4 @@
-"""The command line. Every import that is slow waits for the command that needs it."""
+"""The command line. Slow imports are inside the commands."""
 
 import os
 from typing import Any

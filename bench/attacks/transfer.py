@@ -44,7 +44,7 @@ class TransferPart(Attack):
 class Transfer(Attack):
     """Attacks on a surrogate in order; an image is broken if one of them breaks it.
 
-    The surrogate is attacked in eval mode and left as it was. All parts draw from the one seed.
+    The surrogate is attacked in eval mode and unchanged afterwards. All parts draw from one seed.
     """
 
     sources: tuple[str, ...] = ("natural",)

@@ -1,1 +1,1 @@
-"""The commands of `bench`, a file each or two that belong together; every slow import waits."""
+"""The commands of `bench`. Slow imports are inside the functions."""

@@ -1,4 +1,4 @@
-"""`bench list`, `bench doctor` and `bench verify`: what there is, and whether it still works."""
+"""`bench list`, `bench doctor` and `bench verify`."""
 
 import sys
 from pathlib import Path
@@ -61,21 +61,19 @@ def doctor(
 @click.option(
     "--only", callback=shared.comma_list, help="Methods and attacks: trades,pgd-20.  [all]"
 )
-@click.option(
-    "--pin", is_flag=True, help="Write what is now, after a change that is meant to move."
-)
+@click.option("--pin", is_flag=True, help="Write new baselines after an intended change.")
 @click.option(
     "--pins",
     type=click.Path(path_type=Path),
     default=Path("results/pinned"),
     show_default=True,
-    help="Folder of the pins.",
+    help="Folder of the baselines.",
 )
 @shared.quiet
 def verify(only: tuple[str, ...], pin: bool, pins: Path, quiet: bool) -> None:
-    """Check that methods and attacks do what they did: short runs against pinned facts.
+    """Compare short runs of methods and attacks with their pinned baselines.
 
-    Prints a line for each that moved, and what moved. Exit code 1 if any did.
+    Prints a line for each that differs, and what differs. Exit code 1 if any does.
     """
     from bench.progress import Reporter
     from bench.verify import verify as compare_with_pins

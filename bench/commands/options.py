@@ -9,9 +9,9 @@ from bench.errors import ConfigError
 
 
 def comma_list(ctx: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...]:
-    """Return the parts of a comma-separated list, and none where the option is left out.
+    """Return the parts of a comma-separated list; empty if the option is absent.
 
-    Raises ConfigError for a list without parts, which would look like an option left out.
+    Raises ConfigError for a list without parts.
     """
     if text is None:
         return ()
@@ -25,7 +25,7 @@ def comma_list(ctx: click.Context, parameter: click.Parameter, text: str | None)
 
 
 def radius(ctx: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
-    """Return eps as a float in [0, 1]; raises ConfigError where the text is no radius."""
+    """Return eps as a float in [0, 1]; raises ConfigError for any other text."""
     return None if text is None else parse_eps(text)
 
 

@@ -1,4 +1,4 @@
-"""Compare short runs of every method and attack with their pins, or write the pins anew."""
+"""Compare short runs of every method and attack with their pins, or write new pins."""
 
 import json
 import time

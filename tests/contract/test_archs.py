@@ -90,7 +90,7 @@ def empty_like(name: str, *, normalised: bool = True) -> Arch:
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_forward_is_rest_of_stem_which_rest_leaves_as_it_was(
+def test_forward_is_rest_of_stem_and_rest_keeps_its_input(
     model: Arch, x: Tensor, logits: Tensor
 ) -> None:
     """Also without BatchNorm, which a copy for attacks may fold away."""

@@ -92,7 +92,7 @@ def attack(name: str, global_seed: int, *, n: int = 6, eps: float = EPS) -> Atta
     net.bn.eval()
     with torch.no_grad():
         y = net(x).argmax(1)
-    y[-1] = (y[-1] + 1) % 4 if n > 2 else y[-1]  # one is misclassified as it is
+    y[-1] = (y[-1] + 1) % 4 if n > 2 else y[-1]  # one is misclassified without an attack
     net.fc.bias.requires_grad_(False)
     net(x).sum().backward()
     before, run, wanted = snapshot(net), made(name), list[bool]()
@@ -132,7 +132,7 @@ def test_the_result_is_a_detached_image_of_the_same_kind_within_ball_and_box(nam
     assert bool(distance.max() > 0) == (name != "clean")
 
 
-def test_inputs_and_model_are_left_as_they_were(name: str) -> None:
+def test_inputs_and_model_are_unchanged(name: str) -> None:
     found = attacked(name)
     assert torch.equal(found.x, images())
     assert not found.x.requires_grad

@@ -29,7 +29,7 @@ METHODS = sorted(list_methods())
 
 @dataclass
 class WrittenOut:
-    """SGD with momentum and weight decay, written out; the network is attacked as it is."""
+    """SGD with momentum and weight decay, written out; the network itself is attacked."""
 
     model: nn.Module
     velocity: dict[nn.Parameter, Tensor] = field(default_factory=dict)

@@ -147,7 +147,7 @@ class Blocky(Arch):
         return logits
 
 
-def test_a_network_that_cannot_be_traced_is_copied_as_it_is_with_a_warning() -> None:
+def test_a_network_that_cannot_be_traced_is_copied_unfolded_with_a_warning() -> None:
     class Branching(Blocky):
         def rest(self, h: Tensor) -> Tensor:
             return super().rest(h * 1.0 if h.sum() > 0 else h)  # a trace has no value to compare
@@ -203,7 +203,7 @@ def test_a_logit_does_not_depend_on_how_many_images_pass(precision: Precision) -
 
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Traced as for a compiler and run as it is; the number of images of each compiled graph."""
+    """Traced as for a compiler and run eagerly; the number of images of each compiled graph."""
     made: list[int] = []
 
     def noted(graph: fx.GraphModule, examples: list[Tensor]) -> Callable[..., Any]:
@@ -251,7 +251,7 @@ def test_compiled_it_gives_the_logits_and_gradients_of_the_copy_and_follows_the_
     assert_alike(copied, InferenceCopy(model, precision), x, rtol)
 
 
-def test_fewer_images_are_filled_up_and_more_run_as_they_are(traced: list[int]) -> None:
+def test_small_batches_are_padded_and_large_ones_run_uncompiled(traced: list[int]) -> None:
     model = network()
     copied = CompiledCopy(model, "fp32", N)
     for n in (4, N, 1, N + 2):

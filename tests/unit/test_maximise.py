@@ -241,7 +241,7 @@ def test_on_step_freezes_the_examples_that_it_masks() -> None:
     assert seen == [(0, [0.5] * 3), (1, [0.51, 0.51, 0.5]), (2, [0.52, 0.51, 0.5])]
 
 
-def test_a_given_start_meets_the_first_gradient_as_it_is() -> None:
+def test_a_given_start_is_not_projected_before_the_first_gradient() -> None:
     x = inner_images(3)
     start = x + 0.25
     kept = start.clone()
@@ -427,7 +427,7 @@ def test_in_train_mode_the_batch_stays_whole() -> None:
     assert net.rows == [N] * 5
 
 
-# The model, its gradients and the images are left as they were.
+# The model, its gradients and the images are unchanged.
 
 
 def ce(logits: Tensor, y: Tensor, step: int) -> Tensor:
@@ -440,7 +440,7 @@ def boom(logits: Tensor, y: Tensor, step: int) -> Tensor:
 
 @pytest.mark.parametrize("objective", [ce, boom], ids=["returns", "raises"])
 @pytest.mark.parametrize("mode", ["eval", "train"])
-def test_the_model_is_left_as_it_was(objective: Objective, mode: ModelMode) -> None:
+def test_the_model_is_unchanged(objective: Objective, mode: ModelMode) -> None:
     """Also one with a layer, a weight and a gradient that were set by hand."""
     net, batch = small_net(), small_batch()
     net.fc.bias.requires_grad_(False)

@@ -156,7 +156,7 @@ def test_every_8_bit_mode_becomes_rgb(mode: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [5, 16, 32])
-def test_a_file_of_the_networks_size_is_taken_as_it_is(size: int, tmp_path: Path) -> None:
+def test_a_file_of_the_networks_size_is_not_resized(size: int, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
     assert np.array_equal(centre(tmp_path / "a.png", size), noise)

@@ -53,7 +53,7 @@ def assert_loads(state: dict[str, Any], source: dict[str, Tensor]) -> None:
 
 
 def assert_refused(model: nn.Module, state: dict[Any, Any], *words: str) -> None:
-    """With one line that holds these words; the model is as it was."""
+    """With one line that holds these words; the model is unchanged."""
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with raises_line(CheckpointError, *words):
         load_state(model, state)

@@ -22,7 +22,7 @@ Step = Callable[[nn.Module, Batch, int], Tensor]
 
 
 def wide(value: float | Tensor) -> float | Tensor:
-    """A float as it is, (B,) as (B, 1, 1, 1)."""
+    """A float unchanged, (B,) as (B, 1, 1, 1)."""
     return value.view(-1, 1, 1, 1) if isinstance(value, Tensor) else value
 
 
