@@ -90,6 +90,23 @@ def machine_text(machine: Mapping[str, Any]) -> str:
     return host if machine["device"] == "cpu" else f"{machine['device']} (host: {host})"
 
 
+CPU_ALLOCATOR = ("DefaultCPUAllocator", "not enough memory")
+"""In the RuntimeError of torch for a CPU tensor that does not fit."""
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether an exception, or one that caused it, is an allocation that did not fit."""
+    import torch
+
+    while error is not None:
+        if isinstance(error, torch.OutOfMemoryError | MemoryError):
+            return True
+        if isinstance(error, RuntimeError) and any(part in str(error) for part in CPU_ALLOCATOR):
+            return True
+        error = error.__cause__
+    return False
+
+
 def free_memory(device: torch.device) -> None:
     """Release cached GPU memory that failed work left behind."""
     if device.type == "cuda":

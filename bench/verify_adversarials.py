@@ -16,11 +16,11 @@ from bench.data.dataset import first_images
 from bench.errors import CheckpointError, ConfigError, DataError
 from bench.evaluation.adversarials import Adversarials, VerifiedImages, read_adversarials, recheck
 from bench.evaluation.model_checks import inspect_model
-from bench.evaluation.store import Images, default_batch
+from bench.evaluation.store import Images
 from bench.external import Named, load_external
 from bench.records import load_records
 from bench.run_store import RunFolder
-from bench.spec import CHECKPOINTS, EvalSpec, TrainSpec
+from bench.spec import CHECKPOINTS, CHUNK, EvalSpec, TrainSpec
 from bench.threat import Threat
 
 MAX_LISTED = 20
@@ -106,9 +106,8 @@ def verify_files(
             images = load_images(source, n_train)
             x, y = _originals(path, found, spec, images)
             network = load_once(name, spec.checkpoint, source, n_train)
-            batch_size = default_batch(device, network)
-            inspect_model(network, x, y, batch_size)  # raises if it cannot take them
-            outcome = recheck(found, network, x, y, batch_size)
+            inspect_model(network, x, y, CHUNK)  # raises if it cannot take them
+            outcome = recheck(found, network, x, y, CHUNK)
         except _Unusable as error:
             yield str(error), 2
             continue

@@ -6,17 +6,24 @@ that errs costs the attack strength and never credits it with an image.
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from bench.archs.arch import Arch
 from bench.archs.inference_copy import InferenceCopy, pad_batch
 from bench.attacks.attack import AttackWarning, Search
-from bench.machine import has_fast_bf16
+from bench.machine import free_memory, has_fast_bf16, out_of_memory
 
+T = TypeVar("T")
+_ROWS: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+"""Rows that fitted, of models that once ran out of memory."""
 MIN_ROWS = 16
 """Fewest rows of a block. Logits of fewer differ in their last bits from those of more."""
 
@@ -25,7 +32,8 @@ class BatchedModel(nn.Module):
     """Calls `model` on blocks of at most `batch_size` rows; a short last one is padded to MIN_ROWS.
 
     The padding repeats the last row; its logits are cut off and carry no gradient back. Images
-    that are one block whatever its size are not padded. Memory is bounded and no result moves.
+    that are one block whatever its size are not padded. No result moves. Memory is bounded, with a
+    gradient too: it costs a second forward pass where there are several blocks.
     """
 
     def __init__(self, model: nn.Module, batch_size: int) -> None:
@@ -46,7 +54,17 @@ class BatchedModel(nn.Module):
             logits: Tensor = self.model(x)
             return logits.clone()
         blocks = torch.split(x, self.batch_size)
-        return torch.cat([self.model(pad_batch(block, MIN_ROWS))[: len(block)] for block in blocks])
+        return torch.cat([self._block(pad_batch(b, MIN_ROWS))[: len(b)] for b in blocks])
+
+    def _block(self, x: Tensor) -> Tensor:
+        """Return the logits of a block; for a gradient, its activations are computed again."""
+        logits: Tensor
+        if torch.is_grad_enabled() and x.requires_grad:
+            with set_checkpoint_early_stop(False):  # which a model that catches errors would catch
+                logits = checkpoint(self.model, x, use_reentrant=False)
+        else:
+            logits = self.model(x)
+        return logits
 
     def gradient_source(self, search: Search) -> BatchedModel:
         """Blocks of the same size around a copy, which is made once and follows the weights."""
@@ -108,3 +126,27 @@ def _takes_bf16(model: nn.Module) -> bool:
 
 def _notice(text: str) -> None:
     warnings.warn(AttackWarning(text), stacklevel=4)
+
+
+def fitted(model: nn.Module, batch_size: int, device: torch.device, call: Callable[[int], T]) -> T:
+    """Return `call(batch_size)`, or of half as many rows each time that the memory runs out.
+
+    call: computes with at most that many rows per call of `model`, from the start each time; it may
+    keep nothing of a call that failed. The first time in a process is logged. Raises the error once
+    MIN_ROWS do not fit.
+    """
+    rows = min(batch_size, _ROWS.get(model, batch_size))
+    while True:
+        try:
+            return call(rows)
+        except Exception as error:
+            if rows <= MIN_ROWS or not out_of_memory(error):
+                raise
+        free_memory(device)  # out here, where the error no longer holds the tensors
+        if not _ROWS:
+            logging.getLogger(__name__).warning(
+                "batches of %d images do not fit into the memory of %s: going on with %d; no "
+                "result depends on it",
+                *(rows, device, max(rows // 2, MIN_ROWS)),
+            )
+        rows = _ROWS[model] = max(rows // 2, MIN_ROWS)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from bench.attacks.networks import BatchedModel
+from bench.attacks.networks import BatchedModel, fitted
 from bench.errors import DataError
 from bench.evaluation.chunk import TOLERANCE, Outcome
 from bench.evaluation.prediction import evaluating, predictions
@@ -111,9 +111,11 @@ def recheck(
     """
     x_adv = found.x_adv.to(x.device)
     threat = Threat(found.facts["norm"], float(found.facts["eps"]))
-    blocked = BatchedModel(model, batch_size)
-    with evaluating(blocked):
-        right, _ = predictions(blocked, x_adv, y)
+    with evaluating(model):
+        right, _ = fitted(
+            *(model, batch_size, x.device),
+            lambda rows: predictions(BatchedModel(model, rows), x_adv, y),
+        )
     differs = {
         "outside the ball": ~(threat.distance(x_adv, x) <= threat.eps + TOLERANCE),
         "outside [0, 1]": ~((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1),

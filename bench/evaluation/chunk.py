@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks import Attack, AttackWarning, get_attack
-from bench.attacks.networks import BatchedModel
+from bench.attacks.networks import BatchedModel, fitted
 from bench.evaluation.checks.context import Check
 from bench.evaluation.model_checks import package_checks
 from bench.evaluation.prediction import evaluating, predictions
@@ -87,15 +87,53 @@ def attack_chunk(
     distance checked, and predicted again before it counts. NaN counts as broken.
 
     x: (n, C, H, W) in [0, 1] on the model's device; y: (n,); index: (n,) dataset indices within
-    one chunk, on the CPU. surrogate: the networks that a transfer attack is crafted on; it is run
-    on all images. unfinished: where an earlier call stopped; `on_part` is called after each part
-    but the last. clean: (n,) bool, on the CPU: correct without an attack, if known.
+    one chunk, on the CPU. batch_size: most rows per call of a network, halved if the memory runs
+    out; the outcome does not depend on it. surrogate: the networks that a transfer attack is
+    crafted on; it is run on all images. unfinished: where an earlier call stopped; `on_part` is
+    called after each part but the last. clean: (n,) bool, on the CPU: correct without an attack, if
+    known.
     """
+    reached = unfinished
+
+    def note(part: PartialOutcome) -> None:
+        nonlocal reached
+        reached = None if keep_images else part  # which holds no images
+        if on_part is not None:
+            on_part(part)
+
+    def attempt(rows: int) -> Outcome:
+        networks = tuple(BatchedModel(network, rows) for network in surrogate)
+        found = get_attack(attack, **({"surrogate": networks} if networks else {}))
+        return _attack_chunk(
+            *(BatchedModel(model, rows), x, y, index, threat, attack, found),
+            seed=seed,
+            keep_images=keep_images,
+            unfinished=reached,
+            on_part=note,
+            clean=clean,
+        )
+
+    return fitted(model, batch_size, x.device, attempt)
+
+
+def _attack_chunk(
+    blocked: BatchedModel,
+    x: Tensor,
+    y: Tensor,
+    index: Tensor,
+    threat: Threat,
+    attack: str,
+    found: Attack,
+    *,
+    seed: int,
+    keep_images: bool,
+    unfinished: PartialOutcome | None,
+    on_part: Callable[[PartialOutcome], None],
+    clean: Tensor | None,
+) -> Outcome:
     since, number = time.monotonic(), int(index[0]) // CHUNK
     assert (index // CHUNK == number).all(), "the images of a call are of one chunk"
-    blocked, rows = BatchedModel(model, batch_size), (index - number * CHUNK).to(x.device)
-    networks = tuple(BatchedModel(network, batch_size) for network in surrogate)
-    found = get_attack(attack, **({"surrogate": networks} if networks else {}))
+    rows = (index - number * CHUNK).to(x.device)
     parts = list(found.stages) or [(attack, found)]
     names = tuple(name for name, _ in parts)
     with evaluating(blocked):
@@ -105,7 +143,7 @@ def attack_chunk(
         since -= unfinished.seconds if unfinished else 0.0
         for part in range(unfinished.n_parts if unfinished else 0, len(parts)):
             work.run(part, *parts[part], generator_for(seed, attack, number, device=x.device))
-            if on_part is not None and part + 1 < len(parts):
+            if part + 1 < len(parts):
                 broken_by, after = work.broken_by.cpu().clone(), work.after.cpu().clone()
                 seconds = time.monotonic() - since
                 on_part(PartialOutcome(part + 1, broken_by, after, seconds, tuple(work.notes)))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bench.attacks import get_attack
 from bench.attacks.maximise import attack_mode
-from bench.attacks.networks import MIN_ROWS
+from bench.attacks.networks import MIN_ROWS, fitted
 from bench.errors import ConfigError
 from bench.evaluation.checks import Check, CheckBudget, left_out, run_checks
 from bench.evaluation.chunk import Outcome, attack_chunk
@@ -58,10 +58,10 @@ def evaluate(
     fp32 (in float64 if its weights are), on the device of its parameters, on copies of the images.
     x, y: tensors, numpy arrays or lists. Images are floats in [0, 1] or uint8 of 0..255, see
     `checked_inputs`; pixels at most 1e-5 outside [0, 1] are clamped. threat: a Threat, or its eps.
-    batch_size: rows per call of the model; changes no result. checks: also look for gradient
-    masking, computing as much as `effort` allows. surrogates: networks by name, on the same device,
-    for transfer attacks; `transfer` and some checks need `natural`, a naturally trained network of
-    the same arch.
+    batch_size: most rows per call of the model, halved if the memory runs out; changes no result.
+    checks: also look for gradient masking, computing as much as `effort` allows. surrogates:
+    networks by name, on the same device, for transfer attacks; `transfer` and some checks need
+    `natural`, a naturally trained network of the same arch.
 
     Raises ConfigError or DataError for an unknown attack or unusable images, labels or logits, and
     ModelError, naming the attack, for any exception of the model.
@@ -101,8 +101,11 @@ def evaluate(
     if checks:
         natural = [networks["natural"]] if "natural" in networks else []
         with blamed(model, "the masking checks"):
-            options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "budget": effort}
-            found = run_checks(model, x, y, threat, surrogates=natural, **options)
+            options: dict[str, Any] = {"seed": seed, "budget": effort, "surrogates": natural}
+            found = fitted(
+                *(model, batch_size, device),
+                lambda rows: run_checks(model, x, y, threat, batch_size=rows, **options),
+            )
         if not found:
             notes["no check was made: no image is correct without an attack"] = None
         with attack_mode(model, "eval"), torch.no_grad():

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from bench.attacks.networks import fitted
 from bench.errors import ConfigError
 from bench.evaluation.checks import CHECKS, CheckBudget, CheckContext, left_out
 from bench.evaluation.prediction import evaluating
@@ -51,8 +52,16 @@ class Measuring:
 
     def measure(self, spec: MeasureSpec, x: Tensor, y: Tensor) -> Measured:
         """Measure on images (n, C, H, W), labels (n,); raises ConfigError if it is impossible."""
+        return fitted(
+            self.model, self.batch_size, x.device, lambda rows: self._measure(spec, x, y, rows)
+        )
+
+    def _measure(self, spec: MeasureSpec, x: Tensor, y: Tensor, batch_size: int) -> Measured:
+        if batch_size != self.batch_size:  # other contexts would hold more than fits
+            self.batch_size = batch_size
+            self._contexts.clear()
         threat = Threat(spec.norm, spec.eps)
-        options: dict[str, Any] = {"seed": spec.seed, "batch_size": self.batch_size}
+        options: dict[str, Any] = {"seed": spec.seed, "batch_size": batch_size}
         with evaluating(self.model):
             if spec.name not in CHECKS:
                 measured = MeasuredModel(model=self.model, x=x, y=y, threat=threat, **options)

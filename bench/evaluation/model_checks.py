@@ -13,7 +13,7 @@ import torch
 from pyautoattack import checks as package
 from torch import Tensor, nn
 
-from bench.attacks.networks import MIN_ROWS, BatchedModel
+from bench.attacks.networks import MIN_ROWS, BatchedModel, fitted
 from bench.errors import ConfigError, ModelError
 from bench.evaluation.checks.context import LEAST_IMAGES, Check
 from bench.evaluation.inputs import ExternalNetwork
@@ -42,8 +42,13 @@ SQUARE = 0.002
 def inspect_model(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> list[str]:
     """Return warnings about the model's output on the first images.
 
-    Raises ConfigError if its output cannot be logits of these labels.
+    batch_size: most rows per call; fewer if the memory runs out. Raises ConfigError if the output
+    cannot be logits of these labels.
     """
+    return fitted(model, batch_size, x.device, lambda rows: _inspected(model, x, y, rows))
+
+
+def _inspected(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> list[str]:
     notes = []
     if model.training:
         notes.append("the model was in train mode; it is evaluated in eval mode")
@@ -118,6 +123,12 @@ def expects_normalised(
     ImageNet's. x: (n, C, H, W) in [0, 1]; y: (n,); right: (n,) bool, correct without a
     normalisation, if known.
     """
+    return fitted(model, batch_size, x.device, lambda n: _expects_normalised(model, x, y, n, right))
+
+
+def _expects_normalised(
+    model: nn.Module, x: Tensor, y: Tensor, batch_size: int, right: Tensor | None
+) -> list[str]:
     first, labels = x[:CHUNK], y[:CHUNK]
     n, candidates = len(first), _candidates(first)
     with evaluating(model):

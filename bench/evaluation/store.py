@@ -37,8 +37,6 @@ from bench.spec import CHUNK, GIVEN, EvalSpec, MeasureSpec
 from bench.storage import npz_arrays, npz_bytes, sha256, write_atomic
 from bench.threat import Threat
 
-SMALL = 1_000_000
-"""Parameters of a network whose activations for 256 images fit any machine."""
 CHECKSUM = 64
 """Length of the hex digest that a file of a partial outcome begins with."""
 
@@ -64,12 +62,6 @@ class Images:
         return images.images(rows), images.labels(rows)
 
 
-def default_batch(device: torch.device, model: nn.Module) -> int:
-    """Rows per call of a model that fit the memory; no result depends on it."""
-    small = sum(p.numel() for p in model.parameters()) < SMALL
-    return CHUNK if small or device.type == "cuda" else 64
-
-
 @dataclass(frozen=True, kw_only=True)
 class AttackedCheckpoint:
     """A checkpoint under attack, and what the attacks need."""
@@ -84,12 +76,10 @@ class AttackedCheckpoint:
     """Versions and hardware, for the records."""
     keep_images: bool = False
     """Also write the adversarial images."""
+    batch_size: int = CHUNK
+    """Most rows per call of the model; fewer if the memory runs out."""
 
     _notes: dict[Hashable, list[str]] = field(default_factory=dict, repr=False)
-
-    @property
-    def batch_size(self) -> int:
-        return default_batch(self.images.device, self.model)
 
     def inspected(self, key: Hashable, x: Tensor, y: Tensor, *, probe: bool) -> list[str]:
         """Return warnings about the output on these images, computed once per `key`.
