@@ -22,6 +22,10 @@ class DataError(BenchError):
     """A data set is missing, damaged, or not what its specification says."""
 
 
+class MemoryLimit(BenchError):
+    """A batch of a training does not fit into the memory of the device."""
+
+
 class CheckpointError(BenchError):
     """Weights or a resumable state cannot be used."""
 

@@ -241,6 +241,17 @@ class Method:
         state.step()
         return {"loss": loss.detach()}
 
+    def refuse_micro_batch(self) -> None:
+        """Raise ConfigError if gradients summed over parts of a batch are not those of the batch.
+
+        They are if the standard step is used: the loss is a mean over images.
+        """
+        if type(self).train_step is not Method.train_step:
+            raise ConfigError(
+                f"{self.title or type(self).__name__} cannot be trained with a micro-batch: its "
+                "training step is its own and needs the whole batch; choose a smaller --batch-size"
+            )
+
     def example_state(self, n: int, threat: Threat) -> dict[str, Tensor]:
         """Return the initial per-example tensors, each (n, ...), on the CPU."""
         return {}

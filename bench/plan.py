@@ -214,7 +214,10 @@ def _resolve(study: Study, name: str, arch: str) -> tuple[Method, Recipe]:
     registered = method_name(name)
     recipe, params = load_recipe(study.recipe, arch=arch, dataset=study.dataset, method=registered)
     method = get_method(name, **(params | dict(study.params.get(registered, {}))))
-    return method, recipe.replaced(study.training, f"suite {study.suite}")
+    recipe = recipe.replaced(study.training, f"suite {study.suite}")
+    if recipe.micro_batch is not None:
+        method.refuse_micro_batch()
+    return method, recipe
 
 
 def _train_spec(

@@ -27,6 +27,9 @@ class Recipe:
 
     epochs: int
     batch_size: int
+    micro_batch: int | None = field(default=None, metadata=_LATER)
+    """Images per forward pass of a step, whose gradients are summed over the batch; BatchNorm takes
+    the statistics of these images. None takes the whole batch at once."""
     lr: float
     """Peak learning rate of SGD."""
     momentum: float = 0.9
@@ -61,10 +64,12 @@ class Recipe:
     def __post_init__(self) -> None:
         drops = self.drop if isinstance(self.drop, tuple) else (self.drop,)
         n_fits = len(drops) == len(self.milestones) or not isinstance(self.drop, tuple)
+        fits = self.micro_batch is None or 2 <= self.micro_batch < self.batch_size
         good_drop = n_fits and all(drop > 0 for drop in drops)
         checks = (
             ("epochs", self.epochs >= 1, "at least 1"),
             ("batch_size", self.batch_size >= 1, "at least 1"),
+            ("micro_batch", fits, f"at least 2 and below batch_size = {self.batch_size}"),
             ("lr", self.lr > 0, "above 0"),
             ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
             ("weight_decay", self.weight_decay >= 0, "at least 0"),

@@ -86,6 +86,7 @@ def changed(
     *,
     epochs: int | None = None,
     batch_size: int | None = None,
+    micro_batch: int | None = None,
     dataset: str | None = None,
     seeds: Sequence[str] = (),
     attacks: Sequence[str] = (),
@@ -110,7 +111,7 @@ def changed(
     wanted = study.checks or MeasureConfig() if checks else None
     if checks is None and not attacks:
         wanted = study.checks
-    training = {"epochs": epochs, "batch_size": batch_size}
+    training = {"epochs": epochs, "batch_size": batch_size, "micro_batch": micro_batch}
     return replace(
         study,
         **{name: value for name, value in values.items() if value not in (None, ())},

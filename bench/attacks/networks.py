@@ -24,6 +24,8 @@ from bench.machine import free_memory, has_fast_bf16, out_of_memory
 T = TypeVar("T")
 _ROWS: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 """Rows that fitted, of models that once ran out of memory."""
+_SAID = set[torch.device]()
+"""Devices of which this process has said so."""
 MIN_ROWS = 16
 """Fewest rows of a block. Logits of fewer differ in their last bits from those of more."""
 
@@ -132,8 +134,8 @@ def fitted(model: nn.Module, batch_size: int, device: torch.device, call: Callab
     """Return `call(batch_size)`, or of half as many rows each time that the memory runs out.
 
     call: computes with at most that many rows per call of `model`, from the start each time; it may
-    keep nothing of a call that failed. The first time in a process is logged. Raises the error once
-    MIN_ROWS do not fit.
+    keep nothing of a call that failed. It is logged once per process and device. Raises the error
+    once MIN_ROWS do not fit.
     """
     rows = min(batch_size, _ROWS.get(model, batch_size))
     while True:
@@ -143,7 +145,8 @@ def fitted(model: nn.Module, batch_size: int, device: torch.device, call: Callab
             if rows <= MIN_ROWS or not out_of_memory(error):
                 raise
         free_memory(device)  # out here, where the error no longer holds the tensors
-        if not _ROWS:
+        if device not in _SAID:
+            _SAID.add(device)
             logging.getLogger(__name__).warning(
                 "batches of %d images do not fit into the memory of %s: going on with %d; no "
                 "result depends on it",

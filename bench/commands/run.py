@@ -47,6 +47,12 @@ ONE_STUDY = ("methods", "arch", "eps", "attacks", "params")
 @click.option("--epochs", type=int, help="Passes over the training images.  [the recipe's]")
 @click.option("--batch-size", type=int, help="Training images per step.  [the recipe's]")
 @click.option(
+    "--micro-batch",
+    type=int,
+    help="Images per forward pass: sum the gradients of a step over parts of its batch, for a GPU "
+    "with little memory. BatchNorm normalises each part by itself.  [the whole batch]",
+)
+@click.option(
     "--eps",
     callback=shared.radius,
     help="Radius of training and attacks, in pixels of [0, 1]: 8/255 or 0.03.  [the suite's]",

@@ -8,7 +8,7 @@ ends with the weights of an uninterrupted run, bit for bit on a CPU.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from bench.archs.arch import Arch
 from bench.archs.weights import save_weights
 from bench.data.dataset import Dataset
 from bench.data.loader import augment, batches, epoch_order, loader
-from bench.errors import NonFiniteLoss
+from bench.errors import ConfigError, MemoryLimit, NonFiniteLoss
+from bench.machine import free_memory, out_of_memory
 from bench.method import Batch, Method, TrainState
 from bench.progress import Reporter, Task
 from bench.records import QUANTILES
@@ -92,6 +93,8 @@ class Trainer:
         self.spec, self.method, self.folder, self.device = spec, method, folder, device
         threat = Threat(spec.norm, spec.eps)
         method.validate(threat, spec.num_classes)
+        if spec.recipe.micro_batch is not None:
+            method.refuse_micro_batch()
         self.data = loader(dataset.train, dataset.scale, device)
         self.val = loader(dataset.val, dataset.scale, device)
         parts = self._parts(torch.arange(len(self.data)))
@@ -102,7 +105,8 @@ class Trainer:
         model = MixedPrecision(self.network) if mixed else self.network
         self.cost = Cost()
         self.cost.watch(model, self.network.first_layer)
-        compiled_rows = len(parts[0]) if compiles else 0
+        rows = len(micro_batches(parts[0], spec.recipe.micro_batch)[0])
+        compiled_rows = rows if compiles else 0
         self.optimiser = Optimiser(model, spec.recipe, self.n_batches, compiled_rows=compiled_rows)
         examples = method.example_state(len(self.data), threat)
         self.state = TrainState(
@@ -115,6 +119,7 @@ class Trainer:
             device=device,
             examples={name: value.to(device) for name, value in examples.items()},
         )
+        self.micro_batch = spec.recipe.micro_batch
         self.progress = Progress()
         self.warnings: list[str] = []
         self._saved = time.monotonic()
@@ -122,9 +127,17 @@ class Trainer:
     def run(self, reporter: Reporter) -> dict[str, Any]:
         """Train to the end, from the saved state if there is one; return the summary.
 
-        Raises NonFiniteLoss; the saved state stays.
+        Raises NonFiniteLoss, and MemoryLimit if a batch does not fit; the saved state stays.
         """
         self._resume(reporter)
+        try:
+            return self._train(reporter)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+        raise self._too_large()  # out here, where the error no longer holds the tensors
+
+    def _train(self, reporter: Reporter) -> dict[str, Any]:
         with reporter.task(self.folder.run_id, self.n_batches) as task:
             task.begin_at(self.state.batch_number)
             first = self.state.batch_number // self.batches_per_epoch
@@ -152,6 +165,47 @@ class Trainer:
         self._batch(torch.arange(n, device=self.device), 0)
         float(self.progress.sums["loss"])  # waits for the device
         return time.perf_counter() - since
+
+    def _too_large(self) -> MemoryLimit:
+        """Return the error for a batch that does not fit, with what fits; the trainer is unusable.
+
+        Micro-batches are tried; where the method needs the whole batch, smaller batches.
+        """
+        n = self.spec.recipe.micro_batch or self.spec.recipe.batch_size
+        place = f"{self.folder.run_id}: a batch of {n} images does not fit into the memory of"
+        try:
+            self.method.refuse_micro_batch()
+            option, accumulates = "--micro-batch", True
+        except ConfigError:
+            option, accumulates = "--batch-size", False
+        while (n := n // 2) >= 2:
+            if self._fits(n, accumulates):
+                advice = f"{n} do: add {option} {n}"
+                more = (
+                    f", which sums the gradients of {n} images at a time into the steps of "
+                    f"{self.spec.recipe.batch_size}; BatchNorm then normalises {n} at a time"
+                    if accumulates
+                    else ", another recipe: this method needs the whole batch at once"
+                )
+                return MemoryLimit(f"{place} {self.device}; {advice}{more}")
+        return MemoryLimit(
+            f"{place} {self.device}, and neither do 2; choose a smaller --arch or another --device"
+        )
+
+    def _fits(self, n: int, accumulates: bool) -> bool:
+        self.optimiser.sgd.zero_grad(set_to_none=True)
+        free_memory(self.device)
+        recipe = self.spec.recipe
+        index = torch.arange(min(recipe.batch_size, len(self.data)), device=self.device)
+        if accumulates:
+            self.micro_batch = n
+        try:
+            self._batch(index if accumulates else index[:n], 0)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            return False
+        return True
 
     def _epoch(self, epoch: int, task: Task) -> None:
         state = self.state
@@ -186,10 +240,26 @@ class Trainer:
         )
         state.model.train()
         with self.cost.counting():
-            metrics = self.method.train_step(state, Batch(x, self.data.labels(index), index))
+            metrics = self._step(Batch(x, self.data.labels(index), index))
         progress.add(metrics, len(index), step)
         progress.compiled = sorted({*progress.compiled, self.optimiser.runs_compiled})
         state.next_batch()
+
+    def _step(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Update on a batch; with micro-batches, by the sum of their gradients."""
+        if self.micro_batch is None:
+            return self.method.train_step(self.state, batch)
+        state, n = self.state, len(batch.x)
+        total = torch.zeros((), device=self.device, dtype=batch.x.dtype)
+        for rows in micro_batches(torch.arange(n, device=self.device), self.micro_batch):
+            part = Batch(batch.x[rows], batch.y[rows], batch.index[rows])
+            state.scratch.clear()
+            x_adv = self.method.perturb(state, part)
+            loss = self.method.loss(state, part, x_adv) * (len(rows) / n)
+            state.backward(loss)
+            total += loss.detach()
+        state.step()
+        return {"loss": total}
 
     def _close_epoch(self, epoch: int, task: Task) -> None:
         progress = self.progress
@@ -300,6 +370,15 @@ class Trainer:
         reporter.say(
             f"{self.folder.run_id}: resumes at batch {state.batch_number} of {self.n_batches}"
         )
+
+
+def micro_batches(rows: Tensor, n: int | None) -> Sequence[Tensor]:
+    """Split a batch into parts of about equal size, of at most n rows; one row is never alone.
+
+    BatchNorm cannot normalise one value per channel in a network that ends at one pixel.
+    """
+    n_parts = 1 if n is None else -(-len(rows) // n)
+    return torch.tensor_split(rows, max(1, min(n_parts, len(rows) // 2)))
 
 
 def initial_model(spec: TrainSpec) -> Arch:

@@ -11,7 +11,7 @@ from bench.archs.arch import Arch
 from bench.archs.inference_copy import InferenceCopy
 from bench.attacks import get_attack
 from bench.attacks.attack import is_correct
-from bench.attacks.networks import BatchedModel
+from bench.attacks.networks import BatchedModel, fitted
 from bench.data.loader import Loader
 from bench.seeding import generator_for
 from bench.threat import Threat
@@ -35,9 +35,13 @@ class Score:
 
 def score(model: Arch, split: Loader, threat: Threat, seed: int) -> Score:
     """Score `model` in eval mode and fp32, with the same noise at every epoch."""
+    return fitted(model, BATCH, split.y.device, lambda n: _score(model, split, threat, seed, n))
+
+
+def _score(model: Arch, split: Loader, threat: Threat, seed: int, rows: int) -> Score:
     device = split.y.device
     generator = generator_for(seed, "validation", device=device)
-    attack, blocked = get_attack(ATTACK), BatchedModel(InferenceCopy(model), BATCH)
+    attack, blocked = get_attack(ATTACK), BatchedModel(InferenceCopy(model), rows)
     clean = torch.zeros((), dtype=torch.int64, device=device)
     robust = clean.clone()
     for index in torch.arange(len(split), device=device).split(BATCH):  # type: ignore[no-untyped-call]
