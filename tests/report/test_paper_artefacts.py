@@ -232,8 +232,9 @@ def test_the_change_over_the_steps_is_paired(made: Mapping[str, Output]) -> None
     assert last["change_high"] - last["change_low"] < last["high"] - last["low"]
     assert rows.loc["madry", 500]["change"] == 0
     figure = drawn(made["figure4a"], "figure4a")
-    texts = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert texts[1].startswith(f"cat-ce: \u2212{100 * abs(last['change']):.1f} [\u2212")
+    drawn_last = dots_of(figure.axes[1])["cat-ce"][-1]
+    wanted = [100 * last[name] for name in ("change", "change_low", "change_high")]
+    np.testing.assert_allclose(drawn_last, wanted, atol=1e-3)
     assert figure.axes[0].get_xscale() == "log"
 
 

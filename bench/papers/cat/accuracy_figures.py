@@ -28,8 +28,8 @@ from bench.report.accuracy import bars_text
 from bench.report.artefact import Output
 from bench.report.columns import estimate_cells
 from bench.report.export import fitted, legend_label
-from bench.report.formatting import eps_text, percent, span
-from bench.report.frame import EPS_DIGITS
+from bench.report.formatting import eps_text, span
+from bench.report.frame import same_eps
 from bench.report.style import Style, order, styles
 from bench.report.suite_runs import SuiteRuns
 from bench.report.titles import AUTOATTACK, CW, PGD, TITLES, attack_title
@@ -43,18 +43,13 @@ if TYPE_CHECKING:
 TITLE_2 = "Figure 2: robust accuracy against the radius"
 TITLE_4A = "Figure 4a: accuracy against the steps of PGD"
 TITLE_4B = "Figure 4b: ablations of CAT against the radius"
-Draw = Callable[[Sequence[Part], pd.DataFrame, str], "Figure"]
-"""Of the parts, the rows and the caption."""
-_CURVES = (PGD, CW)
-_DOTS = (*_CURVES, AUTOATTACK)
+Panel = Callable[["Axes", Part, pd.DataFrame, Mapping[str, Style]], None]
+"""Draws the rows of a part."""
+_ATTACKS = (PGD, CW, AUTOATTACK)
 _STEPS = re.compile(r"pgd-(\d+)")
 _WIDTH = 7.0
-"""Inches: of a page's text. Half of it is a column."""
-_COLUMN = 3.5
-_SMALL = 8.0
-"""Font size of the column-wide figure."""
+"""Inches: of a page's text."""
 _EPS_LABEL = r"$L_\infty$ radius $\epsilon$ (pixels in [0, 1])"
-_ACCURACY_LABEL = "accuracy on test images (%)"
 _BAND = 0.13
 """Opacity: ten bands leave every line visible."""
 _APART = 0.16
@@ -67,10 +62,11 @@ def make_figure2(chosen: SuiteRuns) -> Output:
     rows = [
         row
         for part in found
-        for attack in _DOTS
+        for attack in _ATTACKS
         for row in _against_eps(part, attack, clean=attack != AUTOATTACK)
     ]
-    return _output(chosen, found, "figure2", rows, _draw_figure2)
+    panels = (partial(_eps_curves, PGD), partial(_eps_curves, CW), _autoattack_dots)
+    return _output(chosen, found, "figure2", TITLE_2, rows, panels)
 
 
 def make_figure4a(chosen: SuiteRuns) -> Output:
@@ -80,27 +76,34 @@ def make_figure4a(chosen: SuiteRuns) -> Output:
     """
     (part,) = parts(chosen)
     rows = [row for method in part.study.methods for row in _by_steps(part, method)]
-    return _output(chosen, [part], "figure4a", rows, _draw_figure4a)
+    return _output(chosen, [part], "figure4a", TITLE_4A, rows, (_step_curves, _change_dots))
 
 
 def make_figure4b(chosen: SuiteRuns) -> Output:
     """Return PGD-20 over the radii and three attacks at the training radius."""
     (part,) = parts(chosen)
-    rows = [row for attack in _DOTS for row in _against_eps(part, attack, clean=attack == PGD)]
-    return _output(chosen, [part], "figure4b", rows, _draw_figure4b)
+    rows = [row for attack in _ATTACKS for row in _against_eps(part, attack, clean=attack == PGD)]
+    panels = (partial(_eps_curves, PGD), _attack_dots)
+    return _output(chosen, [part], "figure4b", TITLE_4B, rows, panels)
 
 
 def _output(
-    chosen: SuiteRuns, found: Sequence[Part], name: str, rows: list[dict[str, Any]], draw: Draw
+    chosen: SuiteRuns,
+    found: Sequence[Part],
+    name: str,
+    title: str,
+    rows: list[dict[str, Any]],
+    panels: Sequence[Panel],
 ) -> Output:
     if not rows:
         return Output(lacks=lacks(found))
     drawn = pd.DataFrame(rows)
     x = "steps" if "steps" in drawn else "eps"
     numbers = drawn.assign(**{x: drawn[x].map("{:.9g}".format)})
+    caption = captioned(chosen, drawn["label"])
     return Output(
         numbers={name: numbers.drop(columns="change_std", errors="ignore")},
-        figures={name: partial(draw, found, drawn, captioned(chosen, drawn["label"]))},
+        figures={name: partial(_draw, found, drawn, panels, title, caption)},
         note=alarm_note(drawn["label"]),
         lacks=lacks(found),
     )
@@ -140,103 +143,43 @@ def _row(
         yield {**own, "attack": attack, name: x, **estimate_cells(estimate)}
 
 
-def _draw_figure2(found: Sequence[Part], rows: pd.DataFrame, caption: str) -> Figure:
+def _draw(
+    found: Sequence[Part], rows: pd.DataFrame, panels: Sequence[Panel], title: str, caption: str
+) -> Figure:
     """Draw a row of panels per network, on one scale of accuracy; the legend below them."""
     from matplotlib.figure import Figure
 
     found = [part for part in found if part.study.arch in set(rows["arch"])]
     figure = Figure(figsize=(_WIDTH, 2.7 * len(found) + 1.1), layout="constrained")
-    panels = figure.subplots(
-        len(found), 3, sharey=True, squeeze=False, width_ratios=[1.0, 1.0, 0.95]
-    )
+    grids = figure.subplots(len(found), len(panels), squeeze=False)
     look = styles(rows["label"])
-    for part, (*curves, last) in zip(found, panels, strict=True):
-        own = rows[rows["arch"] == part.study.arch]
-        for axes, attack in zip(curves, _CURVES, strict=True):
-            _eps_curves(axes, own, attack, part, look)
-        marked = own[own["attack"] == AUTOATTACK]
-        _dots(last, {eps_text(float(str(eps))): dots for eps, dots in marked.groupby("eps")}, look)
-        last.set_title(f"{part.study.arch}, {TITLES[AUTOATTACK]}", fontsize=9.5)
-        last.set_xlabel(_EPS_LABEL, parse_math=True)
-        curves[0].set_ylabel(_ACCURACY_LABEL)
-    _finish(figure, TITLE_2, rows, [part.study.eps for part in found], caption, ncols=5)
-    return figure
-
-
-def _draw_figure4a(found: Sequence[Part], rows: pd.DataFrame, caption: str) -> Figure:
-    """Draw one panel as wide as a column; the legend says how far each method falls."""
-    from matplotlib.figure import Figure
-
-    (part,) = found
-    last = {row["label"]: row for _, row in rows.iterrows()}  # at the most steps
-    figure = Figure(figsize=(_COLUMN, 3.5 + 0.13 * len(last)), layout="constrained")
-    axes = figure.subplots()
-    _lines(axes, rows, "steps", styles(last))
-    steps = sorted(set(rows["steps"]))
-    axes.set_xscale("log")
-    axes.set_xticks(steps, [f"{n:g}" for n in steps])
-    axes.set_xticks([], minor=True)
-    axes.set_xlabel("steps of PGD (log scale)")
-    axes.set_ylabel(_ACCURACY_LABEL)
-    # few points separate the steps, so the scale fits the numbers
-    low, high = _edges(rows)
-    bottom, top = 100 * low.min(), 100 * high.max()
-    room = 0.05 * (top - bottom) + 0.5
-    axes.set_ylim(bottom - room, top + room)
-    grid(axes)
-    radius = eps_text(part.study.eps)
-    axes.set_title(rf"{part.study.arch}, $\epsilon$ = {radius}", fontsize=9.5, parse_math=True)
-    title = (TITLE_4A, _reading(rows), caption)
-    figure.suptitle(fitted(title, _COLUMN * 9.0 / _SMALL), fontsize=_SMALL)
-    _legend(
-        figure,
-        {legend_label(name): _change_text(row) for name, row in last.items()},
-        fontsize=_SMALL,
-        title=f"change in points, {steps[0]:g} to {steps[-1]:g} steps (same images)",
-        title_fontsize=_SMALL,
+    for part, row in zip(found, grids, strict=True):
+        for panel, axes in zip(panels, row, strict=True):
+            axes.set_ylim(-3, 103)
+            axes.set_yticks(range(0, 101, 20))
+            grid(axes)
+            panel(axes, part, rows[rows["arch"] == part.study.arch], look)
+        row[0].set_ylabel("accuracy on test images (%)")
+    trained = [part.study.eps for part in found] if "eps" in rows else []
+    figure.suptitle(fitted((title, _reading(rows, trained), caption), _WIDTH), fontsize=9.0)
+    handles: dict[str, Artist] = {}
+    for axes in figure.axes:
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(name, handle)
+    names = _in_order(handles)
+    figure.legend(
+        [handles[name] for name in names],
+        names,
+        ncols=min(5, len(names)),
+        loc="outside lower center",
+        frameon=False,
+        handlelength=2.6,
     )
     return figure
-
-
-def _change_text(row: pd.Series[Any]) -> str:
-    """Return `: -2.1 [-3.0, -1.3]`; empty for a single number of steps."""
-    if pd.isna(row["change"]):
-        return ""
-    if pd.notna(row["change_std"]):
-        return f": {percent(row['change'])} \u00b1 {percent(row['change_std'])}"
-    low, high = row["change_low"], row["change_high"]
-    return f": {percent(row['change'])} [{percent(low)}, {percent(high)}]"
-
-
-def _draw_figure4b(found: Sequence[Part], rows: pd.DataFrame, caption: str) -> Figure:
-    from matplotlib.figure import Figure
-
-    (part,), look = found, styles(rows["label"])
-    eps = part.study.eps
-    figure = Figure(figsize=(_WIDTH, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1.15, 1.0])
-    _eps_curves(left, rows, PGD, part, look)
-    left.set_ylabel(_ACCURACY_LABEL)
-    trained = rows[rows["eps"].round(EPS_DIGITS) == round(eps, EPS_DIGITS)]
-    groups = {TITLES[attack]: trained[trained["attack"] == attack] for attack in _DOTS}
-    _dots(right, {name: group for name, group in groups.items() if len(group)}, look)
-    title = rf"{part.study.arch}, at $\epsilon$ = {eps_text(eps)}"
-    right.set_title(title, fontsize=9.5, parse_math=True)
-    right.set_xlabel("attack")
-    _finish(figure, TITLE_4B, rows, [eps], caption, ncols=len(look))
-    return figure
-
-
-def _edges(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ends of error bars: 95% intervals of one seed, a deviation of several."""
-    numbers = rows[["accuracy", "low", "high", "std"]].astype(float)
-    low = numbers["low"].fillna(numbers["accuracy"] - numbers["std"])
-    high = numbers["high"].fillna(numbers["accuracy"] + numbers["std"])
-    return low.to_numpy(), high.to_numpy()
 
 
 def _eps_curves(
-    axes: Axes, rows: pd.DataFrame, attack: str, part: Part, look: Mapping[str, Style]
+    attack: str, axes: Axes, part: Part, rows: pd.DataFrame, look: Mapping[str, Style]
 ) -> None:
     """Draw accuracy from eps 0 to the largest radius, and the training radius as a dotted line."""
     last, trained = max(rows["eps"]), part.study.eps
@@ -246,6 +189,57 @@ def _eps_curves(
     axes.set_xlabel(_EPS_LABEL, parse_math=True)
     if trained <= last:
         axes.axvline(trained, color="#777777", linewidth=0.8, linestyle=":", zorder=0)
+
+
+def _step_curves(axes: Axes, part: Part, rows: pd.DataFrame, look: Mapping[str, Style]) -> None:
+    _lines(axes, rows, "steps", look)
+    steps = sorted(set(rows["steps"]))
+    axes.set_xscale("log")
+    axes.set_xticks(steps, [f"{n:g}" for n in steps])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("steps of PGD (log scale)")
+    radius = eps_text(part.study.eps)
+    axes.set_title(rf"{part.study.arch}, $\epsilon$ = {radius}", fontsize=9.5, parse_math=True)
+
+
+def _autoattack_dots(axes: Axes, part: Part, rows: pd.DataFrame, look: Mapping[str, Style]) -> None:
+    marked = rows[rows["attack"] == AUTOATTACK]
+    _dots(axes, {eps_text(float(str(eps))): dots for eps, dots in marked.groupby("eps")}, look)
+    axes.set_title(f"{part.study.arch}, {TITLES[AUTOATTACK]}", fontsize=9.5)
+    axes.set_xlabel(_EPS_LABEL, parse_math=True)
+
+
+def _attack_dots(axes: Axes, part: Part, rows: pd.DataFrame, look: Mapping[str, Style]) -> None:
+    """Draw the attacks at the training radius."""
+    trained = rows[[same_eps(eps, part.study.eps) for eps in rows["eps"]]]
+    groups = {TITLES[attack]: trained[trained["attack"] == attack] for attack in _ATTACKS}
+    _dots(axes, {name: group for name, group in groups.items() if len(group)}, look)
+    title = rf"{part.study.arch}, at $\epsilon$ = {eps_text(part.study.eps)}"
+    axes.set_title(title, fontsize=9.5, parse_math=True)
+    axes.set_xlabel("attack")
+
+
+def _change_dots(axes: Axes, part: Part, rows: pd.DataFrame, look: Mapping[str, Style]) -> None:
+    """Draw the change from the fewest steps, on a scale that fits it: few points, but paired."""
+    from matplotlib.ticker import AutoLocator
+
+    known = rows.dropna(subset="change")
+    _dots(axes, {f"{n:g}": dots for n, dots in known.groupby("steps")}, look, "change")
+    low, high = _edges(known, "change")
+    bottom, top = min(100 * low, default=-1.0), max(100 * high, default=0.0)
+    axes.set_ylim(bottom - 0.5, max(top, 0.0) + 0.5)
+    axes.yaxis.set_major_locator(AutoLocator())
+    axes.set_xlabel("steps of PGD")
+    title = f"change from {min(rows['steps']):g} steps (points, same images)"
+    axes.set_title(title, fontsize=9.5)
+
+
+def _edges(rows: pd.DataFrame, value: str = "accuracy") -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of error bars: 95% intervals of one seed, a deviation of several."""
+    before = "" if value == "accuracy" else f"{value}_"
+    low, high, std = (rows[f"{before}{end}"].astype(float) for end in ("low", "high", "std"))
+    at = rows[value].astype(float)
+    return low.fillna(at - std).to_numpy(), high.fillna(at + std).to_numpy()
 
 
 def _lines(axes: Axes, rows: pd.DataFrame, x: str, look: Mapping[str, Style]) -> None:
@@ -259,14 +253,18 @@ def _lines(axes: Axes, rows: pd.DataFrame, x: str, look: Mapping[str, Style]) ->
         axes.plot(places, 100 * own["accuracy"].to_numpy(), **style.line | drawn)
 
 
-def _dots(axes: Axes, groups: Mapping[str, pd.DataFrame], look: Mapping[str, Style]) -> None:
+def _dots(
+    axes: Axes,
+    groups: Mapping[str, pd.DataFrame],
+    look: Mapping[str, Style],
+    name: str = "accuracy",
+) -> None:
     """Draw a group of dots per heading, every method at its own place in each of them."""
     methods = _in_order(set().union(*(group["label"] for group in groups.values())))
     step = min(0.8 / max(1, len(methods)), _APART)
     for place, group in enumerate(groups.values()):
-        for label, value, low, high in zip(
-            group["label"], group["accuracy"], *_edges(group), strict=True
-        ):
+        edges = _edges(group, name)
+        for label, value, low, high in zip(group["label"], group[name], *edges, strict=True):
             axes.errorbar(
                 [place + (methods.index(label) - (len(methods) - 1) / 2) * step],
                 [100 * value],
@@ -282,35 +280,6 @@ def _dots(axes: Axes, groups: Mapping[str, pd.DataFrame], look: Mapping[str, Sty
     axes.set_xlim(-0.5, max(1, len(groups)) - 0.5)
     axes.set_xticks(range(len(groups)), list(groups))
     axes.tick_params(axis="x", length=0)
-
-
-def _finish(
-    figure: Figure, title: str, rows: pd.DataFrame, trained: list[float], caption: str, ncols: int
-) -> None:
-    """Scale every panel to percent, and add the title and the legend."""
-    for axes in figure.axes:
-        axes.set_ylim(-3, 103)
-        axes.set_yticks(range(0, 101, 20))
-        grid(axes)
-    figure.suptitle(fitted((title, _reading(rows, trained), caption), _WIDTH), fontsize=9.0)
-    _legend(figure, ncols=ncols)
-
-
-def _legend(figure: Figure, ends: Mapping[str, str] | None = None, **others: Any) -> None:
-    """Draw the legend with each label once, in the methods' order; `ends`: texts after labels."""
-    handles: dict[str, Artist] = {}
-    for axes in figure.axes:
-        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles.setdefault(name, handle)
-    names = _in_order(handles)
-    figure.legend(
-        [handles[name] for name in names],
-        [f"{name}{(ends or {}).get(name, '')}" for name in names],
-        loc="outside lower center",
-        frameon=False,
-        handlelength=2.6,
-        **others,
-    )
 
 
 def _in_order(labels: Iterable[str]) -> list[str]:
