@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import groupby, product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from bench.papers.cat.claim_rules import (
 from bench.papers.cat.claim_training import untrained
 from bench.papers.cat.stated import CAT, TABLE_3
 from bench.records import RunRecord
-from bench.report.accuracy import ImageOutcomes, shared
+from bench.report.accuracy import ImageOutcomes, common
 from bench.report.formatting import eps_text
 from bench.report.frame import Outcome, ResultsFrame, outcomes, same_eps, select
 from bench.report.masking import Masking, masking
@@ -150,9 +150,9 @@ class TrainedModel:
             self._masking[checkpoint] = masking(self.runs, checkpoint, self.study.eps)
         return self._masking[checkpoint]
 
-    def alarm(self, query: Query | ImageValue) -> str:
+    def alarm(self, query: Query | ImageValue | None) -> str:
         """Return `cat-ce (C7)` where an alarm says that the measurement may be misled."""
-        codes = self.masking(query.checkpoint).codes if query.misled else ()
+        codes = self.masking(query.checkpoint).codes if query and query.misled else ()
         return f"{self.label} ({', '.join(codes)})" if codes else ""
 
     @cached_property
@@ -303,70 +303,83 @@ def compare(own: Mapping[str, TrainedModel], family: Family) -> Iterator[Evidenc
 
 def _compared(first: Side, second: Side, detail: str, family: Family) -> Evidence:
     """Return the comparison without a verdict; raises RecordError where records are missing."""
-    (one, query), (other, other_query) = first, second
-    ours, theirs = (_present(model, asked) for model, asked in (first, second))
-    if one is other:  # two attacks on the same networks
-        ours, theirs = (
-            {k: side[k] for k in side if k in ours and k in theirs} for side in (ours, theirs)
-        )
-        if not ours:
-            raise RecordError(one.lacks(f"seed with {query.title} and {other_query.title}"))
-    _refuse_other_images(first, second)
-    index = shared([_outcomes(*found) for found in (*ours.values(), *theirs.values())])
-    if not len(index):
-        raise RecordError(f"{one.label} and {other.label} share no image under {query.title}")
-    a, b = (
-        np.stack([v[np.searchsorted(i, index)] for i, v in side.values()])
-        for side in (ours, theirs)
-    )
-    x, y = (a, b) if one is other else (a[:, None], b[None])
-    sample = (x > y).astype(np.int8) - (x < y)
+    (one, query), (other, _) = first, second
+    (a, b), n = common_values([first, second])
     per_image = isinstance(query, ImageValue)
-    middle = np.median if per_image else np.mean
     stated = [
         value
         for row in (TABLE_3.get(one.method), TABLE_3.get(other.method))
         if row and family.column and (value := getattr(row, family.column)) is not None
     ]
-    effect = stated[0] - stated[1] if len(stated) == 2 else 0.0
+    limit = max(NOTABLE, stated[0] - stated[1]) if len(stated) == 2 else NOTABLE
     low = max(float(a.mean()), float(b.mean())) <= one.chance
-    return Evidence(
-        what=one.label if one is other else f"{one.label}{VERSUS}{other.label}",
+    return evidence(
+        first,
+        second,
+        a,
+        b,
+        n=n,
         detail=detail,
         reading=one.method if family.readings else "",
         unit="images" if per_image else "points",
-        first=float(middle(a)),
-        second=float(middle(b)),
-        value=float(sample.mean()),
-        sample=sample,
-        n=len(index),
-        seeds=(len(ours), len(theirs)),
         rule=family.rule,
-        limit=MOST if per_image else max(NOTABLE, effect),
+        limit=MOST if per_image else limit,
         decides=family.decides and not (family.above_chance and low),
-        untrained=one.untrained or other.untrained,
-        alarms=(one.alarm(query), other.alarm(other_query)),
         doubt=family.doubt(first, second) if family.doubt else "",
     )
 
 
-def _present(
-    model: TrainedModel, query: Query | ImageValue
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    found = model.by_image(query)
-    if not found:
-        raise RecordError(model.lacks(query.title))
-    return found
+def evidence(
+    first: tuple[TrainedModel, Query | ImageValue | None],
+    second: tuple[TrainedModel, Query | ImageValue | None],
+    a: np.ndarray,
+    b: np.ndarray,
+    **facts: Any,
+) -> Evidence:
+    """Return a comparison of values, (s, n) or (s,), without a verdict.
+
+    Seeds of different models are not paired: each of the first meets each of the second. Of values
+    per image, whatever their scale, counts which is larger. facts: further fields of `Evidence`.
+    """
+    (one, _), (other, _) = first, second
+    per_image = facts.get("unit") == "images"
+    x, y = (a, b) if one is other else (a[:, None], b[None])
+    sample = (x > y).astype(np.int8) - (x < y) if per_image else x - y
+    middle = np.median if per_image else np.mean
+    return Evidence(
+        what=one.label if one is other else f"{one.label}{VERSUS}{other.label}",
+        first=float(middle(a)),
+        second=float(middle(b)),
+        value=float(sample.mean()),
+        sample=sample,
+        seeds=(len(a), len(b)),
+        untrained=one.untrained or other.untrained,
+        alarms=(one.alarm(first[1]), other.alarm(second[1])),
+        **facts,
+    )
 
 
-def _outcomes(index: np.ndarray, values: np.ndarray) -> ImageOutcomes:
-    return ImageOutcomes(index=index, correct=values, n_expected=len(index))
+def common_values(sides: Sequence[Side]) -> tuple[list[np.ndarray], int]:
+    """Return the values of each side, (s, n), on the n images that all seeds of all sides have.
 
-
-def _refuse_other_images(first: Side, second: Side) -> None:
+    Of sides of one model, only seeds with all of the queries. Raises RecordError without records.
+    """
     data: set[tuple[int, str]] = set()
-    for model, query in (first, second):
+    found = []
+    for model, query in sides:
+        found.append(model.by_image(query))
         data |= model.evaluated(query)[1] if isinstance(query, Query) else set()
+        if not found[-1]:
+            raise RecordError(model.lacks(query.title))
+    labels = " and ".join(dict.fromkeys(model.label for model, _ in sides))
     if len({n for n, _ in data}) < len(data):
-        labels = f"{first[0].label} and {second[0].label}"
-        raise RecordError(f"{labels} were attacked on different images")
+        raise RecordError(f"{labels}: attacked on different images")
+    if len({model.label for model, _ in sides}) == 1:
+        seeds = set.intersection(*map(set, found))
+        found = [{k: side[k] for k in sorted(seeds)} for side in found]
+    indices = [index for side in found for index, _ in side.values()]
+    index = reduce(common, indices) if indices else np.zeros(0)
+    if not len(index):
+        raise RecordError(f"{labels}: no image in common under {sides[-1][1].title}")
+    values = [np.stack([v[np.searchsorted(i, index)] for i, v in side.values()]) for side in found]
+    return [v.astype(np.int8) if v.dtype == bool else v for v in values], len(index)

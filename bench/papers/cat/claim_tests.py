@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.errors import RecordError
 from bench.measure_record import MeasureRecord
 from bench.papers.cat import claim_rules as rules
 from bench.papers.cat.claim_evidence import (
@@ -27,15 +28,17 @@ from bench.papers.cat.claim_evidence import (
     Versus,
     assess,
     assess_families,
+    common_values,
     compare,
+    evidence,
     models,
 )
-from bench.papers.cat.claim_rules import ABOVE, BELOW, NO_BOOST, VERSUS, Evidence, Rule
+from bench.papers.cat.claim_rules import ABOVE, BELOW, NO_BOOST, Evidence, Rule
 from bench.papers.cat.complexity import COLUMNS, PAPER_RATIOS
 from bench.papers.cat.gaussians import UNIT
 from bench.papers.cat.stated import CAT
 from bench.records import RunRecord
-from bench.report.accuracy import accuracy, shared
+from bench.report.accuracy import accuracy
 from bench.report.cost import SAME, costs
 from bench.report.formatting import MINUS, eps_text, percent
 from bench.report.published import REFERENCE
@@ -66,9 +69,6 @@ def itself(methods: Sequence[str]) -> list[tuple[str, str]]:
 def same(query: Query | ImageValue, detail: str = "") -> Versus:
     """Return that both sides are compared under one query."""
     return query, query, detail
-
-
-CLEAN = same(Query(None, kind="clean"))
 
 
 def masked_or_unchecked(first: Side, _: Side) -> str:
@@ -182,48 +182,45 @@ def _margins(measure: str, array: str, detail: str) -> Family:
     return Family(CAT_VS_BASELINES, under, ABOVE, measure == "bilateral", readings=True)
 
 
-def _gap(attack: str, methods: Sequence[str], rule: Rule = _NO_GAP) -> Family:
+def _under(
+    attack: str | None, pairs: Sequence[tuple[str, str]], rule: Rule = ABOVE, **others: Any
+) -> Family:
+    """Return comparisons under one attack at the study's radius; None: without an attack."""
+    query = Query(attack, kind="correct" if attack else "clean")
+    return Family(pairs, [same(query)], rule, **others)
+
+
+def _gap(attack: str, methods: Sequence[str], rule: Rule = _NO_GAP, **others: Any) -> Family:
     detail = f"PGD-20 {MINUS} {'C&W' if attack == CW else 'AutoAttack'}"
-    return Family(itself(methods), [(Query(PGD), Query(attack), detail)], rule)
+    return Family(itself(methods), [(Query(PGD), Query(attack), detail)], rule, **others)
 
 
-def _against_baselines(attack: str, column: str = "") -> list[Family]:
-    return [Family(CAT_VS_BASELINES, [same(Query(attack))], ABOVE, column=column)]
-
-
-_LOSS = Family(
-    itself(CAT),
-    [(Query("pgd-10"), Query("pgd-500"), "")],
-    rules.at_most(rules.STEPS_COST),
-    readings=True,
-)
-_CE_CLEAN = [(CAT_CE, other) for other in BASELINES]
 _BOTH = [(CAT_CE, other) for other in (REFERENCE, ADAPTIVE_HARD, FIXED_SOFT)]
+_ALONE = [(ADAPTIVE_HARD, REFERENCE), (FIXED_SOFT, REFERENCE)]
 _EARLIER = [(method, REFERENCE) for method in ("mma", "iaat")]
+_MANY_STEPS = [(Query("pgd-10"), Query("pgd-500"), "")]
+_LOSS = rules.at_most(rules.STEPS_COST)
 FAMILIES: Mapping[str, Sequence[Family] | Callable[[Study], Sequence[Family]]] = {
-    "1a": _against_baselines(PGD, "pgd"),
-    "1b": _against_baselines(CW, "cw"),
-    "1c": _against_baselines(AUTOATTACK),
-    "1d": [Family([(CAT_MIX, CAT_CE)], [same(Query(CW))], ABOVE, column="cw")],
-    "1e": [
-        _gap(CW, [CAT_CE], ABOVE),
-        _gap(CW, [CAT_MIX, *OTHERS], ABOVE)._replace(decides=False),
-    ],
+    "1a": [_under(PGD, CAT_VS_BASELINES, column="pgd")],
+    "1b": [_under(CW, CAT_VS_BASELINES, column="cw")],
+    "1c": [_under(AUTOATTACK, CAT_VS_BASELINES)],
+    "1d": [_under(CW, [(CAT_MIX, CAT_CE)], column="cw")],
+    "1e": [_gap(CW, [CAT_CE], ABOVE), _gap(CW, [CAT_MIX, *OTHERS], ABOVE, decides=False)],
     "2a": [
-        Family(_CE_CLEAN, [CLEAN], ABOVE, column="clean"),
-        Family([(CAT_MIX, b) for b in BASELINES], [CLEAN], ABOVE, decides=False, column="clean"),
+        _under(None, CAT_VS_BASELINES[: len(BASELINES)], column="clean"),
+        _under(None, CAT_VS_BASELINES[len(BASELINES) :], column="clean", decides=False),
     ],
-    "2b": [Family([(NATURAL, CAT_CE)], [CLEAN], rules.at_most(rules.CLEAN_COST))],
+    "2b": [_under(None, [(NATURAL, CAT_CE)], rules.at_most(rules.CLEAN_COST))],
     "3": [
-        _gap(AUTOATTACK, CAT)._replace(doubt=masked_or_unchecked),
-        _gap(AUTOATTACK, OTHERS)._replace(decides=False),
+        _gap(AUTOATTACK, CAT, doubt=masked_or_unchecked),
+        _gap(AUTOATTACK, OTHERS, decides=False),
     ],
     "4a": best_under_transfer,
     "4b": transfer_is_weaker,
     "6a": partial(curve_above, PGD),
     "6b": partial(curve_above, CW),
     "6c": flat_curve,
-    "6d": [Family(CAT_VS_FIGURE_2, [CLEAN], ABOVE)],
+    "6d": [_under(None, CAT_VS_FIGURE_2)],
     "7a": [
         *_surface(highest, "lower: the highest point"),
         *_surface(partial(surface_range, "ce"), "smoother: highest minus lowest"),
@@ -232,35 +229,24 @@ FAMILIES: Mapping[str, Sequence[Family] | Callable[[Study], Sequence[Family]]] =
         *_surface(relative_rise, "rise over the margin at x"),
         *_surface(partial(surface_range, "margin"), "highest minus lowest", decides=False),
     ],
-    "8a": [_LOSS, _LOSS._replace(pairs=itself(OTHERS), decides=False)],
+    "8a": [
+        Family(itself(CAT), _MANY_STEPS, _LOSS, readings=True),
+        Family(itself(OTHERS), _MANY_STEPS, _LOSS, decides=False),
+    ],
     "8b": [
-        Family(
-            CAT_VS_FIGURE_2,
-            [same(Query(f"pgd-{n}"), f"{n} steps") for n in STEPS],
-            ABOVE,
-            readings=True,
-        )
+        Family(CAT_VS_FIGURE_2, [same(Query(f"pgd-{n}"), f"{n} steps")], ABOVE, readings=True)
+        for n in STEPS
     ],
-    "9a": [Family([(ADAPTIVE_HARD, REFERENCE)], [same(Query(PGD))], NO_BOOST)],
-    "9b": [Family([(FIXED_SOFT, REFERENCE)], [same(Query(PGD))], NO_BOOST)],
-    "9c": [Family(_BOTH, [same(Query(PGD))], ABOVE)],
-    "9d": [
-        Family(
-            [(ADAPTIVE_HARD, REFERENCE), (FIXED_SOFT, REFERENCE)],
-            [same(Query(AUTOATTACK))],
-            NO_BOOST,
-        ),
-        Family(_BOTH, [same(Query(AUTOATTACK))], ABOVE),
-    ],
+    "9a": [_under(PGD, _ALONE[:1], NO_BOOST)],
+    "9b": [_under(PGD, _ALONE[1:], NO_BOOST)],
+    "9c": [_under(PGD, _BOTH)],
+    "9d": [_under(AUTOATTACK, _ALONE, NO_BOOST), _under(AUTOATTACK, _BOTH)],
     "9e": [_gap(AUTOATTACK, [NATURAL_SOFT])],
     "10b": [
         _margins("bilateral", "margin", "Definition 3.1"),
         _margins("margins", "margin_both", "input and all layers, test images"),
     ],
-    "14b": [
-        Family(_EARLIER, [CLEAN], ABOVE, column="clean"),
-        Family(_EARLIER, [same(Query(PGD))], NO_BOOST),
-    ],
+    "14b": [_under(None, _EARLIER, column="clean"), _under(PGD, _EARLIER, NO_BOOST)],
 }
 """By the claim's key: comparisons that differ only in models, attacks and rule."""
 
@@ -287,32 +273,19 @@ def harm_of_a_large_radius(suite: SuiteRuns) -> Assessment:
 
 
 def high_train_accuracy(suite: SuiteRuns) -> Assessment:
-    """Test the accuracy on train images under the small radius."""
+    """Test the accuracy on train images under the small radius against a limit."""
     concerned = _by_radius(models(suite))
-    return assess(suite, map(_train_accuracy, concerned), concerned, checkpoint=LAST)
-
-
-def _train_accuracy(model: TrainedModel) -> Evidence | str:
-    train, test = (
-        list(model.evaluated(_at_small_radius(model, split))[0].values())
-        for split in ("train", "test")
-    )
-    if not train:
-        return model.lacks("attack on the train split")
-    index = shared(train)
-    right = np.stack([seed.at(index) for seed in train]).astype(np.int8)
-    return Evidence(
-        what=model.label,
-        first=float(right.mean()),
-        second=fmean(float(seed.correct.mean()) for seed in test) if test else None,
-        value=float(right.mean()),
-        sample=right,
-        n=len(index),
-        seeds=(len(train), len(train)),
-        rule=Rule(rules.HIGH_TRAIN),
-        untrained=model.untrained,
-        alarms=(model.alarm(_at_small_radius(model)),) * 2,
-    )
+    found: list[Evidence | str] = []
+    for model in concerned:
+        query = _at_small_radius(model, "train")
+        try:
+            right, n = common_values([(model, query)])
+        except RecordError as error:
+            found.append(str(error))
+            continue
+        limit = np.full(right[0].shape, rules.HIGH_TRAIN)
+        found.append(evidence((model, query), (model, query), right[0], limit, n=n))
+    return assess(suite, found, concerned, checkpoint=LAST)
 
 
 def beyond_margin(suite: SuiteRuns) -> Assessment:
@@ -336,50 +309,26 @@ def beyond_margin(suite: SuiteRuns) -> Assessment:
 def larger_norms(suite: SuiteRuns) -> Assessment:
     """Test each fixed radius over each CAT in every norm, a reading each; cat-ce decides."""
     found = models(suite, "complexity")
-    fixed = _by_radius(found)
+    fixed = zip(_by_radius(found), PAPER_RATIOS.values(), strict=False)
     cats = [model for model in found if model.method in CAT]
-    evidence = [
-        row
-        for (model, published), cat in product(
-            zip(fixed, PAPER_RATIOS.values(), strict=False), cats
-        )
-        for row in _norm_ratios(model, cat, published)
-    ]
-    missing = [
-        model.lacks("weight norms")
-        for model in (*fixed, *cats[:1])
-        if not model.measures("complexity")
-    ]
-    return assess(suite, [*evidence, *missing], found)
+    made: list[Evidence | str] = []
+    for (model, published), cat, (name, heading) in product(fixed, cats, COLUMNS.items()):
+        ours, theirs = (_log10_products(one, name) for one in (model, cat))
+        if len(ours) and len(theirs):
+            detail = f"{heading[0].lower()}{heading[1:]}; paper: {published:g}"
+            compared = evidence(
+                (model, None), (cat, None), ours, theirs, unit="times", reading=name
+            )
+            limit, decides = log10(max(SAME, published)), cat.method == CAT_CE
+            made.append(replace(compared, detail=detail, limit=limit, decides=decides))
+    lacking = (m for m in (*_by_radius(found), *cats[:1]) if not m.measures("complexity"))
+    return assess(suite, [*made, *(m.lacks("weight norms") for m in lacking)], found)
 
 
-def _norm_ratios(fixed: TrainedModel, cat: TrainedModel, published: float) -> Iterator[Evidence]:
-    for name, heading in COLUMNS.items():
-        ones, others = (
-            np.array(
-                [
-                    float(value)
-                    for record in model.measures("complexity").values()
-                    if (value := record.values.get(f"log10_product_{name}")) is not None
-                ]
-            )
-            for model in (fixed, cat)
-        )
-        if len(ones) and len(others):
-            yield Evidence(
-                what=f"{fixed.label}{VERSUS}{cat.label}",
-                detail=f"{heading[0].lower()}{heading[1:]}; paper: {published:g}",
-                reading=name,
-                unit="times",
-                first=float(ones.mean()),
-                second=float(others.mean()),
-                value=float(ones.mean() - others.mean()),
-                sample=ones[:, None] - others[None],
-                seeds=(len(ones), len(others)),
-                limit=log10(max(SAME, published)),
-                decides=cat.method == CAT_CE,
-                untrained=fixed.untrained or cat.untrained,
-            )
+def _log10_products(model: TrainedModel, norm: str) -> np.ndarray:
+    """Return (s,) those that are on record."""
+    found = (m.values.get(f"log10_product_{norm}") for m in model.measures("complexity").values())
+    return np.array([float(value) for value in found if value is not None])
 
 
 def epochs_to_level(history: Sequence[Mapping[str, Any]], level: float) -> int:
@@ -393,43 +342,28 @@ def epochs_to_level(history: Sequence[Mapping[str, Any]], level: float) -> int:
 
 def faster_convergence(suite: SuiteRuns) -> Assessment:
     """Test each CAT against Madry AT; the other baselines are context."""
-    found = {model.method: model for model in models(suite, "margins")}
-    scored = {name: model for name, model in found.items() if _best(model.runs)}
-    missing = [
-        f"{name}: no robust validation accuracy" for name in (REFERENCE, *CAT) if name not in scored
-    ]
+    scored = {m.method: m for m in models(suite, "margins") if _best(m.runs)}
+    lacking = [name for name in (REFERENCE, *CAT) if name not in scored]
+    found: list[Evidence | str] = [f"{name}: no robust validation accuracy" for name in lacking]
     if REFERENCE not in scored:
-        return assess(suite, missing)
+        return assess(suite, found)
     level = rules.LEVEL_SHARE * fmean(_best(scored[REFERENCE].runs))
-    epochs = {
-        name: np.array([epochs_to_level(run.history, level) for run in model.runs], float)
-        for name, model in scored.items()
-    }
-    evidence = [
-        Evidence(
-            what=f"{cat}{VERSUS}{other}",
-            reading=cat,
-            unit="epochs",
-            first=float(epochs[cat].mean()),
-            second=float(epochs[other].mean()),
-            value=float(epochs[other].mean() - epochs[cat].mean()),
-            sample=epochs[other][None] - epochs[cat][:, None],
-            seeds=(len(epochs[cat]), len(epochs[other])),
-            limit=len(scored[REFERENCE].runs[0].history) / 10,
-            decides=other == REFERENCE,
-            untrained=scored[cat].untrained or scored[other].untrained,
-            # the side that is sooner at the level may owe it to masked gradients
-            alarms=(scored[cat].alarm(Query(PGD)), scored[other].alarm(Query(PGD))),
-        )
-        for other, cat in product(BASELINES, CAT)
-        if cat in scored and other in scored
-    ]
+    query, limit = Query("pgd-10"), len(scored[REFERENCE].runs[0].history) / 10
+    for other, cat in product(BASELINES, CAT):
+        if cat in scored and other in scored:
+            ours, theirs = (
+                np.array([epochs_to_level(run.history, level) for run in scored[name].runs], float)
+                for name in (cat, other)
+            )
+            sides = (scored[cat], query), (scored[other], query)
+            saved = evidence(*sides, ours, theirs, unit="epochs", rule=BELOW, reading=cat)
+            found.append(replace(saved, limit=limit, decides=other == REFERENCE))
     note = (
         f"The level: {percent(level)}% robust validation accuracy, "
         f"{percent(rules.LEVEL_SHARE, 0)}% of {REFERENCE}'s best epoch (mean over its seeds)."
     )
     concerned = [m for name, m in scored.items() if name in (*BASELINES, *CAT)]
-    return assess(suite, [*evidence, *missing], concerned, notes=[note])
+    return assess(suite, found, concerned, notes=[note])
 
 
 def _best(runs: Sequence[RunRecord]) -> list[float]:
@@ -441,29 +375,24 @@ def _best(runs: Sequence[RunRecord]) -> list[float]:
 def equal_cost(suite: SuiteRuns) -> Assessment:
     """Test the passes relative to Madry AT's, which are counted; seconds are context."""
     runs = [r for m in models(suite) if m.method in (REFERENCE, *CAT) for r in m.runs]
-    evidence: list[Evidence | str] = []
-    for section in sections(runs):
-        for cost in costs(section):
-            if cost.group.method not in CAT or not cost.reference_passes:
-                continue
-            for detail, ratio in (
-                ("passes per image and epoch", cost.passes_relative),
-                ("seconds per image", cost.seconds_relative),
-            ):
-                if ratio is not None:
-                    counted = Evidence(
-                        what=cost.group.method,
-                        detail=detail,
-                        unit="times",
-                        value=log10(ratio),
-                        seeds=(len(cost.runs), 1),
-                        rule=rules.at_most(log10(SAME)),
-                        decides=detail.startswith("passes"),
-                    )
-                    evidence.append(counted)
-    known = {one.what for one in evidence if isinstance(one, Evidence)}
-    evidence += [f"{name}: no cost relative to {REFERENCE}" for name in CAT if name not in known]
-    return assess(suite, evidence)
+    names = {"passes": "passes per image and epoch", "seconds": "seconds per image"}
+    found = [
+        Evidence(
+            what=cost.group.method,
+            detail=detail,
+            unit="times",
+            value=log10(ratio),
+            seeds=(len(cost.runs), 1),
+            rule=rules.at_most(log10(SAME)),
+            decides=name == "passes",
+        )
+        for section in sections(runs)
+        for cost in costs(section)
+        for name, detail in names.items()
+        if cost.group.method in CAT and (ratio := cost.mean(f"{name}_relative"))
+    ]
+    lacking = [name for name in CAT if name not in {one.what for one in found}]
+    return assess(suite, [*found, *(f"{m}: no cost relative to {REFERENCE}" for m in lacking)])
 
 
 TESTS: Mapping[str, Callable[[SuiteRuns], Assessment]] = {

@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from bench.papers.cat import claim_rules as rules
 from bench.papers.cat.claim_evidence import NATURAL, SMOKE, Assessment
@@ -23,7 +24,7 @@ from bench.suite import load_suite
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """One claim in our words; claims.toml says what each text is."""
+    """One claim; claims.toml says what each text is."""
 
     key: str
     title: str
@@ -31,7 +32,7 @@ class Claim:
     source: str
     measured: str
     rule: str = ""
-    columns: tuple[str, ...]
+    columns: tuple[str, ...] = ("CAT", "Other", "Difference")
     suite: str = ""
     note: str = ""
 
@@ -71,13 +72,15 @@ class AssessedClaim:
 def load_claims() -> tuple[Claim, ...]:
     """Return the claims of claims.toml in the order of the page."""
     content = tomllib.loads(Path(__file__).with_name("claims.toml").read_text(encoding="utf-8"))
-    known = {field.name for field in fields(Claim)} - {"columns"}
-    claims = []
+    known = {field.name for field in fields(Claim)}
+    claims: list[Claim] = []
     for entry in content["claims"]:
         values = _VALUES | content["phrases"] | entry
-        texts = {k: _filled(v, values) for k, v in entry.items() if k in known}
-        columns = entry.get("columns", ("CAT", "Other", "Difference"))
-        claims.append(Claim(columns=tuple(columns), **texts))
+        own = {k: v for k, v in entry.items() if k in known}
+        texts: dict[str, Any] = {
+            k: _filled(v, values) if isinstance(v, str) else tuple(v) for k, v in own.items()
+        }
+        claims.append(Claim(**texts))
     return tuple(claims)
 
 
@@ -94,15 +97,10 @@ def _published(place: int) -> str:
     return ", ".join(f"{n} {percent(value, 2)}" for n, value in values.items() if value is not None)
 
 
+_THRESHOLDS = ["NOTABLE", "SMALL", "STEPS_COST", "CLEAN_COST", "HIGH_TRAIN", "FLAT", "LEVEL_SHARE"]
 _VALUES = {
     "masking_gap": percent(MASKING_GAP, 0),
-    "notable": percent(rules.NOTABLE, 0),
-    "small": percent(rules.SMALL, 0),
-    "steps_cost": percent(rules.STEPS_COST, 0),
-    "clean_cost": percent(rules.CLEAN_COST, 0),
-    "high_train": percent(rules.HIGH_TRAIN, 0),
-    "flat": percent(rules.FLAT, 0),
-    "level_share": percent(rules.LEVEL_SHARE, 0),
+    **{name.lower(): percent(getattr(rules, name), 0) for name in _THRESHOLDS},
     "cost_high": f"{SAME:.2f}",
     "plane_margin": f"{MARGIN:g}",
     "published_clean": _published(0),
