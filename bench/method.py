@@ -241,12 +241,14 @@ class Method:
         state.step()
         return {"loss": loss.detach()}
 
-    def refuse_micro_batch(self) -> None:
-        """Raise ConfigError if gradients summed over parts of a batch are not those of the batch.
+    @property
+    def has_standard_step(self) -> bool:
+        """Whether gradients summed over parts of a batch are those of the batch."""
+        return type(self).train_step is Method.train_step
 
-        They are if the standard step is used: the loss is a mean over images.
-        """
-        if type(self).train_step is not Method.train_step:
+    def refuse_micro_batch(self) -> None:
+        """Raise ConfigError for a method whose step needs the whole batch."""
+        if not self.has_standard_step:
             raise ConfigError(
                 f"{self.title or type(self).__name__} cannot be trained with a micro-batch: its "
                 "training step is its own and needs the whole batch; choose a smaller --batch-size"

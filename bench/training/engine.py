@@ -21,7 +21,7 @@ from bench.archs.arch import Arch
 from bench.archs.weights import save_weights
 from bench.data.dataset import Dataset
 from bench.data.loader import augment, batches, epoch_order, loader
-from bench.errors import ConfigError, MemoryLimit, NonFiniteLoss
+from bench.errors import MemoryLimit, NonFiniteLoss
 from bench.machine import free_memory, out_of_memory
 from bench.method import Batch, Method, TrainState
 from bench.progress import Reporter, Task
@@ -119,7 +119,6 @@ class Trainer:
             device=device,
             examples={name: value.to(device) for name, value in examples.items()},
         )
-        self.micro_batch = spec.recipe.micro_batch
         self.progress = Progress()
         self.warnings: list[str] = []
         self._saved = time.monotonic()
@@ -167,44 +166,35 @@ class Trainer:
         return time.perf_counter() - since
 
     def _too_large(self) -> MemoryLimit:
-        """Return the error for a batch that does not fit, with what fits; the trainer is unusable.
+        """Return an error that names what fits; the trainer is unusable afterwards."""
+        batch = self.spec.recipe.batch_size
+        n = self.spec.recipe.micro_batch or batch
+        head = f"{self.folder.run_id}: a batch of {n} images does not fit into the memory of "
+        while (n := n // 2) >= 2 and not self._fits(n):
+            pass
+        if n < 2:
+            advice = "and neither do 2; choose a smaller --arch or another --device"
+        elif self.method.has_standard_step:
+            advice = (
+                f"{n} do: add --micro-batch {n}, which sums the gradients of {n} images at a time "
+                f"into the steps of {batch}; BatchNorm then normalises {n} at a time"
+            )
+        else:
+            advice = (
+                f"{n} do: add --batch-size {n}, another recipe, for this method needs the whole "
+                "batch at once"
+            )
+        return MemoryLimit(f"{head}{self.device}; {advice}")
 
-        Micro-batches are tried; where the method needs the whole batch, smaller batches.
-        """
-        n = self.spec.recipe.micro_batch or self.spec.recipe.batch_size
-        place = f"{self.folder.run_id}: a batch of {n} images does not fit into the memory of"
-        try:
-            self.method.refuse_micro_batch()
-            option, accumulates = "--micro-batch", True
-        except ConfigError:
-            option, accumulates = "--batch-size", False
-        while (n := n // 2) >= 2:
-            if self._fits(n, accumulates):
-                advice = f"{n} do: add {option} {n}"
-                more = (
-                    f", which sums the gradients of {n} images at a time into the steps of "
-                    f"{self.spec.recipe.batch_size}; BatchNorm then normalises {n} at a time"
-                    if accumulates
-                    else ", another recipe: this method needs the whole batch at once"
-                )
-                return MemoryLimit(f"{place} {self.device}; {advice}{more}")
-        return MemoryLimit(
-            f"{place} {self.device}, and neither do 2; choose a smaller --arch or another --device"
-        )
-
-    def _fits(self, n: int, accumulates: bool) -> bool:
+    def _fits(self, n: int) -> bool:
         self.optimiser.sgd.zero_grad(set_to_none=True)
         free_memory(self.device)
-        recipe = self.spec.recipe
-        index = torch.arange(min(recipe.batch_size, len(self.data)), device=self.device)
-        if accumulates:
-            self.micro_batch = n
         try:
-            self._batch(index if accumulates else index[:n], 0)
+            self.time_batch(n)
         except Exception as error:
-            if not out_of_memory(error):
-                raise
-            return False
+            if out_of_memory(error):
+                return False
+            raise
         return True
 
     def _epoch(self, epoch: int, task: Task) -> None:
@@ -247,11 +237,12 @@ class Trainer:
 
     def _step(self, batch: Batch) -> Mapping[str, Tensor]:
         """Update on a batch; with micro-batches, by the sum of their gradients."""
-        if self.micro_batch is None:
+        size = self.spec.recipe.micro_batch
+        if size is None:
             return self.method.train_step(self.state, batch)
         state, n = self.state, len(batch.x)
         total = torch.zeros((), device=self.device, dtype=batch.x.dtype)
-        for rows in micro_batches(torch.arange(n, device=self.device), self.micro_batch):
+        for rows in micro_batches(torch.arange(n, device=self.device), size):
             part = Batch(batch.x[rows], batch.y[rows], batch.index[rows])
             state.scratch.clear()
             x_adv = self.method.perturb(state, part)
