@@ -177,11 +177,12 @@ def _relative(
         return cost
     reference, _ = min(references, key=unlike)
     passes, runs = fmean(reference.values("passes")), []
+    speeds: dict[Hashable, list[float]] = {}
+    for one in reference.runs:
+        speeds.setdefault(one.conditions, []).append(1 / one.images_per_second)
     for run in cost.runs:
-        alike = [
-            one for one in reference.runs if run.conditions and one.conditions == run.conditions
-        ]
-        seconds = fmean(1 / one.images_per_second for one in alike) if alike else None
+        alike = speeds.get(run.conditions) if run.conditions else None
+        seconds = fmean(alike) if alike else None
         relative = 1 / run.images_per_second / seconds if seconds else None
         runs.append(replace(run, passes_relative=run.passes / passes, seconds_relative=relative))
     label = reference.group.label

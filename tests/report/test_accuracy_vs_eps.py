@@ -70,14 +70,6 @@ def test_the_picture_opens_and_is_not_blank(section: Section, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_svg_bytes_are_equal_over_two_runs_and_carry_no_date(section: Section) -> None:
-    first, second = files(section)[".svg"], files(section)[".svg"]
-    assert first == second
-    assert b"<dc:date>" not in first
-    assert b"note" in first
-
-
-@pytest.mark.slow
 def test_the_user_s_style_does_not_come_in(
     section: Section, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,7 +208,3 @@ def test_our_own_formulas_are_still_formulas(tmp_path: Path) -> None:
         r"$L_\infty$ radius $\epsilon$ (pixel range [0, 1])"
     ]
     assert all(text.get_parse_math() for text in formulas)
-
-
-def test_only_a_leading_underscore_needs_the_mark() -> None:
-    assert [legend_label(name) for name in ("madry", "a_b", "_a")] == ["madry", "a_b", "\u200b_a"]
