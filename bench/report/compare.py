@@ -26,28 +26,12 @@ _Training = tuple[Setting, Group]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparedMethod:
-    """One of the two methods of a comparison."""
-
-    label: str
-    checkpoint: str
-    runs: tuple[RunRecord, ...]
-    """Those that have every attack of the comparison, by seed."""
-
-    @property
-    def seeds(self) -> str:
-        """`0, 1`; a dash for a model from outside."""
-        return ", ".join("-" if run.seed is None else str(run.seed) for run in self.runs)
-
-
-@dataclass(frozen=True, kw_only=True)
 class MethodComparison:
     """Two methods on the images that all their seeds share."""
 
     setting: Setting
     """The first's."""
-    first: ComparedMethod
-    second: ComparedMethod
+    sides: tuple[CheckpointOutcomes, CheckpointOutcomes]
     attacks: tuple[str, ...]
     """An image counts if it survives all of these; only `clean`: clean accuracy."""
     numbers: PairedComparison
@@ -57,6 +41,16 @@ class MethodComparison:
     """Comparisons of the family."""
 
     @property
+    def runs(self) -> list[list[RunRecord]]:
+        """Of each side those that have every attack, by seed."""
+        return [[run for run, _ in side.joint(self.attacks)] for side in self.sides]
+
+    @property
+    def seeds(self) -> list[str]:
+        """Of each side, `0, 1`; a dash for a model from outside."""
+        return [", ".join("-" if r.seed is None else str(r.seed) for r in own) for own in self.runs]
+
+    @property
     def significant(self) -> bool:
         """At 5%, after the correction if one was made."""
         return (self.numbers.p if self.p_holm is None else self.p_holm) < LEVEL
@@ -64,7 +58,7 @@ class MethodComparison:
     @property
     def one_seed(self) -> bool:
         """Whether each method is one model."""
-        return len(self.first.runs) == len(self.second.runs) == 1
+        return self.numbers.first_only is not None
 
 
 def compare(
@@ -216,16 +210,8 @@ def paired(
     numbers = paired_comparison(*([one for _, one in side] for side in sides))
     if numbers is None:
         raise RecordError(f"{names} share no image under {', '.join(attacks)}")
-    methods = [
-        ComparedMethod(
-            label=found.group.label,
-            checkpoint=found.checkpoint,
-            runs=tuple(run for run, _ in side),
-        )
-        for found, side in zip((first, second), sides, strict=True)
-    ]
     return MethodComparison(
-        setting=setting, first=methods[0], second=methods[1], attacks=attacks, numbers=numbers
+        setting=setting, sides=(first, second), attacks=attacks, numbers=numbers
     )
 
 
@@ -280,7 +266,7 @@ def sentence(comparison: MethodComparison) -> str:
     less = c.significant and n.difference < 0
     value, low, high = (-n.difference, -n.high, -n.low) if less else (n.difference, n.low, n.high)
     points = f"{percent(value)} points ({level} {percent(low)} to {percent(high)})"
-    first, second, at = c.first.label, c.second.label, f"{percent(LEVEL, 0)}%"
+    (first, second), at = (side.group.label for side in c.sides), f"{percent(LEVEL, 0)}%"
     if not c.significant:
         return (
             f"{first} and {second} are not distinguishable {_where(c)}: a difference of {points}; "
@@ -292,19 +278,14 @@ def sentence(comparison: MethodComparison) -> str:
 
 def block(comparison: MethodComparison) -> str:
     """Return the setting, a line for each of the two, and the sentence."""
-    c = comparison
+    c, n = comparison, comparison.numbers
     figure = "clean accuracy" if c.attacks == (CLEAN,) else "robust accuracy"
-    head: tuple[str, ...] = ("", "checkpoint", "seeds", f"{figure} (%)")
-    if c.one_seed:
-        head = (*head, "images that only it gets right")
-    rows = [head]
-    n = c.numbers
-    for side, accuracy, only in (
-        (c.first, n.first, n.first_only),
-        (c.second, n.second, n.second_only),
-    ):
-        cells = (side.label, side.checkpoint, side.seeds, percent(accuracy))
-        rows.append(cells if only is None else (*cells, str(only)))
+    only = ["images that only it gets right"] if c.one_seed else []
+    rows = [["", "checkpoint", "seeds", f"{figure} (%)", *only]]
+    counts = (n.first, n.first_only), (n.second, n.second_only)
+    for side, seeds, (accuracy, alone) in zip(c.sides, c.seeds, counts, strict=True):
+        cells = [side.group.label, side.checkpoint, seeds, percent(accuracy)]
+        rows.append([*cells, str(alone)] if c.one_seed else cells)
     return f"{title(c.setting)}\n\n{aligned(rows)}\n\n{sentence(c)}"
 
 
@@ -319,6 +300,6 @@ def p_text(p: float) -> str:
 def _where(c: MethodComparison) -> str:
     under = "without an attack" if c.attacks == (CLEAN,) else f"under {listed(c.attacks)}"
     images = f"{c.numbers.n} images" if c.numbers.n > 1 else "image"
-    n_seeds = len(c.first.runs), len(c.second.runs)
-    means = "" if c.one_seed else f" (means of {n_seeds[0]} and {n_seeds[1]} seeds)"
+    counts = " and ".join(str(len(own)) for own in c.runs)
+    means = "" if c.one_seed else f" (means of {counts} seeds)"
     return f"on the same {images} {under}{means}"

@@ -92,8 +92,7 @@ def test_a_machine_that_compiles_is_another_machine(tmp_path: Path) -> None:
 def test_machines_are_not_equal_by_being_unknown(tmp_path: Path) -> None:
     for method in ("madry", "trades"):
         train_run(tmp_path, method, machine=None)
-    assert by_label(tmp_path)["trades"].seconds_relative is None
-    assert cells(tmp_path)["trades"][4] == "647 (not on record)"
+    assert cells(tmp_path)["trades"][3:5] == ["\u2013", "647 (not on record)"]
 
 
 def test_seeds_on_two_machines_are_shown_apart(tmp_path: Path) -> None:
@@ -126,10 +125,7 @@ def test_a_failed_reference_is_not_asked_for_again(tmp_path: Path) -> None:
     train_run(tmp_path, "cat-ce", passes=(12, 11))
     train_run(tmp_path, "madry", error="the loss is not finite")
     assert cells(tmp_path)["cat-ce"][2:4] == ["\u2013", "\u2013"]
-    (line, _) = cost_facts(section(tmp_path), "results")
-    assert line == (
-        "No madry run in this table has ended, so nothing is relative to it: its training failed."
-    )
+    assert cost_facts(section(tmp_path), "results")[0].endswith("its training failed.")
 
 
 @pytest.mark.parametrize(

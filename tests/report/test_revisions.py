@@ -87,12 +87,19 @@ def test_the_same_code_is_named_once(values: dict[str, Any], text: str, tmp_path
     assert told_of_cost(tmp_path) == f"Made by {text}."
 
 
-def test_attacks_of_another_revision_than_the_trainings_are_told_apart(tmp_path: Path) -> None:
-    assert both(tmp_path, trained(), code(OTHER, evaluation_sha256="ee")) == [
-        "Trained by version 0.1.0 of the code, revision 1a2b3c4.",
-        "Attacked by version 0.1.0 of the code, revision 5d6e7f8.",
-    ]
-    assert told_of_cost(tmp_path) == "Made by version 0.1.0 of the code, revision 1a2b3c4."
+@pytest.mark.parametrize(
+    ("evaluation", "attacked"),
+    [
+        (code(OTHER, evaluation_sha256="ee"), "version 0.1.0 of the code, revision 5d6e7f8."),
+        (None, "code whose revision was not recorded."),
+    ],
+)
+def test_attacks_by_other_code_than_the_trainings_are_told_apart(
+    evaluation: Any, attacked: str, tmp_path: Path
+) -> None:
+    one = "version 0.1.0 of the code, revision 1a2b3c4."
+    assert both(tmp_path, trained(), evaluation) == [f"Trained by {one}", f"Attacked by {attacked}"]
+    assert told_of_cost(tmp_path) == f"Made by {one}"
 
 
 def test_rows_by_different_code_are_named_with_their_revisions(tmp_path: Path) -> None:
@@ -107,13 +114,6 @@ def test_rows_by_different_code_are_named_with_their_revisions(tmp_path: Path) -
     )
     assert told(tmp_path) == [mixed, "Attacked by version 0.1.0 of the code, revision 1a2b3c4."]
     assert told_of_cost(tmp_path) == mixed
-
-
-def test_known_trainings_and_unknown_attacks(tmp_path: Path) -> None:
-    assert both(tmp_path, trained(), None) == [
-        "Trained by version 0.1.0 of the code, revision 1a2b3c4.",
-        "Attacked by code whose revision was not recorded.",
-    ]
 
 
 def test_attacks_of_one_row_by_different_code_are_named(tmp_path: Path) -> None:

@@ -124,7 +124,8 @@ def pairwise_csv(matrices: Sequence[PairMatrix]) -> pd.DataFrame:
 
 
 def _csv_cells(c: MethodComparison) -> dict[str, object]:
-    sides, n = (c.first, c.second), c.numbers
+    n, runs = c.numbers, [" ".join(run.run_id for run in own) for own in c.runs]
+    seeds = [text.replace(",", "") for text in c.seeds]
     fractions = {
         "robust_first": n.first,
         "robust_second": n.second,
@@ -133,19 +134,19 @@ def _csv_cells(c: MethodComparison) -> dict[str, object]:
         "difference_high": n.high,
     }
     return {
-        "checkpoints": " ".join(dict.fromkeys(side.checkpoint for side in sides)),
+        "checkpoints": " ".join(dict.fromkeys(side.checkpoint for side in c.sides)),
         "attacks": " ".join(c.attacks),
         "n": n.n,
         **{name: f"{value:.6f}" for name, value in fractions.items()},
         "first_only": n.first_only,
         "second_only": n.second_only,
-        "seeds_first": c.first.seeds.replace(",", ""),
-        "seeds_second": c.second.seeds.replace(",", ""),
+        "seeds_first": seeds[0],
+        "seeds_second": seeds[1],
         "test": "mcnemar" if c.one_seed else "sign-flip",
         "p": number(n.p),
         "p_holm": number(c.p_holm),
         "n_pairs": c.n_pairs,
         "significant": int(c.significant),
-        "run_ids_first": " ".join(run.run_id for run in c.first.runs),
-        "run_ids_second": " ".join(run.run_id for run in c.second.runs),
+        "run_ids_first": runs[0],
+        "run_ids_second": runs[1],
     }
