@@ -79,8 +79,9 @@ def setting_files(
     """
     found = [_setting(section, results) for section in parts]
     present = {name for one in found for name in one["tables"]}
-    classes, matrices = [one["per_class"] for one in found], [one["matrix"] for one in found]
-    unlabelled = "unlabelled" if any(one.unlabelled for one in classes) else ""
+    classes = [(p.setting, one["per_class"]) for p, one in zip(parts, found, strict=True)]
+    matrices = [one["matrix"] for one in found]
+    unlabelled = "unlabelled" if any(not m.clean for _, own in classes for m in own) else ""
     context: dict[str, Any] = {
         "origin": note,
         "parts": found,
@@ -127,7 +128,10 @@ def _setting(section: Section, results: str | Path) -> dict[str, Any]:
         "published": (results_table(published) if published else None, results_facts()),
         "pairwise": (pairwise_table(matrix), [pairwise_legend(matrix)]) if matrix else (None, []),
         "cost": (cost_table(section), cost_facts(section, results)),
-        "classes": (class_table(classes) if classes.methods else None, class_facts(classes)),
+        "classes": (
+            class_table(classes) if any(m.clean for m in classes) else None,
+            class_facts(classes),
+        ),
         "masking": (masking_table(checked) if checked else None, []),
     }
     if all(group.outside for group in section.groups):

@@ -7,10 +7,11 @@ import pytest
 from bench.records import load_records
 from bench.report import write_report
 from bench.report.export import markdown
+from bench.report.groups import Setting
 from bench.report.rows import sections
 from bench.report.statistics import wilson
 from bench.report.tables.per_class import (
-    PerClass,
+    ClassAccuracies,
     class_csv,
     class_facts,
     class_table,
@@ -18,12 +19,13 @@ from bench.report.tables.per_class import (
 )
 from tests.report.made import evaluate, train_run
 
+SETTING = Setting(dataset="digits", arch="cnn", recipe="common", norm="linf", eps=8 / 255)
 LABELS = [0] * 6 + [3] * 4
 """Of ten images."""
 
 
 @pytest.fixture
-def found(tmp_path: Path) -> PerClass:
+def found(tmp_path: Path) -> list[ClassAccuracies]:
     madry = train_run(tmp_path, "madry")
     evaluate(madry, "clean", range(10), 10, labels=LABELS)
     evaluate(madry, "pgd-20", [0, 1, 2, 6, 7], 10, labels=LABELS)
@@ -39,9 +41,9 @@ def found(tmp_path: Path) -> PerClass:
     return per_class(section)
 
 
-def test_each_class_has_its_clean_and_its_worst_case_accuracy(found: PerClass) -> None:
-    assert [row.label for row in found.methods] == ["madry", "trades"]
-    madry, trades = found.methods
+def test_each_class_has_its_clean_and_its_worst_case_accuracy(found: list[ClassAccuracies]) -> None:
+    madry, trades = (method for method in found if method.clean)
+    assert [madry.label, trades.label] == ["madry", "trades"]
     assert (madry.row.checkpoint, madry.row.worst_over) == ("best", ("pgd-20", "cw"))
     assert {k: cell.value for k, cell in madry.clean.items()} == {0: 1.0, 3: 1.0}
     # survivors of both: 1 and 2 of class 0, 7 of class 3, of the 8 images that both attacks saw
@@ -55,15 +57,15 @@ def test_each_class_has_its_clean_and_its_worst_case_accuracy(found: PerClass) -
     assert trades.robust[3].value == 0
 
 
-def test_records_without_labels_are_left_out_and_said_so(found: PerClass) -> None:
-    assert found.unlabelled == ("natural",)
+def test_records_without_labels_are_left_out_and_said_so(found: list[ClassAccuracies]) -> None:
+    assert [method.label for method in found if not method.clean] == ["natural"]
     assert class_facts(found) == [
         "Robust: images that survive all of pgd-20, cw.",
         "Left out, since their records hold no labels: natural.",
     ]
 
 
-def test_the_table_has_a_line_a_class(found: PerClass) -> None:
+def test_the_table_has_a_line_a_class(found: list[ClassAccuracies]) -> None:
     text = markdown(class_table(found))
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
@@ -79,8 +81,8 @@ def test_the_table_has_a_line_a_class(found: PerClass) -> None:
     ]
 
 
-def test_csv_has_wilsons_limits(found: PerClass) -> None:
-    rows = class_csv([found]).to_dict("records")
+def test_csv_has_wilsons_limits(found: list[ClassAccuracies]) -> None:
+    rows = class_csv([(SETTING, found)]).to_dict("records")
     assert [(row["label"], row["class"]) for row in rows] == [
         *(("madry", 0), ("madry", 3), ("trades", 0), ("trades", 3)),
     ]
@@ -95,7 +97,7 @@ def test_no_labels_at_all(tmp_path: Path) -> None:
     evaluate(train_run(tmp_path, "madry"), "pgd-20", range(3), 10)
     records = load_records(tmp_path)
     (section,) = sections(records)
-    assert per_class(section).methods == ()
+    assert [method.clean for method in per_class(section)] == [{}]
     text = write_report(records, tmp_path / "reports", command="x").text
     assert "Accuracy of each class: unknown, since the records hold no labels." in text
 
@@ -105,4 +107,4 @@ def test_labels_of_some_images_are_not_enough(tmp_path: Path) -> None:
     evaluate(madry, "clean", range(10), 10)
     evaluate(madry, "pgd-20", range(3), 5, labels=LABELS[:5])
     (section,) = sections(load_records(tmp_path))
-    assert per_class(section).unlabelled == ("madry",)
+    assert [method.clean for method in per_class(section)] == [{}]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 
 import numpy as np
@@ -28,11 +28,11 @@ _PARTS = ("", "_low", "_high", "_std", "_n", "_n_seeds")
 
 @dataclass(frozen=True, kw_only=True)
 class ClassAccuracies:
-    """One method's best checkpoint, class by class."""
+    """One method's best checkpoint, class by class; empty where an image's class is unknown."""
 
     row: TableRow
-    clean: Mapping[int, AccuracyEstimate]
-    robust: Mapping[int, AccuracyEstimate]
+    clean: Mapping[int, AccuracyEstimate] = field(default_factory=dict)
+    robust: Mapping[int, AccuracyEstimate] = field(default_factory=dict)
     """The worst case of the method's row in Table 3: over its attacks, on its images."""
 
     @property
@@ -40,34 +40,17 @@ class ClassAccuracies:
         return self.row.group.label
 
 
-@dataclass(frozen=True, kw_only=True)
-class PerClass:
-    """The methods of one setting, class by class."""
-
-    setting: Setting
-    methods: tuple[ClassAccuracies, ...]
-    unlabelled: tuple[str, ...]
-    """Methods that were attacked by a version that recorded no labels."""
+def per_class(section: Section) -> list[ClassAccuracies]:
+    """Return the accuracies of every evaluated method."""
+    return [_of_row(row) for row in section.main_rows if row.found.seeds]
 
 
-def per_class(section: Section) -> PerClass:
-    """Return the accuracies of every evaluated method whose records have labels."""
-    rows = [row for row in section.main_rows if row.found.seeds]
-    found = [(row, _of_row(row)) for row in rows]
-    return PerClass(
-        setting=section.setting,
-        methods=tuple(made for _, made in found if made),
-        unlabelled=tuple(row.group.label for row, made in found if not made),
-    )
-
-
-def _of_row(row: TableRow) -> ClassAccuracies | None:
-    """Return None where an image has no label."""
+def _of_row(row: TableRow) -> ClassAccuracies:
     clean, robust = [], []
     for seed in row.found.seeds:
         labels = _labels(seed.run)
         if not np.isin(seed.clean.index, labels.index).all():
-            return None
+            return ClassAccuracies(row=row)
         clean.append(_by_class(seed.clean, labels))
         if row.worst_over and all(name in seed.attacks for name in row.worst_over):
             joint = worst_case([seed.attacks[name] for name in row.worst_over])
@@ -95,40 +78,39 @@ def _estimates(seeds: Sequence[Mapping[int, ImageOutcomes]]) -> dict[int, Accura
     return {k: estimate for k, estimate in found.items() if estimate}
 
 
-def class_table(found: PerClass) -> Table:
+def class_table(methods: Sequence[ClassAccuracies]) -> Table:
     """Return a row per class, a column per method: `clean / robust`."""
-    classes = sorted({k for method in found.methods for k in method.clean})
+    known = [method for method in methods if method.clean]
+    classes = sorted({k for method in known for k in method.clean})
     lines = [
-        [str(k), _n(found, k), *(_pair(method, min, [k]) for method in found.methods)]
-        for k in classes
+        [str(k), _n(known, k), *(_pair(method, min, [k]) for method in known)] for k in classes
     ]
     for name, of in (("mean", fmean), ("lowest", min)):
-        lines.append([name, "", *(_pair(method, of, classes) for method in found.methods)])
-    heads = ["Class", "n (robust)", *(method.label for method in found.methods)]
+        lines.append([name, "", *(_pair(method, of, classes) for method in known)])
+    heads = ["Class", "n (robust)", *(method.label for method in known)]
     return Table(text=pd.DataFrame(lines, columns=heads, dtype=object))
 
 
-def class_facts(found: PerClass) -> list[str]:
+def class_facts(methods: Sequence[ClassAccuracies]) -> list[str]:
     """Return what the robust accuracies join, and which methods are left out."""
-    usual: dict[tuple[str, ...], list[str]] = {}
-    for method in found.methods:
-        usual.setdefault(method.row.worst_over, []).append(method.label)
+    known = [method for method in methods if method.clean]
+    joined = [method for method in known if method.row.worst_over]  # the same attacks in all
     lines = []
-    for attacks, labels in usual.items():
-        whose = f" ({', '.join(labels)})" if len(usual) > 1 else ""
-        if attacks:
-            lines.append(f"Robust: images that survive all of {', '.join(attacks)}{whose}.")
-    if found.unlabelled:
-        names = ", ".join(found.unlabelled)
+    if joined:
+        whose = f" ({', '.join(m.label for m in joined)})" if len(joined) < len(known) else ""
+        attacks = ", ".join(joined[0].row.worst_over)
+        lines.append(f"Robust: images that survive all of {attacks}{whose}.")
+    if len(known) < len(methods):
+        names = ", ".join(method.label for method in methods if not method.clean)
         lines.append(f"Left out, since their records hold no labels: {names}.")
     return lines
 
 
-def class_csv(parts: Sequence[PerClass]) -> pd.DataFrame:
+def class_csv(parts: Iterable[tuple[Setting, Sequence[ClassAccuracies]]]) -> pd.DataFrame:
     """Return a row per method and class; fractions."""
     return pd.DataFrame(
         {
-            **setting_cells(found.setting),
+            **setting_cells(setting),
             "label": method.label,
             "checkpoint": method.row.checkpoint,
             "class": k,
@@ -137,8 +119,8 @@ def class_csv(parts: Sequence[PerClass]) -> pd.DataFrame:
             "attacks": " ".join(method.row.worst_over),
             "run_ids": " ".join(seed.run.run_id for seed in method.row.found.seeds),
         }
-        for found in parts
-        for method in found.methods
+        for setting, methods in parts
+        for method in methods
         for k in sorted(method.clean)
     )
 
@@ -152,9 +134,9 @@ def _pair(
     return " / ".join(percent_or_missing(of(found) if found else None) for found in values)
 
 
-def _n(found: PerClass, k: int) -> str:
+def _n(methods: Sequence[ClassAccuracies], k: int) -> str:
     """Return `36`, followed by the images of the robust accuracies where these are fewer."""
-    clean = [n for method in found.methods if k in method.clean for n in method.clean[k].n]
-    robust = [n for method in found.methods if k in method.robust for n in method.robust[k].n]
+    clean = [n for method in methods if k in method.clean for n in method.clean[k].n]
+    robust = [n for method in methods if k in method.robust for n in method.robust[k].n]
     counts, joint = span(clean), span(robust) if robust else MISSING
     return counts if counts == joint else f"{counts} ({joint})"
