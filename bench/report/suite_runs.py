@@ -68,7 +68,9 @@ class SuiteRuns:
     @property
     def command(self) -> str:
         """The command that makes the missing records."""
-        return command(self.suite.name, self.suite.size)
+        recipe = self.studies[0].study.recipe
+        other = f" --recipe {recipe}" if recipe != self.suite.studies[0].recipe else ""
+        return command(self.suite.name, self.suite.size) + other
 
 
 def command(suite: str, size: str) -> str:

@@ -61,6 +61,7 @@ def test_recipes_are_not_mixed_and_the_suite_s_own_wins_a_tie(tmp_path: Path) ->
     assert found is not None
     assert not found.full
     assert set(found.studies[0].runs) == {"madry", "trades", "mma"}
+    assert found.command == "bench run --suite table3 --recipe common"
 
 
 def test_only_planned_and_finished_trainings_count(tmp_path: Path) -> None:
