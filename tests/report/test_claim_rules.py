@@ -139,6 +139,11 @@ def test_one_contradiction_refutes_and_all_must_support() -> None:
     assert verdict([good, open_, open_]) == (OPEN, "x")
     assert verdict([replace(bad, decides=False), good]) == (SUPPORTED, "")
     assert verdict([replace(bad, decides=False)]) == (MISSING, "")
+    few = [
+        replace(reading(OPEN, why=f"n cannot show less than {k} points"), detectable=float(k))
+        for k in (7, 9, 8)
+    ]
+    assert verdict(few) == (OPEN, "n cannot show less than 9 points")  # the worst, once
     many = [reading(OPEN, why=why) for why in "abcd"]
     assert verdict(many) == (OPEN, "a; b; 2 more reasons")
 

@@ -517,6 +517,7 @@ def test_cost(tmp_path: Path, passes: float, verdict: ClaimResult) -> None:
     ("small", "large", "cat", "verdict"),
     [
         (600, 540, 600, SUPPORTED),
+        (600, 300, 600, SUPPORTED),  # ruined; such samples show no less than 7 points
         (600, 540, 480, CONTRADICTED),  # CAT is harmed more
         (540, 600, 600, CONTRADICTED),  # the large radius does no harm
         (600, 520, 572, CONTRADICTED),  # CAT is better, but loses too much

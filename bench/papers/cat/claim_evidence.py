@@ -264,6 +264,8 @@ class Family(NamedTuple):
     decides: bool = True
     column: str = ""
     """Of the paper's Table 3, which states the paper's own difference; empty for none."""
+    effect: float = 0.0
+    """The paper's own difference where it is not in Table 3."""
     doubt: Callable[[Side, Side], str] | None = None
     """Why a comparison supports nothing although its rule holds; empty if it does."""
     readings: bool = False
@@ -311,7 +313,7 @@ def _compared(first: Side, second: Side, detail: str, family: Family) -> Evidenc
         for row in (TABLE_3.get(one.method), TABLE_3.get(other.method))
         if row and family.column and (value := getattr(row, family.column)) is not None
     ]
-    limit = max(NOTABLE, stated[0] - stated[1]) if len(stated) == 2 else NOTABLE
+    effect = stated[0] - stated[1] if len(stated) == 2 else family.effect
     low = max(float(a.mean()), float(b.mean())) <= one.chance
     return evidence(
         first,
@@ -323,7 +325,7 @@ def _compared(first: Side, second: Side, detail: str, family: Family) -> Evidenc
         reading=one.method if family.readings else "",
         unit="images" if per_image else "points",
         rule=family.rule,
-        limit=MOST if per_image else limit,
+        limit=MOST if per_image else max(NOTABLE, effect),
         decides=family.decides and not (family.above_chance and low),
         doubt=family.doubt(first, second) if family.doubt else "",
     )

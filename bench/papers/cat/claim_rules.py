@@ -24,6 +24,8 @@ LEAST_SEEDS = 3
 """Trainings of each side that a sentence about a method needs."""
 NOTABLE = 0.05
 """A difference of accuracies that a sample must be able to show, unless the paper's is larger."""
+RUIN = 0.2
+"""The least difference that Figure 1, which has no numbers, calls ruin."""
 MOST = 0.5
 """The same for a value per image: lower on three images of four, higher on the fourth."""
 STEPS_COST = 0.03
@@ -38,6 +40,7 @@ FLAT = 0.05
 """A curve that loses no more than this from 0.05 to 0.07 counts as flat."""
 LEVEL_SHARE = 0.9
 """Convergence: the level, as a share of the reference's best robust validation accuracy."""
+_TOO_FEW = " cannot show less than "
 VERSUS = " vs "
 """Between the labels of two models in `Evidence.what`."""
 
@@ -197,7 +200,7 @@ def _reason(e: Evidence, supported: bool, contradicted: bool) -> str:
     if e.detectable is not None and e.detectable > e.limit:
         size = f"{e.n} images and " if e.n else ""
         size += counted(min(e.seeds), "seed")
-        return f"{size} cannot show less than {_amount(e.detectable, e.unit)}"
+        return f"{size}{_TOO_FEW}{_amount(e.detectable, e.unit)}"
     if not e.admissible:
         found = "holds" if supported else "fails" if contradicted else "undecided"
         return f"{counted(min(e.seeds), 'seed')}: {found} for {networks} only"
@@ -237,10 +240,14 @@ def verdict(evidence: Sequence[Evidence], missing: Sequence[str] = ()) -> tuple[
         return ClaimResult.CONTRADICTED, ""
     if found == {ClaimResult.SUPPORTED} and not missing:
         return ClaimResult.SUPPORTED, ""
-    counts = Counter(one.reason for one in deciding if one.reason)
+    counts = Counter(one.reason.partition(_TOO_FEW)[0] for one in deciding if one.reason)
+    worst = {
+        one.reason.partition(_TOO_FEW)[0]: one.reason
+        for one in sorted(deciding, key=lambda one: one.detectable or 0.0)
+    }
     if len(found) > 1 and ClaimResult.INCONCLUSIVE not in found:
         counts = Counter(f"{reading}: {result}" for reading, result in readings.items())
-    reasons = [reason for reason, _ in counts.most_common()]
+    reasons = [worst.get(reason, reason) for reason, _ in counts.most_common()]
     if missing:
         reasons.append(f"{counted(len(missing), 'record')} missing")
     more = [f"{len(reasons) - 2} more reasons"] if len(reasons) > 3 else []
