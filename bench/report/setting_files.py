@@ -114,7 +114,9 @@ def setting_files(
             files[file] = latex_document(note, tables)
     for one in found:
         files |= _curve_files(one, note)
-    text = f"{files['table3.md']!s}\n{render('cost.md.j2', **context | {'origin': ''})}"
+    text = str(files["table3.md"])
+    if "cost" in present:
+        text += "\n" + render("cost.md.j2", **context | {"origin": ""})
     return {n: body.encode() if isinstance(body, str) else body for n, body in files.items()}, text
 
 
@@ -122,20 +124,19 @@ def _setting(section: Section, results: str | Path) -> dict[str, Any]:
     """Return the tables and figures of a setting, and what the pages' templates show of it."""
     matrix, classes = pair_matrix(section), per_class(section)
     published, checked = autoattack_results(section), checked_rows(section)
+    outside = all(group.outside for group in section.groups)
     made: dict[str, tuple[Table | None, Sequence[str]]] = {
         "main": (main_table(section), facts(section)),
         "other": (other_table(section), []),
         "published": (results_table(published) if published else None, results_facts()),
         "pairwise": (pairwise_table(matrix), [pairwise_legend(matrix)]) if matrix else (None, []),
-        "cost": (cost_table(section), cost_facts(section, results)),
+        "cost": (None, []) if outside else (cost_table(section), cost_facts(section, results)),
         "classes": (
             class_table(classes) if any(m.clean for m in classes) else None,
             class_facts(classes),
         ),
         "masking": (masking_table(checked) if checked else None, []),
     }
-    if all(group.outside for group in section.groups):
-        del made["cost"]
     tables = {name: (table, below) for name, (table, below) in made.items() if table}
     heading, lines = title(section.setting), curves(section)
     shown, attacked = drawn(section, lines), {curve.label for curve in lines}

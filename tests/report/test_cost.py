@@ -9,9 +9,10 @@ from click.testing import CliRunner
 from bench.cli import main
 from bench.commands.run import run
 from bench.records import load_records
+from bench.report import write_report
 from bench.report.cost import GroupCost, cost_csv, cost_facts, cost_table, costs
 from bench.report.rows import Section, sections
-from tests.report.made import MACHINE, model_run, train_run
+from tests.report.made import MACHINE, evaluate, model_run, train_run
 
 GPU = {"device": "H100", "processor": "Host", "threads": 16}
 
@@ -177,6 +178,14 @@ def test_a_model_from_outside_has_no_cost(tmp_path: Path) -> None:
     assert set(cells(tmp_path)["mine.py:make (outside model)"]) == {"\u2013"}
     assert cost_facts(found, "results") == []
     assert cost_csv([found]).empty
+
+
+def test_a_report_of_outside_models_alone_has_no_page_of_costs(tmp_path: Path) -> None:
+    evaluate(model_run(tmp_path / "r"), "clean", 0.9, 20, checkpoint="given")
+    report = write_report(load_records(tmp_path / "r"), tmp_path / "p", command="x")
+    assert "mine.py:make (outside model)" in report.text
+    assert "Cost of training" not in report.text
+    assert not (tmp_path / "p" / "cost.md").exists()
 
 
 def test_the_csv_has_a_line_for_each_run(tmp_path: Path) -> None:
