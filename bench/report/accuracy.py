@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from bench.report.statistics import mcnemar_interval, sign_flip, sign_flip_interval, wilson
+from bench.report.statistics import crossed_mean, mcnemar, mcnemar_interval, wilson
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +69,9 @@ class PairedComparison:
     second: float
     low: float
     high: float
-    """95% interval over the images; it contains 0 exactly where p is at least 5%."""
+    """95% interval; it contains 0 exactly where p is at least 5%."""
     p: float
-    """Of McNemar's exact test for one seed each, else of the sign-flip test."""
+    """Of McNemar's exact test for one seed each, else of the t test of `crossed_mean`."""
     n: int
     first_only: int | None
     second_only: int | None
@@ -150,29 +150,26 @@ def paired_comparison(
 ) -> PairedComparison | None:
     """Compare two methods over their seeds on the images that all seeds share; None without any.
 
-    With s1 and s2 seeds, the sign-flip test is of the images' sum of s2 * (seeds of the first
-    that are correct) - s1 * (seeds of the second that are correct).
+    With several seeds the error is over new seeds and new images; a side of one seed is fixed.
     """
     index = shared([*first, *second])
     if len(index) == 0:
         return None
-    right, right_second = (np.sum([s.at(index) for s in side], axis=0) for side in (first, second))
-    s1, s2, n = len(first), len(second), len(index)
-    signed = s2 * right - s1 * right_second
-    p = sign_flip(signed)
+    a, b = (np.array([seed.at(index) for seed in side]) for side in (first, second))
     alone: tuple[int, int] | tuple[None, None] = (None, None)
-    if s1 == s2 == 1:
-        alone = int((signed > 0).sum()), int((signed < 0).sum())
-        low, high = mcnemar_interval(*alone, n)
+    if len(first) == len(second) == 1:
+        alone = int((a & ~b).sum()), int((b & ~a).sum())
+        p, (low, high) = mcnemar(*alone), mcnemar_interval(*alone, len(index))
     else:
-        low, high = sign_flip_interval(signed / (s1 * s2), p)
+        mean = crossed_mean(a[:, None].astype(float) - b, images=True)
+        p, (low, high) = mean.p(), mean.interval()
     return PairedComparison(
-        first=float(right.mean()) / s1,
-        second=float(right_second.mean()) / s2,
+        first=float(a.mean()),
+        second=float(b.mean()),
         low=low,
         high=high,
         p=p,
-        n=n,
+        n=len(index),
         first_only=alone[0],
         second_only=alone[1],
     )

@@ -258,7 +258,7 @@ def sentence(comparison: MethodComparison) -> str:
     The interval is the test's before a correction: it contains 0 exactly where p is at least 5%.
     """
     c, n = comparison, comparison.numbers
-    test = "exact McNemar" if c.one_seed else "exact sign-flip test of the images,"
+    test = "exact McNemar" if c.one_seed else "t test over seeds and images,"
     by, level = f"{test} {p_text(n.p)}", f"{percent(1 - LEVEL, 0)}% interval"
     if c.p_holm is not None and c.n_pairs > 1:
         by += f", after Holm's correction over {c.n_pairs} pairs {p_text(c.p_holm)}"

@@ -19,7 +19,7 @@ from bench.records import RunRecord
 from bench.report.export import Notes, Table
 from bench.report.formatting import MISSING, eps_text
 from bench.report.groups import Group, Setting, training_values
-from bench.report.published import REFERENCE, published_papers
+from bench.report.published import REFERENCE
 from bench.report.revisions import code_facts
 from bench.report.rows import Section, status
 
@@ -27,15 +27,11 @@ SAME = 1.25
 """Costs that differ by no larger factor count as about the same."""
 COST_LEGEND = (
     "Forward, backward: passes through the network per image and epoch, counted while training; "
-    "mean over the seeds. Relative passes: both kinds together, each counted as one. Seconds: of "
-    "the training steps, per image, without validation; relative only to runs on an equal machine "
-    "(device, processor, threads) at equal batch size and precision. \u00b1: standard deviation "
-    f"over seeds. {MISSING}: not on record, or nothing to compare with."
-)
-_RULE = (
-    f"About the same: between {1 / SAME:.2f} and {SAME:.2f} times. Passes are counted, so they do "
-    "not depend on the machine; seconds are from a machine that other work may have shared, so a "
-    "small difference in them means nothing."
+    "mean over the seeds, \u00b1 their standard deviation. Relative passes: both kinds together, "
+    "each counted as one. Seconds: of the training steps, per image, without validation; relative "
+    "only to runs on an equal machine (device, processor, threads) at equal batch size and "
+    "precision. Speeds are the fastest seed's, since other work on the machine only slows a "
+    f"training down. {MISSING}: not on record, or nothing to compare with."
 )
 _NUMBERS = (
     *("forward_per_image", "backward_per_image", "first_layer_per_image", "seconds_per_epoch"),
@@ -79,7 +75,7 @@ class RunCost:
     passes_relative: float | None = None
     """Forward and backward passes in units of the reference's mean."""
     seconds_relative: float | None = None
-    """Time per image in units of the reference's mean; None without a comparable run of it."""
+    """Time per image in units of the reference's least; None without a comparable run of it."""
 
     @property
     def passes(self) -> float:
@@ -105,21 +101,20 @@ class GroupCost:
     """Label of the group that this one is relative to; empty where there is none."""
     reference_passes: float | None = None
 
-    def mean(self, name: str) -> float | None:
-        """Return the mean of a number of `RunCost` over the seeds that have it."""
-        found = self.values(name)
-        return fmean(found) if found else None
-
     def values(self, name: str) -> list[float]:
+        """Return a number of `RunCost` of the seeds that have it."""
         return [value for run in self.runs if (value := getattr(run, name)) is not None]
 
     @property
     def passes_relative(self) -> float | None:
-        return self.mean("passes_relative")
+        """Mean over the seeds."""
+        found = self.values("passes_relative")
+        return fmean(found) if found else None
 
     @property
     def seconds_relative(self) -> float | None:
-        return self.mean("seconds_relative")
+        """Of the fastest seed: other work on the machine only slows a training down."""
+        return min(self.values("seconds_relative"), default=None)
 
 
 @lru_cache(maxsize=64)
@@ -182,8 +177,7 @@ def _relative(
         speeds.setdefault(one.conditions, []).append(1 / one.images_per_second)
     for run in cost.runs:
         alike = speeds.get(run.conditions) if run.conditions else None
-        seconds = fmean(alike) if alike else None
-        relative = 1 / run.images_per_second / seconds if seconds else None
+        relative = 1 / run.images_per_second / min(alike) if alike else None
         runs.append(replace(run, passes_relative=run.passes / passes, seconds_relative=relative))
     label = reference.group.label
     return replace(cost, runs=tuple(runs), reference=label, reference_passes=passes)
@@ -225,7 +219,7 @@ def _line(cost: GroupCost, letters: dict[Machine, str], several: bool, notes: No
         f"{forward:.1f}{notes.mark(*stem) if more >= 0.05 else ''}",
         f"{fmean(cost.values('backward_per_image')):.1f}",
         f"{_ratio(cost.values('passes_relative'))}{relative}",
-        _ratio(cost.values("seconds_relative"))
+        (MISSING if cost.seconds_relative is None else f"{cost.seconds_relative:.2f}")
         + (notes.mark(unlike) if cost.reference and lacks else ""),
         _speeds(cost.runs, letters),
         str(n) if n == total else f"{n} of {total}",
@@ -247,52 +241,25 @@ def _letters(found: Iterable[GroupCost]) -> dict[Machine, str]:
 
 
 def _speeds(runs: Sequence[RunCost], letters: Mapping[Machine, str]) -> str:
-    """Return `5120 (A), 9400 (B)`: the mean over the seeds of each machine."""
+    """Return `5120 (A), 9400 (B)`: the fastest seed of each machine."""
     by_place: dict[str, list[float]] = {}
     for run in runs:
         place = letters[run.machine] if run.machine else "not on record"
         by_place.setdefault(place, []).append(run.images_per_second)
-    means = {place: fmean(speeds) for place, speeds in sorted(by_place.items())}
-    return ", ".join(f"{v:.{0 if v >= 100 else 1}f} ({place})" for place, v in means.items())
+    fastest = {place: max(speeds) for place, speeds in sorted(by_place.items())}
+    return ", ".join(f"{v:.{0 if v >= 100 else 1}f} ({place})" for place, v in fastest.items())
 
 
 def cost_facts(section: Section, results: str | Path) -> list[str]:
-    """Return whether papers' claims on cost hold, and the machines; `results` names the folder."""
+    """Return the machines and what is missing for a comparison; `results` names the folder."""
     found = costs(section)
     trained = [run for group in section.groups if not group.outside for run in group.runs]
     lines = []
-    for table in published_papers():
-        own = [cost for cost in found if cost.group.method in table.own and cost.reference]
-        if own and table.cost_claim:
-            lines += [f"{table.cost_claim} {' '.join(map(_verdict, own))}", _RULE]
-    if not lines and trained and not any(cost.reference for cost in found):
+    if trained and not any(cost.reference for cost in found):
         lines.append(_no_reference(section.setting, trained, results))
     lines += [f"Machine {letter}: {machine}." for machine, letter in _letters(found).items()]
     rows = [(cost.group.label, [run.run for run in cost.runs]) for cost in found]
     return lines + (code_facts(rows) if sum(len(runs) for _, runs in rows) > 1 else [])
-
-
-def _verdict(cost: GroupCost) -> str:
-    passes, seconds = cost.passes_relative, cost.seconds_relative
-    assert passes is not None
-    work = _word(passes)
-    time = work if seconds is None else _word(seconds)
-    outcome = work if work == time else f"{work} by passes, {time} by seconds"
-    if work != "about the same":
-        outcome += ", against the claim"
-    else:
-        outcome += ", as claimed" if work == time else "; the claim holds only for the passes"
-    took = f" and {seconds:.2f} times its seconds" if seconds is not None else ""
-    return (
-        f"{cost.group.label} takes {fmean(cost.values('passes')):.1f} passes per image and epoch, "
-        f"{cost.reference} {cost.reference_passes:.1f} ({passes:.2f} times){took}: {outcome}."
-    )
-
-
-def _word(ratio: float) -> str:
-    if ratio > SAME:
-        return "more expensive"
-    return "cheaper" if ratio < 1 / SAME else "about the same"
 
 
 def _no_reference(setting: Setting, runs: Sequence[RunRecord], results: str | Path) -> str:

@@ -56,8 +56,6 @@ class PublishedPaper:
     """Methods in the paper's order, which every table and figure follows."""
     reference: str = REFERENCE
     """The method that the paper's own tables are relative to."""
-    cost_claim: str = ""
-    """A sentence on what the own methods cost relative to REFERENCE."""
     caveat: str = ""
     """What to know before comparing with any row."""
     leaderboards: str = ""

@@ -1,9 +1,8 @@
 """Intervals and exact tests for counts of images. Legend: n images.
 
-The interval of a paired difference contains 0 exactly where its test has p >= 1 - confidence:
-`mcnemar_interval` goes with `mcnemar`, `sign_flip_interval` with `sign_flip`. The images are the
-sample and the trained models are fixed: nothing is said about another training seed. Only
-`crossed_mean` takes the seeds for a sample too.
+The interval of a paired difference contains 0 exactly where its test has p >= 1 - confidence.
+`mcnemar` and `mcnemar_interval` are of two trained models: the images are the sample, and nothing
+is said about another training seed. `crossed_mean` takes the seeds for a sample too.
 """
 
 from __future__ import annotations
@@ -101,24 +100,6 @@ def mean_difference(differences: np.ndarray, confidence: float = 0.95) -> tuple[
     return max(-1.0, centre - half), min(1.0, centre + half)
 
 
-def sign_flip_interval(
-    differences: np.ndarray, p: float, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Return an interval of the mean of `differences` that agrees with p, theirs by `sign_flip`.
-
-    It is `mean_difference`'s, which conditions on nothing. Where that one and the exact test
-    disagree on 0, the limit next to 0 is the one that p implies: O. S. Miettinen's test-based
-    limit, American Journal of Epidemiology 103 (1976) 226-235.
-    """
-    low, high = mean_difference(differences, confidence)
-    if (low <= 0 <= high) == (p >= 1 - confidence):
-        return low, high
-    normal, mean = NormalDist(), float(np.mean(differences))
-    z, seen = normal.inv_cdf(0.5 + confidence / 2), normal.inv_cdf(1 - p / 2)
-    limit = mean * (1 - z / seen)
-    return (limit, high) if mean > 0 else (low, limit)
-
-
 @cache
 def mcnemar(first_only: int, second_only: int) -> float:
     """Return the exact two-sided p-value of McNemar's test; 1 without discordant images.
@@ -132,46 +113,6 @@ def mcnemar(first_only: int, second_only: int) -> float:
         return 1.0
     p = float(_mcnemar([[0, first_only], [second_only, 0]], exact=True).pvalue)
     return max(SMALLEST, min(1.0, p))
-
-
-def sign_flip(differences: Sequence[int] | np.ndarray) -> float:
-    """Return the exact two-sided p-value of the sum of n whole numbers under flips of sign.
-
-    The hypothesis: on each image the two methods are exchangeable, so the sign of its difference
-    is a fair coin. With differences of -1, 0 and 1 this is McNemar's test. The relative error is
-    below 1e-10 for p-values above 1e-80: every term is positive, so nothing cancels. Source:
-    R. A. Fisher, The Design of Experiments (1935), section 21.
-    """
-    signed = np.asarray(differences, dtype=np.int64)
-    signed = signed[signed != 0]
-    if not len(signed):
-        return 1.0
-    signed = signed // np.gcd.reduce(signed)
-    sizes, counts = np.unique(np.abs(signed), return_counts=True)
-    if len(sizes) == 1:
-        return mcnemar(int((signed > 0).sum()), int((signed < 0).sum()))
-    # `chances[j]`: that the images with a plus sign have sizes of j in all; the sum is 2 j - total
-    chances = np.ones(1)
-    for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
-        chances = _with_images(chances, size, count)
-    total, seen = int(np.abs(signed).sum()), abs(int(signed.sum()))
-    return max(SMALLEST, min(1.0, 2 * float(chances[(total + seen) // 2 :].sum())))
-
-
-def _with_images(chances: np.ndarray, size: int, count: int) -> np.ndarray:
-    """Add `count` images of one size to the distribution, each with a plus by a fair coin."""
-    ways = [1]
-    for k in range(count):
-        ways.append(ways[-1] * (count - k) // (k + 1))
-    coins = np.array([way / (1 << count) for way in ways])
-    coins[coins < SMALLEST / 100] = 0.0
-    result = np.zeros(len(chances) + size * count)
-    for start in range(min(size, len(chances))):
-        part = chances[start::size]
-        end = start + size * (len(part) + count)
-        result[start:end:size] = np.convolve(part, coins)
-    result[result < SMALLEST / 100] = 0.0  # numbers near the smallest double make this slow
-    return result
 
 
 def holm(p_values: Sequence[float], left_out: int = 0) -> list[float]:

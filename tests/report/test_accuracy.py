@@ -24,10 +24,9 @@ from bench.report.accuracy import (
 from bench.report.frame import Outcome, outcomes, results_frame, select
 from bench.report.statistics import (
     LEVEL,
+    crossed_mean,
     mcnemar,
     mcnemar_interval,
-    sign_flip,
-    sign_flip_interval,
     wilson,
 )
 from bench.run_store import RunFolder
@@ -125,13 +124,10 @@ def test_several_seeds_are_compared_by_their_shares(rows: list[list[bool]], s1: 
     assert found is not None
     assert found.first == pytest.approx(float(np.mean(first)))
     assert found.second == pytest.approx(float(np.mean(second)))
-    signed = [
-        len(second) * sum(row[i] for row in first) - s1 * sum(row[i] for row in second)
-        for i in range(8)
-    ]
-    assert found.p == sign_flip(signed)
-    interval = sign_flip_interval(np.array(signed) / (s1 * len(second)), found.p)
-    assert (found.low, found.high) == interval
+    values = np.array([[np.subtract(a, b, dtype=float) for b in second] for a in first])
+    mean = crossed_mean(values, images=True)
+    assert found.p == pytest.approx(mean.p())
+    assert (found.low, found.high) == pytest.approx(mean.interval())
     assert (found.low > 0 or found.high < 0) == (found.p < LEVEL)
     assert (found.first_only, found.n) == (None, 8)
 

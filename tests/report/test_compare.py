@@ -21,7 +21,7 @@ from bench.report.compare import (
 )
 from bench.report.export import latex, markdown
 from bench.report.rows import sections
-from bench.report.statistics import holm, mcnemar, mcnemar_interval, sign_flip, sign_flip_interval
+from bench.report.statistics import crossed_mean, holm, mcnemar, mcnemar_interval
 from bench.report.tables.pairwise import (
     PairMatrix,
     pair_matrix,
@@ -90,16 +90,17 @@ def test_several_seeds_are_joined_image_by_image(tmp_path: Path) -> None:
     seeds(tmp_path, "madry", [[0], [0, 1], [0, 9]], 10)
     found = compare(load_records(tmp_path), "mine", "madry")
     n = found.numbers
-    # 3 * (0..2 seeds of mine) - 2 * (0..3 seeds of madry)
-    signed = [3 * 2 - 2 * 3, 3 * 2 - 2 * 1, 3 * 2, 3, 3, 0, 0, 0, 0, -2]
-    assert n.p == sign_flip(signed)
-    assert n.difference == pytest.approx(sum(signed) / 6 / 10) == pytest.approx(0.4 - 5 / 30)
-    assert (n.low, n.high) == sign_flip_interval(np.array(signed) / 6, n.p)
+    survivors = [0, 1, 2, 3], [0, 1, 2, 4], [0], [0, 1], [0, 9]
+    shares = [np.isin(range(10), indices) for indices in survivors]
+    values = np.array([[a.astype(float) - b for b in shares[2:]] for a in shares[:2]])
+    mean = crossed_mean(values, images=True)
+    assert n.difference == pytest.approx(mean.value) == pytest.approx(0.4 - 5 / 30)
+    assert (n.p, n.low, n.high) == pytest.approx((mean.p(), *mean.interval()))
     assert (n.first_only, n.second_only, found.one_seed) == (None, None, False)
     assert [run.seed for run in found.runs[1]] == [0, 1, 2]
     text = sentence(found)
     assert "on the same 10 images under pgd-20 (means of 2 and 3 seeds)" in text
-    assert text.endswith("; exact sign-flip test of the images, p = 0.12: not significant at 5%.")
+    assert re.search(r"; t test over seeds and images, p = 0\.\d+: not significant at 5%\.$", text)
 
 
 def test_a_seed_without_an_attack_of_the_others_is_not_counted(tmp_path: Path) -> None:
@@ -290,7 +291,7 @@ def test_what_is_significant_stands_out_and_what_is_unlike_is_noted(found: PairM
     ]
     assert "- \u00b9 Under pgd-20, on 50 images." in text
     assert "the worst case over pgd-20 and cw, on the same 100 images" in text
-    assert "McNemar's exact test, after Holm's correction over 6 pairs, as 6 are." in text
+    assert "exact test on the images, after Holm's correction over 6 pairs, as 6 are." in text
     assert r"& \textbf{15.0} & \textbf{75.0} & \textbf{20.0 $^{1}$} & -- \\" in latex(
         table, "c", "l", ()
     )
@@ -305,7 +306,7 @@ def test_chance_does_not_stand_out(tmp_path: Path) -> None:
     assert found is not None
     text = markdown(pairwise_table(found), (pairwise_legend(found),))
     assert re.search(r"\| mine +\| 3\.5 +\|", text)
-    assert "the sign-flip test of each image's sum), as it is not." in text
+    assert "significant at 5% by a t test over seeds and images, as it is not." in text
 
 
 def test_one_method_is_not_compared(tmp_path: Path) -> None:

@@ -44,10 +44,10 @@ def test_costs_are_relative_to_the_mean_of_the_reference(tmp_path: Path) -> None
         train_run(tmp_path, "dynamic", seed=seed, passes=passes, epoch_seconds=4.0)
     found = by_label(tmp_path)
     assert found["dynamic"].passes_relative == pytest.approx((9 + 13) / 2 / 22)
-    assert found["dynamic"].seconds_relative == pytest.approx(2.0)
+    assert found["dynamic"].seconds_relative == pytest.approx(4.0)  # of the fastest seeds
     assert found["dynamic"].reference == "madry"
-    assert [r.seconds_relative for r in found["madry"].runs] == pytest.approx([0.5, 1.5])
-    assert cells(tmp_path)["dynamic"][:4] == ["6.0", "5.0", "0.50", "2.00"]
+    assert [r.seconds_relative for r in found["madry"].runs] == pytest.approx([1.0, 3.0])
+    assert cells(tmp_path)["dynamic"][:4] == ["6.0", "5.0", "0.50", "4.00"]
 
 
 def test_an_epoch_of_more_images_is_not_slower(tmp_path: Path) -> None:
@@ -127,39 +127,6 @@ def test_a_failed_reference_is_not_asked_for_again(tmp_path: Path) -> None:
     train_run(tmp_path, "madry", error="the loss is not finite")
     assert cells(tmp_path)["cat-ce"][2:4] == ["\u2013", "\u2013"]
     assert cost_facts(section(tmp_path), "results")[0].endswith("its training failed.")
-
-
-@pytest.mark.parametrize(
-    ("passes", "seconds", "outcome"),
-    [
-        ((12, 11), 2.2, "(1.05 times) and 1.10 times its seconds: about the same, as claimed."),
-        (
-            (12, 11),
-            3.0,
-            "about the same by passes, more expensive by seconds; the claim holds only for the",
-        ),
-        ((12, 11), None, "madry 22.0 (1.05 times): about the same, as claimed."),
-        ((34, 31), 6.0, "and 3.00 times its seconds: more expensive, against the claim."),
-        ((5, 5), 2.0, "cheaper by passes, about the same by seconds, against the claim."),
-        ((13.75, 13.75), 1.6, "(1.25 times) and 0.80 times its seconds: about the same, as"),
-    ],
-)
-def test_the_claim_on_cost_is_judged(
-    tmp_path: Path, passes: tuple[float, float], seconds: float | None, outcome: str
-) -> None:
-    train_run(tmp_path, "madry", epoch_seconds=2.0)
-    machine = MACHINE if seconds else GPU
-    train_run(tmp_path, "cat-mix", passes=passes, epoch_seconds=seconds or 1, machine=machine)
-    (claim, rule, *_) = cost_facts(section(tmp_path), "results")
-    assert claim.startswith("The CAT paper (arXiv 2002.06789) claims")
-    assert outcome in claim
-    assert rule.startswith("About the same: between 0.80 and 1.25 times.")
-
-
-def test_no_claim_is_judged_without_its_method(tmp_path: Path) -> None:
-    train_run(tmp_path, "madry")
-    train_run(tmp_path, "cat-ce", n_epochs_done=3)
-    assert cost_facts(section(tmp_path), "results") == ["Machine A: Made CPU @ 2 GHz, 2 threads."]
 
 
 def test_of_two_references_the_one_trained_alike_counts(tmp_path: Path) -> None:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Sequence
 from fractions import Fraction
-from itertools import accumulate, combinations, product
-from math import comb, erfc, sqrt
+from math import comb, sqrt
 
 import numpy as np
 import pytest
@@ -23,8 +19,6 @@ from bench.report.statistics import (
     mcnemar,
     mcnemar_interval,
     mean_difference,
-    sign_flip,
-    sign_flip_interval,
     wilson,
 )
 
@@ -121,53 +115,6 @@ def test_mcnemar_interval_covers_the_difference(n: int) -> None:
 
 
 @quick
-@given(
-    st.lists(st.integers(-6, 6), min_size=1, max_size=20),
-    st.sampled_from([0, 2, 5]),
-    st.sampled_from([0.9, 0.95]),
-)
-def test_sign_flip_interval_excludes_0_exactly_where_sign_flip_rejects(
-    signed: list[int], shift: int, confidence: float
-) -> None:
-    """Of two and three seeds: six units make an image's whole difference."""
-    differences = np.clip(np.array(signed) + shift, -6, 6)
-    p = sign_flip(differences)
-    low, high = sign_flip_interval(differences / 6, p, confidence)
-    assert (low > 0 or high < 0) == (p < 1 - confidence)
-    mirrored = sign_flip_interval(-differences / 6, p, confidence)
-    assert mirrored == pytest.approx((-high, -low), abs=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("halves", "p", "low"),
-    [([2] * 12 + [-2] * 2, 0.0129, 0), ([2] * 5, 0.0625, -0.0104), ([1] * 6, 0.03125, 0.0104)],
-)
-def test_sign_flip_interval_is_moved_only_where_the_test_disagrees(
-    halves: list[int], p: float, low: float
-) -> None:
-    differences = np.array([*halves, *[0] * 20]) / 2
-    plain = mean_difference(differences)
-    expected = (low, plain[1]) if low else plain
-    assert sign_flip_interval(differences, p) == pytest.approx(expected, abs=5e-5)
-
-
-def test_sign_flip_interval_covers_the_mean() -> None:
-    """By enumeration of every outcome of two seeds each, for a few made distributions."""
-    n, unit = 12, np.array([-4, -2, 0, 2, 4])
-    shares = np.array([(0.1, 0.2, 0.4, 0.2, 0.1), (0.02, 0.08, 0.5, 0.3, 0.1),
-                       (0, 0.05, 0.2, 0.35, 0.4), (0, 0, 0.9, 0.05, 0.05)])  # fmt: skip
-    means, covered = shares @ unit / 4, np.zeros(len(shares))
-    for cut in combinations(range(n + 4), 4):
-        times = np.diff((-1, *cut, n + 4)) - 1
-        differences = np.repeat(unit, times)
-        low, high = sign_flip_interval(differences / 4, sign_flip(differences))
-        ways = math.factorial(n) // math.prod(math.factorial(k) for k in times.tolist())
-        chance = ways * np.prod(shares**times, axis=1)
-        covered += np.where((low <= means) & (means <= high), chance, 0)
-    assert covered.min() >= 0.945
-
-
-@quick
 @given(counts, counts, counts)
 def test_mean_difference_of_one_seed_is_bonett_and_price_s(b: int, c: int, same: int) -> None:
     low, high = mean_difference(np.array([1.0] * b + [-1.0] * c + [0.0] * same))
@@ -203,62 +150,6 @@ def test_mcnemar_of_many_images() -> None:
     assert mcnemar(3, 3) == 1.0  # not the 1.3125 of twice the tail
     with pytest.raises(ValueError, match="-1 and 2 discordant"):
         mcnemar(-1, 2)
-
-
-def enumerated(differences: Sequence[int]) -> float:
-    """Return the share of all signings whose sum is at least as far from 0."""
-    seen = abs(sum(differences))
-    sums = [
-        abs(sum(sign * d for sign, d in zip(signs, differences, strict=True)))
-        for signs in product((-1, 1), repeat=len(differences))
-    ]
-    return sum(s >= seen for s in sums) / len(sums)
-
-
-@quick
-@given(st.lists(st.integers(-9, 9), max_size=9))
-def test_sign_flip_counts_every_signing(differences: list[int]) -> None:
-    p = enumerated(differences)
-    for factor in (1, -1, 6):  # of either sign, and with a common divisor
-        assert sign_flip([factor * d for d in differences]) == pytest.approx(p, rel=1e-12)
-
-
-@quick
-@given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 9))
-def test_sign_flip_of_one_seed_is_mcnemar(first: int, second: int, same: int) -> None:
-    differences = np.array([1] * first + [-1] * second + [0] * same)
-    assert sign_flip(differences) == mcnemar(first, second)
-
-
-def test_a_small_p_value_of_many_images_is_exact_and_quick() -> None:
-    """Against whole numbers of any size, at a tail that the normal limit misses."""
-    differences = np.repeat([1, -1, 3, -3], [2_000, 1_000, 950, 550])
-    needed = int(abs(differences).sum() + differences.sum()) // 2
-    # plus signs on b of the 1,500 large, and on at least needed - 3 b of the 3,000 small
-    at_least = list(accumulate(comb(3_000, a) for a in range(3_000, -1, -1)))
-    ways = sum(
-        comb(1_500, b) * at_least[min(3_000 - needed + 3 * b, 3_000)]
-        for b in range(1_501)
-        if 3 * b >= needed - 3_000
-    )
-    exact = float(Fraction(2 * ways, 2**4_500))
-    assert 1e-80 < exact < 1e-30
-    started = time.process_time()
-    assert sign_flip(differences) == pytest.approx(exact, rel=1e-10)
-    assert sign_flip(np.array([3] * 4_000 + [1] * 4_000)) == SMALLEST
-    assert time.process_time() - started < 2
-
-
-def test_ten_thousand_images_of_five_seeds_are_quick() -> None:
-    g = np.random.default_rng(0)
-    hardness = g.beta(0.3, 0.3, 10_000)
-    differences = g.binomial(5, hardness) - g.binomial(5, hardness)
-    started = time.process_time()
-    p = sign_flip(differences)
-    assert time.process_time() - started < 5
-    z = abs(differences.sum()) / np.sqrt((differences**2).sum())
-    assert p == pytest.approx(erfc(z / sqrt(2)), abs=0.02)  # the normal limit
-    assert 0.01 < p < 0.99
 
 
 def test_holm_by_hand() -> None:
@@ -303,8 +194,10 @@ def test_the_test_over_seeds_and_images_keeps_its_level(spread: float) -> None:
     share = np.mean([crossed_mean(one, images=True).p() < 0.05 for one in samples])
     assert share <= 0.07
     if spread == 0.1:
-        naive = np.mean([sign_flip(one.sum((0, 1))) < 0.05 for one in samples])
-        assert naive > 0.5
+        images_only = [
+            crossed_mean(one.mean((0, 1), keepdims=True), images=True) for one in samples
+        ]
+        assert np.mean([mean.p() < 0.05 for mean in images_only]) > 0.5
 
 
 def test_the_crossed_mean_by_hand() -> None:

@@ -392,7 +392,7 @@ def equal_cost(suite: SuiteRuns) -> Assessment:
         for section in sections(runs)
         for cost in costs(section)
         for name, detail in names.items()
-        if cost.group.method in CAT and (ratio := cost.mean(f"{name}_relative"))
+        if cost.group.method in CAT and (ratio := getattr(cost, f"{name}_relative"))
     ]
     lacking = [name for name in CAT if name not in {one.what for one in found}]
     return assess(suite, [*found, *(f"{m}: no cost relative to {REFERENCE}" for m in lacking)])

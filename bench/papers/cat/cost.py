@@ -59,7 +59,7 @@ def _lacks(found: Sequence[GroupCost]) -> Iterator[str]:
 
 
 def _draw(found: Sequence[GroupCost], caption: str) -> Figure:
-    """Draw the mean of each method with its number, and each of several seeds faintly."""
+    """Draw each method with its number, and each of several seeds faintly."""
     from matplotlib.figure import Figure
 
     labels = [cost.group.label for cost in found]

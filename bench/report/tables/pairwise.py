@@ -24,7 +24,9 @@ from bench.report.formatting import MISSING, listed, percent
 from bench.report.groups import Setting
 from bench.report.rows import MOST, Section, by_robustness
 
-_MANY_SEEDS = " (for several seeds its extension, the sign-flip test of each image's sum)"
+_TEST = "McNemar's exact test on the images"
+_TEST_OF_SEEDS = "a t test over seeds and images"
+_FIXED = "The images are the sample: a training from another seed may differ by more. "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +97,10 @@ def _cell(found: PairMatrix, row: str, column: str, notes: Notes) -> str:
 def pairwise_legend(found: PairMatrix) -> str:
     """Return what the table's numbers are, on which images, and by which test."""
     (attacks, n), compared, shown = found.usual, list(found.pairs.values()), len(found.labels)
-    many = "" if all(c.one_seed for c in compared) else _MANY_SEEDS
+    one = [c.one_seed for c in compared]
+    test = _TEST if all(one) else _TEST_OF_SEEDS
+    if any(one) and not all(one):
+        test = f"{test}, of two networks {_TEST}"
     n_significant = sum(comparison.significant for comparison in compared)
     verdict = f"after Holm's correction over {compared[0].n_pairs} pairs, as {n_significant} are"
     if len(compared) == 1:
@@ -105,8 +110,8 @@ def pairwise_legend(found: PairMatrix) -> str:
         f"{few}"
         f"Row minus column: points of robust accuracy, the worst case over {listed(attacks)}, on "
         f"the same {n} images unless a note says otherwise; best checkpoints. Bold: significant at "
-        f"5% by McNemar's exact test{many}, {verdict}. The images are the sample: a training from "
-        f"another seed may differ by more. {MISSING}: no attack or no image in common. "
+        f"5% by {test}, {verdict}. {_FIXED if any(one) else ''}"
+        f"{MISSING}: no attack or no image in common. "
         "comparisons.csv has each pair's 95% interval and p, which are not corrected and agree on "
         "0, and the corrected p_holm."
     )
@@ -142,7 +147,7 @@ def _csv_cells(c: MethodComparison) -> dict[str, object]:
         "second_only": n.second_only,
         "seeds_first": seeds[0],
         "seeds_second": seeds[1],
-        "test": "mcnemar" if c.one_seed else "sign-flip",
+        "test": "mcnemar" if c.one_seed else "t",
         "p": number(n.p),
         "p_holm": number(c.p_holm),
         "n_pairs": c.n_pairs,
