@@ -23,7 +23,7 @@ from bench.data.folder import IMAGE_SIZE, RANGES
 from bench.estimate import Estimator, made_spec
 from bench.listing import aligned
 from bench.machine import bf16_flags, describe_machine, has_fast_bf16
-from bench.plan import TrainingJob, make_plan
+from bench.plan import RunPlan, make_plan
 from bench.precision import automatic, evidence
 from bench.progress import Reporter, duration
 from bench.registry import get_method
@@ -210,17 +210,17 @@ def _suite(suite: Suite, data_root: Path, estimator: Estimator) -> list[tuple[st
     return [(f"Suite {suite.name}, size {suite.size}", text)]
 
 
-def suite_time(jobs: Sequence[TrainingJob], estimator: Estimator) -> str:
+def suite_time(jobs: Sequence[RunPlan], estimator: Estimator) -> str:
     """Return the estimated time of a whole suite on this machine."""
     training = attacks = 0.0
     unknown: dict[str, None] = {}
     for job in jobs:
         assert job.method is not None
-        found = estimator.per_image(job.spec, job.method)
+        found = estimator.per_image(job.train_spec, job.method)
         if found is None:
-            unknown[job.spec.arch] = None
+            unknown[job.train_spec.arch] = None
             continue
-        training += found.training(job.spec)
+        training += found.training(job.train_spec)
         attacks += sum(found.attack(spec) for spec in job.evaluations)
     left_out = f"not measured: no time was left for {', '.join(unknown)} (--seconds)"
     if not training:
@@ -230,15 +230,13 @@ def suite_time(jobs: Sequence[TrainingJob], estimator: Estimator) -> str:
     return f"{total}; {left_out}" if unknown else total
 
 
-def jobs_of(
-    suite: Suite, data_root: str | None, precision: str = "fp32"
-) -> tuple[TrainingJob, ...]:
+def jobs_of(suite: Suite, data_root: str | None, precision: str = "fp32") -> tuple[RunPlan, ...]:
     """Return every training of a suite once, with its attacks; the data may be missing."""
-    jobs: dict[str, TrainingJob] = {}
+    jobs: dict[str, RunPlan] = {}
     for study in suite.studies:
         dataset = stand_in(study.dataset, data_root, study.train_size, study.test_size)
         for job in make_plan(replace(study, precision=precision), dataset).cells:
-            run_id = job.spec.run_id
+            run_id = job.run_id
             jobs[run_id] = jobs[run_id].joined(job) if run_id in jobs else job
     return tuple(jobs.values())
 

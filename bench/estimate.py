@@ -1,4 +1,8 @@
-"""Estimate the time of training and attacks from a few measured steps: mostly an upper bound."""
+"""Estimate the time of trainings and attacks.
+
+`Estimator` measures a few steps before any work: mostly an upper bound. `Forecast` tells what is
+left from the jobs that are done.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,14 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from bench.archs import resolve
+from bench.archs import build, resolve
 from bench.attacks import FastPGD, get_attack
 from bench.attacks.maximise import attack_mode
 from bench.attacks.networks import MIN_ROWS, BatchedModel
@@ -20,11 +25,11 @@ from bench.data import Dataset, Split
 from bench.evaluation.store import Images
 from bench.listing import aligned
 from bench.method import Method
-from bench.plan import Plan, TrainingJob
+from bench.plan import Plan, RunPlan
 from bench.progress import Reporter, duration
 from bench.recipe import Recipe
 from bench.run_store import RunFolder
-from bench.spec import EvalSpec, TrainSpec
+from bench.spec import EvalSpec, MeasureSpec, ModelSpec, TrainSpec
 from bench.threat import REFERENCE_EPS, Threat
 from bench.training.cost import passes
 from bench.training.engine import Trainer, initial_model
@@ -86,6 +91,61 @@ class Estimator:
         for (*other, _), (measured, seconds) in self._measured.items():
             if tuple(other) == network:
                 return replace(seconds, train_step=n_passes / measured * seconds.train_step)
+        return None
+
+
+GRADIENT = 3
+"""A forward and a backward pass cost as much as so many forward passes."""
+MEASURE = 300
+"""Forward passes per image of a check or measure of which none was made yet."""
+
+
+@cache
+def _size(arch: str, image_size: int, in_channels: int) -> int:
+    """Return a number that grows with the cost of a forward pass; nothing is computed."""
+    with torch.device("meta"):
+        network = build(arch, image_size=image_size, in_channels=in_channels)
+    return image_size**2 * sum(p.numel() for p in network.parameters())
+
+
+def training_effort(spec: TrainSpec) -> float:
+    """Return about how much a training takes, in units of `attack_effort`."""
+    steps = spec.params.get("steps", 0)
+    passes = GRADIENT * (1 + (steps if isinstance(steps, int) else 0))
+    size = _size(spec.arch, spec.image_size, spec.in_channels)
+    return spec.recipe.epochs * spec.n_train * passes * size
+
+
+def attack_effort(spec: TrainSpec | ModelSpec, made: EvalSpec | MeasureSpec, n: int) -> float:
+    """Return about how much an attack or measure on n images takes, to compare and to scale."""
+    size = 1
+    if isinstance(spec, TrainSpec):
+        size = _size(spec.arch, spec.image_size, spec.in_channels)
+    if isinstance(made, MeasureSpec):
+        return n * MEASURE * size
+    gradients, forwards = get_attack(made.attack).passes
+    return n * (GRADIENT * gradients + forwards + 1) * size
+
+
+class Forecast:
+    """Seconds of jobs that are not done, from the seconds of those that are."""
+
+    def __init__(self) -> None:
+        self._done: dict[tuple[str, ...], tuple[float, float]] = {}
+        """Effort and seconds; by kind of job, and by the beginnings of its name."""
+
+    def add(self, kind: tuple[str, ...], effort: float, seconds: float) -> None:
+        """kind: from the general to the special, such as (arch, attack, name)."""
+        for n in range(len(kind) + 1):
+            before = self._done.get(kind[:n], (0.0, 0.0))
+            self._done[kind[:n]] = before[0] + effort, before[1] + seconds
+
+    def seconds(self, kind: tuple[str, ...], effort: float) -> float | None:
+        """Return the seconds of such a job, from the most similar ones; None before the first."""
+        for n in range(len(kind), -1, -1):
+            if kind[:n] in self._done:
+                done, seconds = self._done[kind[:n]]
+                return effort * seconds / done
         return None
 
 
@@ -151,22 +211,22 @@ def made_dataset(n: int, spec: TrainSpec) -> Dataset:
 
 
 def _row(
-    cell: TrainingJob, results: Path, estimator: Estimator
+    cell: RunPlan, results: Path, estimator: Estimator
 ) -> tuple[tuple[str, str, str, str], float]:
-    folder = RunFolder(results, cell.spec.run_id)
+    folder, spec = RunFolder(results, cell.run_id), cell.train_spec
     status = cell.status(folder)
     n_all, n_missing = len(cell.evaluations) + len(cell.measures), status.n_missing
     evaluations = f"{n_all - n_missing} of {n_all} done"
     if status.failed:
         return (folder.run_id, "failed before", evaluations, "-"), 0.0
-    training = "done" if status.trained else f"{cell.spec.recipe.epochs} epochs"
+    training = "done" if status.trained else f"{spec.recipe.epochs} epochs"
     if status.finished:
         return (folder.run_id, training, evaluations, "-"), 0.0
     assert cell.method is not None
-    seconds = estimator.per_image(cell.spec, cell.method)
+    seconds = estimator.per_image(spec, cell.method)
     assert seconds is not None
-    train = 0.0 if status.trained else seconds.training(cell.spec)
-    attack = sum(seconds.attack(spec) for spec in status.missing)
+    train = 0.0 if status.trained else seconds.training(spec)
+    attack = sum(seconds.attack(missing) for missing, _ in status.missing)
     shown = f"{duration(train)} training, {duration(attack)} attacks"
     return (folder.run_id, training, evaluations, shown), train + attack
 

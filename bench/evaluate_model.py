@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -27,20 +26,20 @@ from bench.errors import (
     unknown_name,
 )
 from bench.evaluation.inputs import explained
-from bench.evaluation.store import AttackedCheckpoint, Images, evaluate_missing
+from bench.evaluation.store import Images
 from bench.evaluation_specs import TWIN, SpecBuilder, all_sources
 from bench.external import ExternalModel, Named, load_external, self_check
 from bench.external.identity import fingerprint, own_spec, write_fingerprint
-from bench.machine import describe_machine
-from bench.plan import Plan, TrainingJob, surrogate, surrogates_first, training_sha256
-from bench.provenance import evaluation_code
+from bench.jobs.driver import Workspace, run_plans
+from bench.plan import Plan, RunPlan, surrogate, surrogates_first, training_sha256
 from bench.records import Records, RunRecord, load_records
 from bench.registry import get_method, list_methods, parameters
 from bench.run_store import RunFolder
-from bench.runner import WAIT_SECONDS, Runner
-from bench.spec import CHECKPOINTS, CHUNK, GIVEN, EvalSpec, MeasureSpec, ModelSpec, TrainSpec
+from bench.spec import CHECKPOINTS, CHUNK, GIVEN, ModelSpec, TrainSpec
 from bench.study import AttackConfig, MeasureConfig
-from bench.workers import Workspace
+
+Loads: TypeAlias = Callable[[Path, Dataset, torch.device], ExternalModel]
+"""Loads a model, given the results folder and the images; picklable."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +87,7 @@ def evaluate_runs(names: Sequence[str], options: EvaluateOptions, where: Workspa
         n_train = int(run.spec["n_train"]) + int(run.spec["n_val"])
         by_source.setdefault((source, n_train), []).append(run)
     plans: list[Plan] = []
-    elsewhere: list[tuple[RunRecord, Dataset, str]] = []
+    elsewhere: list[tuple[RunRecord, Dataset, str, Loads]] = []
     for (source, n_train), group in by_source.items():
         everything = options.load(source, n_train, whole=True)
         dataset = options.load(source, n_train) if options.test_size else everything
@@ -96,36 +95,32 @@ def evaluate_runs(names: Sequence[str], options: EvaluateOptions, where: Workspa
         for run in group:
             if _is_of(run, everything):
                 own.append(run)
-            else:
-                elsewhere.append((run, dataset, source))
+                continue
+            for checkpoint in options.checkpoints:
+                loads = partial(_as_external, run.run_id, run.spec, checkpoint)
+                elsewhere.append((run, dataset, source, loads))
         if own:
             plans.append(_plan(dataset, source, own, options, records, where))
-    loads = [
-        (found, partial(_as_external, *found[:2], checkpoint, where))
-        for found in elsewhere
-        for checkpoint in options.checkpoints
-    ]
-    for _, load in loads:
-        load()  # raises if it cannot be attacked
-    with where.helpers:
-        for plan in plans:
-            for line in plan.dataset.lines():
-                where.reporter.say(line)
-            Runner(plan, where).run()
-        inside = replace(where, helpers=nullcontext())
-        for (run, dataset, source), load in loads:
-            where.reporter.say(
-                f"the test images of {dataset.name} here are not those of {run.run_id}, "
-                f"which was trained on {run.dataset}; on them it gets a record of its own"
-            )
-            own_eps = TrainSpec.from_dict(run.spec).attacked_eps
-            asked = replace(options, eps=own_eps if options.eps is None else options.eps)
-            try:
-                _evaluate_external(load, dataset, source, asked, inside)
-            except RecordError:
-                raise
-            except BenchError as error:
-                where.reporter.failed(f"{run.run_id} on {source}", f"error: {error}", error)
+    for _, dataset, _, load in elsewhere:
+        load(where.results, dataset, where.device)  # raises if it cannot be attacked
+    for plan in plans:
+        for line in plan.dataset.lines():
+            where.reporter.say(line)
+    for run, dataset, source, load in elsewhere:
+        where.reporter.say(
+            f"the test images of {dataset.name} here are not those of {run.run_id}, "
+            f"which was trained on {run.dataset}; on them it gets a record of its own"
+        )
+        own_eps = TrainSpec.from_dict(run.spec).attacked_eps
+        asked = replace(options, eps=own_eps if options.eps is None else options.eps)
+        try:
+            plans.append(_external_plan(load, dataset, source, asked, where)[0])
+        except RecordError:
+            raise
+        except BenchError as error:
+            line = f"error: {error}"
+            where.reporter.failed(f"{run.run_id} on {source}", line, fixable=True)
+    run_plans(plans, where)
     where.reporter.say(f"the records are in {where.results}. Next: bench report")
 
 
@@ -134,14 +129,18 @@ def evaluate_external(named: Named, options: EvaluateOptions, where: Workspace) 
     if options.dataset is None:
         raise ConfigError("--model needs --dataset: the test images to attack it on")
     data = options.load(options.dataset)
-    folder, n = _evaluate_external(
-        lambda: load_external(named, data, where.device), data, options.dataset, options, where
-    )
+    load = partial(_load_named, named)
+    plan, network = _external_plan(load, data, options.dataset, options, where)
+    (run,) = plan.cells
+    run_plans([plan], where, networks={run.run_id: network})
+    n, folder = len(run.evaluations) + len(run.measures), where.results / run.run_id
     if where.reporter.exit_code == 2:
         raise ModelError(
             f"{len(where.reporter.failures)} of {n} evaluations and checks could not be made of "
-            f"{named.model}, for the reasons above; the others are in {folder.path}"
+            f"{named.model}, for the reasons above; the others are in {folder}"
         )
+    n_made = n - len(where.reporter.failures)
+    where.reporter.say(f"{run.run_id}: {n_made} evaluations and checks are in {folder}")
 
 
 def _finished(name: str, records: Records) -> RunRecord:
@@ -193,14 +192,14 @@ def _plan(
         eps = spec.attacked_eps if options.eps is None else options.eps
         evaluations = asked.evaluations(attacks, eps, serve)
         measures = asked.checks(checks, eps, serve) if checks else ()
-        cells.append(TrainingJob(spec, None, evaluations, measures, options.save_adversarials))
+        cells.append(RunPlan(spec, None, evaluations, measures, options.save_adversarials))
     title = f"attacks on {len(cells)} runs on {dataset.name}"
     return Plan(title, surrogates_first(cells, beside), dataset, source)
 
 
 def _surrogate(
     name: str, spec: TrainSpec, dataset: Dataset, records: Records, where: Workspace
-) -> TrainingJob:
+) -> RunPlan:
     """Return the surrogate: the run with this id, or else a run of this method.
 
     A run of the method is trained if none exists, with the arch, data and recipe of `spec`.
@@ -214,7 +213,7 @@ def _surrogate(
         found = TrainSpec.from_dict(run.spec)
         refuse_other_images(found, dataset)
         load_network(found, RunFolder(where.results, name), "best")  # raises if it cannot serve
-        return TrainingJob(found, None)
+        return RunPlan(found)
     if name not in list_methods():
         raise unknown_name("method or run id of a surrogate", name, list_methods())
     finished = [
@@ -229,12 +228,12 @@ def _surrogate(
         and other.run_id != spec.run_id
     ]
     if alike:
-        cell = TrainingJob(alike[0], get_method(name, **alike[0].params))
+        cell = RunPlan(alike[0], name)
     else:
         method = get_method(name)
         params = {key: getattr(method, key) for key in parameters(type(method))}
         twin = replace(spec, method=name, params=params, method_sha256=None)
-        cell = TrainingJob(surrogate(spec, twin), method)
+        cell = RunPlan(surrogate(spec, twin), name)
     if RunFolder(where.results, cell.spec.run_id).weights("best").exists():
         return cell
     if training_sha256(dataset) != spec.data_sha256:
@@ -247,80 +246,64 @@ def _surrogate(
     return cell
 
 
+def _load_named(
+    named: Named, results: Path, dataset: Dataset, device: torch.device
+) -> ExternalModel:
+    return load_external(named, dataset, device)
+
+
 def _as_external(
-    run: RunRecord, dataset: Dataset, checkpoint: str, where: Workspace
+    run_id: str,
+    spec: Mapping[str, Any],
+    checkpoint: str,
+    results: Path,
+    dataset: Dataset,
+    device: torch.device,
 ) -> ExternalModel:
     """Load the network of a run, for a record on other data than it was trained on."""
-    spec = TrainSpec.from_dict(run.spec)
-    refuse_other_images(spec, dataset)
-    network = load_network(spec, RunFolder(where.results, run.run_id), checkpoint)
+    trained = TrainSpec.from_dict(spec)
+    refuse_other_images(trained, dataset)
+    network = load_network(trained, RunFolder(results, run_id), checkpoint)
     model = ModelSpec(
-        model=run.run_id if checkpoint == "best" else f"{run.run_id}:{checkpoint}",
+        model=run_id if checkpoint == "best" else f"{run_id}:{checkpoint}",
         weights_sha256=state_sha256(network),
         source_sha256=None,
-        num_classes=spec.num_classes,
+        num_classes=trained.num_classes,
         dataset=dataset.name,
     )
-    return ExternalModel(network.to(where.device), model)
+    return ExternalModel(network.to(device), model)
 
 
-def _evaluate_external(
-    load: Callable[[], ExternalModel],
-    data: Dataset,
-    source: str,
-    options: EvaluateOptions,
-    where: Workspace,
-) -> tuple[RunFolder, int]:
-    """Attack the model that `load` returns, on `data`, which --dataset calls `source`.
+def _external_plan(
+    load: Loads, data: Dataset, source: str, options: EvaluateOptions, where: Workspace
+) -> tuple[Plan, nn.Module]:
+    """Plan attacks on the model that `load` returns, on `data`, which --dataset calls `source`.
 
-    Returns its folder, and the number of requested evaluations and checks.
+    Returns the model too. Raises a BenchError if it or a surrogate cannot be used.
     """
-    results, device, reporter = where.results, where.device, where.reporter
     attacks = options.attack_configs((GIVEN,))
     SpecBuilder(data).refuse_too_few_classes(attacks)
-    networks: dict[str, nn.Module] = {}
-
-    def network(run_id: str) -> nn.Module:
-        if run_id not in networks:
-            networks[run_id] = surrogate_network(results, run_id, data).to(device)
-        return networks[run_id]
-
     own = {TWIN: options.surrogate} if options.surrogate else {}
     runs = {source: own.get(source, source) for source in all_sources(attacks, None)}
     for run_id in {*runs.values(), *own.values()}:
-        network(run_id)  # raises if it cannot be used
+        surrogate_network(where.results, run_id, data)
     eps = REFERENCE_EPS if options.eps is None else options.eps
-    images = Images(data, device)
-    external, n_classes = _checked(load, data, images, where)
-    folder = RunFolder(results, external.spec.run_id)
+    external, n_classes = _checked(load, data, where)
     asked = SpecBuilder(data.seen_by(n_classes))
     asked.refuse_too_few_classes(attacks)
-    specs = asked.evaluations(attacks, eps, runs)
     checks = options.check_config((GIVEN,))
-    measures = asked.checks(checks, eps, own) if checks else ()
-    with where.helpers:
-        machine = describe_machine(device)  # once helpers have their share of its threads
-        provenance = {"dataset_source": source, "machine": machine} | data.notes(external.notes)
-        target = AttackedCheckpoint(
-            folder=folder,
-            checkpoint=GIVEN,
-            model=external.network,
-            images=images,
-            surrogate=network,
-            info=machine | {"code": evaluation_code()},
-            keep_images=options.save_adversarials,
-        )
-        while not _attack(target, external.spec, provenance, specs, measures, where):
-            time.sleep(WAIT_SECONDS)
-    n = len(specs) + len(measures)
-    n_failed = sum(key.startswith(f"{folder.run_id}/") for key in reporter.failures)
-    reporter.say(f"{folder.run_id}: {n - n_failed} evaluations and checks are in {folder.path}")
-    return folder, n
+    run = RunPlan(
+        external.spec,
+        evaluations=asked.evaluations(attacks, eps, runs),
+        measures=asked.checks(checks, eps, own) if checks else (),
+        keep_images=options.save_adversarials,
+        source=load,
+        notes=external.notes,
+    )
+    return Plan(external.spec.model, (run,), data, source), external.network
 
 
-def _checked(
-    load: Callable[[], ExternalModel], data: Dataset, images: Images, where: Workspace
-) -> tuple[ExternalModel, int]:
+def _checked(load: Loads, data: Dataset, where: Workspace) -> tuple[ExternalModel, int]:
     """Load the model, run the self-check and report it; return the model and its class count.
 
     The model's specification is that of its own record. Raises ModelError if it cannot take the
@@ -329,14 +312,14 @@ def _checked(
     say = where.reporter.say
     for line in data.lines():
         say(line)
-    first = images.chunk(range(min(CHUNK, len(data.test))))
+    first = Images(data, where.device).chunk(range(min(CHUNK, len(data.test))))
     try:
-        external = load()
+        external = load(where.results, data, where.device)
         lines, n_classes = self_check(external.network, *first)
         found = fingerprint(external.network, first[0])
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise ModelError(
-            f"the model and {MIN_ROWS} images do not fit into the memory of {images.device} "
+            f"the model and {MIN_ROWS} images do not fit into the memory of {where.device} "
             f"({explained(error)}); name another with --device"
         ) from error
     external = replace(external, spec=own_spec(external.spec, found, where.results))
@@ -350,21 +333,3 @@ def _checked(
         say(line)
     write_fingerprint(where.results / external.spec.run_id, found)  # before the other records
     return external, n_classes
-
-
-def _attack(
-    target: AttackedCheckpoint,
-    spec: ModelSpec,
-    provenance: Mapping[str, Any],
-    specs: Sequence[EvalSpec],
-    measures: Sequence[MeasureSpec],
-    where: Workspace,
-) -> bool:
-    """Run what is missing; False if another process repairs the folder, or is still at some."""
-    folder = target.folder
-    with folder.claimed() as alone:
-        if alone:
-            folder.quarantine_damaged()
-            folder.write_spec(spec, {}, provenance)
-    with folder.claimed(shared=True) as ours:
-        return ours and evaluate_missing(target, specs, measures, where.reporter, folder.merge)

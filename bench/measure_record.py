@@ -11,7 +11,7 @@ import numpy as np
 
 from bench.errors import RecordError, one_line
 from bench.spec import MeasureSpec
-from bench.storage import DAMAGE, Entry, read_pair, write_pair
+from bench.storage import DAMAGE, Entry, pair_files, read_pair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +61,12 @@ def load_measure(path: Path) -> MeasureRecord:
         raise RecordError(f"{path} is damaged: {one_line(error)}") from None
 
 
-def write_measure(
-    path: Path, spec: MeasureSpec, measured: Measured, seconds: float, info: Mapping[str, Any]
-) -> None:
+def measure_files(
+    spec: MeasureSpec, measured: Measured, seconds: float, info: Mapping[str, Any]
+) -> dict[str, bytes]:
+    """Return the files of a measure, below the run's folder, in the order to write them."""
     record = MeasureRecord(
-        measure_id=path.stem, spec=spec, values=measured.values, seconds=seconds, info=info,
+        measure_id=spec.measure_id, spec=spec, values=measured.values, seconds=seconds, info=info,
         arrays=measured.arrays,
     )  # fmt: skip
-    write_pair(path, *record.entry())
+    return pair_files(f"measures/{spec.measure_id}", record.entry())

@@ -1,94 +1,144 @@
-"""Resolve studies into trainings and evaluations with every name and value, before any work."""
+"""Resolve studies into runs: trainings and evaluations with every name and value, before any work.
+
+A run's plan is picklable, so that workers can be sent parts of it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from bench.archs import resolve
 from bench.attacks import get_attack
+from bench.checkpoints import load_network
 from bench.data import Dataset, load_dataset
 from bench.eps import REFERENCE_EPS
-from bench.errors import ConfigError, refuse_unknown
+from bench.errors import ConfigError, ModelError, refuse_unknown
 from bench.evaluation_specs import SpecBuilder, all_sources
+from bench.external import ExternalModel
 from bench.manifest import Manifest, PlannedRun
 from bench.method import Method
 from bench.recipe import Recipe, load_recipe
 from bench.registry import get_method, method_name, method_sha256, parameters
 from bench.run_store import RunFolder
-from bench.spec import EvalSpec, MeasureSpec, TrainSpec, digest
+from bench.spec import EvalSpec, MeasureSpec, ModelSpec, TrainSpec, digest
 from bench.study import Study, is_variant
 from bench.suite import list_suites, load_suite, sizes
 from bench.threat import Threat
 
 
 @dataclass(frozen=True)
-class TrainingJob:
-    """One training, and the evaluations and measures of its checkpoints."""
+class RunPlan:
+    """A run: its training, and the evaluations and measures of its checkpoints."""
 
-    spec: TrainSpec
-    method: Method | None
-    """None for an existing run that must not be trained again."""
+    spec: TrainSpec | ModelSpec
+    method_name: str | None = None
+    """Name or file of the method; None for an existing run or a model, which are not trained."""
     evaluations: tuple[EvalSpec, ...] = ()
     measures: tuple[MeasureSpec, ...] = ()
     keep_images: bool = False
     """Whether to save the adversarial images."""
+    source: Callable[[Path, Dataset, torch.device], ExternalModel] | None = None
+    """Loads an external model, given the results folder and the images; picklable."""
+    notes: tuple[str, ...] = ()
+    """On an external model."""
+
+    @property
+    def run_id(self) -> str:
+        return self.spec.run_id
+
+    @property
+    def train_spec(self) -> TrainSpec:
+        assert isinstance(self.spec, TrainSpec)
+        return self.spec
+
+    @property
+    def method(self) -> Method | None:
+        if self.method_name is None:
+            return None
+        return get_method(self.method_name, **self.train_spec.params)
 
     @property
     def surrogates(self) -> set[str]:
         """Run ids of the other models that its attacks and checks need."""
-        return _surrogates(self.evaluations, self.measures)
+        return {run for spec in (*self.evaluations, *self.measures) for run in spec.surrogates}
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """Return the checkpoints that are evaluated or measured."""
+        return list(dict.fromkeys(s.checkpoint for s in (*self.evaluations, *self.measures)))
 
     @property
     def warning(self) -> str:
         """Return `cat-ce reaches 0.64 of its radius in 4 epochs; 7 are the least`, or nothing."""
-        epochs, needed = self.spec.recipe.epochs, self.method.epochs_to_radius if self.method else 0
+        spec, method = self.train_spec, self.method
+        epochs, needed = spec.recipe.epochs, method.epochs_to_radius if method else 0
         if epochs >= needed:
             return ""
         least = f"{math.ceil(needed)} are the least" if math.isfinite(needed) else "it never grows"
         return (
-            f"{self.spec.method} reaches {epochs / needed:.2f} of its radius in {epochs} epochs; "
-            f"{least}"
+            f"{spec.method} reaches {epochs / needed:.2f} of its radius in {epochs} epochs; {least}"
         )
 
-    def joined(self, other: TrainingJob) -> TrainingJob:
-        """Return the training with the evaluations and measures of both."""
+    def joined(self, other: RunPlan) -> RunPlan:
+        """Return the run with the evaluations and measures of both."""
         evaluations = {e.eval_id: e for e in (*self.evaluations, *other.evaluations)}
         measures = {m.measure_id: m for m in (*self.measures, *other.measures)}
         return replace(
             self, evaluations=tuple(evaluations.values()), measures=tuple(measures.values())
         )
 
-    def status(self, folder: RunFolder) -> JobStatus:
+    def status(self, folder: RunFolder) -> RunStatus:
         summary = folder.train_summary()
         if summary and summary["status"] == "failed":
-            return JobStatus(trained=True, failed=str(summary["error"]))
-        return JobStatus(
-            trained=summary is not None,
-            missing=tuple(
-                e for e in self.evaluations if folder.evaluation(e).missing(images=self.keep_images)
-            ),
+            return RunStatus(trained=True, failed=str(summary["error"]))
+        images = self.keep_images
+        left = ((e, tuple(folder.evaluation(e).missing(images=images))) for e in self.evaluations)
+        return RunStatus(
+            trained=summary is not None or isinstance(self.spec, ModelSpec),
+            missing=tuple((e, chunks) for e, chunks in left if chunks),
             missing_measures=tuple(m for m in self.measures if not folder.has_measure(m)),
         )
 
+    def load(
+        self, checkpoint: str, results: Path, dataset: Dataset, device: torch.device
+    ) -> nn.Module:
+        """Load a checkpoint's network on `device`; raises a BenchError.
+
+        dataset: the images that it will be attacked on.
+        """
+        if self.source is None:
+            folder = RunFolder(results, self.run_id)
+            return load_network(self.train_spec, folder, checkpoint).to(device)
+        assert isinstance(self.spec, ModelSpec)
+        found = self.source(results, dataset, device)
+        if replace(self.spec, variant=found.spec.variant) != found.spec:
+            raise ModelError(f"{found.spec.model} is another model when it is loaded again")
+        return found.network
+
 
 @dataclass(frozen=True, kw_only=True)
-class JobStatus:
-    """Which parts of a cell are on disk."""
+class RunStatus:
+    """Which parts of a run are on disk."""
 
     trained: bool
     failed: str | None = None
     """Why training ended early; it would again, so it is not repeated."""
-    missing: tuple[EvalSpec, ...] = ()
+    missing: tuple[tuple[EvalSpec, tuple[int, ...]], ...] = ()
+    """Unfinished evaluations, each with the numbers of its missing chunks."""
     missing_measures: tuple[MeasureSpec, ...] = ()
 
     @property
     def surrogates(self) -> set[str]:
         """Run ids of the models that the missing parts need."""
-        return _surrogates(self.missing, self.missing_measures)
+        specs = (*(spec for spec, _ in self.missing), *self.missing_measures)
+        return {run for spec in specs for run in spec.surrogates}
 
     @property
     def n_missing(self) -> int:
@@ -99,22 +149,18 @@ class JobStatus:
         return self.failed is not None or (self.trained and not self.n_missing)
 
 
-def _surrogates(evaluations: Iterable[EvalSpec], measures: Iterable[MeasureSpec]) -> set[str]:
-    return {run for spec in (*evaluations, *measures) for run in spec.surrogates}
-
-
 @dataclass(frozen=True)
 class Plan:
     """Cells on one data set."""
 
     title: str
-    cells: tuple[TrainingJob, ...]
+    cells: tuple[RunPlan, ...]
     dataset: Dataset
     source: str
     studies: tuple[Study, ...] = ()
     """The studies of the cells; none for evaluations of existing runs."""
 
-    def statuses(self, results: Path) -> list[JobStatus]:
+    def statuses(self, results: Path) -> list[RunStatus]:
         return [cell.status(RunFolder(results, cell.spec.run_id)) for cell in self.cells]
 
 
@@ -136,9 +182,9 @@ def make_plans(title: str, studies: Sequence[Study]) -> list[Plan]:
     ]
 
 
-def joined(cells: Iterable[TrainingJob]) -> list[TrainingJob]:
+def joined(cells: Iterable[RunPlan]) -> list[RunPlan]:
     """Return the cells with each training once."""
-    found: dict[str, TrainingJob] = {}
+    found: dict[str, RunPlan] = {}
     for cell in cells:
         run_id = cell.spec.run_id
         found[run_id] = found[run_id].joined(cell) if run_id in found else cell
@@ -173,19 +219,19 @@ def make_plan(
     for name, (method, recipe) in resolved.items():
         method.validate(Threat(eps=study.eps), dataset.num_classes)
         specs[name] = _train_spec(study, name, method, arch, recipe, dataset)
-    cells: list[TrainingJob] = []
-    beside: dict[str, TrainingJob] = {}
+    cells: list[RunPlan] = []
+    beside: dict[str, RunPlan] = {}
     for name in study.methods:
         for seed in study.seeds:
             spec = replace(specs[name], seed=seed)
             serve = {source: surrogate(spec, specs[source]) for source in wanted}
-            beside |= {s.run_id: TrainingJob(s, resolved[source][0]) for source, s in serve.items()}
+            beside |= {s.run_id: RunPlan(s, source) for source, s in serve.items()}
             runs = {source: s.run_id for source, s in serve.items()}
             measures = asked.checks(study.checks, study.eps, runs) if study.checks else ()
             for group in study.measures:
                 measures += asked.measures(group, study.eps)
             evaluations = asked.evaluations(study.attacks, study.eps, runs)
-            cells.append(TrainingJob(spec, resolved[name][0], evaluations, measures))
+            cells.append(RunPlan(spec, name, evaluations, measures))
     return Plan(study.title, surrogates_first(cells, beside), dataset, study.dataset, (study,))
 
 
@@ -196,8 +242,8 @@ def surrogate(spec: TrainSpec, source: TrainSpec) -> TrainSpec:
 
 
 def surrogates_first(
-    cells: Sequence[TrainingJob], beside: Mapping[str, TrainingJob]
-) -> tuple[TrainingJob, ...]:
+    cells: Sequence[RunPlan], beside: Mapping[str, RunPlan]
+) -> tuple[RunPlan, ...]:
     """Return the cells and the surrogates that only serve them, surrogates first."""
     own = {cell.spec.run_id for cell in cells}
     needed = {run for cell in cells for run in cell.surrogates}
@@ -269,12 +315,12 @@ def suite_manifests(plan: Plan) -> list[Manifest]:
         runs = tuple(
             PlannedRun(
                 study=number,
-                dataset=cell.spec.dataset,
-                method=cell.spec.method,
-                seed=cell.spec.seed,
-                arch=cell.spec.arch,
-                eps=cell.spec.attacked_eps,
-                run_id=cell.spec.run_id,
+                dataset=cell.train_spec.dataset,
+                method=cell.train_spec.method,
+                seed=cell.train_spec.seed,
+                arch=cell.train_spec.arch,
+                eps=cell.train_spec.attacked_eps,
+                run_id=cell.run_id,
                 evaluations=tuple(e.eval_id for e in cell.evaluations),
                 measures=tuple(m.measure_id for m in cell.measures),
             )
@@ -291,7 +337,7 @@ def suite_manifests(plan: Plan) -> list[Manifest]:
     return found
 
 
-def _same_cells(study: Study, plan: Plan, asked: SpecBuilder) -> Sequence[TrainingJob]:
+def _same_cells(study: Study, plan: Plan, asked: SpecBuilder) -> Sequence[RunPlan]:
     """Return the cells of a suite's study with the data, recipe, methods and seeds of the plan."""
     alike = [
         other

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -12,12 +12,10 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
-
-from bench.errors import BenchError
 
 PLAIN_SECONDS = 15.0
 """Time between two lines of one task without a terminal."""
@@ -26,13 +24,22 @@ PLAIN_SECONDS = 15.0
 class Task:
     """A task with a known number of units."""
 
-    def __init__(self, reporter: Reporter, title: str, total: int) -> None:
+    def __init__(
+        self,
+        reporter: Reporter,
+        title: str,
+        total: int,
+        *,
+        left: Callable[[], float | None] | None = None,
+    ) -> None:
+        """left: returns the seconds that are left, if known; default: at the pace so far."""
         self.title, self.total = title, total
         self.done, self.detail = 0, ""
         self._reporter = reporter
-        self._start = self._said = time.monotonic()
+        self._start = self.shown = time.monotonic()
         self._done_at_start = 0
-        self.bar = reporter.bars.add_task(title, total=total, detail="") if reporter.bars else None
+        self._left = left
+        self.bar: TaskID | None = None
 
     def begin_at(self, done: int) -> None:
         """Start at `done`: the units that an earlier process finished."""
@@ -43,14 +50,22 @@ class Task:
         """Count `n` more units; `detail` is a short text, shown until replaced."""
         self.done += n
         self.detail = self.detail if detail is None else detail
-        bars, now = self._reporter.bars, time.monotonic()
-        if bars is not None and self.bar is not None:
-            bars.update(self.bar, completed=self.done, detail=self.detail)
-        elif now - self._said >= PLAIN_SECONDS:
-            self._said, left = now, ""
-            if (done := self.done - self._done_at_start) > 0:
-                left = f", {duration((now - self._start) / done * (self.total - self.done))} left"
-            self._reporter.say(f"{self.title}: {self.done}/{self.total}{left} {self.detail}")
+        self._reporter.show(self)
+
+    @property
+    def text(self) -> str:
+        done = f" {self.done}/{self.total}" if self.total else ""
+        return f"{self.title}{done} {self.detail}".rstrip()
+
+    @property
+    def left(self) -> str:
+        """Return `3 min left`, or nothing if that is unknown."""
+        seconds = None
+        if self._left is not None:
+            seconds = self._left()
+        elif (done := self.done - self._done_at_start) > 0:
+            seconds = (time.monotonic() - self._start) / done * (self.total - self.done)
+        return "" if seconds is None else f"{duration(seconds)} left"
 
 
 class Reporter:
@@ -70,7 +85,7 @@ class Reporter:
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
-                TimeRemainingColumn(),
+                TextColumn("{task.fields[left]}"),
                 TextColumn("{task.fields[detail]}", markup=False),
                 console=self.console,
                 transient=True,
@@ -95,22 +110,49 @@ class Reporter:
         else:
             print(text.rstrip(), file=sys.stderr, flush=True)
 
-    def failed(self, what: str, line: str, error: BaseException) -> None:
-        """Print and remember that `what` failed, once, even if quiet."""
+    def failed(self, what: str, line: str, *, fixable: bool) -> None:
+        """Print and remember that `what` failed, once, even if quiet.
+
+        fixable: the user's input is at fault, not the program.
+        """
         if what not in self.failures:
             self.failures[what] = line
-            is_mendable = isinstance(error, BenchError) and self.exit_code != 1
-            self.exit_code = 2 if is_mendable else 1
+            self.exit_code = 2 if fixable and self.exit_code != 1 else 1
             self._print(line)
 
+    def show(self, task: Task) -> None:
+        """Show a task: move its bar, or print a line now and then."""
+        now = time.monotonic()
+        if self.bars is not None:
+            if task.bar is None:  # of unknown length, it moves to and fro
+                task.bar = self.bars.add_task(task.title, total=None, detail="", left="")
+            self.bars.update(
+                task.bar,
+                completed=task.done,
+                total=task.total or None,
+                detail=task.detail,
+                left=task.left,
+            )
+        elif now - task.shown >= PLAIN_SECONDS:
+            task.shown = now
+            left = f", {task.left}" if task.left else ""
+            self.say(f"{task.title}: {task.done}/{task.total}{left} {task.detail}")
+
+    def hide(self, task: Task) -> None:
+        if self.bars is not None and task.bar is not None:
+            self.bars.remove_task(task.bar)
+            task.bar = None
+
     @contextmanager
-    def task(self, title: str, total: int) -> Iterator[Task]:
-        task = Task(self, title, total)
+    def task(
+        self, title: str, total: int, left: Callable[[], float | None] | None = None
+    ) -> Iterator[Task]:
+        task = Task(self, title, total, left=left)
+        self.show(task)
         try:
             yield task
         finally:
-            if self.bars is not None and task.bar is not None:
-                self.bars.remove_task(task.bar)
+            self.hide(task)
 
 
 def duration(seconds: float) -> str:

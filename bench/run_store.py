@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import json
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
-from bench.errors import BenchError, RecordError, one_line
+from bench.errors import RecordError
 from bench.measure_record import load_measure
 from bench.merge import merge_finished
 from bench.provenance import UNKNOWN, canonical
@@ -18,19 +17,19 @@ from bench.records import SCHEMA, Chunk, load_chunk
 from bench.spec import EvalSpec, MeasureSpec, ModelSpec, TrainSpec
 from bench.storage import (
     archived,
+    json_bytes,
+    pair_files,
     quarantine,
     read_json,
-    sha256,
     write_atomic,
     write_json,
-    write_pair,
 )
 
 T = TypeVar("T")
 
 
 class RunFolder:
-    """Paths, claims and writes below results/<run_id>."""
+    """Paths, the claim and writes below results/<run_id>."""
 
     def __init__(self, results: Path, run_id: str) -> None:
         self.run_id = run_id
@@ -49,66 +48,34 @@ class RunFolder:
     def weights(self, checkpoint: str) -> Path:
         return self.path / f"{checkpoint}.safetensors"
 
-    def failure(self, error: BaseException) -> str:
-        """Return why something failed, in one line; keep the traceback of unforeseen errors."""
-        if isinstance(error, BenchError):
-            return one_line(str(error), 10_000)
-        frames = traceback.extract_tb(error.__traceback__)
-        own = [f for f in frames if "site-packages" not in f.filename] or frames
-        place = f"{Path(own[-1].filename).name}:{own[-1].lineno}; " if own else ""
-        before = self.traceback_file.read_bytes() if self.traceback_file.exists() else b""
-        text = "".join(traceback.format_exception(error))
-        write_atomic(self.traceback_file, before + text.encode())
-        return f"{one_line(error)} ({place}its traceback is in {self.traceback_file})"
-
-    def claimed(self, *, shared: bool = False) -> AbstractContextManager[bool]:
-        """Whether this process may write here; the claim ends with the block or the process.
-
-        Training and repair need the folder alone. Any number of processes may share it to attack
-        the model; each unit of that work has a claim of its own. The operating system holds the
-        locks, so a kill releases them.
-        """
-        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        held = (BlockingIOError,)
-        return self._locked(".lock", held, lambda file: fcntl.flock(file, kind | fcntl.LOCK_NB))
-
-    def claimed_unit(self, name: str) -> AbstractContextManager[bool]:
-        """Whether this process may make the unit `name`: one chunk of an evaluation, a measure.
-
-        A byte of one file stands for each unit, so that claims leave no files behind. Such a lock
-        belongs to the process, not to the thread.
-        """
-        place = int(sha256(name.encode())[:15], 16)
-        kind = fcntl.LOCK_EX | fcntl.LOCK_NB
-        held = (BlockingIOError, PermissionError)  # POSIX lets lockf answer with either
-        return self._locked(".units.lock", held, lambda file: fcntl.lockf(file, kind, 1, place))
+    def keep_traceback(self, text: str) -> None:
+        path = self.traceback_file
+        write_atomic(path, (path.read_bytes() if path.exists() else b"") + text.encode())
 
     @contextmanager
-    def _locked(
-        self, name: str, held: tuple[type[OSError], ...], lock: Callable[[IO[str]], None]
-    ) -> Iterator[bool]:
-        """Yield whether `lock` succeeds; it raises one of `held` where another process has it."""
+    def claimed(self) -> Iterator[bool | None]:
+        """Yield whether this process may write here; None if the file system cannot tell.
+
+        The operating system holds the lock, so the claim ends with the block or the process.
+        """
         results = self.path.parent
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / name).open("a")
+            file = (self.path / ".lock").open("a")
         except OSError as error:
             raise RecordError(
                 f"cannot write the results folder {results}: {error.strerror}; "
                 "name another with --results"
             ) from None
         with file:
+            ours: bool | None = True
             try:
-                lock(file)
-            except held:
-                yield False
-                return
-            except OSError as error:
-                raise RecordError(
-                    f"{results} cannot lock files ({error.strerror}): name a results "
-                    "folder on a local disk with --results"
-                ) from None
-            yield True
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                ours = False
+            except OSError:
+                ours = None
+            yield ours
 
     def write_spec(
         self,
@@ -141,10 +108,7 @@ class RunFolder:
         return _read(read_json, self.train_file)
 
     def quarantine_damaged(self) -> None:
-        """Rename damaged files, so that they are made again, and remove what a kill left.
-
-        Call it while holding the claim.
-        """
+        """Rename damaged files, so that they are made again, and remove what a kill left."""
         for left in self.path.rglob(".*.partial"):
             left.unlink(missing_ok=True)
         chunks = [p for p in self.path.glob("evaluations/*/*.json") if p.name != "eval.json"]
@@ -165,16 +129,7 @@ class RunFolder:
 
     def merge(self) -> int:
         """Move what is finished into a file per checkpoint; return how many were moved."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".merge.lock").open("a")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError as error:
-            raise RecordError(
-                f"cannot write {self.path}: {error.strerror}; name another folder with --results"
-            ) from None
-        with lock:
-            return merge_finished(self.path)
+        return merge_finished(self.path)
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
         lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
@@ -194,7 +149,7 @@ class RunFolder:
 
 
 class EvaluationFolder:
-    """Paths and writes below results/<run_id>/evaluations/<eval_id>."""
+    """Paths below results/<run_id>/evaluations/<eval_id>."""
 
     def __init__(self, path: Path, spec: EvalSpec) -> None:
         self.path = path
@@ -213,19 +168,32 @@ class EvaluationFolder:
         reads = ((read_json, "eval.json"), (load_chunk, f"{number}.json"))
         return all(_read(read, self.path / name) is not None for read, name in reads)
 
-    def write_chunk(self, number: int, chunk: Chunk) -> None:
-        """Write a chunk to files of its own; `RunFolder.merge` joins them once all are there."""
-        if _read(read_json, self.path / "eval.json") is None:
-            write_json(self.path / "eval.json", self.spec.to_dict())
-        write_pair(self.path / f"{number}.json", *chunk.entry())
-        self.partial(number).unlink(missing_ok=True)
-
     def adversarials(self, number: int) -> Path:
-        return self.path / f"{number}.adversarials.safetensors"
+        return self.path.parent.parent / adversarials_name(self.spec, number)
 
     def partial(self, number: int) -> Path:
         """The outcome so far of a chunk under the first attacks of a cascade."""
         return self.path / f"{number}.unfinished"
+
+    def unfinished(self, number: int) -> bytes | None:
+        with suppress(OSError):
+            return self.partial(number).read_bytes()
+        return None
+
+
+def chunk_files(spec: EvalSpec, number: int, chunk: Chunk) -> dict[str, bytes]:
+    """Return the files of a chunk, below the run's folder, in the order to write them.
+
+    `RunFolder.merge` joins the chunks of an evaluation once all are there.
+    """
+    folder = f"evaluations/{spec.eval_id}"
+    head = {f"{folder}/eval.json": json_bytes(spec.to_dict())}
+    return head | pair_files(f"{folder}/{number}", chunk.entry())
+
+
+def adversarials_name(spec: EvalSpec, number: int) -> str:
+    """Return the place of a chunk's adversarial images below the run's folder."""
+    return f"evaluations/{spec.eval_id}/{number}.adversarials.safetensors"
 
 
 def _read(read: Callable[[Path], T], path: Path) -> T | None:

@@ -170,6 +170,10 @@ class EvalSpec(_OnImages):
     def eval_id(self) -> str:
         return self._id(self.attack)
 
+    @property
+    def title(self) -> str:
+        return f"{self.attack} at {self.eps:.4g}"
+
     def chunks(self) -> list[list[int]]:
         """Return the index lists of the chunks, in order; they are never merged or split."""
         n = self.n_examples
@@ -185,3 +189,7 @@ class MeasureSpec(_OnImages):
     @property
     def measure_id(self) -> str:
         return self._id(self.name)
+
+    @property
+    def title(self) -> str:
+        return self.name

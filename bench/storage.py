@@ -45,6 +45,17 @@ def write_atomic(path: Path, content: bytes) -> None:
         raise _not_written(path, error) from None
 
 
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files below a folder, each whole, in this order; those that are there stay.
+
+    Raises RecordError.
+    """
+    for name, content in files.items():
+        path = folder / name
+        if not (path.is_file() and path.read_bytes() == content):
+            write_atomic(path, content)
+
+
 def check_writable(path: Path) -> None:
     """Raise RecordError where `write_atomic` would; call it before minutes of work."""
     if path.is_dir():
@@ -78,8 +89,12 @@ def _not_written(path: Path, error: OSError) -> RecordError:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON; refuses NaN, which other readers cannot parse."""
-    write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+    write_atomic(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """Return indented JSON; refuses NaN, which other readers cannot parse."""
+    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
 
 
 def read_json(path: Path) -> Any:
@@ -97,19 +112,19 @@ class Entry(NamedTuple):
     arrays: Mapping[str, np.ndarray]
 
 
-def write_pair(path: Path, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays to the .npz file next to `path`, then facts and its hash, as JSON, to `path`.
+def pair_files(name: str, entry: Entry) -> dict[str, bytes]:
+    """Return NAME.npz with the arrays, if any, then NAME.json with the facts and its hash.
 
-    The .json file marks the pair as complete. Without arrays only that is written.
+    Write them in this order: the .json file marks the pair as complete.
     """
-    content = npz_bytes(arrays) if arrays else None
-    if content is not None:
-        write_atomic(path.with_suffix(".npz"), content)
-    write_json(path, {**facts, "npz_sha256": None if content is None else sha256(content)})
+    content = npz_bytes(entry.arrays) if entry.arrays else None
+    files = {} if content is None else {f"{name}.npz": content}
+    checksum = None if content is None else sha256(content)
+    return files | {f"{name}.json": json_bytes({**entry.facts, "npz_sha256": checksum})}
 
 
 def read_pair(path: Path) -> Entry:
-    """Return what `write_pair` wrote; raises RecordError if it is damaged or does not match."""
+    """Return what `pair_files` stored; raises RecordError if it is damaged or does not match."""
     facts, stored = read_json(path), path.with_suffix(".npz")
     try:
         checksum = facts.pop("npz_sha256")

@@ -18,9 +18,9 @@ from bench.checkpoints import load_network
 from bench.data import load_dataset
 from bench.evaluation.adversarials import (
     _checksum,
+    adversarials_bytes,
     read_adversarials,
     recheck,
-    write_adversarials,
 )
 from bench.evaluation.chunk import attack_chunk
 from bench.evaluation.store import Images
@@ -152,7 +152,8 @@ def test_an_image_that_is_wrong_anyway_is_stored_as_it_was(
     assert outcome.after is not None
     assert bool((outcome.after & ~outcome.clean).any())
     path = tmp_path / "0.adversarials.safetensors"
-    write_adversarials(path, outcome, range(100), y, {"norm": "linf", "eps": 0.3})
+    facts = {"norm": "linf", "eps": 0.3}
+    path.write_bytes(adversarials_bytes(outcome, range(100), y, facts))
     assert recheck(read_adversarials(path), network, x, y, 256).holds
 
 

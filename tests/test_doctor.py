@@ -61,9 +61,9 @@ def test_networks_are_measured_while_there_is_time() -> None:
 
 def test_a_suite_is_estimated_without_its_data(tmp_path: Path) -> None:
     jobs = jobs_of(load_suite("table3"), str(tmp_path / "nothing"), "bf16")
-    spec = jobs[-1].spec
+    spec = jobs[-1].train_spec
     assert (spec.n_train, spec.n_val, spec.image_size) == (49_000, 1_000, 32)
-    assert {job.spec.precision for job in jobs} == {"bf16"}
+    assert {job.train_spec.precision for job in jobs} == {"bf16"}
     fewer = stand_in("cifar10", None, 100, 50)
     assert (len(fewer.train), len(fewer.val), len(fewer.test)) == (90, 10, 50)
     assert stand_in("restricted-imagenet@64", None, 90, 90).image_size == 64

@@ -75,7 +75,7 @@ def trained(results: Path, dataset: str, stopped_at: int | None = None) -> dict[
     cell = plan.cells[0]
     folder = RunFolder(results, cell.spec.run_id)
     assert cell.method is not None
-    trainer = Trainer(cell.spec, cell.method, plan.dataset, folder, torch.device("cpu"))
+    trainer = Trainer(cell.train_spec, cell.method, plan.dataset, folder, torch.device("cpu"))
     if stopped_at is not None:
         stop_at(trainer, stopped_at)
     trainer.run(Reporter(quiet=True))

@@ -6,14 +6,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from bench.records import RunRecord, load_records
 from bench.storage import read_archive
+from benchmarks.kills import LEFT, workers_of
 
 TIMEOUT = 240
 
@@ -21,17 +24,8 @@ TIMEOUT = 240
 def command(results: Path, *arguments: str) -> list[str]:
     return [
         *(sys.executable, "-m", "bench.cli", "run", "--results", str(results), "--quiet"),
-        *(
-            "--methods",
-            "cat-ce",
-            "--seeds",
-            "0",
-            "--train-size",
-            "200",
-            "--test-size",
-            "24",
-            *arguments,
-        ),
+        *("--methods", "cat-ce", "--seeds", "0", "--train-size", "200", "--test-size", "24"),
+        *arguments,
     ]
 
 
@@ -43,13 +37,30 @@ def outcome(record: RunRecord) -> dict[str, object]:
     }
 
 
-def kill_when(process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
-    """SIGKILL as soon as `ready`; fails if the process ended before."""
+@contextmanager
+def started(results: Path, *arguments: str) -> Iterator[psutil.Popen]:
+    process = psutil.Popen(command(results, *arguments), stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def wait_until(ready: Callable[[], bool], process: psutil.Popen) -> None:
+    """Wait until `ready`; fails if the process ends before."""
     end = time.monotonic() + TIMEOUT
     while not ready():
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < end
         time.sleep(0.005)
+
+
+def kill_when(process: psutil.Popen, ready: Callable[[], bool]) -> None:
+    """SIGKILL as soon as `ready`; fails if the process ended before."""
+    wait_until(ready, process)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
 
@@ -92,17 +103,52 @@ def test_two_commands_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_workers_share_the_cells_and_die_with_their_parent(tmp_path: Path) -> None:
+def test_workers_killed_in_training_and_in_an_attack_change_no_record(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    asked = ["--seeds", "0,1", "--epochs", "4", "--attacks", "clean,cw,pgd-50"]
+    subprocess.run(command(whole, *asked), check=True, timeout=TIMEOUT)
+
+    with started(cut, *asked, "--workers", "2") as driver:
+        for ready in ("*/state-*.pt", "*/evaluations/*"):
+            wait_until(lambda ready=ready: any(cut.glob(ready)), driver)  # type: ignore[misc]
+            for worker in workers_of(driver):
+                worker.kill()
+        assert driver.wait(TIMEOUT) == 0
+
+    one, two = load_records(whole), load_records(cut)
+    assert [outcome(a) for a in one] == [outcome(b) for b in two]
+    assert not two.damaged
+    assert not [p for kind in LEFT for p in cut.rglob(kind)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_their_driver_and_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    asked = ["--seeds", "0,1", "--epochs", "400", "--attacks", "clean", "--workers", "2"]
+    with started(tmp_path / "r", *asked) as driver:
+        wait_until(lambda: len(list((tmp_path / "r").glob("*/state-*.pt"))) == 2, driver)
+        workers = workers_of(driver)
+        assert len(workers) == 2
+        driver.send_signal(how)
+        _, said = driver.communicate(timeout=TIMEOUT)
+    assert psutil.wait_procs(workers, timeout=60)[1] == []
+    if how == signal.SIGKILL:
+        assert driver.returncode == -how
+    else:
+        assert driver.returncode == 130
+        assert said == "Interrupted. Run the same command again to resume.\n"
+    assert not list((tmp_path / "tmp").glob("atbench-*"))
+    assert load_records(tmp_path / "r").damaged == ()
+
+
+@pytest.mark.slow
+def test_workers_share_the_runs(tmp_path: Path) -> None:
     asked = ["--epochs", "1", "--attacks", "clean", "--seeds", "0,1,2", "--workers", "2"]
     subprocess.run(command(tmp_path / "w", *asked), check=True, timeout=TIMEOUT)
     records = load_records(tmp_path / "w")
     assert [record.status for record in records] == ["done"] * 3
     assert np.all(records.to_frame().status == "done")
-
-    slow = [a if a != "1" else "400" for a in asked]
-    parent = subprocess.Popen(command(tmp_path / "k", *slow))
-    kill_when(parent, lambda: len(list((tmp_path / "k").glob("*/state-*.pt"))) >= 2)
-    time.sleep(3)  # a helper that lived on would go on writing its history
-    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "k").rglob("history.jsonl")}
-    time.sleep(2)
-    assert {p: p.stat().st_mtime_ns for p in before} == before

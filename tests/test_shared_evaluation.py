@@ -24,9 +24,9 @@ from bench.attacks import AutoAttackPart
 from bench.attacks.networks import BatchedModel
 from bench.checkpoints import load_network
 from bench.data import load_dataset
-from bench.evaluation import store
 from bench.evaluation.chunk import Outcome, PartialOutcome, attack_chunk
-from bench.evaluation.store import Images, read_unfinished, write_unfinished
+from bench.evaluation.store import Images, read_unfinished, unfinished_bytes
+from bench.jobs.parcel import Parcel
 from bench.records import RunRecord, load_records
 from bench.run_store import RunFolder
 from bench.seeding import seed_for
@@ -124,6 +124,12 @@ def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> N
         time.sleep(0.005)
 
 
+def is_claimed(folder: Path) -> bool:
+    """Whether a command works on the run."""
+    with RunFolder(folder.parent, folder.name).claimed() as ours:
+        return not ours
+
+
 def test_three_processes_share_the_chunks(
     results: Path, tmp_path: Path, undisturbed: dict[str, list[object]]
 ) -> None:
@@ -143,11 +149,10 @@ def test_three_kills_at_any_moment_cost_no_outcome(
     for _ in range(3):
         before = outcomes(results)
         with started(results, tmp_path) as process:
-            wait_until(lambda: (folder / ".units.lock").exists(), process)
+            wait_until(lambda: is_claimed(folder), process)
             time.sleep(draw.uniform(0, 0.8))
             process.send_signal(signal.SIGKILL)
             n_killed += process.wait() == -signal.SIGKILL
-        (folder / ".units.lock").unlink(missing_ok=True)
         after = outcomes(results)
         for name, chunks in before.items():  # what was done stays done
             assert all(chunk in after[name] for chunk in chunks)
@@ -182,18 +187,20 @@ def test_a_stop_between_two_parts_goes_on_with_the_next(
     parts_run: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def stop_after_two(path: Path, unfinished: PartialOutcome) -> None:
-        write_unfinished(path, unfinished)
-        if unfinished.n_parts == 2:
+    apply = Parcel.apply
+
+    def stop_after_two(self: Parcel, folder: Path) -> None:
+        apply(self, folder)
+        if parts_run == ["apgd-ce", "apgd-t"]:
             raise Stopped
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "write_unfinished", stop_after_two)
+        patch.setattr(Parcel, "apply", stop_after_two)
         with pytest.raises(Stopped):
             bench("evaluate", results, *ASKED)
     (left,) = results.rglob("*.unfinished")
     assert left.stem == "0"
-    kept = read_unfinished(left, 256)
+    kept = read_unfinished(left.read_bytes(), 256)
     assert kept is not None
     assert kept.n_parts == 2
     assert parts_run == ["apgd-ce", "apgd-t"]
@@ -227,24 +234,18 @@ def test_unfinished_work_is_removed_where_it_is_damaged_or_its_chunk_is_there(
     nothing_is_left(results)
 
 
-def test_no_damage_to_unfinished_work_is_believed(tmp_path: Path) -> None:
-    path = tmp_path / "0.unfinished"
+def test_no_damage_to_unfinished_work_is_believed() -> None:
     flags = torch.tensor([0, -1, 1], dtype=torch.int8)
-    write_unfinished(path, PartialOutcome(2, flags, flags > 0, 1.5, ("a note",)))
-    whole = path.read_bytes()
-    found = read_unfinished(path, 3)
+    whole = unfinished_bytes(PartialOutcome(2, flags, flags > 0, 1.5, ("a note",)))
+    found = read_unfinished(whole, 3)
     assert found is not None
     assert (found.n_parts, found.seconds, found.warnings) == (2, 1.5, ("a note",))
     assert torch.equal(found.broken_by, flags)
     assert torch.equal(found.after, flags > 0)
-    assert read_unfinished(path, 4) is None
+    assert read_unfinished(whole, 4) is None
     for i in range(len(whole)):
-        path.write_bytes(whole[:i] + bytes([whole[i] ^ 0x10]) + whole[i + 1 :])
-        assert read_unfinished(path, 3) is None
-        path.write_bytes(whole[:i])
-        assert read_unfinished(path, 3) is None
-    path.unlink()
-    assert read_unfinished(path, 3) is None
+        assert read_unfinished(whole[:i] + bytes([whole[i] ^ 0x10]) + whole[i + 1 :], 3) is None
+        assert read_unfinished(whole[:i], 3) is None
 
 
 class Digits:
@@ -320,20 +321,18 @@ HOLD = """
 import sys
 from pathlib import Path
 from bench.run_store import RunFolder
-with RunFolder(Path(sys.argv[1]), sys.argv[2]).claimed_unit(sys.argv[3]) as mine:
+with RunFolder(Path(sys.argv[1]), sys.argv[2]).claimed() as mine:
     print(mine, flush=True)
     sys.stdin.read()
 """
 
 
 @pytest.mark.usefixtures("_short")
-def test_a_unit_is_waited_for_and_taken_over_when_its_process_dies(
+def test_a_run_is_waited_for_and_taken_over_when_its_process_dies(
     results: Path, undisturbed: dict[str, list[object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_id = record(results).run_id
-    (attack,) = (i for i in undisturbed if i.startswith("pgd-20"))
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(results), run_id, f"{attack}/1"],
+        [sys.executable, "-c", HOLD, str(results), record(results).run_id],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -342,14 +341,14 @@ def test_a_unit_is_waited_for_and_taken_over_when_its_process_dies(
     waited: list[dict[str, list[object]]] = []
 
     def die(_: float) -> None:
-        waited.append(outcomes(results))
-        holder.kill()
-        holder.wait()
+        if holder.poll() is None:
+            waited.append(outcomes(results))
+            holder.kill()
+            holder.wait()
 
-    monkeypatch.setattr("bench.runner.time.sleep", die)
+    monkeypatch.setattr("bench.jobs.driver.sleep", die)
     assert bench("evaluate", results, *ASKED).exit_code == 0
-    (there,) = (value for name, value in waited[0].items() if name == attack)
-    assert len(there) == 1
+    assert len(waited) == 1
     assert waited[0] != undisturbed
     assert outcomes(results) == undisturbed
     assert holder.stdin is not None
@@ -379,17 +378,19 @@ def test_an_outside_model_is_not_attacked_while_its_folder_is_mended(
             waits.append((folder / "evaluations").exists())
             mending.close()
 
-        monkeypatch.setattr("bench.evaluate_model.time.sleep", mended)
+        monkeypatch.setattr("bench.jobs.driver.sleep", mended)
         done(*arguments)
-    assert waits == [False]
+    assert set(waits) == {False}
     assert (folder / "spec.json").exists()
     assert sorted(p.name for p in folder.rglob("*.npz")) == made
 
 
-def test_a_mistake_is_found_before_any_helper_starts(
+def test_a_mistake_is_found_before_any_worker_starts(
     results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.workers._start", lambda *_: pytest.fail("a helper started"))
+    monkeypatch.setattr(
+        "bench.jobs.processes.ProcessesEngine._start", lambda *_: pytest.fail("a worker started")
+    )
     found = bench("evaluate", results, "--attacks", "pgd20", "--workers", "3")
     assert found.exit_code == 2
     assert len(found.stderr.strip().splitlines()) == 1

@@ -42,8 +42,10 @@ def trained(method: str, arch: str = "cnn", epochs: int = 10) -> Trained:
     short = {method: {"steps": "5"}} if "steps" in parameters(method_class(method)) else {}
     suite = replace(load_suite("digits").only(), methods=(method,), params=short, train_size=500)
     plan = make_plan(replace(suite, arch=arch))
-    cell = next(cell for cell in plan.cells if cell.spec.method == method)
-    spec = replace(cell.spec, recipe=replace(cell.spec.recipe, epochs=epochs, batch_size=30))
+    cell = next(cell for cell in plan.cells if cell.train_spec.method == method)
+    spec = replace(
+        cell.train_spec, recipe=replace(cell.train_spec.recipe, epochs=epochs, batch_size=30)
+    )
     assert cell.method is not None
     with TemporaryDirectory() as results:
         folder = RunFolder(Path(results), spec.run_id)

@@ -26,8 +26,8 @@ def convert(results: Path, dry_run: bool) -> None:
         n = sum(len(entries) for entries in finished(folder.path).values())
         if n and not dry_run:
             with folder.claimed() as alone:
-                n = folder.merge() if alone else 0
-            if not alone:
+                n = 0 if alone is False else folder.merge()
+            if alone is False:
                 busy.append(f"{folder.run_id}: another command works on it; convert it later")
         counts.append(n)
     n_runs, done = sum(n > 0 for n in counts), "would be" if dry_run else "were"

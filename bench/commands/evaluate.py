@@ -96,7 +96,7 @@ def evaluate(
         raise ConfigError("--weights, --mean and --std go with --model; a run has its own")
     from bench.evaluate_model import EvaluateOptions, evaluate_external, evaluate_runs
     from bench.external import Named
-    from bench.workers import workspace
+    from bench.jobs.driver import workspace
 
     with workspace(results, device, workers, quiet) as where:
         if model:

@@ -14,10 +14,10 @@ from bench.commands import options as shared
 from bench.errors import BenchError, ConfigError
 
 if TYPE_CHECKING:
-    from bench.plan import JobStatus, Plan
+    from bench.jobs.driver import Workspace
+    from bench.plan import Plan, RunStatus
     from bench.study import Study
     from bench.suite import Suite
-    from bench.workers import Workspace
 
 ONE_STUDY = ("methods", "arch", "eps", "attacks", "params")
 """Options that can change a suite of one study, but not a suite of several."""
@@ -114,10 +114,9 @@ def run(
     """
     suite, studies = _studies(options)  # report a mistake in the options before loading torch
     from bench.estimate import describe_plan
+    from bench.jobs.driver import run_plans, workspace
     from bench.manifest import add_to_manifests
     from bench.plan import make_plans, suite_manifests
-    from bench.runner import Runner
-    from bench.workers import workspace
 
     own = studies[0].methods
     if against:
@@ -140,9 +139,7 @@ def run(
             return
         add_to_manifests(results, [found for plan in plans for found in suite_manifests(plan)])
         before = [status for plan in plans for status in plan.statuses(results)]
-        with where.helpers:
-            for plan in plans:
-                Runner(plan, where, {"suite": suite.name}, compiles=compiles).run()
+        run_plans(plans, where, {"suite": suite.name}, compiles=compiles)
     after = [status for plan in plans for status in plan.statuses(results)]
     if not quiet:
         click.echo(_done(before, after, results, len(reporter.failures)))
@@ -211,7 +208,7 @@ def _pairs(methods: Sequence[str], against: Sequence[str]) -> list[tuple[str, st
 
 
 def _done(
-    before: Sequence[JobStatus], after: Sequence[JobStatus], results: Path, n_failures: int
+    before: Sequence[RunStatus], after: Sequence[RunStatus], results: Path, n_failures: int
 ) -> str:
     pairs = [pair for pair in zip(before, after, strict=True) if not pair[1].failed]
     n_trained = sum(not old.trained and new.trained for old, new in pairs)

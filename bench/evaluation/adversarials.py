@@ -22,7 +22,7 @@ from bench.attacks.networks import BatchedModel, fitted
 from bench.errors import DataError
 from bench.evaluation.chunk import TOLERANCE, Outcome
 from bench.evaluation.prediction import evaluating, predictions
-from bench.storage import sha256, write_atomic
+from bench.storage import sha256
 from bench.threat import Threat
 
 KINDS = {
@@ -63,9 +63,9 @@ class VerifiedImages(NamedTuple):
         return not self.differs
 
 
-def write_adversarials(
-    path: Path, outcome: Outcome, index: Sequence[int], y: Tensor, facts: Mapping[str, Any]
-) -> None:
+def adversarials_bytes(
+    outcome: Outcome, index: Sequence[int], y: Tensor, facts: Mapping[str, Any]
+) -> bytes:
     assert outcome.x_adv is not None
     tensors = {
         "x_adv": outcome.x_adv.float().contiguous(),
@@ -75,7 +75,7 @@ def write_adversarials(
     }
     text = json.dumps(dict(facts))
     header = {"facts": text, "sha256": _checksum(text, tensors)}
-    write_atomic(path, save(tensors, metadata=header))
+    return save(tensors, metadata=header)
 
 
 def read_adversarials(path: Path) -> Adversarials:

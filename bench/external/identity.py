@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.networks import MIN_ROWS, BatchedModel
+from bench.errors import ModelError
 from bench.evaluation.prediction import evaluating
 from bench.spec import ModelSpec
 from bench.storage import npz_arrays, npz_bytes, write_atomic
@@ -94,3 +95,12 @@ def write_fingerprint(folder: Path, current: Fingerprint) -> None:
     """Write it to the record's folder, unless it is there."""
     if not _is_of(folder, current):
         write_atomic(folder / FILE, npz_bytes(asdict(current)))
+
+
+def refuse_another(folder: Path, current: Fingerprint) -> None:
+    """Raise ModelError if the record in `folder` is of a model with other outputs."""
+    if not _is_of(folder, current):
+        raise ModelError(
+            f"the model of {folder.name} has other outputs when it is loaded again: attack it with "
+            "--workers 1"
+        )

@@ -41,7 +41,8 @@ def trainer(
     )
     cell = make_plan(study).cells[-1]
     assert cell.method is not None
-    spec = replace(cell.spec, recipe=replace(cell.spec.recipe, epochs=2, batch_size=20))
+    spec = cell.train_spec
+    spec = replace(spec, recipe=replace(spec.recipe, epochs=2, batch_size=20))
     folder = RunFolder(results, spec.run_id)
     cpu = torch.device("cpu")
     return Trainer(spec, cell.method, dataset, folder, cpu, compiles=compiles), folder

@@ -13,6 +13,7 @@ from bench.records import Chunk
 from bench.run_store import RunFolder
 from bench.spec import EvalSpec, ModelSpec, TrainSpec
 from bench.storage import write_json
+from tests.stored import store_chunk
 
 MACHINE = {"device": "cpu", "processor": "Made CPU @ 2 GHz", "threads": 2}
 PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -151,7 +152,8 @@ def evaluate(
     for number in range(len(spec.chunks())) if chunks is None else chunks:
         index = np.array(spec.chunks()[number])
         broken = correct[index] & ~kept[index]
-        out.write_chunk(
+        store_chunk(
+            out,
             number,
             Chunk(
                 index=index,

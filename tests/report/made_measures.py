@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bench.manifest import Manifest, PlannedRun, add_to_manifests
-from bench.measure_record import Measured, write_measure
+from bench.measure_record import Measured
 from bench.recipe import load_recipe
 from bench.records import QUANTILES, Chunk
 from bench.run_store import RunFolder
@@ -18,6 +18,7 @@ from bench.spec import EvalSpec, MeasureSpec
 from bench.study import Study, is_variant
 from bench.suite import list_suites, load_suite, sizes
 from tests.report.made import PARTS, train_run
+from tests.stored import store_chunk, store_measure
 
 
 def study_of(suite: str, number: int = 0, size: str = "tiny") -> Study:
@@ -117,9 +118,8 @@ def measured(
         n_examples=n,
         data_sha256="d" * 64,
     )
-    path = run.measure(spec)
-    write_measure(path, spec, Measured(values=values, arrays=arrays or {}), 1.0, {})
-    return path
+    store_measure(run, spec, Measured(values=values, arrays=arrays or {}))
+    return run.measure(spec)
 
 
 def checked(run: RunFolder, study: Study, *, alarm: bool = False) -> None:
@@ -192,7 +192,7 @@ def attacked(
             seconds=1.0,
             after=None if after is None else np.asarray(after, bool)[index],
         )
-        out.write_chunk(number, chunk)
+        store_chunk(out, number, chunk)
 
 
 def first(n: int, k: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from bench.evaluation.checks import CHECKS
-from bench.measure_record import Measured, write_measure
+from bench.measure_record import Measured
 from bench.records import RunRecord, load_records
 from bench.report import write_report
 from bench.report.masking import NAMES, masking
@@ -18,6 +18,7 @@ from bench.report.table3 import brief
 from bench.run_store import RunFolder
 from bench.spec import MeasureSpec
 from tests.report.made import evaluate, evaluate_all, train_run
+from tests.stored import store_measure
 
 EPS = 8 / 255
 
@@ -41,7 +42,7 @@ def verdict(
         "source": "ours",
         "detail": detail or {},
     }
-    write_measure(folder.measure(asked), asked, Measured(values=values), 1.0, {})
+    store_measure(folder, asked, Measured(values=values))
 
 
 @pytest.fixture

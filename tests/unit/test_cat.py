@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from bench.estimate import made_spec
 from bench.method import Batch
-from bench.plan import TrainingJob
-from bench.registry import get_method
+from bench.plan import RunPlan
+from bench.registry import get_method, parameters
 from bench.threat import REFERENCE_EPS, Threat
 from methods.cat import CatCE
 from tests.harness import Grey, make_state, small_batch, small_net
@@ -352,5 +352,6 @@ def test_a_training_too_short_for_its_radius_is_warned_of(
 ) -> None:
     spec = made_spec("cat-ce", "cnn", 8)
     spec = replace(spec, recipe=replace(spec.recipe, epochs=epochs))
-    assert TrainingJob(spec, method).warning == warning
-    assert TrainingJob(spec, None).warning == ""
+    spec = replace(spec, params={name: getattr(method, name) for name in parameters(CatCE)})
+    assert RunPlan(spec, "cat-ce").warning == warning
+    assert RunPlan(spec).warning == ""

@@ -40,7 +40,7 @@ def dataset() -> Dataset:
 
 def spec_for(name: str, epochs: int = 2, batch_size: int = 20, **changes: Any) -> TrainSpec:
     study = replace(load_suite("digits").only(), methods=(name,), train_size=100, test_size=20)
-    spec = make_plan(study).cells[-1].spec
+    spec = make_plan(study).cells[-1].train_spec
     recipe = replace(spec.recipe, epochs=epochs, batch_size=batch_size)
     return replace(spec, recipe=recipe, **changes)
 

@@ -10,11 +10,19 @@ import pytest
 import torch
 
 from bench import estimate
-from bench.estimate import Estimator, SecondsPerImage, describe_plan, made_spec
+from bench.estimate import (
+    Estimator,
+    Forecast,
+    SecondsPerImage,
+    attack_effort,
+    describe_plan,
+    made_spec,
+    training_effort,
+)
 from bench.plan import make_plan
 from bench.progress import Reporter
 from bench.registry import get_method
-from bench.spec import TrainSpec
+from bench.spec import EvalSpec, TrainSpec
 from bench.suite import load_suite
 
 CPU = torch.device("cpu")
@@ -26,7 +34,7 @@ def test_each_method_on_each_network_is_measured_once(
     study = replace(load_suite("digits").only(), methods=("madry",), seeds=(0,), checks=None)
     plan = make_plan(replace(study, attacks=study.attacks[:1]))
     (cell,) = plan.cells
-    other = replace(cell, spec=replace(cell.spec, arch="linear"))
+    other = replace(cell, spec=replace(cell.train_spec, arch="linear"))
     measured = []
 
     def measure(spec: TrainSpec, *_: object) -> SecondsPerImage:
@@ -35,7 +43,9 @@ def test_each_method_on_each_network_is_measured_once(
 
     monkeypatch.setattr(estimate, "_measure", measure)
     with Reporter(quiet=True) as reporter:
-        both = replace(plan, cells=(cell, other, replace(cell, spec=replace(cell.spec, seed=1))))
+        both = replace(
+            plan, cells=(cell, other, replace(cell, spec=replace(cell.train_spec, seed=1)))
+        )
         text = describe_plan(both, tmp_path, CPU, reporter)
     assert measured == ["cnn", "linear"]
     assert "masking checks and other measures come on top" in text
@@ -65,3 +75,28 @@ def test_a_real_step_is_measured_and_another_method_scaled_when_time_is_up() -> 
     assert scaled.train_step == pytest.approx(measured.train_step * 25 / 22)
     assert scaled.gradient == measured.gradient
     assert estimator.per_image(replace(spec, arch="linear"), madry) is None
+
+
+def test_what_is_left_is_scaled_from_the_most_similar_jobs() -> None:
+    forecast = Forecast()
+    pgd, cw = ("cnn", "attack", "pgd-20"), ("cnn", "attack", "cw")
+    assert forecast.seconds(pgd, 1.0) is None
+    forecast.add(pgd, effort=100.0, seconds=10.0)
+    assert forecast.seconds(pgd, 50.0) == pytest.approx(5.0)
+    assert forecast.seconds(cw, 50.0) == pytest.approx(5.0)
+    forecast.add(("cnn", "training", "madry"), effort=100.0, seconds=30.0)
+    assert forecast.seconds(cw, 50.0) == pytest.approx(5.0)  # like another attack
+    assert forecast.seconds(("cnn", "measure", "C1"), 50.0) == pytest.approx(10.0)
+    assert forecast.seconds(("wrn-34-10", "attack", "cw"), 50.0) == pytest.approx(10.0)
+
+
+def test_longer_jobs_count_more() -> None:
+    spec = made_spec("madry", "cnn", 10)
+    longer = replace(spec, recipe=replace(spec.recipe, epochs=2 * spec.recipe.epochs))
+    assert training_effort(longer) == 2 * training_effort(spec)
+    assert training_effort(replace(spec, arch="wrn-34-10")) > 100 * training_effort(spec)
+    pgd = EvalSpec(checkpoint="best", attack="pgd-20", eps=0.1, n_examples=9, data_sha256="")
+    few, strong = attack_effort(spec, pgd, 9), attack_effort(spec, replace(pgd, attack="cw"), 9)
+    assert attack_effort(spec, pgd, 18) == 2 * few
+    assert strong == few  # twenty steps both
+    assert attack_effort(spec, replace(pgd, attack="autoattack"), 9) > 10 * few

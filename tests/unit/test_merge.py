@@ -14,13 +14,23 @@ import pytest
 
 from bench import storage
 from bench.errors import RecordError
-from bench.measure_record import Measured, write_measure
+from bench.measure_record import Measured
 from bench.merge import merge_finished
 from bench.records import RunRecord, load_records
 from bench.run_store import RunFolder
 from bench.spec import EvalSpec, MeasureSpec
-from bench.storage import Entry, archived, mend_archive, npz_bytes, read_archive, write_archive
+from bench.storage import (
+    Entry,
+    archived,
+    mend_archive,
+    npz_bytes,
+    pair_files,
+    read_archive,
+    write_archive,
+    write_files,
+)
 from tests.commands import bench, done
+from tests.stored import store_chunk, store_measure
 from tests.unit.test_spec import SPEC
 from tests.unit.test_storage import chunk
 
@@ -70,12 +80,12 @@ def folder(tmp_path: Path) -> RunFolder:
     for attack in ("pgd-20", "cw"):
         for number, rows in enumerate((range(256), range(256, 300))):
             part = replace(chunk(rows), seconds=number + 0.1, info={"threads": number})
-            made.evaluation(asked(attack)).write_chunk(number, part)
-    made.evaluation(asked("fgsm")).write_chunk(1, chunk(range(256, 300)))
+            store_chunk(made.evaluation(asked(attack)), number, part)
+    store_chunk(made.evaluation(asked("fgsm")), 1, chunk(range(256, 300)))
     for name in ("C1", "margins"):
         arrays = {"margin": np.arange(3.0)} if name == "margins" else {}
         found = Measured(values={"value": None}, arrays=arrays)
-        write_measure(made.measure(measure(name)), measure(name), found, 1.5, {"threads": 2})
+        store_measure(made, measure(name), found)
     return made
 
 
@@ -87,15 +97,13 @@ def unmerged_copy(run: RunRecord, results: Path) -> None:
     for evaluation in run.evaluations:
         for number, part in enumerate(evaluation.chunks):
             out = folder.evaluation(evaluation.spec)
-            out.write_chunk(number, part)
+            store_chunk(out, number, part)
             path = out.path / f"{number}.json"
             facts = json.loads(path.read_text())
             facts |= {"n_examples": len(part.index), "n_clean": int(part.clean.sum())}
             path.write_text(json.dumps(facts))
     for record in run.measures:
-        path = folder.measure(record.spec)
-        found = Measured(values=record.values, arrays=record.arrays)
-        write_measure(path, record.spec, found, record.seconds, record.info)
+        write_files(folder.path, pair_files(f"measures/{record.measure_id}", record.entry()))
 
 
 def of_the_committed(kind: Callable[[RunRecord], bool]) -> RunRecord:
@@ -137,14 +145,14 @@ def test_what_is_finished_moves_and_what_is_not_stays(folder: RunFolder) -> None
     left = {str(p.relative_to(folder.path)) for p in folder.path.rglob("*.*") if p.is_file()}
     begun = f"evaluations/{asked('fgsm').eval_id}"
     assert left == {
-        *("spec.json", "evaluations/best.npz", "measures/best.npz", ".merge.lock"),
+        *("spec.json", "evaluations/best.npz", "measures/best.npz"),
         *(f"{begun}/eval.json", f"{begun}/1.json", f"{begun}/1.npz"),
     }
     assert folder.evaluation(asked()).missing() == []
     assert folder.evaluation(asked("fgsm")).missing() == [0]
     assert folder.has_measure(measure("C1"))
     assert not folder.has_measure(measure("C2"))
-    folder.evaluation(asked("fgsm")).write_chunk(0, chunk(range(256)))
+    store_chunk(folder.evaluation(asked("fgsm")), 0, chunk(range(256)))
     assert folder.merge() == 1
     assert len(archived(folder.path / "evaluations" / "best.npz")) == 3
 
@@ -184,9 +192,9 @@ def _stopping(own: Callable[..., Any], calls: Iterator[int]) -> Callable[..., An
 def test_chunks_that_differ_in_what_they_hold_are_not_merged(folder: RunFolder) -> None:
     """Records from before labels were stored may have gone on with them."""
     spec, results = asked("square"), folder.path.parent
-    folder.evaluation(spec).write_chunk(0, chunk(range(256)))
+    store_chunk(folder.evaluation(spec), 0, chunk(range(256)))
     labelled = replace(chunk(range(256, 300)), label=np.zeros(44, np.int64))
-    folder.evaluation(spec).write_chunk(1, labelled)
+    store_chunk(folder.evaluation(spec), 1, labelled)
     before = loaded(results)
     folder.merge()
     assert loaded(results) == before

@@ -240,10 +240,11 @@ def test_eps_is_the_radius_of_the_training_alone(eps: float) -> None:
         eps=eps,
     )
     _surrogate, trades, madry = make_plan(study).cells
-    assert trades.spec.eps == pytest.approx(0.031 * eps / (8 / 255), rel=1e-12)
-    assert eps != 8 / 255 or trades.spec.eps == 0.031  # exactly
-    assert madry.spec.eps == eps
-    assert (trades.spec.study_eps, madry.spec.study_eps) == (eps, None)
-    assert trades.spec.recipe.eps is None
+    trades_spec, madry_spec = trades.train_spec, madry.train_spec
+    assert trades_spec.eps == pytest.approx(0.031 * eps / (8 / 255), rel=1e-12)
+    assert eps != 8 / 255 or trades_spec.eps == 0.031  # exactly
+    assert madry_spec.eps == eps
+    assert (trades_spec.study_eps, madry_spec.study_eps) == (eps, None)
+    assert trades_spec.recipe.eps is None
     assert {e.eps for e in trades.evaluations} == {e.eps for e in madry.evaluations}
     assert eps in {e.eps for e in trades.evaluations}

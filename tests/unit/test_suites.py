@@ -69,7 +69,7 @@ def test_a_cell_that_several_artefacts_need_is_trained_once() -> None:
     asked = Counter(cell.spec.run_id for plan in alone for cell in plan.cells)
     assert set(asked) == set(ids)
     assert max(asked.values()) > 3
-    cat = next(cell for cell in cells if cell.spec.method == "cat-ce")
+    cat = next(cell for cell in cells if cell.train_spec.method == "cat-ce")
     for cell in (c for plan in alone for c in plan.cells if c.spec.run_id == cat.spec.run_id):
         assert all(evaluation in cat.evaluations for evaluation in cell.evaluations)
         assert all(measure in cat.measures for measure in cell.measures)

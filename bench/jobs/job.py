@@ -1,0 +1,133 @@
+"""What the driver hands out, and what comes back."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol, TypeAlias
+
+from bench.jobs.parcel import Parcel
+from bench.plan import RunPlan
+from bench.spec import EvalSpec, MeasureSpec, TrainSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A training, one chunk of an evaluation, or measures of one checkpoint. Picklable."""
+
+    run: RunPlan
+    """With the one evaluation, or the measures, to make; with neither, train."""
+    dataset: int
+    """Number of the data set among those that the workers have."""
+    chunk: int = 0
+    work: float = 0.0
+    """Estimated effort, as `bench.estimate` counts it."""
+
+    @cached_property
+    def made(self) -> dict[str, EvalSpec | MeasureSpec]:
+        """Return what is evaluated or measured, by id; nothing for a training."""
+        found: dict[str, EvalSpec | MeasureSpec] = {e.eval_id: e for e in self.run.evaluations}
+        return found | {m.measure_id: m for m in self.run.measures}
+
+    @property
+    def trains(self) -> bool:
+        return not (self.run.evaluations or self.run.measures)
+
+    @cached_property
+    def name(self) -> str:
+        """Return what no other job of a command is called."""
+        return " ".join([self.run.run_id, *self.made, str(self.chunk)])
+
+    @property
+    def kind(self) -> tuple[str, ...]:
+        """Return what jobs of about the same speed have in common, the general first."""
+        spec, (first, *_) = self.run.spec, [*self.made.values(), None]
+        network = spec.arch if isinstance(spec, TrainSpec) else spec.model
+        if first is None:
+            return network, "training", self.run.train_spec.method
+        return network, type(first).__name__, first.title
+
+    @property
+    def title(self) -> str:
+        names = list(dict.fromkeys(spec.title for spec in self.made.values()))
+        if not names:
+            return f"{self.run.run_id}: training"
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        return f"{self.run.run_id} ({self.run.checkpoints[0]}): {names[0]}{more}"
+
+
+@dataclass(frozen=True)
+class Sent:
+    """Files of the run's folder that are worth keeping."""
+
+    parcel: Parcel
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The summary of a training that ended; its weights were sent before."""
+
+    summary: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How far the job is."""
+
+    done: int
+    total: int
+    detail: str
+
+
+@dataclass(frozen=True)
+class Said:
+    """A line for the user."""
+
+    line: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """The training, an evaluation or a measure failed; the job goes on with the next, if any."""
+
+    spec_id: str = ""
+    """Of the evaluation or measure; empty for the training."""
+    line: str
+    fixable: bool
+    """Whether the user's input is at fault, not the program."""
+    traceback: str = ""
+    """Of an unforeseen error."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """The job ended."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The worker died; nothing more will come from this attempt."""
+
+    reason: str
+
+
+Event: TypeAlias = Sent | Trained | Shown | Said | Failed | Done | Lost
+Send: TypeAlias = Callable[[Event], None]
+
+
+class Engine(Protocol):
+    """Carries jobs to workers, and events back."""
+
+    slots: int
+    """Number of jobs that may run at once."""
+
+    @property
+    def free(self) -> int:
+        """Number of jobs that could start now."""
+
+    def submit(self, attempt: int, job: Job) -> None: ...
+
+    def poll(self, seconds: float, take: Callable[[int, Event], None]) -> None:
+        """Pass on (attempt, event) of jobs; wait at most `seconds` for the first."""
+
+    def close(self) -> None:
+        """End all workers."""

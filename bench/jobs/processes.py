@@ -1,0 +1,149 @@
+"""The engine for one machine: a process per GPU, or per share of the CPU cores."""
+
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+import torch
+
+from bench.errors import RecordError
+from bench.jobs.job import Done, Event, Job, Lost
+from bench.jobs.work import Worker
+from bench.machine import tune_process
+
+END_SECONDS = 5.0
+"""After this a process that does not end is killed."""
+
+
+@dataclass
+class _Process:
+    """A worker process and its attempt, if it has one."""
+
+    process: SpawnProcess
+    pipe: Connection
+    scratch: Path
+    attempt: int | None = None
+    run_id: str = ""
+    """Of the last job: its data and network are loaded."""
+
+
+class ProcessesEngine:
+    """Starts a process when a job needs one; a process that dies costs only its own job."""
+
+    def __init__(self, slots: int, device: torch.device, make: Callable[..., Worker]) -> None:
+        """Every process gets the next GPU, or as many CPU threads as this one has.
+
+        make: returns a worker, given its device and `scratch`, a folder of its own; picklable.
+        """
+        self.slots, self._device, self._make = slots, device, make
+        self._folder = Path(tempfile.mkdtemp(prefix="atbench-"))
+        self._workers: list[_Process | None] = [None] * slots
+
+    @property
+    def free(self) -> int:
+        return sum(worker is None or worker.attempt is None for worker in self._workers)
+
+    def submit(self, attempt: int, job: Job) -> None:
+        """Give the job to the idle worker that has its network, else to any."""
+        idle = [n for n, w in enumerate(self._workers) if w is None or w.attempt is None]
+        number = min(idle, key=lambda n: self._rank(n, job.run.run_id))
+        worker = self._workers[number] or self._start(number)
+        worker.attempt, worker.run_id = attempt, job.run.run_id
+        with suppress(OSError):  # it died while idle; `poll` finds its end of the pipe closed
+            worker.pipe.send(job)
+
+    def poll(self, seconds: float, take: Callable[[int, Event], None]) -> None:
+        busy = {w.pipe: w for w in self._workers if w is not None and w.attempt is not None}
+        for pipe in wait(list(busy), timeout=seconds):
+            assert isinstance(pipe, Connection)
+            worker, attempt = busy[pipe], busy[pipe].attempt
+            assert attempt is not None
+            try:
+                event = pipe.recv()
+            except (EOFError, OSError):
+                event = Lost(self._end(self._workers.index(worker)))
+            if isinstance(event, Done):
+                worker.attempt = None
+            take(attempt, event)
+
+    def close(self) -> None:
+        for number, worker in enumerate(self._workers):
+            if worker is not None:
+                worker.process.terminate()
+                self._end(number)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _rank(self, number: int, run_id: str) -> int:
+        worker = self._workers[number]
+        return 2 if worker is None else int(worker.run_id != run_id)
+
+    def _start(self, number: int) -> _Process:
+        device, scratch = self._device, self._folder / str(number)
+        if device.type == "cuda":
+            count = torch.cuda.device_count()
+            device = torch.device("cuda", ((device.index or 0) + number) % count)
+        context = get_context("spawn")
+        ours, theirs = context.Pipe()
+        make = partial(self._make, device, scratch=scratch)
+        process = context.Process(target=_serve, args=(theirs, make, scratch))
+        # both are inherited: torch reads the variable when it loads; Ctrl-C is for the driver
+        before = os.environ.get("OMP_NUM_THREADS")
+        os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            del os.environ["OMP_NUM_THREADS"]
+            if before is not None:
+                os.environ["OMP_NUM_THREADS"] = before
+        theirs.close()
+        worker = self._workers[number] = _Process(process, ours, scratch)
+        return worker
+
+    def _end(self, number: int) -> str:
+        """Clean up after a worker that ends; return how it ended."""
+        worker = self._workers[number]
+        assert worker is not None
+        self._workers[number] = None
+        worker.pipe.close()
+        worker.process.join(END_SECONDS)
+        worker.process.kill()
+        worker.process.join()
+        shutil.rmtree(worker.scratch, ignore_errors=True)
+        return f"exit code {worker.process.exitcode}"
+
+
+def _serve(pipe: Connection, make: Callable[[], Worker], scratch: Path) -> None:
+    """Do the jobs that come through the pipe, until it closes."""
+    threading.Thread(target=_end_with_parent, args=(scratch,), daemon=True).start()
+    tune_process()
+    worker = make()
+    with suppress(EOFError, OSError):
+        while True:
+            job = pipe.recv()
+            try:
+                worker.do(job, pipe.send)
+            except RecordError as error:  # its scratch folder is full
+                pipe.send(worker.failed(job, "", error))
+                pipe.send(Done())
+
+
+def _end_with_parent(scratch: Path) -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    shutil.rmtree(scratch, ignore_errors=True)
+    with suppress(OSError):  # the last worker removes the folder of all
+        scratch.parent.rmdir()
+    os._exit(1)

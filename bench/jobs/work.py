@@ -1,0 +1,222 @@
+"""The worker's side of a job, whatever engine carries it."""
+
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bench.checkpoints import surrogate_network
+from bench.data import Dataset
+from bench.errors import BenchError, ConfigError, ModelError, NonFiniteLoss, RecordError, one_line
+from bench.evaluation.inputs import blamed
+from bench.evaluation.store import AttackedCheckpoint, Images, attack, measure
+from bench.external.identity import fingerprint, refuse_another
+from bench.jobs.job import Done, Failed, Job, Said, Send, Sent, Shown, Trained
+from bench.jobs.parcel import Mirror, Parcel
+from bench.machine import describe_machine, free_memory
+from bench.progress import Reporter, Task
+from bench.provenance import evaluation_code
+from bench.registry import method_sha256
+from bench.run_store import RunFolder
+from bench.spec import CHUNK, EvalSpec, MeasureSpec, ModelSpec
+from bench.training.engine import Trainer
+
+SHOW_SECONDS = 0.25
+"""Time between two messages of how far a training is."""
+KEPT_NETWORKS = 2
+"""Networks that stay loaded between jobs: both checkpoints of a run."""
+RESUMED = ("state-*.pt", "best*.safetensors")
+"""Files that an interrupted training resumes from."""
+
+
+class Worker:
+    """Does one job after another on one device; keeps data and the last networks loaded."""
+
+    def __init__(
+        self,
+        results: Path,
+        datasets: Sequence[Dataset],
+        device: torch.device,
+        *,
+        compiles: bool = False,
+        scratch: Path | None = None,
+        networks: Mapping[str, nn.Module] | None = None,
+    ) -> None:
+        """results: only read, except by a training without `scratch`, which works in it.
+
+        compiles: compile the copies that trainings attack; networks: external models by run id.
+        """
+        self.results, self.device, self.scratch, self.compiles = results, device, scratch, compiles
+        self.images = [Images(dataset, device) for dataset in datasets]
+        self.info = describe_machine(device) | {"code": evaluation_code()}
+        self.external = dict(networks or {})
+        self._attacked: dict[tuple[str, str, int], AttackedCheckpoint] = {}
+        self._surrogates: dict[tuple[str, int], nn.Module] = {}
+        self._told: set[tuple[str, str]] = set()
+
+    def do(self, job: Job, send: Send) -> None:
+        """Do the job and send its events; raises RecordError if nothing can be written."""
+        if job.trains:
+            with self._reported(send, job, ""):
+                self._train(job, send)
+        for number, spec_id in enumerate(job.made):
+            spec = job.made[spec_id]
+            send(Shown(number, len(job.made) if len(job.made) > 1 else 0, spec.title))
+            with self._reported(send, job, spec_id), blamed(self._target(job).model, spec.title):
+                send(Sent(self._made(job, spec, send)))
+        send(Done())
+
+    def _train(self, job: Job, send: Send) -> None:
+        run, home = job.run, RunFolder(self.results, job.run.run_id)
+        spec, method = run.train_spec, run.method
+        assert method is not None
+        assert run.method_name is not None
+        if method_sha256(run.method_name) != spec.method_sha256:
+            raise ConfigError(f"{run.method_name} changed since this command began; run it again")
+        folder, flush = home, _nothing
+        if self.scratch is not None:
+            folder = RunFolder(self.scratch, run.run_id)
+            shutil.rmtree(folder.path, ignore_errors=True)
+            folder.path.mkdir(parents=True)
+            for path in (path for kind in RESUMED for path in home.path.glob(kind)):
+                shutil.copy2(path, folder.path / path.name)
+            mirror = Mirror(folder.path)
+
+            def flush() -> None:
+                send(Sent(mirror.changes()))
+
+        dataset = self.images[job.dataset].dataset
+        trainer = _SavingTrainer(
+            *(spec, method, dataset, folder, self.device), compiles=self.compiles
+        )
+        trainer.saved = flush
+        try:
+            summary = trainer.run(_RemoteReporter(send))
+        except NonFiniteLoss as error:
+            place = {"epoch": error.epoch, "step": error.step}
+            summary = {"status": "failed", "error": str(error), **place}
+            summary["warnings"] = trainer.warnings
+            send(Said(f"{run.run_id}: failed: {error}"))
+        flush()
+        send(Trained(summary))
+        if self.scratch is not None:
+            shutil.rmtree(folder.path, ignore_errors=True)
+
+    def _made(self, job: Job, spec: EvalSpec | MeasureSpec, send: Send) -> Parcel:
+        """Return the files of a chunk or a measure; send the parts of a chunk as they are done."""
+        target = self._target(job)
+        if isinstance(spec, MeasureSpec):
+            return Parcel(measure(target, spec))
+        folder = RunFolder(self.results, job.run.run_id).evaluation(spec)
+        partial = f"evaluations/{spec.eval_id}/{folder.partial(job.chunk).name}"
+        made = attack(
+            *(target, spec, job.chunk),
+            unfinished=folder.unfinished(job.chunk),
+            on_part=lambda content: send(Sent(Parcel({partial: content}))),
+            keep_images=job.run.keep_images,
+            recorded=folder.has(job.chunk),
+        )
+        return Parcel(made, (partial,))
+
+    @contextmanager
+    def _reported(self, send: Send, job: Job, spec_id: str) -> Iterator[None]:
+        """Send what fails in the block; raises only RecordError."""
+        try:
+            yield
+        except RecordError:
+            raise
+        except (Exception, SystemExit) as error:  # a user's code, no memory, a mistake here
+            send(self.failed(job, spec_id, error))
+            del error
+            free_memory(self.device)
+
+    def failed(self, job: Job, spec_id: str, error: BaseException) -> Failed:
+        """Return why something failed, in one line, and the traceback of an unforeseen error."""
+        run_id, fixable = job.run.run_id, isinstance(error, BenchError)
+        reason, trace = one_line(str(error), 10_000) if fixable else one_line(error), ""
+        head, why = f"{run_id} {job.run.checkpoints}", reason.partition(": ")[2]
+        if not fixable:
+            frames = traceback.extract_tb(error.__traceback__)
+            own = [f for f in frames if "site-packages" not in f.filename] or frames
+            place = f"{Path(own[-1].filename).name}:{own[-1].lineno}; " if own else ""
+            file = RunFolder(self.results, run_id).traceback_file
+            reason += f" ({place}its traceback is in {file})"
+            trace = "".join(traceback.format_exception(error))
+        if job.trains:
+            line = f"{run_id}: failed here: {reason}"
+            line = f"error: {reason} ({run_id} failed)" if fixable else line
+        else:
+            title = job.made[spec_id].title if spec_id else job.title
+            line = reason if isinstance(error, ModelError) else f"{title} was not made: {reason}"
+            if why and (head, why) in self._told:  # one line explains all fourteen checks
+                line = f"{title}: the same"
+            line = f"{run_id} ({job.run.checkpoints[0]}): {line}"
+        self._told.add((head, why))
+        return Failed(spec_id=spec_id, line=line, fixable=fixable, traceback=trace)
+
+    def _target(self, job: Job) -> AttackedCheckpoint:
+        """Return the checkpoint to attack; loads its network if another one was attacked last."""
+        run, checkpoint = job.run, job.run.checkpoints[0]
+        summary = RunFolder(self.results, run.run_id).train_summary() or {}
+        sha256 = summary.get("checkpoints", {}).get(checkpoint, {}).get("sha256", checkpoint)
+        key = run.run_id, str(sha256), job.dataset
+        if key not in self._attacked:
+            while len(self._attacked) >= KEPT_NETWORKS:
+                del self._attacked[next(iter(self._attacked))]
+            images = self.images[job.dataset]
+            network = self.external.get(run.run_id)
+            if network is None:
+                network = run.load(checkpoint, self.results, images.dataset, self.device)
+                if isinstance(run.spec, ModelSpec):
+                    first = images.chunk(range(min(CHUNK, len(images.dataset.test))))[0]
+                    refuse_another(self.results / run.run_id, fingerprint(network, first))
+            self._attacked[key] = AttackedCheckpoint(
+                run_id=run.run_id,
+                checkpoint=checkpoint,
+                model=network,
+                images=images,
+                surrogate=lambda run_id: self._surrogate(run_id, job.dataset),
+                info=self.info,
+            )
+        return self._attacked[key]
+
+    def _surrogate(self, run_id: str, dataset: int) -> nn.Module:
+        if (run_id, dataset) not in self._surrogates:
+            found = surrogate_network(self.results, run_id, self.images[dataset].dataset)
+            self._surrogates[run_id, dataset] = found.to(self.device)
+        return self._surrogates[run_id, dataset]
+
+
+def _nothing() -> None:
+    """Nothing is sent home by a training that works there."""
+
+
+class _SavingTrainer(Trainer):
+    """A training that tells when its state was saved."""
+
+    saved: Callable[[], None] = staticmethod(_nothing)
+
+    def _save(self) -> None:
+        super()._save()
+        self.saved()
+
+
+class _RemoteReporter(Reporter):
+    """Sends progress and lines to the driver."""
+
+    def __init__(self, send: Send) -> None:
+        super().__init__(quiet=True)
+        self.send, self._shown = send, 0.0
+
+    def say(self, text: str) -> None:
+        self.send(Said(text))
+
+    def show(self, task: Task) -> None:
+        if time.monotonic() - self._shown >= SHOW_SECONDS:
+            self._shown = time.monotonic()
+            self.send(Shown(task.done, task.total, task.detail))
