@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+import pandas as pd
+
 from bench.report.accuracy import AccuracyEstimate
-from bench.report.cost import costs
+from bench.report.cost import group_costs
 from bench.report.export import Bold
 from bench.report.formatting import MINUS, MISSING, percent, span
-from bench.report.groups import Group, Setting
+from bench.report.groups import Group
 from bench.report.published import REFERENCE, PublishedPaper, published_papers
 from bench.report.rows import MASKING_GAP, Section, TableRow, status
 from bench.report.titles import AUTOATTACK, CLEAN, CORE, CW, PGD, TITLES, attack_title
@@ -86,8 +88,8 @@ def _gap_notes(row: TableRow, _: Section) -> list[str]:
 
 
 def _cost(row: TableRow, section: Section) -> float | None:
-    found = {cost.group.label: cost.passes_relative for cost in costs(section)}
-    return found[row.group.label]
+    found: float | None = group_costs(section)["passes_relative"].get(row.group.label)
+    return None if pd.isna(found) else found
 
 
 def _seeds(row: TableRow, _: Section) -> str | None:
@@ -287,14 +289,6 @@ def estimate_cells(estimate: AccuracyEstimate) -> dict[str, Any]:
 
 def percent_or_missing(value: float | None, digits: int = 1) -> str:
     return MISSING if value is None else percent(value, digits)
-
-
-def setting_cells(setting: Setting) -> dict[str, str]:
-    """Return the first columns of every .csv."""
-    return {
-        **{name: getattr(setting, name) for name in ("dataset", "arch", "recipe", "norm")},
-        "eps": f"{setting.eps:.9g}" if setting.eps >= 0 else "",
-    }
 
 
 def states(group: Group) -> list[str]:

@@ -6,11 +6,9 @@ two trainings are compared only where they ran on equal ones, in equal batches.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 import pandas as pd
@@ -33,172 +31,138 @@ COST_LEGEND = (
     "precision. Speeds are the fastest seed's, since other work on the machine only slows a "
     f"training down. {MISSING}: not on record, or nothing to compare with."
 )
+_RECORDED = ("forward_per_image", "backward_per_image", "first_layer_per_image")
+"""Passes per image and epoch; those through the first layer include the whole network's."""
 _NUMBERS = (
-    *("forward_per_image", "backward_per_image", "first_layer_per_image", "seconds_per_epoch"),
-    *("images_per_second", "passes_relative", "seconds_relative"),
+    *(*_RECORDED, "seconds_per_epoch", "images_per_second"),
+    *("passes_relative", "seconds_relative"),
 )
-"""Of `RunCost`, in cost.csv."""
+"""In cost.csv."""
 _FACTS = ("device", "processor", "threads")
 """Of a machine, in cost.csv."""
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What decides how long a pass takes, as far as a record knows."""
+@lru_cache(maxsize=64)
+def costs(section: Section) -> pd.DataFrame:
+    """Return a row per training of a table, in its order.
 
-    device: str
-    processor: str
-    threads: int
-    compiled: str = ""
-    """Of the attacks: all, partly; empty for none."""
-
-    def __str__(self) -> str:
-        host = f"{self.processor or 'unnamed processor'}, {self.threads} thread"
-        host += "s" * (self.threads != 1)
-        named = host if self.device == "cpu" else f"{self.device} (host: {host})"
-        return f"{named}, attacks compiled ({self.compiled})" if self.compiled else named
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunCost:
-    """One training that ended. Passes are per image and epoch."""
-
-    run: RunRecord
-    forward_per_image: float
-    backward_per_image: float
-    first_layer_per_image: float
-    """Passes through the first layer; those through the whole network too."""
-    images_per_second: float
-    seconds_per_epoch: float
-    machine: Machine | None
-    """None where the record does not name it."""
-    passes_relative: float | None = None
-    """Forward and backward passes in units of the reference's mean."""
-    seconds_relative: float | None = None
-    """Time per image in units of the reference's least; None without a comparable run of it."""
-
-    @property
-    def passes(self) -> float:
-        """Forward and backward passes."""
-        return self.forward_per_image + self.backward_per_image
-
-    @property
-    def conditions(self) -> Hashable:
-        """What must be equal before seconds are compared; None where the machine is unknown."""
-        spec = self.run.spec
-        batch_size = spec.get("recipe", {}).get("batch_size")
-        return self.machine and (self.machine, batch_size, spec.get("precision"))
+    Columns: label and method of its group, run, seed, the numbers of cost.csv (NaN where the
+    training left no cost), passes (forward and backward), device, processor, threads, machine (in
+    words; None where the record does not name it), reference (label of the group that it is
+    relative to; empty for none). Passes are relative to the reference's mean; seconds to its
+    fastest run on an equal machine, at equal batch size and precision.
+    """
+    rows = [
+        {"label": group.label, "method": group.method, "run": run, "seed": run.seed, **_cost(run)}
+        for group in section.groups
+        if not group.outside
+        for run in group.runs
+    ]
+    heads = ("label", "method", "run", "seed", *_NUMBERS, "passes", *_FACTS, "machine", "key")
+    found = pd.DataFrame(rows, columns=list(heads), dtype=object)
+    found = found.astype(dict.fromkeys((*_NUMBERS, "passes"), float))
+    ended = found[found["passes"].notna()]
+    alike = _references([group for group in section.groups if group.label in set(ended["label"])])
+    found["reference"] = ended["label"].map(alike)
+    found["reference"] = found["reference"].astype(object).fillna("")
+    mean_passes = ended.groupby("label")["passes"].mean()
+    found["passes_relative"] = found["passes"] / found["reference"].map(mean_passes)
+    fastest = ended.groupby(["label", "key"])["images_per_second"].max().to_dict()
+    theirs = [fastest.get(pair) for pair in zip(found["reference"], found["key"], strict=True)]
+    found["seconds_relative"] = pd.Series(theirs, dtype=float) / found["images_per_second"]
+    return found.drop(columns="key")
 
 
-@dataclass(frozen=True, kw_only=True)
-class GroupCost:
-    """One way of training."""
+def _cost(run: RunRecord) -> dict[str, Any]:
+    """Return nothing where the training has not ended, failed, or left no cost.
 
-    group: Group
-    runs: tuple[RunCost, ...]
-    """Those that ended, by seed; empty for a model from outside."""
-    reference: str = ""
-    """Label of the group that this one is relative to; empty where there is none."""
-    reference_passes: float | None = None
+    key: what must be equal before seconds are compared; None where the machine is unknown.
+    """
+    train, machine = run.train or {}, run.provenance.get("machine") or {}
+    cost, compiled = train.get("cost") or {}, train.get("compiled")
+    names = (*_RECORDED, "images_per_second")
+    if any(name not in cost for name in (*names, "train_seconds")):
+        return {}
+    found = {name: float(cost[name]) for name in names} | {
+        "passes": float(cost["forward_per_image"]) + float(cost["backward_per_image"]),
+        "seconds_per_epoch": float(cost["train_seconds"]) / int(train["epochs"]),
+    }
+    if any(name not in machine for name in _FACTS):
+        return found
+    facts = {name: machine[name] for name in _FACTS}
+    text = _machine(**facts)
+    if compiled:  # one that attacks compiled networks is another machine
+        text += f", attacks compiled ({'all' if compiled is True else compiled})"
+    batch_size = run.spec.get("recipe", {}).get("batch_size")
+    return {**found, **facts, "machine": text, "key": (text, batch_size, run.spec.get("precision"))}
 
-    def values(self, name: str) -> list[float]:
-        """Return a number of `RunCost` of the seeds that have it."""
-        return [value for run in self.runs if (value := getattr(run, name)) is not None]
 
-    @property
-    def passes_relative(self) -> float | None:
-        """Mean over the seeds."""
-        found = self.values("passes_relative")
-        return fmean(found) if found else None
+def _machine(device: str, processor: str, threads: int) -> str:
+    host = f"{processor or 'unnamed processor'}, {threads} thread{'s' * (threads != 1)}"
+    return host if device == "cpu" else f"{device} (host: {host})"
 
-    @property
-    def seconds_relative(self) -> float | None:
-        """Of the fastest seed: other work on the machine only slows a training down."""
-        return min(self.values("seconds_relative"), default=None)
+
+def _references(groups: Sequence[Group]) -> dict[str, str]:
+    """Return each label's reference: that trained most alike; of equals the one of most seeds."""
+    values = {group.label: training_values(group) for group in groups}
+    references = [group for group in groups if group.method == REFERENCE]
+
+    def unlike(label: str, reference: Group) -> tuple[int, int, str]:
+        own, theirs = values[label], values[reference.label]
+        names = [name for name in own.keys() | theirs.keys() if not name.startswith("params.")]
+        n_unlike = sum(own.get(name) != theirs.get(name) for name in names)
+        return n_unlike, -len(reference.runs), reference.label
+
+    if not references:
+        return {}
+    return {label: min(unlike(label, reference) for reference in references)[2] for label in values}
 
 
 @lru_cache(maxsize=64)
-def costs(section: Section) -> tuple[GroupCost, ...]:
-    """Return the cost of each group of a table, in its order."""
-    found = [
-        GroupCost(group=group, runs=tuple(cost for run in group.runs if (cost := _cost(run))))
-        for group in section.groups
-    ]
-    references = [
-        (cost, training_values(cost.group))
-        for cost in found
-        if cost.group.method == REFERENCE and cost.runs
-    ]
-    return tuple(_relative(cost, references) if cost.runs else cost for cost in found)
+def group_costs(section: Section) -> pd.DataFrame:
+    """Return by label the costs of each way of training, of the trainings that left one.
 
-
-def _cost(run: RunRecord) -> RunCost | None:
-    """Return None where the training has not ended, failed, or left no cost."""
-    train, machine = run.train or {}, run.provenance.get("machine") or {}
-    cost, compiled = train.get("cost") or {}, train.get("compiled")
-    names = (*_NUMBERS[:3], "images_per_second")
-    if any(name not in cost for name in (*names, "train_seconds")):
-        return None
-    known = all(name in machine for name in _FACTS)
-    return RunCost(
-        run=run,
-        **{name: float(cost[name]) for name in names},
-        seconds_per_epoch=float(cost["train_seconds"]) / int(train["epochs"]),
-        # one that attacks compiled networks is another machine
-        machine=Machine(
-            device=str(machine["device"]),
-            processor=str(machine["processor"]),
-            threads=int(machine["threads"]),
-            compiled="all" if compiled is True else str(compiled or ""),
+    Columns: method, reference, n_seeds, passes_relative (mean over the seeds), seconds_relative
+    (of the fastest seed: other work on the machine only slows a training down).
+    """
+    found = costs(section)
+    return (
+        found[found["passes"].notna()]
+        .groupby("label", sort=False)
+        .agg(
+            method=("method", "first"),
+            reference=("reference", "first"),
+            n_seeds=("seed", "size"),
+            passes_relative=("passes_relative", "mean"),
+            seconds_relative=("seconds_relative", "min"),
         )
-        if known
-        else None,
     )
-
-
-def _relative(
-    cost: GroupCost, references: Sequence[tuple[GroupCost, Mapping[str, Any]]]
-) -> GroupCost:
-    """Compare with the reference that was trained most alike; of equals the one of most seeds."""
-    own = training_values(cost.group)
-
-    def unlike(reference: tuple[GroupCost, Mapping[str, Any]]) -> tuple[int, int, str]:
-        group, values = reference[0].group, reference[1]
-        names = [name for name in own.keys() | values.keys() if not name.startswith("params.")]
-        n_unlike = sum(own.get(name) != values.get(name) for name in names)
-        return n_unlike, -len(group.runs), group.label
-
-    if not references:
-        return cost
-    reference, _ = min(references, key=unlike)
-    passes, runs = fmean(reference.values("passes")), []
-    speeds: dict[Hashable, list[float]] = {}
-    for one in reference.runs:
-        speeds.setdefault(one.conditions, []).append(1 / one.images_per_second)
-    for run in cost.runs:
-        alike = speeds.get(run.conditions) if run.conditions else None
-        relative = 1 / run.images_per_second / min(alike) if alike else None
-        runs.append(replace(run, passes_relative=run.passes / passes, seconds_relative=relative))
-    label = reference.group.label
-    return replace(cost, runs=tuple(runs), reference=label, reference_passes=passes)
 
 
 def cost_table(section: Section) -> Table:
     """Return a row per way of training."""
     found, notes = costs(section), Notes()
-    letters = _letters(found)
-    several = sum(cost.group.method == REFERENCE and bool(cost.runs) for cost in found) > 1
+    ended = found[found["passes"].notna()]
+    several = ended.loc[ended["method"] == REFERENCE, "label"].nunique() > 1
     heads = [
         *("Method", "Forward", "Backward", f"Passes, relative to {REFERENCE}"),
         *(f"Seconds, relative to {REFERENCE}", "Images per second (machine)", "Seeds"),
     ]
-    lines = [_line(cost, letters, several, notes) for cost in found]
+    letters = _letters(found)
+    by_label = dict(iter(ended.groupby("label")))
+    lines = [
+        _line(group, by_label.get(group.label, ended[:0]), letters, several, notes)
+        for group in section.groups
+    ]
     text = pd.DataFrame(lines, columns=heads, dtype=object)
     return Table(text=text, notes=tuple(notes.texts))
 
 
-def _line(cost: GroupCost, letters: dict[Machine, str], several: bool, notes: Notes) -> list[str]:
-    group, total, n = cost.group, len(cost.group.runs), len(cost.runs)
+def _line(
+    group: Group, own: pd.DataFrame, letters: Mapping[str, str], several: bool, notes: Notes
+) -> list[str]:
+    """Return a group's cells; own: its trainings that left a cost."""
+    total, n = len(group.runs), len(own)
     states = [
         f"{group.label}{f', seed {run.seed}' * (total > 1)}: {status(run)}."
         for run in group.runs
@@ -207,62 +171,57 @@ def _line(cost: GroupCost, letters: dict[Machine, str], several: bool, notes: No
     name = f"{group.label}{notes.mark(*states)}"
     if not n:
         return [name, *[MISSING] * 6]
-    forward = fmean(cost.values("forward_per_image"))
-    more = fmean(cost.values("first_layer_per_image")) - forward
+    mean, reference = own[[*_RECORDED, "passes_relative"]].mean(), own["reference"].iloc[0]
+    more = mean["first_layer_per_image"] - mean["forward_per_image"]
     stem = [f"Also {more:.1f} through only the first layer, which no column counts."]
-    relative = notes.mark(f"Relative to {cost.reference}.") if several else ""
-    lacks = n - len(cost.values("seconds_relative"))
+    passes, seconds = MISSING, MISSING
+    if reference:
+        spread = f" \u00b1 {own['passes_relative'].std():.2f}" if n > 1 else ""
+        passes = f"{mean['passes_relative']:.2f}{spread}"
+    passes += notes.mark(f"Relative to {reference}.") if several else ""
+    lacks = int(own["seconds_relative"].isna().sum())
+    if lacks < n:
+        seconds = f"{own['seconds_relative'].min():.2f}"
     where = f", seeds left out: {lacks}" if lacks < n else ""
     unlike = f"No {REFERENCE} run on an equal machine at equal batch size and precision{where}."
     return [
         name,
-        f"{forward:.1f}{notes.mark(*stem) if more >= 0.05 else ''}",
-        f"{fmean(cost.values('backward_per_image')):.1f}",
-        f"{_ratio(cost.values('passes_relative'))}{relative}",
-        (MISSING if cost.seconds_relative is None else f"{cost.seconds_relative:.2f}")
-        + (notes.mark(unlike) if cost.reference and lacks else ""),
-        _speeds(cost.runs, letters),
+        f"{mean['forward_per_image']:.1f}{notes.mark(*stem) if more >= 0.05 else ''}",
+        f"{mean['backward_per_image']:.1f}",
+        passes,
+        f"{seconds}{notes.mark(unlike) if reference and lacks else ''}",
+        _speeds(own, letters),
         str(n) if n == total else f"{n} of {total}",
     ]
 
 
-def _ratio(values: Sequence[float]) -> str:
-    spread = f" \u00b1 {stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{fmean(values):.2f}{spread}" if values else MISSING
-
-
-def _letters(found: Iterable[GroupCost]) -> dict[Machine, str]:
+def _letters(found: pd.DataFrame) -> dict[str, str]:
     """Return a name for each machine: A to Z, then A1 to Z1, and so on."""
-    machines = dict.fromkeys(run.machine for cost in found for run in cost.runs if run.machine)
     return {
         machine: chr(ord("A") + i % 26) + (str(i // 26) if i >= 26 else "")
-        for i, machine in enumerate(machines)
+        for i, machine in enumerate(found["machine"].dropna().unique())
     }
 
 
-def _speeds(runs: Sequence[RunCost], letters: Mapping[Machine, str]) -> str:
+def _speeds(own: pd.DataFrame, letters: Mapping[str, str]) -> str:
     """Return `5120 (A), 9400 (B)`: the fastest seed of each machine."""
-    by_place: dict[str, list[float]] = {}
-    for run in runs:
-        place = letters[run.machine] if run.machine else "not on record"
-        by_place.setdefault(place, []).append(run.images_per_second)
-    fastest = {place: max(speeds) for place, speeds in sorted(by_place.items())}
+    places = [letters.get(machine, "not on record") for machine in own["machine"]]
+    fastest = own.groupby(places)["images_per_second"].max()
     return ", ".join(f"{v:.{0 if v >= 100 else 1}f} ({place})" for place, v in fastest.items())
 
 
 def cost_facts(section: Section, results: str | Path) -> list[str]:
     """Return the machines and what is missing for a comparison; `results` names the folder."""
-    found = costs(section)
-    trained = [run for group in section.groups if not group.outside for run in group.runs]
-    lines = []
-    if trained and not any(cost.reference for cost in found):
-        lines.append(_no_reference(section.setting, trained, results))
+    found, lines = costs(section), []
+    if len(found) and not found["reference"].any():
+        lines.append(_no_reference(section.setting, found["run"], results))
     lines += [f"Machine {letter}: {machine}." for machine, letter in _letters(found).items()]
-    rows = [(cost.group.label, [run.run for run in cost.runs]) for cost in found]
-    return lines + (code_facts(rows) if sum(len(runs) for _, runs in rows) > 1 else [])
+    ended = found[found["passes"].notna()]
+    rows = [(str(label), [*own["run"]]) for label, own in ended.groupby("label", sort=False)]
+    return lines + (code_facts(rows) if len(ended) > 1 else [])
 
 
-def _no_reference(setting: Setting, runs: Sequence[RunRecord], results: str | Path) -> str:
+def _no_reference(setting: Setting, runs: Iterable[RunRecord], results: str | Path) -> str:
     """Return why nothing is relative, and the command that makes the missing run."""
     missing = f"No {REFERENCE} run in this table has ended, so nothing is relative to it"
     if any(run.method == REFERENCE and run.status == "failed" for run in runs):
@@ -286,20 +245,16 @@ def _no_reference(setting: Setting, runs: Sequence[RunRecord], results: str | Pa
 
 def cost_csv(parts: Sequence[Section]) -> pd.DataFrame:
     """Return a row per training run; the numbers of one that left no cost are empty."""
-    rows = []
-    for section in parts:
-        setting = {**asdict(section.setting), "eps": f"{section.setting.eps:.9g}"}
-        for cost in costs(section):
-            by_id = {own.run.run_id: own for own in cost.runs}
-            for run in () if cost.group.outside else cost.group.runs:
-                state = "done" if run.status == "done" else status(run)
-                named = {"method": cost.group.method, "label": cost.group.label}
-                own = by_id.get(run.run_id)
-                numbers = {name: getattr(own, name, None) for name in _NUMBERS}
-                cells = {k: "" if v is None else f"{v:.6g}" for k, v in numbers.items()}
-                machine = own.machine if own else None
-                facts = {name: getattr(machine, name, "") for name in _FACTS}
-                cells |= {"reference": cost.reference if own else "", **facts}
-                row = {**setting, **named, "seed": run.seed, "status": state, **cells}
-                rows.append({**row, "run_id": run.run_id})
+    rows = [
+        {
+            **section.setting.cells,
+            **{name: row[name] for name in ("method", "label", "seed")},
+            "status": "done" if row["run"].status == "done" else status(row["run"]),
+            **{name: "" if pd.isna(row[name]) else f"{row[name]:.6g}" for name in _NUMBERS},
+            **{name: row[name] for name in ("reference", *_FACTS)},
+            "run_id": row["run"].run_id,
+        }
+        for section in parts
+        for row in costs(section).to_dict("records")
+    ]
     return pd.DataFrame(rows, dtype=object).fillna("")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bench.records import RunRecord
@@ -33,6 +33,11 @@ class Setting:
     def slug(self) -> str:
         head = "-".join(part for part in (self.dataset, self.arch, self.recipe) if part)
         return slug(f"{head}-eps{self.eps:.4f}" if self.eps >= 0 else head)
+
+    @property
+    def cells(self) -> dict[str, str]:
+        """The first columns of every .csv."""
+        return {**asdict(self), "eps": f"{self.eps:.9g}" if self.eps >= 0 else ""}
 
 
 @dataclass(frozen=True, kw_only=True)

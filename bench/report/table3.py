@@ -21,7 +21,6 @@ from bench.report.columns import (
     accuracy_text,
     counted_attacks,
     full_labels,
-    setting_cells,
     states,
 )
 from bench.report.cost import costs
@@ -125,7 +124,7 @@ def table3_csv(parts: Sequence[Section]) -> pd.DataFrame:
 
 
 def _csv_row(row: TableRow, section: Section) -> dict[str, str]:
-    found = setting_cells(section.setting) | {
+    found = section.setting.cells | {
         "method": "" if row.group.outside else row.group.method,
         "label": row.group.label,
         "checkpoint": row.checkpoint,
@@ -309,7 +308,6 @@ def brief(records: Records, results: str) -> str:
 
 def _brief(section: Section, results: str) -> str:
     runs = [run for group in section.groups for run in group.runs]
-    machines = {str(run.machine) for cost in costs(section) for run in cost.runs if run.machine}
     # without the folders of the machine that ran them
     commands = dict.fromkeys(
         re.sub(_ABSOLUTE, "", str(run.provenance.get("command") or "bench run")) for run in runs
@@ -321,7 +319,7 @@ def _brief(section: Section, results: str) -> str:
         reference=REFERENCE,
         title=title(section.setting),
         seeds=", ".join(str(s) for s in sorted({r.seed for r in runs if r.seed is not None})),
-        machines="; ".join(sorted(machines)) or "not on record",
+        machines="; ".join(sorted(costs(section)["machine"].dropna().unique())) or "not on record",
         results=results,
         commands=", ".join(f"`{command}`" for command in commands),
         code=section_code(section, last=False),

@@ -10,7 +10,7 @@ from bench.cli import main
 from bench.commands.run import run
 from bench.records import load_records
 from bench.report import write_report
-from bench.report.cost import GroupCost, cost_csv, cost_facts, cost_table, costs
+from bench.report.cost import cost_csv, cost_facts, cost_table, costs, group_costs
 from bench.report.rows import Section, sections
 from tests.report.made import MACHINE, evaluate, model_run, train_run
 
@@ -20,10 +20,6 @@ GPU = {"device": "H100", "processor": "Host", "threads": 16}
 def section(results: Path) -> Section:
     (found,) = sections(load_records(results))
     return found
-
-
-def by_label(results: Path) -> dict[str, GroupCost]:
-    return {cost.group.label: cost for cost in costs(section(results))}
 
 
 def cells(results: Path) -> dict[str, list[str]]:
@@ -42,11 +38,12 @@ def test_costs_are_relative_to_the_mean_of_the_reference(tmp_path: Path) -> None
     for seed, forward in ((0, 4.0), (1, 8.0)):
         passes = (forward, 5.0)
         train_run(tmp_path, "dynamic", seed=seed, passes=passes, epoch_seconds=4.0)
-    found = by_label(tmp_path)
-    assert found["dynamic"].passes_relative == pytest.approx((9 + 13) / 2 / 22)
-    assert found["dynamic"].seconds_relative == pytest.approx(4.0)  # of the fastest seeds
-    assert found["dynamic"].reference == "madry"
-    assert [r.seconds_relative for r in found["madry"].runs] == pytest.approx([1.0, 3.0])
+    found = group_costs(section(tmp_path)).loc["dynamic"]
+    assert found["passes_relative"] == pytest.approx((9 + 13) / 2 / 22)
+    assert found["seconds_relative"] == pytest.approx(4.0)  # of the fastest seeds
+    assert (found["reference"], found["n_seeds"]) == ("madry", 2)
+    seeds = costs(section(tmp_path)).set_index(["label", "seed"])["seconds_relative"]
+    assert seeds["madry"].tolist() == pytest.approx([1.0, 3.0])
     assert cells(tmp_path)["dynamic"][:4] == ["6.0", "5.0", "0.50", "4.00"]
 
 
@@ -55,7 +52,8 @@ def test_an_epoch_of_more_images_is_not_slower(tmp_path: Path) -> None:
     file = train_run(tmp_path, "trades", epoch_seconds=2.0).train_file
     twice = file.read_text().replace('"images_per_second": 647.0', '"images_per_second": 1294.0')
     file.write_text(twice)
-    assert by_label(tmp_path)["trades"].seconds_relative == pytest.approx(0.5)
+    found = group_costs(section(tmp_path)).loc["trades"]
+    assert found["seconds_relative"] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
@@ -85,9 +83,9 @@ def test_a_machine_that_compiles_is_another_machine(tmp_path: Path) -> None:
     train_run(tmp_path, "trades", compiled="partly")
     train_run(tmp_path, "mart", compiled=True)
     assert [cells(tmp_path)[name][3] for name in ("trades", "mart")] == ["\u2013"] * 2
-    found = {name: cost.runs[0].machine for name, cost in by_label(tmp_path).items()}
-    assert str(found["trades"]) == f"{found['madry']}, attacks compiled (partly)"
-    assert str(found["mart"]) == f"{found['madry']}, attacks compiled (all)"
+    found = costs(section(tmp_path)).set_index("label")["machine"]
+    assert found["trades"] == f"{found['madry']}, attacks compiled (partly)"
+    assert found["mart"] == f"{found['madry']}, attacks compiled (all)"
 
 
 def test_machines_are_not_equal_by_being_unknown(tmp_path: Path) -> None:
@@ -133,9 +131,9 @@ def test_of_two_references_the_one_trained_alike_counts(tmp_path: Path) -> None:
     train_run(tmp_path, "madry", epochs=20, passes=(11, 11))
     train_run(tmp_path, "madry", epochs=10, passes=(4, 4))
     train_run(tmp_path, "trades", epochs=10, passes=(8, 8))
-    found = by_label(tmp_path)
-    assert found["trades"].reference == "madry (epochs=10)"
-    assert found["trades"].passes_relative == 2.0
+    found = group_costs(section(tmp_path)).loc["trades"]
+    assert found["reference"] == "madry (epochs=10)"
+    assert found["passes_relative"] == 2.0
     assert "Relative to madry (epochs=10)." in cost_table(section(tmp_path)).notes
 
 

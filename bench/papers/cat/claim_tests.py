@@ -39,7 +39,7 @@ from bench.papers.cat.gaussians import UNIT
 from bench.papers.cat.stated import CAT
 from bench.records import RunRecord
 from bench.report.accuracy import accuracy
-from bench.report.cost import SAME, costs
+from bench.report.cost import SAME, group_costs
 from bench.report.formatting import MINUS, eps_text, percent
 from bench.report.published import REFERENCE
 from bench.report.rows import MASKING_GAP, sections
@@ -381,18 +381,18 @@ def equal_cost(suite: SuiteRuns) -> Assessment:
     names = {"passes": "passes per image and epoch", "seconds": "seconds per image"}
     found = [
         Evidence(
-            what=cost.group.method,
+            what=str(cost["method"]),
             detail=detail,
             unit="times",
-            value=log10(ratio),
-            seeds=(len(cost.runs), 1),
+            value=log10(cost[f"{name}_relative"]),
+            seeds=(int(cost["n_seeds"]), 1),
             rule=rules.at_most(log10(SAME)),
             decides=name == "passes",
         )
         for section in sections(runs)
-        for cost in costs(section)
+        for cost in group_costs(section).to_dict("records")
         for name, detail in names.items()
-        if cost.group.method in CAT and (ratio := getattr(cost, f"{name}_relative"))
+        if cost["method"] in CAT and cost[f"{name}_relative"] > 0
     ]
     lacking = [name for name in CAT if name not in {one.what for one in found}]
     return assess(suite, [*found, *(f"{m}: no cost relative to {REFERENCE}" for m in lacking)])

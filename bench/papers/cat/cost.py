@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from bench.papers.cat.complexity import ratio_axis
 from bench.papers.cat.parts import alarm_note, captioned, untrained
 from bench.report.artefact import Output
-from bench.report.cost import GroupCost, costs
+from bench.report.cost import costs
 from bench.report.export import fitted
 from bench.report.formatting import MISSING
 from bench.report.published import published
@@ -34,12 +36,16 @@ _PANELS = {
 def make_cost(chosen: SuiteRuns) -> Output:
     """Return a row per method; nothing without a training of the reference."""
     runs = [run for study in chosen.studies for own in study.runs.values() for run in own]
-    found = [cost for section in sections(runs) for cost in costs(section)]
+    found = [
+        (str(label), own)
+        for section in sections(runs)
+        for label, own in costs(section).groupby("label", sort=False)
+    ]
     lacks = (*untrained(chosen.studies), *_lacks(found))
-    shown = [cost for cost in found if cost.passes_relative is not None]
+    shown = [(label, own) for label, own in found if own["passes_relative"].notna().any()]
     if not shown:
         return Output(lacks=lacks)
-    labels = [cost.group.label for cost in shown]
+    labels = [label for label, _ in shown]
     return Output(
         figures={"cost": partial(_draw, shown, captioned(chosen, labels))},
         note=alarm_note(labels),
@@ -47,28 +53,28 @@ def make_cost(chosen: SuiteRuns) -> Output:
     )
 
 
-def _lacks(found: Sequence[GroupCost]) -> Iterator[str]:
-    if not any(cost.reference for cost in found):
+def _lacks(found: Sequence[tuple[str, pd.DataFrame]]) -> Iterator[str]:
+    if not any(own["reference"].any() for _, own in found):
         yield f"no training of {REFERENCE}: nothing is relative, so nothing is drawn"
         return
-    for cost in found:
-        if cost.passes_relative is None:
-            yield f"{cost.group.label}: no cost on record"
-        elif cost.seconds_relative is None:
-            yield f"{cost.group.label}: no training of {REFERENCE} on an equal machine"
+    for label, own in found:
+        if own["passes_relative"].isna().all():
+            yield f"{label}: no cost on record"
+        elif own["seconds_relative"].isna().all():
+            yield f"{label}: no training of {REFERENCE} on an equal machine"
 
 
-def _draw(found: Sequence[GroupCost], caption: str) -> Figure:
+def _draw(found: Sequence[tuple[str, pd.DataFrame]], caption: str) -> Figure:
     """Draw each method with its number, and each of several seeds faintly."""
     from matplotlib.figure import Figure
 
-    labels = [cost.group.label for cost in found]
+    labels = [label for label, _ in found]
     figure = Figure(figsize=(_WIDTH, 1.5 + 0.25 * len(found)), layout="constrained")
     panels = figure.subplots(1, len(_PANELS), sharex=True, sharey=True)
     look = styles(labels)
     for axes, (name, heading) in zip(panels, _PANELS.items(), strict=True):
-        for row, cost in enumerate(found):
-            _dots(axes, cost, name, row, look[cost.group.label])
+        for row, (label, own) in enumerate(found):
+            _dots(axes, own[name].dropna(), name, row, look[label])
         axes.set_title(heading, fontsize=9.0)
     ratio_axis(panels, labels, steps=(1.0, 2.0, 5.0), room=0.2)  # room for the numbers
     for axes in panels:
@@ -79,18 +85,19 @@ def _draw(found: Sequence[GroupCost], caption: str) -> Figure:
     return figure
 
 
-def _dots(axes: Axes, cost: GroupCost, name: str, row: int, style: Style) -> None:
-    mean, dot = getattr(cost, name), dict[str, Any](linestyle="", color=style.colour)
-    if mean is None:
+def _dots(axes: Axes, seeds: pd.Series, name: str, row: int, style: Style) -> None:
+    dot = dict[str, Any](linestyle="", color=style.colour)
+    if seeds.empty:
         axes.text(0.5, row, MISSING, va="center", transform=axes.get_yaxis_transform())
         return
-    seeds = [value for run in cost.runs if (value := getattr(run, name)) is not None]
+    # other work on the machine only slows a training down
+    value = seeds.mean() if name == "passes_relative" else seeds.min()
     if len(seeds) > 1:
         axes.plot(seeds, [row] * len(seeds), marker="|", alpha=0.4, markersize=9.0, **dot)
-    axes.plot(mean, row, marker=style.marker, markersize=6.0, **dot)
+    axes.plot(value, row, marker=style.marker, markersize=6.0, **dot)
     axes.annotate(
-        f"{mean:.2f}",
-        (mean, row),
+        f"{value:.2f}",
+        (value, row),
         xytext=(7, 0),
         textcoords="offset points",
         va="center",

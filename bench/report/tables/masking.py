@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from bench.report.columns import number, setting_cells
+from bench.report.columns import number
 from bench.report.export import Bold, Table
 from bench.report.formatting import MISSING
 from bench.report.masking import N_CHECKS, NAMES, Finding
@@ -75,7 +75,7 @@ def masking_csv(parts: Sequence[Section]) -> pd.DataFrame:
     """Return a row per check of each run."""
     return pd.DataFrame(
         {
-            **setting_cells(section.setting),
+            **section.setting.cells,
             "label": row.group.label,
             "checkpoint": row.checkpoint,
             "seed": number(f.seed, "%d"),

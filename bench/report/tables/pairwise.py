@@ -17,7 +17,7 @@ from math import comb
 import pandas as pd
 
 from bench.errors import RecordError
-from bench.report.columns import number, setting_cells
+from bench.report.columns import number
 from bench.report.compare import MethodComparison, corrected, paired
 from bench.report.export import Bold, Notes, Table
 from bench.report.formatting import MISSING, listed, percent
@@ -120,7 +120,7 @@ def pairwise_legend(found: PairMatrix) -> str:
 def pairwise_csv(matrices: Sequence[PairMatrix]) -> pd.DataFrame:
     """Return a row per pair; fractions. One that was not compared has only its names."""
     rows = [
-        {**setting_cells(found.setting), "first": first, "second": second}
+        {**found.setting.cells, "first": first, "second": second}
         | (_csv_cells(found.pairs[first, second]) if (first, second) in found.pairs else {})
         for found in matrices
         for first, second in combinations(found.labels, 2)

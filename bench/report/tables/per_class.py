@@ -17,7 +17,7 @@ from bench.report.accuracy import (
     restricted,
     worst_case,
 )
-from bench.report.columns import accuracy_cells, percent_or_missing, setting_cells
+from bench.report.columns import accuracy_cells, percent_or_missing
 from bench.report.export import Table
 from bench.report.formatting import MISSING, span
 from bench.report.groups import Setting
@@ -110,7 +110,7 @@ def class_csv(parts: Iterable[tuple[Setting, Sequence[ClassAccuracies]]]) -> pd.
     """Return a row per method and class; fractions."""
     return pd.DataFrame(
         {
-            **setting_cells(setting),
+            **setting.cells,
             "label": method.label,
             "checkpoint": method.row.checkpoint,
             "class": k,
