@@ -5,6 +5,7 @@ same command, repeated, has nothing left to do. Every record must then be the un
 """
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,10 +68,10 @@ def disturbed(results: Path, workers: int, mean: float, draw: random.Random) -> 
                 break
             except psutil.TimeoutExpired:
                 pass
-            there = workers_of(driver)
-            if there and draw.random() > DRIVER_SHARE:
-                draw.choice(there).kill()
-                kills["worker killed"] += 1
+            if draw.random() > DRIVER_SHARE:
+                if there := workers_of(driver):  # else it still starts
+                    draw.choice(there).kill()
+                    kills["worker SIGKILL"] += 1
             else:
                 how = draw.choice((signal.SIGKILL, signal.SIGTERM))
                 driver.send_signal(how)
@@ -92,7 +93,7 @@ def main(kills: int, workers: int, seed: int) -> None:
         whole, since = Path(folder, "whole"), time.monotonic()
         if start(whole, 1).wait() != 0:
             raise click.ClickException("the undisturbed command failed")
-        mean, expected = (time.monotonic() - since) / 3, outcomes(whole)
+        mean, expected = (time.monotonic() - since) / 4, outcomes(whole)
         while sum(done.values()) < kills:
             results = Path(folder, "cut")
             done += disturbed(results, workers, mean, draw)
@@ -102,7 +103,7 @@ def main(kills: int, workers: int, seed: int) -> None:
             bad["unasked"] += len(found.keys() - expected.keys())
             bad["damaged"] += len(load_records(results).damaged)
             bad["left over"] += sum(1 for kind in LEFT for _ in results.rglob(kind))
-            results.rename(Path(folder, f"done-{sum(done.values())}"))
+            shutil.rmtree(results)
             click.echo(f"{dict(done)}; of {len(expected)} records each time: {dict(bad)}")
     folders = set(Path(gettempdir()).glob("atbench-*")) - temporary
     left = [path for folder in folders for path in folder.rglob("*") if path.is_file()]

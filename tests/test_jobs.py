@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from bench.errors import RecordError
+from bench.errors import ModelError, RecordError
 from bench.estimate import made_dataset, made_spec
+from bench.external import ExternalModel
+from bench.external.identity import Fingerprint, refuse_another, write_fingerprint
 from bench.jobs import driver
 from bench.jobs.driver import MAX_LOSSES, Driver, Workspace
 from bench.jobs.job import Done, Event, Failed, Job, Lost, Sent, Shown, Trained
@@ -23,10 +25,11 @@ from bench.plan import Plan, RunPlan, make_plans
 from bench.progress import Reporter
 from bench.records import Chunk, load_records
 from bench.run_store import RunFolder, chunk_files
-from bench.spec import EvalSpec, MeasureSpec
+from bench.spec import EvalSpec, MeasureSpec, ModelSpec
 from bench.storage import sha256, write_files
 from bench.suite import load_suite
 from tests.commands import files
+from tests.harness import raises_line
 
 SPEC = made_spec("madry", "cnn", 20, image_size=8)
 DATA = made_dataset(20, SPEC)
@@ -362,6 +365,25 @@ def test_one_line_says_what_each_worker_does_and_what_is_left(
     assert f"{second.run_id} (best): pgd-20 at 0.1" in lines[-2]
     assert " left " in lines[-2]
     assert lines[-1].startswith("jobs: 8/8")
+
+
+def test_a_model_that_is_another_when_it_is_loaded_again_is_refused(tmp_path: Path) -> None:
+    spec = ModelSpec(
+        model="a.py:make", weights_sha256="1", source_sha256="2", num_classes=10, dataset="made"
+    )
+    cpu, network = torch.device("cpu"), torch.nn.Identity()
+    for other, same in ((replace(spec, variant=3), True), (replace(spec, num_classes=5), False)):
+        plan = RunPlan(spec, source=lambda *_, other=other: ExternalModel(network, other))
+        if same:
+            assert plan.load("given", tmp_path, DATA, cpu) is network
+        else:
+            with raises_line(ModelError, "a.py:make is another model"):
+                plan.load("given", tmp_path, DATA, cpu)
+    few = np.array(["ab"])
+    write_fingerprint(tmp_path, Fingerprint(few, np.ones((1, 4), np.float32)))
+    refuse_another(tmp_path, Fingerprint(few, np.ones((1, 4), np.float32)))
+    with raises_line(ModelError, "--workers 1"):
+        refuse_another(tmp_path, Fingerprint(few, np.zeros((1, 4), np.float32)))
 
 
 # --- files on their way ---

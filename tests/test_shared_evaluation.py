@@ -395,3 +395,22 @@ def test_a_mistake_is_found_before_any_worker_starts(
     assert found.exit_code == 2
     assert len(found.stderr.strip().splitlines()) == 1
     assert "Did you mean 'pgd-20'" in found.stderr
+
+
+def test_workers_load_a_model_and_a_method_from_their_files(tmp_path: Path) -> None:
+    model = [*linear_model(tmp_path, 1), "--dataset", "digits", "--weights", f"{tmp_path}/0.pt"]
+    asked = ["--attacks", "clean,pgd-20@0.05", "--test-size", str(N), "--quiet"]
+    found = []
+    for workers in ("1", "2"):
+        results = tmp_path / workers
+        done("evaluate", *model, *asked, "--results", results, "--workers", workers)
+        (run,) = load_records(results)
+        found.append({e.eval_id: e.survived.tolist() for e in run.evaluations})
+    assert found[0] == found[1]
+    assert len(found[0]) == 2
+
+    (tmp_path / "own.py").write_text(commands.method())
+    small = ["--seeds", "0,1", "--epochs", "1", "--train-size", "60", "--test-size", "16"]
+    own = ["--methods", tmp_path / "own.py", "--attacks", "clean", "--no-checks", "--quiet"]
+    done("run", *own, *small, "--results", tmp_path / "r", "--workers", "2")
+    assert [run.status for run in load_records(tmp_path / "r")] == ["done", "done"]

@@ -64,9 +64,9 @@ class Worker:
         if job.trains:
             with self._reported(send, job, ""):
                 self._train(job, send)
-        for number, spec_id in enumerate(job.made):
-            spec = job.made[spec_id]
-            send(Shown(number, len(job.made) if len(job.made) > 1 else 0, spec.title))
+        several = len(job.made) > 1
+        for number, (spec_id, spec) in enumerate(job.made.items()):
+            send(Shown(number, len(job.made), spec.title) if several else Shown(0, 0, ""))
             with self._reported(send, job, spec_id), blamed(self._target(job).model, spec.title):
                 send(Sent(self._made(job, spec, send)))
         send(Done())
