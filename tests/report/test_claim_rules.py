@@ -88,7 +88,10 @@ def test_holm_s_correction_is_over_the_claim_with_what_it_lacks() -> None:
     ("others", "reason"),
     [
         ({"untrained": "a untrained: radius 0.46 eps"}, "a untrained: radius 0.46 eps"),
-        ({"limit": 0.01}, "10000 images and 3 seeds cannot show less than 1.4 points"),
+        (
+            {"value": 0.015, "limit": 0.01},
+            "10000 images and 3 seeds cannot show less than 1.4 points",
+        ),
         ({"seeds": (3, 2)}, "2 seeds: holds for these networks only"),
         ({"seeds": (1, 1), "value": -0.02}, "1 seed: fails for these networks only"),
         ({"seeds": (1, 1), "value": 0.0}, "1 seed: undecided for these networks only"),
@@ -106,6 +109,56 @@ def test_each_reason_alone_keeps_a_comparison_from_deciding(
     assert (found.result, found.reason) == (OPEN, reason)
     outright = found.result is OPEN and others.keys() & {"untrained", "limit", "seeds"}
     assert found.admissible is not bool(outright)
+
+
+def few_images(right: int, wrong: int, n: int, **others: Any) -> Evidence:
+    """Three equal seeds a side; the first is better on `right` images and worse on `wrong`."""
+    image = np.zeros(n)
+    image[:right], image[n - wrong :] = 1.0, -1.0
+    sample = np.broadcast_to(image, (3, 3, n))
+    asked: dict[str, Any] = {"what": "a vs b", "n": n, "seeds": (3, 3)}
+    return Evidence(value=float(image.mean()), sample=sample, **(asked | others))
+
+
+@pytest.mark.parametrize(
+    ("made", "result"),
+    [
+        (few_images(2, 1, 40), OPEN),  # small
+        (few_images(7, 0, 40), OPEN),  # 18 points: surely above 0, perhaps below 5
+        (few_images(20, 2, 40), SUPPORTED),  # 45 points: surely above 5
+        (few_images(2, 20, 40), CONTRADICTED),
+        (few_images(20, 2, 40, limit=0.27), OPEN),  # the paper's own effect: perhaps below it
+        (few_images(2, 20, 40, limit=0.27), OPEN),
+        (few_images(20, 2, 40, rule=at_most(0.03)), CONTRADICTED),
+        (few_images(2, 20, 40, rule=at_most(0.03)), SUPPORTED),
+        (few_images(9, 1, 40, rule=at_most(0.15)), OPEN),
+        (few_images(20, 2, 40, rule=NO_BOOST), CONTRADICTED),
+        (few_images(2, 20, 40, rule=NO_BOOST), SUPPORTED),
+        (few_images(4, 0, 4), OPEN),  # Student's test is sure, an exact one has p = 0.125
+        (few_images(0, 4, 4), OPEN),
+    ],
+)
+def test_a_small_sample_decides_only_what_is_surely_beyond_the_limit(
+    made: Evidence, result: ClaimResult
+) -> None:
+    (found,) = judged([made])
+    assert found.detectable is not None
+    assert found.detectable > found.limit
+    assert found.result is result
+    assert found.admissible is (result is not OPEN)
+    assert ("cannot show less than" in found.reason) is (result is OPEN)
+
+
+def test_surely_beyond_the_limit_is_judged_at_the_level_of_the_claim() -> None:
+    made = few_images(12, 0, 40)
+    assert judged([made])[0].result is SUPPORTED
+    (found,) = judged([made], n_missing=30)
+    assert found.result is OPEN
+    assert found.p is not None
+    assert found.p < 0.05  # surely above 0 all the same
+    assert found.low is not None
+    assert found.low_corrected is not None
+    assert found.low_corrected < found.limit < found.low
 
 
 def test_an_alarm_does_not_protect_the_side_that_has_it() -> None:

@@ -49,6 +49,12 @@ HIGH, LOW = 307, 276
 """Of N images: 6 points apart."""
 
 
+@pytest.fixture(autouse=True)
+def _fast_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait for the disk."""
+    monkeypatch.setattr("bench.storage.os.fsync", lambda _: None)
+
+
 def page(folder: Path) -> str:
     return make_claims(load_records(folder)).pages["claims"]
 
@@ -99,7 +105,7 @@ RISING = (*(0.3,) * 8, 0.4, 0.5)
         ({"seeds": (0,)}, "1 seed: holds for these networks only"),
         ({"seeds": (0, 1), "kept": everyone(450, 100)}, "2 seeds: holds for these networks only"),
         (
-            {"n": 16, "kept": everyone(16, 0)},
+            {"n": 16, "kept": everyone(4, 0)},
             "16 images and 3 seeds cannot show less than 62.5 points",
         ),
     ],
@@ -116,12 +122,26 @@ def test_a_claim_that_would_hold_is_inconclusive_for_a_reason(
     assert f"**Result:** **Inconclusive** ({why}" in page(tmp_path)
 
 
-def test_too_few_images_are_not_saved_by_a_large_difference(tmp_path: Path) -> None:
-    """16 images need 10 more on one side, by an exact test: p = 2 / 2^10, times 14."""
-    table3(tmp_path, everyone(0, 16), AUTOATTACK, n=16)
+@pytest.mark.parametrize(
+    ("n", "kept", "verdict"),
+    [
+        (16, everyone(4, 0), OPEN),
+        (16, everyone(0, 4), OPEN),
+        (16, everyone(16, 0), SUPPORTED),  # surely beyond 5 points
+        (16, everyone(0, 16), CONTRADICTED),
+        (8, everyone(8, 0), OPEN),  # an exact test at 5% / 14 finds no 8 of 8
+    ],
+)
+def test_few_images_decide_only_what_is_surely_large(
+    tmp_path: Path, n: int, kept: dict[str, Any], verdict: ClaimResult
+) -> None:
+    """An exact test needs 10 images more on one side: p = 2 / 2^10, times 14."""
+    table3(tmp_path, kept, AUTOATTACK, n=n)
     found = claim(tmp_path, "1c")
-    assert {e.detectable for e in found.deciding} == {10 / 16}
-    assert reason(found) == "16 images and 3 seeds cannot show less than 62.5 points"
+    assert found.result is verdict
+    assert all((e.detectable or 0.0) >= min(10, n) / n for e in found.deciding)
+    if verdict is OPEN:
+        assert f"{n} images and 3 seeds cannot show less than" in reason(found)
 
 
 @pytest.mark.parametrize(
@@ -517,7 +537,8 @@ def test_cost(tmp_path: Path, passes: float, verdict: ClaimResult) -> None:
     ("small", "large", "cat", "verdict"),
     [
         (600, 540, 600, SUPPORTED),
-        (600, 300, 600, SUPPORTED),  # ruined; such samples show no less than 7 points
+        (600, 300, 600, SUPPORTED),  # such samples show no less than 7 points; surely above 5
+        (600, 560, 600, SUPPORTED),
         (600, 540, 480, CONTRADICTED),  # CAT is harmed more
         (540, 600, 600, CONTRADICTED),  # the large radius does no harm
         (600, 520, 572, CONTRADICTED),  # CAT is better, but loses too much

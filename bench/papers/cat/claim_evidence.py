@@ -264,8 +264,6 @@ class Family(NamedTuple):
     decides: bool = True
     column: str = ""
     """Of the paper's Table 3, which states the paper's own difference; empty for none."""
-    effect: float = 0.0
-    """The paper's own difference where it is not in Table 3."""
     doubt: Callable[[Side, Side], str] | None = None
     """Why a comparison supports nothing although its rule holds; empty if it does."""
     readings: bool = False
@@ -313,7 +311,7 @@ def _compared(first: Side, second: Side, detail: str, family: Family) -> Evidenc
         for row in (TABLE_3.get(one.method), TABLE_3.get(other.method))
         if row and family.column and (value := getattr(row, family.column)) is not None
     ]
-    effect = stated[0] - stated[1] if len(stated) == 2 else family.effect
+    effect = stated[0] - stated[1] if len(stated) == 2 else 0.0
     low = max(float(a.mean()), float(b.mean())) <= one.chance
     return evidence(
         first,

@@ -19,12 +19,18 @@ from bench.report.formatting import ALARM, MINUS, MISSING, percent
 from bench.report.masking import N_CHECKS
 from bench.report.revisions import code_facts
 
-_COLUMNS = (
-    *("claim", "title", "claim_verdict", "claim_reason", "suite", "size", "dataset", "paper_size"),
-    *("comparison", "detail", "reading", "decides", "verdict", "admissible", "reason"),
-    *("unit", "first", "second", "value", "low", "high", "p_holm"),
-    *("smallest_detectable", "must_detect", "n", "seeds_first", "seeds_second"),
-)
+_ATTRIBUTES = {
+    "comparison": "what",
+    **{name: name for name in ("detail", "reading", "decides")},
+    "verdict": "result",
+    **{name: name for name in ("admissible", "reason", "unit", "first", "second", "value")},
+    **{name: name for name in ("low", "high", "low_corrected", "high_corrected")},
+    "p_holm": "p",
+    "smallest_detectable": "detectable",
+    "must_detect": "limit",
+    "n": "n",
+}
+"""Of `Evidence`, by the column of claims.csv."""
 _SHOWN = 14
 """Most rows of a claim on the page; claims.csv has all."""
 _NO_VERDICT = (ClaimResult.MISSING, ClaimResult.UNTESTED, ClaimResult.RAN)
@@ -42,28 +48,37 @@ def claims_frame(found: Sequence[AssessedClaim]) -> pd.DataFrame:
 
     Fractions, and log10 of ratios, to 6 digits. A claim without comparisons has one row.
     """
-    rows = []
+    rows: list[dict[str, str]] = []
     for one in found:
-        suite = (one.suite.suite.size, one.suite.dataset, int(one.suite.full)) if one.suite else ()
-        head = (one.claim.key, one.claim.title, one.result, one.assessment.reason)
-        head = (*head, one.claim.suite, *suite)
+        facts = {
+            "claim": one.claim.key,
+            "title": one.claim.title,
+            "claim_verdict": one.result,
+            "claim_reason": one.assessment.reason,
+            "suite": one.claim.suite,
+            "size": one.suite.suite.size if one.suite else None,
+            "dataset": one.suite.dataset if one.suite else None,
+            "paper_size": one.suite.full if one.suite else None,
+        }
+        head = {name: _text(value) for name, value in facts.items()}
         ran = one.result is ClaimResult.RAN
-        rows += [(*head, *_cells(e, ran)) for e in one.assessment.evidence] or [head]
-    blank = dict.fromkeys(_COLUMNS, "")
-    text = [blank | dict(zip(_COLUMNS, map(str, row), strict=False)) for row in rows]
-    return pd.DataFrame(text)
+        rows += [head | _cells(e, ran) for e in one.assessment.evidence] or [head]
+    blank = dict.fromkeys((*rows[0], *_ATTRIBUTES, "seeds_first", "seeds_second"), "")
+    return pd.DataFrame([blank | row for row in rows])
 
 
-def _cells(e: Evidence, ran: bool) -> tuple[object, ...]:
-    numbers = (e.first, e.second, e.value, e.low, e.high, e.p, e.detectable, e.limit)
-    judged = e.decides and not ran
-    reason = f"size {SMOKE}" if ran else e.reason
-    return (
-        *(e.what, e.detail, e.reading, int(e.decides), e.result if judged else ""),
-        *(int(e.admissible and judged), reason if e.decides else "", e.unit),
-        *("" if number is None else f"{number:.6g}" for number in numbers),
-        *("" if e.n is None else e.n, *e.seeds),
-    )
+def _cells(e: Evidence, ran: bool) -> dict[str, str]:
+    cells = {column: _text(getattr(e, name)) for column, name in _ATTRIBUTES.items()}
+    if ran or not e.decides:
+        cells |= {"verdict": "", "admissible": "0", "reason": f"size {SMOKE}" if e.decides else ""}
+    first, second = map(str, e.seeds)
+    return cells | {"seeds_first": first, "seeds_second": second}
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, bool | float) else str(value)
 
 
 def claims_page(found: Sequence[AssessedClaim]) -> str:

@@ -2,7 +2,13 @@
 
 Every verdict is made here; claim_tests.py only picks what is compared. Accuracies are fractions.
 A comparison is judged only if its trainings had reached what their methods are about
-(claim_training.py), its sample can show a difference that matters, and it has enough seeds.
+(claim_training.py), its sample is large enough, and it has enough seeds.
+
+A sample is large enough where its smallest detectable difference is at most a limit, the larger of
+5 points and the paper's own effect. It is also where the interval of the difference, at the level
+corrected for the claim's comparisons, lies wholly beyond that limit on either side of the rule's
+bound: power says what a sample may have missed, and such a difference was not missed. The limit is
+the same for and against a claim.
 """
 
 from __future__ import annotations
@@ -12,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
-from math import ceil, inf, log2
+from math import ceil, inf, log
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -24,8 +30,6 @@ LEAST_SEEDS = 3
 """Trainings of each side that a sentence about a method needs."""
 NOTABLE = 0.05
 """A difference of accuracies that a sample must be able to show, unless the paper's is larger."""
-RUIN = 0.2
-"""The least difference that Figure 1, which has no numbers, calls ruin."""
 MOST = 0.5
 """The same for a value per image: lower on three images of four, higher on the fourth."""
 STEPS_COST = 0.03
@@ -106,7 +110,7 @@ class Evidence:
     """Trainings of the first and of the second."""
     rule: Rule = ABOVE
     limit: float = NOTABLE
-    """The largest difference that the sample may fail to show."""
+    """The largest difference that the sample may fail to show, unless it is surely beyond."""
     decides: bool = True
     """Whether the claim's verdict rests on it."""
     untrained: str = ""
@@ -118,6 +122,11 @@ class Evidence:
     low: float | None = None
     high: float | None = None
     """95% interval; None where the value has no error."""
+    low_corrected: float | None = None
+    high_corrected: float | None = None
+    """The interval at Bonferroni's level of the claim."""
+    enough: bool = True
+    """Whether the sample is large enough."""
     p: float | None = None
     """Of the test against the rule's bound, after Holm's correction over the claim."""
     detectable: float | None = None
@@ -135,7 +144,7 @@ class Evidence:
     def admissible(self) -> bool:
         """Whether a verdict could be given on it, whatever the value."""
         few = self.sample is not None and min(self.seeds) < LEAST_SEEDS
-        return not (self.untrained or few or (self.detectable or 0.0) > self.limit)
+        return self.enough and not (self.untrained or few)
 
     @property
     def favour(self) -> float:
@@ -175,10 +184,17 @@ def _judged(e: Evidence, tested: tuple[float, float] | None, level: float) -> Ev
     supported = e.favour >= 0 if p is None else e.favour > 0 and p < LEVEL
     contradicted = beyond < 0 and (p_refute is None or p_refute < LEVEL)
     if not e.exact:
-        low, high = e.mean.interval()
-        low, high = (max(low, -1.0), min(high, 1.0)) if e.n else (low, high)
-        p = p_refute if e.rule == NO_BOOST else p
-        e = replace(e, low=low, high=high, p=p, detectable=_detectable(e, level))
+        (low, high), corrected = (_interval(e, confidence) for confidence in (0.95, 1 - level))
+        e = replace(
+            e,
+            low=low,
+            high=high,
+            low_corrected=corrected[0],
+            high_corrected=corrected[1],
+            p=p_refute if e.rule == NO_BOOST else p,
+            detectable=max(e.mean.detectable(level), _least(e, level)),
+        )
+        e = replace(e, enough=_enough(e, level))
     reason = _reason(e, supported, contradicted)
     if reason:
         return replace(e, reason=reason)
@@ -186,10 +202,31 @@ def _judged(e: Evidence, tested: tuple[float, float] | None, level: float) -> Ev
     return replace(e, result=result)
 
 
-def _detectable(e: Evidence, level: float) -> float:
-    """Return the smallest detectable difference, of accuracies at least that of an exact test."""
-    found = e.mean.detectable(level)
-    return max(found, ceil(1 - log2(level)) / e.n) if e.n else found
+def _interval(e: Evidence, confidence: float) -> tuple[float, float]:
+    low, high = e.mean.interval(confidence)
+    return (max(low, -1.0), min(high, 1.0)) if e.n else (low, high)
+
+
+def _least(e: Evidence, level: float, limit: float = 0.0) -> float:
+    """Return the least difference, of n images, that an exact test finds to be above `limit`.
+
+    The sign test where all images that differ do so in one direction: k of them have at most
+    probability ((1 + limit) / 2)^k. 0 without images.
+    """
+    return ceil(log(level / 2) / log((1 + limit) / 2)) / e.n if e.n else 0.0
+
+
+def _enough(e: Evidence, level: float) -> bool:
+    """Return whether the sample is large enough; see the top of this file."""
+    assert e.detectable is not None
+    assert e.low_corrected is not None
+    assert e.high_corrected is not None
+    bounds = e.rule.bound, e.rule.other_bound
+    lower, upper = bounds if not e.rule.above else bounds[::-1]
+    above, below = e.low_corrected - upper, lower - e.high_corrected
+    distance = e.value - upper if above > below else lower - e.value
+    surely_beyond = max(above, below) > e.limit and distance >= _least(e, level, e.limit)
+    return e.detectable <= e.limit or surely_beyond
 
 
 def _reason(e: Evidence, supported: bool, contradicted: bool) -> str:
@@ -197,7 +234,7 @@ def _reason(e: Evidence, supported: bool, contradicted: bool) -> str:
     networks = "these networks" if len(e.labels) > 1 or max(e.seeds) > 1 else "this network"
     if e.untrained:
         return e.untrained
-    if e.detectable is not None and e.detectable > e.limit:
+    if not e.enough and e.detectable is not None:
         size = f"{e.n} images and " if e.n else ""
         size += counted(min(e.seeds), "seed")
         return f"{size}{_TOO_FEW}{_amount(e.detectable, e.unit)}"

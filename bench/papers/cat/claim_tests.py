@@ -297,14 +297,11 @@ def beyond_margin(suite: SuiteRuns) -> Assessment:
     cats = [label for label, model in own.items() if model.method in CAT]
     clean = Query(None, checkpoint=LAST, kind="clean")
     parts = (
-        ([(small, large)], "the large radius harms", ABOVE, rules.RUIN),
-        ([(cat, large) for cat in cats], "CAT avoids the harm", ABOVE, rules.RUIN),
-        ([(small, cat) for cat in cats], "what CAT loses", rules.at_most(rules.SMALL), 0.0),
+        ([(small, large)], "the large radius harms", ABOVE),
+        ([(cat, large) for cat in cats], "CAT avoids the harm", ABOVE),
+        ([(small, cat) for cat in cats], "what CAT loses", rules.at_most(rules.SMALL)),
     )
-    families = [
-        Family(pairs, [same(clean, detail)], rule, effect=effect)
-        for pairs, detail, rule, effect in parts
-    ]
+    families = [Family(pairs, [same(clean, detail)], rule) for pairs, detail, rule in parts]
     evidence = [one for family in families for one in compare(own, family)]
     return assess(suite, evidence, own.values(), checkpoint=LAST)
 

@@ -97,16 +97,7 @@ def _published(place: int) -> str:
     return ", ".join(f"{n} {percent(value, 2)}" for n, value in values.items() if value is not None)
 
 
-_THRESHOLDS = [
-    "NOTABLE",
-    "RUIN",
-    "SMALL",
-    "STEPS_COST",
-    "CLEAN_COST",
-    "HIGH_TRAIN",
-    "FLAT",
-    "LEVEL_SHARE",
-]
+_THRESHOLDS = ["NOTABLE", "SMALL", "STEPS_COST", "CLEAN_COST", "HIGH_TRAIN", "FLAT", "LEVEL_SHARE"]
 _VALUES = {
     "masking_gap": percent(MASKING_GAP, 0),
     **{name.lower(): percent(getattr(rules, name), 0) for name in _THRESHOLDS},
