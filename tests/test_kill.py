@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
+from bench.jobs.processes import FROM_TERMINAL
 from bench.records import RunRecord, load_records
 from bench.storage import read_archive
 from benchmarks.kills import LEFT, workers_of
@@ -39,7 +41,8 @@ def outcome(record: RunRecord) -> dict[str, object]:
 
 @contextmanager
 def started(results: Path, *arguments: str) -> Iterator[psutil.Popen]:
-    process = psutil.Popen(command(results, *arguments), stderr=subprocess.PIPE, text=True)
+    pipe = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    process = psutil.Popen(command(results, *arguments), **pipe)
     try:
         yield process
     finally:
@@ -122,7 +125,7 @@ def test_workers_killed_in_training_and_in_an_attack_change_no_record(tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGKILL])
 def test_workers_end_with_their_driver_and_leave_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
 ) -> None:
@@ -133,15 +136,20 @@ def test_workers_end_with_their_driver_and_leave_nothing(
         wait_until(lambda: len(list((tmp_path / "r").glob("*/state-*.pt"))) == 2, driver)
         workers = workers_of(driver)
         assert len(workers) == 2
-        driver.send_signal(how)
+        if how in FROM_TERMINAL:
+            os.killpg(driver.pid, how)
+        else:
+            driver.send_signal(how)
         _, said = driver.communicate(timeout=TIMEOUT)
     assert psutil.wait_procs(workers, timeout=60)[1] == []
+    left = list((tmp_path / "tmp").rglob("atbench-*/**/*"))
+    assert not [path for path in left if path.is_file()]
     if how == signal.SIGKILL:
         assert driver.returncode == -how
     else:
         assert driver.returncode == 130
         assert said == "Interrupted. Run the same command again to resume.\n"
-    assert not list((tmp_path / "tmp").glob("atbench-*"))
+        assert not list((tmp_path / "tmp").glob("atbench-*"))
     assert load_records(tmp_path / "r").damaged == ()
 
 

@@ -83,7 +83,9 @@ def run_plans(
         torch.set_num_threads(max(1, torch.get_num_threads() // where.workers))
         engine = ProcessesEngine(where.workers, where.device, make)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
+        for ending in (signal.SIGTERM, signal.SIGHUP):  # end like Ctrl-C
+            if signal.getsignal(ending) == signal.SIG_DFL:  # not under nohup
+                signal.signal(ending, signal.default_int_handler)
     try:
         Driver(plans, where, engine, provenance).run()
     finally:

@@ -21,6 +21,7 @@ from bench.jobs.job import Done, Event, Job, Lost
 from bench.jobs.work import Worker
 from bench.machine import tune_process
 
+FROM_TERMINAL = (signal.SIGINT, signal.SIGHUP)
 END_SECONDS = 5.0
 """After this a process that does not end is killed."""
 
@@ -96,14 +97,15 @@ class ProcessesEngine:
         ours, theirs = context.Pipe()
         make = partial(self._make, device, scratch=scratch)
         process = context.Process(target=_serve, args=(theirs, make, scratch))
-        # both are inherited: torch reads the variable when it loads; Ctrl-C is for the driver
+        # both are inherited: torch reads the variable when it loads; what a terminal sends to all
+        # processes is for the driver
         before = os.environ.get("OMP_NUM_THREADS")
         os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINAL)
         try:
             process.start()
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, FROM_TERMINAL)
             del os.environ["OMP_NUM_THREADS"]
             if before is not None:
                 os.environ["OMP_NUM_THREADS"] = before
@@ -143,7 +145,10 @@ def _end_with_parent(scratch: Path) -> None:
     parent = parent_process()
     assert parent is not None
     parent.join()
-    shutil.rmtree(scratch, ignore_errors=True)
-    with suppress(OSError):  # the last worker removes the folder of all
-        scratch.parent.rmdir()
+    for _ in range(10):  # the training goes on writing meanwhile
+        shutil.rmtree(scratch, ignore_errors=True)
+        with suppress(OSError):  # the last worker removes the folder of all
+            scratch.parent.rmdir()
+        if not scratch.exists():
+            break
     os._exit(1)
