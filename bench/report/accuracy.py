@@ -35,17 +35,6 @@ class ImageOutcomes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeedEstimate:
-    """A fraction of the n images of one run, with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-    n_expected: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class AccuracyEstimate:
     """An accuracy over the seeds that have it; the tuples hold one entry per seed."""
 
@@ -123,26 +112,31 @@ def common(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a if a is b or np.array_equal(a, b) else np.intersect1d(a, b, assume_unique=True)
 
 
-def accuracy(flags: ImageOutcomes) -> SeedEstimate | None:
+def accuracy(flags: ImageOutcomes) -> AccuracyEstimate | None:
     """Return the fraction of correct images; None without images."""
     n, n_correct = len(flags.index), int(flags.correct.sum())
     if n == 0:
         return None
-    low, high = wilson(n_correct, n)
-    return SeedEstimate(value=n_correct / n, low=low, high=high, n=n, n_expected=flags.n_expected)
+    return _of_one_seed(n_correct / n, wilson(n_correct, n), n, flags.n_expected)
 
 
-def difference(first: ImageOutcomes, second: ImageOutcomes) -> SeedEstimate | None:
+def difference(first: ImageOutcomes, second: ImageOutcomes) -> AccuracyEstimate | None:
     """Return the first accuracy minus the second, on the images that both have."""
     index = shared([first, second])
     if len(index) == 0:
         return None
     a, b, n = first.at(index), second.at(index), len(index)
     first_only, second_only = int((a & ~b).sum()), int((b & ~a).sum())
-    low, high = mcnemar_interval(first_only, second_only, n)
+    interval = mcnemar_interval(first_only, second_only, n)
     n_expected = min(first.n_expected, second.n_expected)
-    value = (first_only - second_only) / n
-    return SeedEstimate(value=value, low=low, high=high, n=n, n_expected=n_expected)
+    return _of_one_seed((first_only - second_only) / n, interval, n, n_expected)
+
+
+def _of_one_seed(
+    value: float, interval: tuple[float, float], n: int, n_expected: int
+) -> AccuracyEstimate:
+    low, high = interval
+    return AccuracyEstimate(value=value, low=low, high=high, n=(n,), n_expected=(n_expected,))
 
 
 def paired_comparison(
@@ -180,19 +174,17 @@ def mean_accuracy(seeds: Iterable[ImageOutcomes]) -> AccuracyEstimate | None:
     return over_seeds(map(accuracy, seeds))
 
 
-def over_seeds(estimates: Iterable[SeedEstimate | None]) -> AccuracyEstimate | None:
-    """Return the mean over the seeds that have an estimate; None where none has."""
+def over_seeds(estimates: Iterable[AccuracyEstimate | None]) -> AccuracyEstimate | None:
+    """Return the mean of estimates of one seed each; None where no seed has one."""
     found = [estimate for estimate in estimates if estimate is not None]
-    if not found:
-        return None
-    values, several = [estimate.value for estimate in found], len(found) > 1
+    if len(found) < 2:
+        return found[0] if found else None
+    values = [estimate.value for estimate in found]
     return AccuracyEstimate(
         value=fmean(values),
-        low=None if several else found[0].low,
-        high=None if several else found[0].high,
-        std=stdev(values) if several else None,
-        n=tuple(estimate.n for estimate in found),
-        n_expected=tuple(estimate.n_expected for estimate in found),
+        std=stdev(values),
+        n=tuple(n for estimate in found for n in estimate.n),
+        n_expected=tuple(n for estimate in found for n in estimate.n_expected),
     )
 
 

@@ -14,7 +14,7 @@ from bench.report.accuracy import PairedComparison, paired_comparison
 from bench.report.formatting import ALARM, eps_text, listed, percent
 from bench.report.frame import results_frame
 from bench.report.groups import Group, Setting, group_runs
-from bench.report.rows import CheckpointOutcomes, checkpoints, core_first, status
+from bench.report.rows import TableRow, checkpoints, core_first, status
 from bench.report.statistics import LEVEL, holm
 from bench.report.table3 import title
 from bench.report.titles import CLEAN
@@ -31,7 +31,7 @@ class MethodComparison:
 
     setting: Setting
     """The first's."""
-    sides: tuple[CheckpointOutcomes, CheckpointOutcomes]
+    sides: tuple[TableRow, TableRow]
     attacks: tuple[str, ...]
     """An image counts if it survives all of these; only `clean`: clean accuracy."""
     numbers: PairedComparison
@@ -84,9 +84,9 @@ def compare(
     frame = results_frame((*one.runs, *other.runs))
     found = checkpoints(frame, setting, [one, other])
 
-    def side(group: Group) -> CheckpointOutcomes:
+    def side(group: Group) -> TableRow:
         name = GIVEN if group.outside else checkpoint
-        empty = CheckpointOutcomes(group=group, checkpoint=name, frame=frame)
+        empty = TableRow(group=group, checkpoint=name, setting=setting, frame=frame)
         return next((c for c in found[group.label] if c.checkpoint == name), empty)
 
     return paired(setting, side(one), side(other), attack)
@@ -194,8 +194,8 @@ def _matches(everything: Sequence[_Training], name: str) -> list[_Training]:
 
 def paired(
     setting: Setting,
-    first: CheckpointOutcomes,
-    second: CheckpointOutcomes,
+    first: TableRow,
+    second: TableRow,
     attack: str | None = None,
 ) -> MethodComparison:
     """Compare two checkpoints; raises RecordError where they share no attack or no image."""
@@ -227,16 +227,14 @@ def corrected(comparisons: Sequence[MethodComparison], left_out: int = 0) -> lis
     ]
 
 
-def _attacks(
-    first: CheckpointOutcomes, second: CheckpointOutcomes, attack: str | None
-) -> tuple[str, ...]:
+def _attacks(first: TableRow, second: TableRow, attack: str | None) -> tuple[str, ...]:
     """Return the labels of what both have, or the one that was named."""
     for side in (first, second):
         if not side.seeds:
             states = [text for run in side.group.runs if (text := status(run))]
             reason = states[0] if states else f"its {side.checkpoint} checkpoint was not attacked"
             raise RecordError(f"{side.group.label} has nothing to compare: {reason}")
-    own = [{label for seed in side.seeds for label in seed.attacks} for side in (first, second)]
+    own = [set(side.labels) for side in (first, second)]
     shared = sorted(own[0] & own[1], key=core_first)
     if attack is not None:
         if attack not in (CLEAN, *shared):

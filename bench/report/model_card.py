@@ -165,7 +165,7 @@ def _cascade(row: TableRow) -> Iterator[CardAccuracy]:
 
     On the row's images. First the clean accuracy, where AutoAttack had only some of these.
     """
-    found = [e for e in row.found.evaluations if e.spec.attack == AUTOATTACK and e.n_examples]
+    found = [e for e in row.evaluations if e.spec.attack == AUTOATTACK and e.n_examples]
     if not found:
         return
     evaluation = max(found, key=lambda e: (e.n_examples, e.eval_id)).on(row.index)

@@ -61,26 +61,119 @@ class TrainingOutcomes:
         return replace(self, clean=restricted(self.clean, index), attacks=attacks)
 
 
-@dataclass(frozen=True, kw_only=True)
-class CheckpointOutcomes:
-    """What is on record of one checkpoint of one method, an entry per seed."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TableRow:
+    """One checkpoint of one method: what is on record of it, and its row of a table.
+
+    An estimate is None where no run has the evaluation. All but those of `whole` and `after` are on
+    the images of `index`.
+    """
 
     group: Group
     checkpoint: str
     """best, last or given; empty where nothing was evaluated."""
+    setting: Setting
     frame: ResultsFrame
     seeds: tuple[TrainingOutcomes, ...] = ()
+    """Of the runs with an evaluation of this checkpoint."""
+    joins: tuple[str, ...] = ()
+    """Labels of the attacks that the table's worst case joins."""
+    index: np.ndarray = field(default_factory=lambda: _NO_IMAGES)
+    """(n,) dataset indices of the row's images, ascending."""
 
     @cached_property
     def evaluations(self) -> list[EvaluationRecord]:
         return [self.frame.records[position] for seed in self.seeds for position in seed.positions]
 
     @cached_property
-    def attacks(self) -> tuple[str, ...]:
+    def labels(self) -> tuple[str, ...]:
         """Labels of the attacks of any seed."""
         return tuple(sorted({n for seed in self.seeds for n in seed.attacks}, key=core_first))
 
-    def index(self, joins: Sequence[str]) -> np.ndarray:
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What the evaluator noticed about the model or the attacks, each once."""
+        return tuple(dict.fromkeys(text for e in self.evaluations for text in e.warnings))
+
+    @cached_property
+    def masking(self) -> Masking:
+        """The checks for masked gradients, at the setting's eps."""
+        return masking(self.group.runs, self.checkpoint, self.setting.eps)
+
+    @cached_property
+    def clean(self) -> AccuracyEstimate | None:
+        return mean_accuracy(seed.clean for seed in self._on_index)
+
+    @cached_property
+    def attacks(self) -> dict[str, AccuracyEstimate]:
+        """By the attack's label, at the setting's eps."""
+        return _estimates([seed.attacks for seed in self._on_index])
+
+    @cached_property
+    def whole(self) -> dict[str, AccuracyEstimate]:
+        """By label, with `clean`: on every evaluated image."""
+        return _estimates([{CLEAN: seed.clean, **seed.attacks} for seed in self.seeds])
+
+    @cached_property
+    def after(self) -> dict[str, AccuracyEstimate]:
+        """Transferred attacks by label: also counts images misclassified without an attack."""
+        return _estimates([seed.after for seed in self.seeds])
+
+    @cached_property
+    def worst(self) -> AccuracyEstimate | None:
+        """None where the row lacks one of the attacks that the table's worst case joins."""
+        over = self.worst_over
+        return mean_accuracy(worst_case([a[name] for name in over]) for a in self._even if over)
+
+    @cached_property
+    def worst_over(self) -> tuple[str, ...]:
+        """Labels of the attacks that `worst` joins: the table's, or none."""
+        return self.joins if self._even and set(self.joins) <= set(self.labels) else ()
+
+    @cached_property
+    def lowest(self) -> AccuracyEstimate | None:
+        """Images that survive every attack that was run on them; never above `worst`."""
+        return mean_accuracy(lowest_seen(list(a.values()), self.index) for a in self._even if a)
+
+    @cached_property
+    def lowest_over(self) -> tuple[str, ...]:
+        """Labels of the attacks that `lowest` joins, with those that only some seeds have."""
+        return tuple(name for name in self.labels if any(name in attacks for attacks in self._even))
+
+    @cached_property
+    def gap(self) -> AccuracyEstimate | None:
+        """PGD-20 minus AutoAttack."""
+        both = [seed.attacks for seed in self._on_index if seed.attacks.keys() >= {PGD, AUTOATTACK}]
+        return over_seeds(difference(a[PGD], a[AUTOATTACK]) for a in both)
+
+    @property
+    def n_seeds(self) -> int:
+        return len(self.seeds)
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether the gap is so large that PGD-20 must not be believed."""
+        return self.gap is not None and self.gap.value > MASKING_GAP
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether the row has any number."""
+        return bool(self.checkpoint)
+
+    @cached_property
+    def _on_index(self) -> list[TrainingOutcomes]:
+        return [seed.at(self.index) for seed in self.seeds]
+
+    @cached_property
+    def _even(self) -> list[Mapping[str, ImageOutcomes]]:
+        """Attacks of the seeds that lack none of `joins` that another seed has.
+
+        Other seeds would be judged by a weaker adversary.
+        """
+        own = set(self.joins) & set(self.labels)
+        return [seed.attacks for seed in self._on_index if seed.attacks.keys() >= own]
+
+    def shared_images(self, joins: Sequence[str]) -> np.ndarray:
         """Return (n,) the images that all of its evaluations under the attacks `joins` share."""
         own = [(seed.clean, *map(seed.attacks.get, joins)) for seed in self.seeds]
         parts = [part for seed in own for part in seed if part]
@@ -96,65 +189,6 @@ class CheckpointOutcomes:
         if not whole:
             raise RecordError(f"no seed of {self.group.label} has all of {', '.join(attacks)}")
         return [(run, worst_case([own[name] for name in attacks])) for run, own in whole]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TableRow:
-    """One checkpoint of one method. An estimate is None where no run has the evaluation.
-
-    All estimates but those of `whole` and `after` are on the images of `index`.
-    """
-
-    found: CheckpointOutcomes
-    index: np.ndarray = field(compare=False)
-    """(n,) dataset indices of the row's images, ascending."""
-    clean: AccuracyEstimate | None
-    attacks: Mapping[str, AccuracyEstimate]
-    """By the attack's label, at the setting's eps."""
-    whole: Mapping[str, AccuracyEstimate]
-    """By label, with `clean`: on every evaluated image."""
-    after: Mapping[str, AccuracyEstimate]
-    """Transferred attacks by label: accuracy that counts images misclassified without an attack."""
-    worst: AccuracyEstimate | None
-    """None where the row lacks one of the attacks that the table's worst case joins."""
-    worst_over: tuple[str, ...]
-    """Labels of the attacks that `worst` joins: the table's, or none."""
-    lowest: AccuracyEstimate | None
-    """Images that survive every attack that was run on them; never above `worst`."""
-    lowest_over: tuple[str, ...]
-    """Labels of the attacks that `lowest` joins, with those that only some seeds have."""
-    gap: AccuracyEstimate | None
-    """PGD-20 minus AutoAttack."""
-    masking: Masking
-    """The checks for masked gradients, at the setting's eps."""
-
-    @property
-    def group(self) -> Group:
-        return self.found.group
-
-    @property
-    def checkpoint(self) -> str:
-        return self.found.checkpoint
-
-    @cached_property
-    def warnings(self) -> tuple[str, ...]:
-        """What the evaluator noticed about the model or the attacks, each once."""
-        return tuple(dict.fromkeys(text for e in self.found.evaluations for text in e.warnings))
-
-    @property
-    def n_seeds(self) -> int:
-        """Runs with an evaluation of this checkpoint."""
-        return len(self.found.seeds)
-
-    @property
-    def suspicious(self) -> bool:
-        """Whether the gap is so large that PGD-20 must not be believed."""
-        return self.gap is not None and self.gap.value > MASKING_GAP
-
-    @property
-    def evaluated(self) -> bool:
-        """Whether the row has any number."""
-        return bool(self.checkpoint)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -174,7 +208,7 @@ class Section:
     @cached_property
     def attacks(self) -> tuple[str, ...]:
         """Labels of the attacks without a column of their own."""
-        found = {label for row in self.rows for label in row.found.attacks}
+        found = {label for row in self.rows for label in row.labels}
         return tuple(sorted(found - set(CORE)))
 
     @property
@@ -197,7 +231,7 @@ class Section:
     def positions(self, *, last: bool = True) -> list[int]:
         """Return the rows of the frame that the table is made of; `last`: last checkpoints too."""
         rows = [row for row in self.rows if last or row.checkpoint != "last"]
-        return [at for row in rows for seed in row.found.seeds for at in seed.positions]
+        return [at for row in rows for seed in row.seeds for at in seed.positions]
 
 
 def sections(runs: Iterable[RunRecord], worst_over: tuple[str, ...] | None = None) -> list[Section]:
@@ -211,14 +245,18 @@ def sections(runs: Iterable[RunRecord], worst_over: tuple[str, ...] | None = Non
     for setting, groups in group_runs(runs):
         own = [one for many in checkpoints(frame, setting, groups).values() for one in many]
         joins = _joins(own) if worst_over is None else worst_over
-        index = _common_index(own, joins)
-        rows = tuple(_row(one, setting, joins, index) for one in own)
+        usual, rows = _common_index(own, joins), []
+        for row in own:
+            index = row.shared_images(joins)
+            if len(common(usual, index)) == len(usual) > 0:
+                index = usual
+            rows.append(replace(row, joins=joins, index=index))
         table = Section(
             setting=setting,
             groups=tuple(groups),
-            rows=rows,
+            rows=tuple(rows),
             worst_over=joins,
-            index=index,
+            index=usual,
             frame=frame,
         )
         found.append(table)
@@ -252,7 +290,7 @@ def core_first(label: str) -> tuple[int, str]:
 
 def checkpoints(
     frame: ResultsFrame, setting: Setting, groups: Sequence[Group]
-) -> dict[str, list[CheckpointOutcomes]]:
+) -> dict[str, list[TableRow]]:
     """Return what is on record of each group at the setting's eps: label -> its checkpoints.
 
     A group with any evaluation has an entry for best and last, one without has a single empty one.
@@ -267,10 +305,12 @@ def checkpoints(
         by_label = where.setdefault((run_id, checkpoint), {})
         by_label.setdefault(labels.get(key, CLEAN), []).append(position)
 
-    def found(group: Group, checkpoint: str) -> CheckpointOutcomes:
+    def found(group: Group, checkpoint: str) -> TableRow:
         own = [(run, where.get((run.run_id, checkpoint))) for run in group.runs]
         seeds = tuple(_seed(frame, run, positions) for run, positions in own if positions)
-        return CheckpointOutcomes(group=group, checkpoint=checkpoint, frame=frame, seeds=seeds)
+        return TableRow(
+            group=group, checkpoint=checkpoint, setting=setting, frame=frame, seeds=seeds
+        )
 
     result = {}
     for group in groups:
@@ -298,17 +338,17 @@ def _seed(frame: ResultsFrame, run: RunRecord, found: Mapping[str, list[int]]) -
     )
 
 
-def _joins(found: Sequence[CheckpointOutcomes]) -> tuple[str, ...]:
+def _joins(found: Sequence[TableRow]) -> tuple[str, ...]:
     """Return the attacks of the worst case: those of CORE that half of the attacked rows have.
 
     Of best checkpoints and outside models. Where these have none of CORE, what most rows have.
     """
-    attacked = [one for one in found if one.attacks]
+    attacked = [one for one in found if one.labels]
     main = [one for one in attacked if one.checkpoint != "last"] or attacked
     joins = tuple(
-        name for name in CORE if 2 * sum(name in one.attacks for one in main) >= len(main) > 0
+        name for name in CORE if 2 * sum(name in one.labels for one in main) >= len(main) > 0
     )
-    return joins or _usual([one.attacks for one in main])
+    return joins or _usual([one.labels for one in main])
 
 
 def _usual(names: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
@@ -317,44 +357,15 @@ def _usual(names: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     return max(counts, key=lambda one: (counts[one], len(one), one), default=())
 
 
-def _common_index(found: Sequence[CheckpointOutcomes], joins: Sequence[str]) -> np.ndarray:
+def _common_index(found: Sequence[TableRow], joins: Sequence[str]) -> np.ndarray:
     """Return (n,) the images of most rows that have all of `joins`; of ties the larger set.
 
     So an evaluation that is not finished leaves the other rows as they are.
     """
-    whole = [one for one in found if set(joins) <= set(one.attacks)] or found
-    sets = [index for one in whole if len(index := one.index(joins))]
+    whole = [one for one in found if set(joins) <= set(one.labels)] or found
+    sets = [index for one in whole if len(index := one.shared_images(joins))]
     counts = Counter(index.tobytes() for index in sets)
     return max(sets, key=lambda i: (counts[i.tobytes()], len(i)), default=_NO_IMAGES)
-
-
-def _row(
-    one: CheckpointOutcomes, setting: Setting, joins: tuple[str, ...], common_index: np.ndarray
-) -> TableRow:
-    index = one.index(joins)
-    if len(common(common_index, index)) == len(common_index) > 0:
-        index = common_index
-    seeds = [seed.at(index) for seed in one.seeds]
-    # a seed that lacks an attack would be judged by a weaker adversary than the others
-    own = [label for label in joins if label in one.attacks]
-    even = [seed.attacks for seed in seeds if seed.attacks.keys() >= set(own)]
-    lowest_over = tuple(name for name in one.attacks if any(name in attacks for attacks in even))
-    over = joins if even and len(own) == len(joins) else ()
-    both = [a for a in (seed.attacks for seed in seeds) if a.keys() >= {PGD, AUTOATTACK}]
-    return TableRow(
-        found=one,
-        index=index,
-        clean=mean_accuracy(seed.clean for seed in seeds),
-        attacks=_estimates([seed.attacks for seed in seeds]),
-        whole=_estimates([{CLEAN: seed.clean, **seed.attacks} for seed in one.seeds]),
-        after=_estimates([seed.after for seed in seeds]),
-        worst=mean_accuracy(worst_case([a[name] for name in over]) for a in even if over),
-        worst_over=over,
-        lowest=mean_accuracy(lowest_seen(list(a.values()), index) for a in even if a),
-        lowest_over=lowest_over,
-        gap=over_seeds(difference(a[PGD], a[AUTOATTACK]) for a in both),
-        masking=masking(one.group.runs, one.checkpoint, setting.eps),
-    )
 
 
 def _estimates(seeds: Sequence[Mapping[str, ImageOutcomes]]) -> dict[str, AccuracyEstimate]:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from bench.records import load_records
 from bench.report.accuracy import (
+    AccuracyEstimate,
     ImageOutcomes,
-    SeedEstimate,
     accuracy,
     difference,
     lowest_seen,
@@ -67,7 +67,7 @@ def test_worst_case_is_the_images_that_survive_every_attack(attacks: list[dict[i
     else:
         assert estimate is not None
         n_right = int(joined.correct.sum())
-        assert (estimate.value, estimate.n) == (n_right / len(common), len(common))
+        assert (estimate.value, estimate.n) == (n_right / len(common), (len(common),))
         assert (estimate.low, estimate.high) == wilson(n_right, len(common))
 
 
@@ -103,10 +103,10 @@ def test_difference_is_on_the_shared_images_only(a: dict[int, bool], b: dict[int
     first, second = pairs.count((True, False)), pairs.count((False, True))
     assert gap.value == pytest.approx((first - second) / len(pairs))
     assert (gap.low, gap.high) == mcnemar_interval(first, second, len(pairs))
-    assert gap.n == len(pairs)
+    assert gap.n == (len(pairs),)
     assert one is not None
     assert one.difference == pytest.approx(gap.value)
-    assert (one.low, one.high, one.n) == (gap.low, gap.high, gap.n)
+    assert (one.low, one.high, (one.n,)) == (gap.low, gap.high, gap.n)
     assert (one.first_only, one.second_only) == (first, second)
     assert one.p == mcnemar(first, second)
     assert (one.low > 0 or one.high < 0) == (one.p < LEVEL)
@@ -133,8 +133,8 @@ def test_several_seeds_are_compared_by_their_shares(rows: list[list[bool]], s1: 
 
 
 def test_over_seeds() -> None:
-    one = SeedEstimate(value=0.5, low=0.4, high=0.6, n=10, n_expected=10)
-    other = SeedEstimate(value=0.7, low=0.6, high=0.8, n=8, n_expected=10)
+    one = AccuracyEstimate(value=0.5, low=0.4, high=0.6, n=(10,), n_expected=(10,))
+    other = AccuracyEstimate(value=0.7, low=0.6, high=0.8, n=(8,), n_expected=(10,))
     alone = over_seeds([None, one])
     assert alone is not None
     assert (alone.low, alone.high, alone.std) == (0.4, 0.6, None)

@@ -84,7 +84,9 @@ def at_chance(_: Side, far: Side) -> str:
     """Say that a seed may be at chance at the larger radius, where any curve is flat."""
     model, query = far
     assert isinstance(query, Query)
-    lows = [one.low for seed in model.evaluated(query)[0].values() if (one := accuracy(seed))]
+    lows = [
+        one.low or 0.0 for seed in model.evaluated(query)[0].values() if (one := accuracy(seed))
+    ]
     return f"{model.label} may be at chance" if min(lows, default=0.0) <= model.chance else ""
 
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from bench.papers.cat.parts import alarm_note, captioned, grid, label, untrained
 from bench.records import QUANTILES, RunRecord
-from bench.report.accuracy import AccuracyEstimate, SeedEstimate, over_seeds
+from bench.report.accuracy import AccuracyEstimate, over_seeds
 from bench.report.artefact import Output
 from bench.report.columns import accuracy_text, estimate_cells, number
 from bench.report.export import fitted, legend_label
@@ -86,7 +86,7 @@ def _estimate(rows: Sequence[Any]) -> AccuracyEstimate:
     for row in rows:
         n, value = int(row["n_val"]), float(row["val_robust"])
         low, high = wilson(round(value * n), n)
-        estimates.append(SeedEstimate(value=value, low=low, high=high, n=n, n_expected=n))
+        estimates.append(AccuracyEstimate(value=value, low=low, high=high, n=(n,), n_expected=(n,)))
     found = over_seeds(estimates)
     assert found is not None
     return found

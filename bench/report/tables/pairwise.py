@@ -55,8 +55,8 @@ def pair_matrix(section: Section, most: int = MOST) -> PairMatrix | None:
     those are is read off the same images.
     """
     place = {label: i for i, label in enumerate(by_robustness(section))}
-    attacked = [row.found for row in section.main_rows if any(s.attacks for s in row.found.seeds)]
-    methods = sorted(attacked, key=lambda found: place[found.group.label])
+    attacked = [row for row in section.main_rows if row.labels]
+    methods = sorted(attacked, key=lambda row: place[row.group.label])
     shown, found = methods[:most], {}
     for a, b in combinations(shown, 2):
         with suppress(RecordError):

@@ -42,12 +42,12 @@ class ClassAccuracies:
 
 def per_class(section: Section) -> list[ClassAccuracies]:
     """Return the accuracies of every evaluated method."""
-    return [_of_row(row) for row in section.main_rows if row.found.seeds]
+    return [_of_row(row) for row in section.main_rows if row.seeds]
 
 
 def _of_row(row: TableRow) -> ClassAccuracies:
     clean, robust = [], []
-    for seed in row.found.seeds:
+    for seed in row.seeds:
         labels = _labels(seed.run)
         if not np.isin(seed.clean.index, labels.index).all():
             return ClassAccuracies(row=row)
@@ -117,7 +117,7 @@ def class_csv(parts: Iterable[tuple[Setting, Sequence[ClassAccuracies]]]) -> pd.
             **accuracy_cells("clean", method.clean.get(k), _PARTS),
             **accuracy_cells("robust", method.robust.get(k), _PARTS),
             "attacks": " ".join(method.row.worst_over),
-            "run_ids": " ".join(seed.run.run_id for seed in method.row.found.seeds),
+            "run_ids": " ".join(seed.run.run_id for seed in method.row.seeds),
         }
         for setting, methods in parts
         for method in methods
