@@ -66,22 +66,22 @@ class Artefact:
 
 
 def output_files(
-    artefact: Artefact, output: Output, chosen: SuiteRuns | None, note: str
+    output: Output, note: str, *, title: str = "", caption: str = ""
 ) -> dict[str, bytes]:
-    """Return an artefact's files by name; `note` says where its numbers come from.
+    """Return the files of an output by name; nothing else makes files of one.
 
-    Nothing else makes files of an output.
+    note: where its numbers come from. title and caption: what its tables are, and of which size.
     """
-    caption = chosen.caption if chosen else ""
     origin = " ".join(filter(None, [note, caption, output.note]))
     files: dict[str, str | bytes] = {}
     for name, table in output.tables.items():
-        blocks = [note, f"# {artefact.title}", plain(caption), markdown(table, output.below)]
+        blocks = [plain(note), f"# {title}", plain(caption), markdown(table, output.below)]
         files[f"{name}.md"] = "\n\n".join(filter(None, blocks)) + "\n"
-        heading = f"{artefact.title}. {caption}".strip()
-        files[f"{name}.tex"] = latex_document(note, [latex(table, heading, name, output.below)])
+        heading = f"{title}. {caption}".strip()
+        text = latex_document([latex(table, heading, name, output.below)])
+        files[f"{name}.tex"] = f"% {note}\n{text}\n"
     files |= {f"{name}.csv": csv_text(frame, origin) for name, frame in output.numbers.items()}
-    files |= {f"{name}.md": f"{note}\n\n{page}" for name, page in output.pages.items()}
+    files |= {f"{name}.md": f"{plain(note)}\n\n{page}" for name, page in output.pages.items()}
     files |= {f"{name}.tex": f"% {origin}\n{text}\n" for name, text in output.latex.items()}
     for name, draw in output.figures.items():
         pictures = figure_files(draw, origin, name)

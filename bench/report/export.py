@@ -128,10 +128,9 @@ def latex(table: Table, caption: str, label: str, below: Sequence[str] = ()) -> 
     return "\n".join([*lines, r"\end{table*}"])
 
 
-def latex_document(note: str, tables: Iterable[str]) -> str:
-    """Return a file of LaTeX tables; `note` says where they come from."""
-    preamble = f"% {note}\n% Needs the packages booktabs and graphicx."
-    return "\n\n".join([preamble, *tables]) + "\n"
+def latex_document(tables: Iterable[str]) -> str:
+    """Return the text of a file of LaTeX tables."""
+    return "\n\n".join(["% Needs the packages booktabs and graphicx.", *tables])
 
 
 def csv_text(frame: pd.DataFrame, note: str, float_format: str = "%.6f") -> str:

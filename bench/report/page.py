@@ -15,7 +15,7 @@ from bench.report.export import Markup, bullets, plain, render
 from bench.report.formatting import counted
 from bench.report.published import published_papers
 from bench.report.rows import sections
-from bench.report.setting_files import TABLES, setting_files
+from bench.report.setting_files import TABLES, setting_output
 from bench.report.suite_runs import SuiteRuns, choose, command_for_missing
 from bench.report.table3 import require, single_seeds
 from bench.storage import write_atomic
@@ -76,7 +76,10 @@ def write_report(
     made = [_made(p, a, records, chosen.get(a.suite), note, a.name == suite) for p, a in wanted]
     files, text = dict[str, bytes](), "\n".join(map(_told, made))
     if with_tables:
-        files, text = setting_files(parts, records, note, results)
+        output = setting_output(parts, records, results)
+        files = output_files(output, note)
+        costs = [page for name, page in output.pages.items() if name == "cost"]
+        text = "\n".join([files["table3.md"].decode(), *costs])
     tables = sorted(files)
     for one in made:
         files |= one.files
@@ -122,7 +125,8 @@ def _made(
             made.output = artefact.make_of_all(records)
         elif chosen is not None and make is not None:
             made.output = make(chosen)
-        made.files = output_files(artefact, made.output, chosen, note)
+        caption = chosen.caption if chosen else ""
+        made.files = output_files(made.output, note, title=artefact.title, caption=caption)
     except Exception as problem:  # the report of everything else must not be lost
         made.error = f"{type(problem).__name__}: {problem}"
     return made
@@ -139,7 +143,10 @@ def _told(made: MadeArtefact) -> str:
 
 
 def _index(made: Sequence[MadeArtefact], tables: Sequence[str], note: str) -> str:
-    links = [(heading, [f for f in files if f in tables]) for heading, *files in TABLES.values()]
+    links = [
+        (heading, [f"{file}{kind}" for kind in kinds if f"{file}{kind}" in tables])
+        for heading, file, kinds in TABLES.values()
+    ]
     figures = [name for name in tables if name.startswith("robust-accuracy-")]
     links.append(("Robust accuracy against eps, every setting on record", figures))
     entries: dict[str, list[str]] = {}

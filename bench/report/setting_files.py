@@ -1,21 +1,21 @@
-"""The files of every setting on record: Table 3, its figures, and the tables that belong to it."""
+"""What is made of every setting on record: Table 3, its figures, the tables that belong to it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.records import Records
 from bench.report.accuracy_vs_eps import curve_csv, curves, draw_curves, drawn
+from bench.report.artefact import Output
 from bench.report.cost import COST_LEGEND, cost_csv, cost_facts, cost_table
 from bench.report.export import (
     Markup,
     Table,
     alternative,
     bullets,
-    csv_text,
-    figure_files,
     latex,
     latex_document,
     markdown,
@@ -51,39 +51,33 @@ from bench.report.tables.published_results import (
 )
 
 TABLES = {
-    "main": ("Table 3, every setting on record", "table3.md", "table3.csv", "table3.tex"),
-    "masking": ("Checks for masked gradients", "masking.md", "masking.csv"),
-    "pairwise": ("Differences between methods", "comparisons.csv", "comparisons.tex"),
-    "classes": ("Accuracy of each class", "classes.md", "classes.csv"),
-    "cost": ("Cost of training", "cost.md", "cost.csv", "cost.tex"),
-    "published": ("Published AutoAttack results next to ours", "context.csv"),
+    "main": ("Table 3, every setting on record", "table3", (".md", ".csv", ".tex")),
+    "masking": ("Checks for masked gradients", "masking", (".md", ".csv")),
+    "pairwise": ("Differences between methods", "comparisons", (".csv", ".tex")),
+    "classes": ("Accuracy of each class", "classes", (".md", ".csv")),
+    "cost": ("Cost of training", "cost", (".md", ".csv", ".tex")),
+    "published": ("Published AutoAttack results next to ours", "context", (".csv",)),
 }
-"""Name of a table -> its title in index.md, and its files of all settings."""
+"""Name of a table -> its title in index.md, the name of its files of all settings, their kinds."""
 LATEX = {
-    "table3.tex": [
+    "table3": [
         ("main", "Clean and robust accuracy", "", LEGEND),
         ("other", "Other attacks", "-other", LEGEND),
     ],
-    "cost.tex": [("cost", "Cost of training", "-cost", COST_LEGEND)],
-    "comparisons.tex": [("pairwise", "Differences in robust accuracy", "-comparisons", "")],
+    "cost": [("cost", "Cost of training", "-cost", COST_LEGEND)],
+    "comparisons": [("pairwise", "Differences in robust accuracy", "-comparisons", "")],
 }
-"""File -> its tables: name, caption, end of the label, first sentence below."""
+"""Name of a file -> its tables: name, caption, end of the label, first sentence below."""
 
 
-def setting_files(
-    parts: Sequence[Section], records: Records, note: str, results: str | Path
-) -> tuple[dict[str, bytes], str]:
-    """Return the files made of every setting on record, and the text for the terminal.
-
-    note: where the numbers come from. results: the folder named where a record is missing.
-    """
+def setting_output(parts: Sequence[Section], records: Records, results: str | Path) -> Output:
+    """Return what is made of every setting; `results`: the folder to name for missing records."""
     found = [_setting(section, results) for section in parts]
     present = {name for one in found for name in one["tables"]}
     classes = [(p.setting, one["per_class"]) for p, one in zip(parts, found, strict=True)]
     matrices = [one["matrix"] for one in found]
     unlabelled = "unlabelled" if any(not m.clean for _, own in classes for m in own) else ""
     context: dict[str, Any] = {
-        "origin": note,
         "parts": found,
         "legend": LEGEND,
         "cost_legend": COST_LEGEND,
@@ -103,21 +97,23 @@ def setting_files(
         "masking": masking_csv(parts),
         "published": results_csv(parts),
     }
-    files: dict[str, str | bytes] = {}
-    for name, file in [(name, file) for name, (_, *own) in TABLES.items() for file in own]:
-        if name in present and file.endswith(".csv"):
-            files[file] = csv_text(numbers[name], note)
-        elif name in present and file.endswith(".md"):
-            files[file] = render(f"{file}.j2", **context)
-    for file in LATEX:
-        if tables := [text for one in found for text in _latex_tables(one, file)]:
-            files[file] = latex_document(note, tables)
-    for one in found:
-        files |= _curve_files(one, note)
-    text = str(files["table3.md"])
-    if "cost" in present:
-        text += "\n" + render("cost.md.j2", **context | {"origin": ""})
-    return {n: body.encode() if isinstance(body, str) else body for n, body in files.items()}, text
+    made = {file: (name, kinds) for name, (_, file, kinds) in TABLES.items() if name in present}
+    curved = {one["image"]: one for one in found if one["curves"]}
+    tables = {file: [text for one in found for text in _latex_tables(one, file)] for file in LATEX}
+    return Output(
+        numbers={file: numbers[name] for file, (name, _) in made.items()}
+        | {image: curve_csv(one["curves"]) for image, one in curved.items()},
+        pages={
+            file: render(f"{file}.md.j2", **context)
+            for file, (_, kinds) in made.items()
+            if ".md" in kinds
+        },
+        latex={file: latex_document(own) for file, own in tables.items() if own},
+        figures={
+            image: partial(draw_curves, one["drawn"], one["section"].setting)
+            for image, one in curved.items()
+        },
+    )
 
 
 def _setting(section: Section, results: str | Path) -> dict[str, Any]:
@@ -147,6 +143,7 @@ def _setting(section: Section, results: str | Path) -> dict[str, Any]:
         "section": section,
         "tables": tables,
         "curves": lines,
+        "drawn": shown,
         "matrix": matrix,
         "per_class": classes,
         "title": heading,
@@ -174,12 +171,3 @@ def _latex_tables(one: Mapping[str, Any], file: str) -> list[str]:
         for name, caption, suffix, legend in LATEX[file]
         if name in one["tables"]
     ]
-
-
-def _curve_files(one: Mapping[str, Any], note: str) -> dict[str, str | bytes]:
-    if not one["curves"]:
-        return {}
-    shown, setting = drawn(one["section"], one["curves"]), one["section"].setting
-    pictures = figure_files(lambda: draw_curves(shown, setting), note, "robust accuracy")
-    files: dict[str, str | bytes] = {**pictures, ".csv": csv_text(curve_csv(one["curves"]), note)}
-    return {f"{one['image']}{suffix}": content for suffix, content in files.items()}
