@@ -90,12 +90,12 @@ def band_of(axes: Axes, place: int) -> set[tuple[float, float]]:
 
 def dots_of(axes: Axes) -> dict[str, list[tuple[float, float, float]]]:
     """Label -> (value, low, high) of its dots, from left to right."""
-    found: dict[str, list[tuple[float, float, float]]] = {}
+    found = {}
     for container in axes.containers:
-        line, (bar,) = container[0], container[2]
-        ((_, low), (_, high)) = bar.get_segments()[0]
-        value = float(line.get_ydata()[0])
-        found.setdefault(str(container.get_label()), []).append((value, float(low), float(high)))
+        line, (bars,) = container[0], container[2]
+        ends = np.array(bars.get_segments())[:, :, 1]
+        dots = np.column_stack([line.get_ydata(), ends])
+        found[str(container.get_label())] = dots[np.argsort(line.get_xdata())].tolist()
     return found
 
 
@@ -172,8 +172,8 @@ def test_dots_and_bars_are_the_numbers_of_the_csv(
     axes = drawn(made[name], name).axes[-1]
     dots = dots_of(axes)
     assert set(dots) == set(METHODS[name])
-    places = [round(float(container[0].get_xdata()[0]), 6) for container in axes.containers]
-    assert len(set(places)) == len(places), "dots on each other"
+    places = np.concatenate([box[0].get_xdata() for box in axes.containers]).astype(float)
+    assert len(set(places.round(6))) == len(places), "dots on each other"
     rows = numbers_of(made[name], name)
     if name == "figure4b":
         rows = rows[np.isclose(rows["eps"], 0.2)]

@@ -1,13 +1,10 @@
 """The bilateral margin of Definition 3.1 against closed forms, and against search in the plane."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.errors import ConfigError
 from bench.evaluation.measuring import MeasuredModel
 from bench.papers.cat.measures.bilateral import measure_bilateral
 from bench.threat import Threat
@@ -34,14 +31,9 @@ def linear(weight: Tensor, bias: Tensor) -> Double:
     return model
 
 
-def subject(model: nn.Module, x: Tensor, y: Tensor | None = None, rows: int = 256) -> MeasuredModel:
+def subject(model: nn.Module, x: Tensor, y: Tensor | None = None) -> MeasuredModel:
     labels = model(x).argmax(1) if y is None else y
-    return MeasuredModel(model=model, x=x, y=labels, threat=Threat(), batch_size=rows)
-
-
-def margins(given: MeasuredModel, **options: int) -> np.ndarray:
-    found: np.ndarray = measure_bilateral(given, **options).arrays["margin"]
-    return found
+    return MeasuredModel(model=model, x=x, y=labels, threat=Threat())
 
 
 def written_out(model: nn.Module, x: Tensor, y: int, d: Tensor) -> Tensor:
@@ -137,23 +129,6 @@ def test_soft_outputs_lower_the_bound_and_a_wrong_image_has_no_margin() -> None:
     assert high.values["mean_inverse_margin"] == pytest.approx((1 / right).mean())
     assert high.values["mean_inverse_margin"] >= high.values["mean_inverse_bound"]
     assert high.values["mean_margin"] == pytest.approx(high.arrays["margin"].mean())
-    json.dumps(high.values, allow_nan=False)
-    np.testing.assert_allclose(
-        margins(subject(sharp, x, y, rows=4)), high.arrays["margin"], rtol=1e-6
-    )
     wrong = measure_bilateral(subject(sharp, x, (sharp(x).argmax(1) + 1) % 4)).values
-    assert (wrong["mean_margin"], wrong["mean_inverse_margin"], wrong["n_correct"]) == (
-        0.0,
-        None,
-        0,
-    )
-
-
-def test_impossible_numbers_are_refused_and_the_model_is_left_as_it_was() -> None:
-    model = linear(torch.eye(3), torch.zeros(3)).train()
-    given = subject(model, torch.rand(2, 3, 1, 1, dtype=torch.float64))
-    measure_bilateral(given)
-    assert model.training
-    assert all(p.requires_grad and p.grad is None for p in model.parameters())
-    with pytest.raises(ConfigError, match="at least 1 and 6"):
-        measure_bilateral(given, steps=5)
+    found = [wrong[name] for name in ("mean_margin", "mean_inverse_margin", "n_correct")]
+    assert found == [0.0, None, 0]

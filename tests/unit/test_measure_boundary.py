@@ -63,7 +63,6 @@ def test_angle_and_offset(
     line = found.arrays["boundary"]
     np.testing.assert_allclose(line @ weight + bias, 0, atol=1e-2)
     assert np.abs(line[0] - line[1]).max() > 60
-    json.dumps(found.values, allow_nan=False)
 
 
 def test_robust_accuracy_is_that_of_the_worst_corner_of_the_ball() -> None:

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.errors import ConfigError
 from bench.evaluation.measuring import MeasuredModel
 from bench.papers.cat.measures.landscape import measure_landscape
 from bench.seeding import generator_for
@@ -39,16 +38,12 @@ class Two(nn.Module):
         return logits
 
 
-def subject(
-    model: nn.Module, n: int = 3, batch_size: int = 256, away: float = 0.3
-) -> MeasuredModel:
+def subject(model: nn.Module, n: int = 3, away: float = 0.3) -> MeasuredModel:
     """`away`: the least distance of a pixel from 0 and 1."""
     g = torch.Generator().manual_seed(1)
     x = away + (1 - 2 * away) * torch.rand(n, 1, 3, 3, generator=g)
     y = torch.arange(n) % 2
-    return MeasuredModel(
-        model=model, x=x, y=y, threat=Threat(eps=EPS), seed=5, batch_size=batch_size
-    )
+    return MeasuredModel(model=model, x=x, y=y, threat=Threat(eps=EPS), seed=5)
 
 
 def test_a_linear_model_has_planes() -> None:
@@ -72,36 +67,24 @@ def test_a_linear_model_has_planes() -> None:
     np.testing.assert_array_equal(found.arrays["index"], [0, 1, 2])
     assert found.values["margin_at_x"] == pytest.approx(margin[:, 2, 2].mean())
     assert found.values["ce_highest"] == pytest.approx(ce.max((1, 2)).mean())
-    json.dumps(found.values, allow_nan=False)
 
 
-def test_pixels_stay_in_range_and_surfaces_depend_on_no_other_image_nor_the_batch() -> None:
+def test_pixels_stay_in_range_and_surfaces_depend_on_no_other_image() -> None:
     model = Two()
     measure_landscape(subject(model, away=0.0), n_points=3)
     assert (model.lowest, model.highest) == (0.0, 1.0)
     whole = measure_landscape(subject(Two()), n_points=5)
     alone = measure_landscape(subject(Two()), n_points=5, n_images=1)
-    small = measure_landscape(subject(Two(), batch_size=17), n_points=5)
     assert alone.arrays["ce"].shape == (1, 5, 5)
     np.testing.assert_allclose(alone.arrays["ce"][0], whole.arrays["ce"][0], atol=1e-6)
-    np.testing.assert_allclose(small.arrays["ce"], whole.arrays["ce"], atol=1e-6)
 
 
 def test_other_seeds_have_other_signs() -> None:
-    first, second, again = (
+    first, second = (
         measure_landscape(replace(subject(Two()), seed=seed), n_points=3).arrays["ce"]
-        for seed in (0, 1, 0)
+        for seed in (0, 1)
     )
     assert np.abs(first - second)[:, :, 0].max() > 1e-3
-    np.testing.assert_array_equal(first, again)
-
-
-def test_the_model_is_in_eval_mode_inside_and_as_it_was_afterwards() -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.Linear(9, 2)).train()
-    first, again = (measure_landscape(subject(model), n_points=3).arrays["ce"] for _ in range(2))
-    np.testing.assert_array_equal(first, again)
-    assert model.training
-    assert all(p.requires_grad and p.grad is None for p in model.parameters())
 
 
 def test_logits_that_are_not_finite_leave_no_nan_among_the_values() -> None:
@@ -112,9 +95,3 @@ def test_logits_that_are_not_finite_leave_no_nan_among_the_values() -> None:
     values = measure_landscape(subject(Broken()), n_points=3).values
     assert values["ce_at_x"] is None
     json.dumps(values, allow_nan=False)
-
-
-@pytest.mark.parametrize("grid", [{"n_points": 4}, {"n_images": 0}, {"reach": 0.0}])
-def test_an_impossible_grid_is_refused(grid: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match="odd number"):
-        measure_landscape(subject(Two()), **grid)

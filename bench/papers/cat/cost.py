@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from bench.papers.cat.complexity import ratio_axis
+from bench.papers.cat.drawing import grid, one_line, ratio_axis, titled
 from bench.papers.cat.parts import alarm_note, captioned, untrained
 from bench.report.artefact import Output
 from bench.report.cost import costs
-from bench.report.export import fitted
 from bench.report.formatting import MISSING
 from bench.report.published import published
 from bench.report.rows import sections
@@ -66,22 +65,19 @@ def _lacks(found: Sequence[tuple[str, pd.DataFrame]]) -> Iterator[str]:
 
 def _draw(found: Sequence[tuple[str, pd.DataFrame]], caption: str) -> Figure:
     """Draw each method with its number, and each of several seeds faintly."""
-    from matplotlib.figure import Figure
-
     labels = [label for label, _ in found]
-    figure = Figure(figsize=(_WIDTH, 1.5 + 0.25 * len(found)), layout="constrained")
+    title = f"Cost of training, relative to {REFERENCE}"
+    figure = titled(_WIDTH, 1.5 + 0.25 * len(found), (title, caption))
     panels = figure.subplots(1, len(_PANELS), sharex=True, sharey=True)
     look = styles(labels)
     for axes, (name, heading) in zip(panels, _PANELS.items(), strict=True):
         for row, (label, own) in enumerate(found):
             _dots(axes, own[name].dropna(), name, row, look[label])
         axes.set_title(heading, fontsize=9.0)
-    ratio_axis(panels, labels, steps=(1.0, 2.0, 5.0), room=0.2)  # room for the numbers
-    for axes in panels:
-        axes.grid(visible=False, axis="y")
+        one_line(axes)
+        grid(axes, "x")
+    ratio_axis(panels[0], labels, room=0.2)  # for the numbers
     figure.supxlabel(f"relative to {REFERENCE} (log scale)", fontsize=9.0)
-    title = f"Cost of training, relative to {REFERENCE}"
-    figure.suptitle(fitted((title, caption), _WIDTH), fontsize=9.0)
     return figure
 
 

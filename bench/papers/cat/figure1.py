@@ -5,21 +5,23 @@ Lengths are in the points' units, in which the line x_0 = 0 separates the classe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from bench.data.dataset import Split
+from bench.papers.cat.drawing import percent_axis, titled
 from bench.papers.cat.gaussians import MARGIN, UNIT, load_two_gaussians, to_points
-from bench.papers.cat.parts import SuiteMeasure, grid, suite_measures
+from bench.papers.cat.parts import SuiteMeasure, suite_measures
+from bench.records import QUANTILES
 from bench.report.artefact import Output
 from bench.report.columns import number
-from bench.report.export import fitted
 from bench.report.formatting import MINUS, MISSING
-from bench.report.style import COLOURS, order
+from bench.report.style import COLOURS
 from bench.report.suite_runs import SuiteRuns
 
 if TYPE_CHECKING:
@@ -35,54 +37,45 @@ _WIDTH = 7.0
 """Inches."""
 _FAINT = 0.35
 """Opacity of a seed."""
+_NO_RADII = [np.nan] * len(QUANTILES)
 
 
 def make_figure1(chosen: SuiteRuns) -> Output:
     """Return a line per training, and its accuracy over the epochs."""
-    lines, epochs, lacks = boundary_lines(chosen)
-    if lines.empty:
+    found, lacks = suite_measures(chosen, "boundary")
+    if not found:
         return Output(lacks=lacks)
-    lengths = [name for name in map(str, lines) if name not in ("method", "seed")]
-    text = lines.astype(object).assign(**{name: lines[name].map(number) for name in lengths})
+    epochs = [_epochs(one) for one in found]
+    lines = pd.DataFrame([_line(one, own) for one, own in zip(found, epochs, strict=True)])
+    text = lines.astype(object)
+    lengths = lines.columns.drop(["method", "seed"])
+    text[lengths] = lines[lengths].map(number)
     draw = partial(draw_boundaries, lines, epochs, chosen.caption)
     return Output(numbers={"figure1": text}, figures={"figure1": draw}, lacks=lacks)
 
 
-def boundary_lines(chosen: SuiteRuns) -> tuple[pd.DataFrame, pd.DataFrame, tuple[str, ...]]:
-    """Return a row per training of Figure 1, a row per epoch of each, and what is missing.
+def _epochs(found: SuiteMeasure) -> pd.DataFrame:
+    """Return accuracy of the validation points and median radius of a training point, by epoch."""
+    rows = (
+        (row["epoch"] + 1, row["val_clean"], row.get("radius_quantiles", _NO_RADII)[3] * UNIT)
+        for row in found.run.history
+    )
+    return pd.DataFrame(rows, columns=["epoch", "accuracy", "radius"])
 
-    method, eps: the training radius; missing without an adversary. seed.
-    angle_degrees: between the line weight . p + bias = 0 and the true one. offset: x_0 at which it
-    crosses x_1 = 0; missing if it does not. clean_accuracy; robust_accuracy: at eps.
-    largest_fall: of the validation accuracy from one epoch to the next. radius: median over the
-    training points at the end, of methods that have one per point.
-    The epochs have accuracy, of the validation points, and radius.
+
+def _line(found: SuiteMeasure, epochs: pd.DataFrame) -> dict[str, Any]:
+    """Return what one training learnt; a value is missing where there is none.
+
+    eps: the training radius; missing without an adversary. angle_degrees: between the line
+    weight . p + bias = 0 and the true one. offset: x_0 at which it crosses x_1 = 0.
+    robust_accuracy: at eps. largest_fall: of the validation accuracy from one epoch to the next.
     """
-    found, lacks = suite_measures(chosen, "boundary")
-    pairs = [_line(one) for one in found]
-    pairs.sort(key=lambda pair: (order(pair[0]["method"]), pair[0]["eps"] or 0, pair[0]["seed"]))
-    lines = pd.DataFrame([line for line, _ in pairs])
-    epochs = pd.DataFrame([epoch for _, own in pairs for epoch in own])
-    return lines, epochs, lacks
-
-
-def _line(found: SuiteMeasure) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     values, undefended = found.values, found.run.card.get("inner") == "none"
-    own = {
+    radius = epochs["radius"].iloc[-1] if len(epochs) else np.nan
+    return {
         "method": found.method,
         "eps": None if undefended else found.eps * UNIT,
         "seed": found.run.seed or 0,
-    }
-    epochs = [
-        {
-            "epoch": row["epoch"] + 1,
-            "accuracy": row["val_clean"],
-            "radius": row["radius_quantiles"][3] * UNIT if "radius_quantiles" in row else None,
-        }
-        for row in found.run.history
-    ]
-    accuracy = [row["accuracy"] for row in epochs]
-    line = own | {
         "angle_degrees": values["angle"],
         "offset": values["offset"],
         "weight_0": found.arrays["weight"][0],
@@ -90,87 +83,74 @@ def _line(found: SuiteMeasure) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         "bias": float(found.arrays["bias"]),
         "clean_accuracy": values["clean_accuracy"],
         "robust_accuracy": None if undefended else values["robust_accuracy"][0],
-        "largest_fall": max((0.0 - np.diff(accuracy)).tolist(), default=None),
-        "radius": epochs[-1]["radius"] if epochs else None,
+        "largest_fall": (0.0 - epochs["accuracy"].diff()).max(),
+        "radius": radius,
     }
-    return line, [own | row for row in epochs]
 
 
-def draw_boundaries(lines: pd.DataFrame, epochs: pd.DataFrame, caption: str = "") -> Figure:
+def draw_boundaries(lines: pd.DataFrame, epochs: Sequence[pd.DataFrame], caption: str) -> Figure:
     """Draw a column per method and radius: every seed's line, and its accuracy by epoch below."""
-    from matplotlib.figure import Figure
-
-    train = load_two_gaussians().train
-    assert isinstance(train, Split)
-    points = to_points(train.x).reshape(-1, 2)
-    low, high = points.min(0) - _ROOM, points.max(0) + _ROOM
-    columns = dict(list(lines.groupby(_trained_as(lines), sort=False)))
-    histories = dict(list(epochs.groupby(_trained_as(epochs)))) if len(epochs) else {}
-    figure = Figure(figsize=(_WIDTH, 4.6), layout="constrained")
-    panels = figure.subplots(
-        2, len(columns), sharex="row", sharey="row", squeeze=False, height_ratios=[1.5, 1.0]
-    )
-    places = zip(columns.items(), *panels, strict=True)
-    for letter, ((name, own), plane, below) in zip("abcdefgh", places, strict=False):
-        for label, (colour, marker, title) in enumerate(_CLASSES):
-            x, y = points[train.y == label].T
-            style = {"color": colour, "marker": marker, "linewidths": 0}
-            plane.scatter(x, y, s=7, alpha=0.55, label=title, **style)
-        margin = f"true margin, {MARGIN:g}"
-        plane.axvspan(-MARGIN, MARGIN, color="#ececec", zorder=0, label=margin)
-        plane.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
-        pieces = [_inside(row, low, high) for _, row in own.iterrows()]
-        for piece in pieces:
-            if piece is not None:
-                plane.plot(*piece.T, color="black", linewidth=0.9, alpha=_FAINT)
-        plane.set_title(f"({letter}) {name}", fontsize=9.0)
-        n_out = sum(piece is None for piece in pieces)
-        outside = f"\n{n_out} of {len(own)} lines outside" if n_out else ""
-        accurate = _spread(100 * own["clean_accuracy"], 0)
-        crossing = _spread(own["offset"], 1)
-        plane.set_xlabel(
-            f"accuracy {accurate}%\nat $x_0$ = {crossing}{outside}",
-            fontsize=7.5,
-            parse_math=True,
-        )
-        _draw_epochs(below, histories.get(name))
-    panels[0, 0].set_ylabel("$x_1$", parse_math=True)
-    panels[1, 0].set_ylabel("validation\naccuracy (%)")
-    n_seeds = max(map(len, columns.values()))
+    radius = lines["eps"].map("{:g}".format, na_action="ignore")
+    columns = lines.groupby(lines["method"] + (", eps " + radius).fillna(""), sort=False)
+    n_seeds = columns.size().max()
     texts = (
         "Decision boundaries on two-gaussians, and accuracy by epoch",
         f"A line per seed, {n_seeds} seeds; under each plane the median [lowest, highest] of their "
         "clean accuracy and crossing. Dashed: median radius of a point, as a share of eps.",
         caption,
     )
-    figure.suptitle(fitted(texts, _WIDTH), fontsize=9.0)
+    figure = titled(_WIDTH, 4.6, texts)
+    shared: dict[str, Any] = {"sharex": "row", "sharey": "row", "squeeze": False}
+    panels = figure.subplots(2, len(columns), height_ratios=[1.5, 1.0], **shared)
+    for letter, (name, own), plane, below in zip("abcdefgh", columns, *panels, strict=False):
+        n_outside = _draw_plane(plane, own)
+        plane.set_title(f"({letter}) {name}", fontsize=9.0)
+        outside = f"\n{n_outside} of {len(own)} lines outside" if n_outside else ""
+        text = f"accuracy {_spread(100 * own['clean_accuracy'], 0)}%\n"
+        text += f"at $x_0$ = {_spread(own['offset'], 1)}{outside}"
+        plane.set_xlabel(text, fontsize=7.5, parse_math=True)
+        for place, eps in own["eps"].items():
+            _draw_epochs(below, epochs[place], eps)
+    panels[0, 0].set_ylabel("$x_1$", parse_math=True)
+    panels[1, 0].set_ylabel("validation\naccuracy (%)")
     handles, names = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", frameon=False, ncols=3, markerscale=2)
     return figure
 
 
-def _trained_as(rows: pd.DataFrame) -> pd.Series[Any]:
-    """Return `madry, eps 4` for each row, the name of its column."""
-    radius = rows["eps"].map(lambda eps: "" if pd.isna(eps) else f", eps {eps:g}")
-    return rows["method"] + radius
+def _draw_plane(axes: Axes, lines: pd.DataFrame) -> int:
+    """Draw the training points and the lines; return how many lines miss the drawn region."""
+    train = load_two_gaussians().train
+    assert isinstance(train, Split)
+    points = to_points(train.x).reshape(-1, 2)
+    for label, (colour, marker, title) in enumerate(_CLASSES):
+        x, y = points[train.y == label].T
+        axes.scatter(x, y, s=7, alpha=0.55, label=title, c=colour, marker=marker, linewidths=0)
+    margin = f"true margin, {MARGIN:g}"
+    axes.axvspan(-MARGIN, MARGIN, color="#ececec", zorder=0, label=margin)
+    low, high = points.min(0) - _ROOM, points.max(0) + _ROOM
+    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
+    corners = np.array(list(product(*zip(low, high, strict=True))))
+    n_outside = 0
+    for weight_0, weight_1, bias in lines[["weight_0", "weight_1", "bias"]].to_numpy():
+        weight = np.array([weight_0, weight_1])
+        if np.ptp(np.sign(corners @ weight + bias)) == 0:  # all on one side
+            n_outside += 1
+            continue
+        foot = -bias * weight / (weight @ weight)
+        along = foot + np.array([-weight_1, weight_0])
+        axes.axline(foot, along, color="black", linewidth=0.9, alpha=_FAINT)
+    return n_outside
 
 
-def _draw_epochs(axes: Axes, epochs: pd.DataFrame | None) -> None:
-    for _, seed in () if epochs is None else epochs.groupby("seed"):
-        axes.plot(seed["epoch"], 100 * seed["accuracy"], color="black", linewidth=0.8, alpha=_FAINT)
-        if seed["radius"].notna().any():
-            share = 100 * seed["radius"].astype(float) / seed["eps"].astype(float)
-            axes.plot(
-                seed["epoch"],
-                share,
-                color=COLOURS["vermillion"],
-                linewidth=0.9,
-                linestyle="--",
-                alpha=0.6,
-            )
-    axes.set_ylim(-3, 103)
+def _draw_epochs(axes: Axes, epochs: pd.DataFrame, eps: float) -> None:
+    thin: dict[str, Any] = {"linewidth": 0.8, "alpha": _FAINT}
+    axes.plot(epochs["epoch"], 100 * epochs["accuracy"], color="black", **thin)
+    if epochs["radius"].notna().any():
+        dashed: dict[str, Any] = {"color": COLOURS["vermillion"], "linestyle": "--", "alpha": 0.6}
+        axes.plot(epochs["epoch"], 100 * epochs["radius"] / eps, linewidth=0.9, **dashed)
+    percent_axis(axes)
     axes.set_xlabel("epoch")
-    grid(axes)
 
 
 def _spread(values: pd.Series[Any], digits: int) -> str:
@@ -184,20 +164,3 @@ def _spread(values: pd.Series[Any], digits: int) -> str:
     ]
     middle, low, high = (text.replace("-", MINUS) for text in texts)
     return middle if low == high else f"{middle} [{low}, {high}]"
-
-
-def _inside(
-    line: pd.Series[Any], low: NDArray[np.float64], high: NDArray[np.float64]
-) -> NDArray[np.float64] | None:
-    """Return (2, 2) the ends of the line's visible piece; None if it has none."""
-    w, b = (line["weight_0"], line["weight_1"]), line["bias"]
-    ends = []
-    for axis in (0, 1):
-        other = 1 - axis
-        for edge in (low[axis], high[axis]):
-            if w[other] != 0:
-                along = -(b + w[axis] * edge) / w[other]
-                if low[other] <= along <= high[other]:
-                    ends.append((edge, along) if axis == 0 else (along, edge))
-    ends = sorted(set(ends))
-    return np.array([ends[0], ends[-1]]) if len(ends) >= 2 else None

@@ -6,22 +6,18 @@ theorem's. The all-layer margins of the measure `margins`, on test images, are n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from functools import partial
-from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from bench.papers.cat.epochs import draw_curve, legend_beside
-from bench.papers.cat.parts import alarm_note, by_label, captioned, grid, suite_measures
+from bench.papers.cat.drawing import curve, legend_beside, percent_axis, titled
+from bench.papers.cat.parts import alarm_note, captioned, suite_measures
 from bench.report.artefact import Output
 from bench.report.columns import number
-from bench.report.export import fitted
 from bench.report.formatting import MISSING, span
-from bench.report.style import order, styles
+from bench.report.style import styles
 from bench.report.suite_runs import SuiteRuns
 
 if TYPE_CHECKING:
@@ -56,103 +52,100 @@ KINDS = {
 """Kind of margin -> its measure, its array in the records, and what the axis says of it."""
 _WIDTH = 6.2
 """Inches."""
-Margins = Mapping[str, NDArray[np.float64]]
-"""Label -> (n,) margins of its images, one seed after the other: 0 for a misclassified image,
-infinite if nothing broke it."""
 
 
 def make_margins(chosen: SuiteRuns) -> Output:
     """Return the paper's margin, and the all-layer margins with and without the input."""
-    numbers: dict[str, pd.DataFrame] = {}
-    figures: dict[str, Any] = {}
-    means, labels, lacks = [], dict[str, None](), dict[str, None]()
+    numbers, figures, means, lacks = {}, {}, [], dict[str, None]()
     for kind, (measure, array, _) in KINDS.items():
         measures, missing = suite_measures(chosen, measure)
-        measures.sort(key=lambda one: (order(one.method), one.label))
-        seeds = by_label(measures)
-        lacks, labels = lacks | dict.fromkeys(missing), labels | dict.fromkeys(seeds)
-        if not seeds:
+        lacks |= dict.fromkeys(missing)
+        if not measures:
             continue
-        per_seed = {label: [one.arrays[array] for one in own] for label, own in seeds.items()}
-        found = {label: np.concatenate(own) for label, own in per_seed.items()}
-        bounds = {
-            label: np.concatenate([one.arrays["bound"] for one in own])
-            for label, own in (seeds.items() if kind == "bilateral" else ())
-        }
-        name = "margins" if kind == "both" else f"margins-{kind}"
-        numbers[name] = pd.DataFrame(
-            {"label": label, "n": len(margin), "image": place, "margin": number(value)}
-            for label, margin in found.items()
-            for place, value in enumerate(margin)
+        rows = pd.concat(
+            pd.DataFrame(
+                {
+                    "label": one.label,
+                    "seed": one.run.seed or 0,
+                    "margin": one.arrays[array],
+                    "bound": one.arrays.get("bound", np.nan),
+                }
+            )
+            for one in measures
         )
-        figures[name] = partial(draw_margins, found, kind, captioned(chosen, seeds), bounds)
-        means += [
-            {"label": label, "margin": kind} | _means(own, bounds.get(label))
-            for label, own in per_seed.items()
-        ]
+        name = "margins" if kind == "both" else f"margins-{kind}"
+        by_label = rows.groupby("label", sort=False)
+        numbers[name] = pd.DataFrame(
+            {
+                "label": rows["label"],
+                "n": by_label["margin"].transform("size"),
+                "image": by_label.cumcount(),
+                "margin": rows["margin"].map(number),
+            }
+        )
+        mean = pd.DataFrame(
+            {"label": label, "margin": kind} | _means(own) for label, own in by_label
+        )
+        means.append(mean)
+        figures[name] = partial(draw_margins, rows, mean, kind, captioned(chosen, mean["label"]))
     if not means:
         return Output(lacks=tuple(lacks))
+    every = pd.concat(means)
+    floats = every.columns[every.columns.str.startswith("mean")]
+    every[floats] = every[floats].map(lambda value: "" if np.isnan(value) else number(value))
     return Output(
-        numbers=numbers | {"margins-mean": pd.DataFrame(means)},
+        numbers=numbers | {"margins-mean": every},
         figures=figures,
-        note=f"{alarm_note(labels)} {UPPER_BOUND}".strip(),
+        note=f"{alarm_note(every['label'])} {UPPER_BOUND}".strip(),
         lacks=tuple(lacks),
     )
 
 
-def _mean_inverse(margin: NDArray[np.float64] | None) -> float | None:
-    """Return the mean of 1 / margin over the images whose margin is above 0; None without any."""
-    if margin is None or not (margin > 0).any():
-        return None
+def mean_inverse(margin: pd.Series[Any]) -> float:
+    """Return the mean of 1 / margin over the images whose margin is above 0; NaN without any."""
     return float((1 / margin[margin > 0]).mean())
 
 
-def _means(
-    seeds: Sequence[NDArray[np.float64]], bound: NDArray[np.float64] | None
-) -> dict[str, Any]:
-    margin = np.concatenate(seeds)
-    known = [value for value in map(_mean_inverse, seeds) if value is not None]
+def _means(rows: pd.DataFrame) -> dict[str, float]:
+    margin, per_seed = rows["margin"], rows.groupby("seed")["margin"]
     return {
         "n": len(margin),
-        "n_seeds": len(seeds),
+        "n_seeds": len(per_seed),
         "n_above_0": int((margin > 0).sum()),
-        "mean": number(fmean(margin)),
-        "mean_inverse": number(_mean_inverse(margin)),
-        "mean_inverse_std": number(stdev(known) if len(known) > 1 else None),
-        "mean_inverse_of_softmax_bound": number(_mean_inverse(bound)),
+        "mean": margin.mean(),
+        "mean_inverse": mean_inverse(margin),
+        "mean_inverse_std": per_seed.apply(mean_inverse).std(),
+        "mean_inverse_of_softmax_bound": mean_inverse(rows["bound"]),
     }
 
 
-def draw_margins(
-    found: Margins, kind: str, caption: str = "", bounds: Margins | None = None
-) -> Figure:
+def draw_margins(rows: pd.DataFrame, means: pd.DataFrame, kind: str, caption: str = "") -> Figure:
     """Draw the share of images with at most each margin; lower and further right is better.
 
-    bounds: of the margins, by the softmax output alone; the legend has the mean of their inverse.
+    rows: `label` and `margin` of each image, 0 if misclassified, infinite if nothing broke it.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(_WIDTH, max(3.2, 1.0 + 0.21 * len(found))), layout="constrained")
+    sizes = f"n = {span(list(means['n']))} images; at 0: misclassified"
+    figure = titled(_WIDTH, max(3.2, 1.0 + 0.21 * len(means)), (sizes, caption))
     axes = figure.subplots()
-    look = styles(found)
-    everything = np.concatenate(list(found.values()))
-    right = float(everything[np.isfinite(everything)].max(initial=0.0)) or 1.0
-    for label, margin in found.items():
+    look = styles(means["label"])
+    finite = rows[np.isfinite(rows["margin"])]
+    right = float(finite["margin"].max()) if len(finite) else 0.0
+    right = right or 1.0
+    for mean in means.to_dict("records"):
         # the empirical distribution from 0 to the right edge
-        x = np.sort(margin[np.isfinite(margin)].astype(np.float64))
-        y = 100 * np.arange(len(x) + 1) / max(1, len(margin))
-        inverse, of_bound = map(_mean_inverse, (margin, (bounds or {}).get(label)))
-        text = MISSING if inverse is None else f"{inverse:.3g}"
-        text += "" if of_bound is None else f" ({of_bound:.3g})"
-        line = [0.0, *x, right], [*y, y[-1]], f"{label}: {text}"
-        draw_curve(axes, *line, look[label], drawstyle="steps-post")
+        x = np.sort(finite["margin"][finite["label"] == mean["label"]].astype(float))
+        y = 100 * np.arange(len(x) + 1) / mean["n"]
+        inverse, of_bound = mean["mean_inverse"], mean["mean_inverse_of_softmax_bound"]
+        text = MISSING if np.isnan(inverse) else f"{inverse:.3g}"
+        text += "" if np.isnan(of_bound) else f" ({of_bound:.3g})"
+        points = [0.0, *x, right], [*y, y[-1]]
+        curve(
+            axes, *points, f"{mean['label']}: {text}", look[mean["label"]], drawstyle="steps-post"
+        )
     axes.set_xlim(-0.02 * right, 1.02 * right)
-    axes.set_ylim(-3, 103)
-    grid(axes)
+    percent_axis(axes, "images with at most this margin (%)")
     axes.set_xlabel(f"margin, an upper bound (no unit)\n{KINDS[kind][-1]}")
-    axes.set_ylabel("images with at most this margin (%)")
-    title = f"n = {span([len(margin) for margin in found.values()])} images; at 0: misclassified"
-    figure.suptitle(fitted((title, caption), _WIDTH), fontsize=9.0)
     heading = "mean 1 / margin, a lower\nbound (of margins above 0)"
-    legend_beside(figure, heading + ("\n(by the softmax alone)" if bounds else ""))
+    bounded = means["mean_inverse_of_softmax_bound"].notna().any()
+    legend_beside(figure, heading + ("\n(by the softmax alone)" if bounded else ""))
     return figure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,12 +20,10 @@ from bench.report.accuracy import (
 from bench.report.formatting import ALARM, eps_text
 from bench.report.frame import Outcome, ResultsFrame, outcomes, same_eps, select
 from bench.report.groups import marked
+from bench.report.style import order
 from bench.report.suite_runs import StudyRuns, SuiteRuns
 from bench.study import AttackConfig, MeasureConfig, Study
 from bench.suite import load_suite
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 CLEAN = "clean"
 BEST = "best"
@@ -227,6 +225,7 @@ def suite_measures(chosen: SuiteRuns, measure: str) -> tuple[list[SuiteMeasure],
                     arrays=record.arrays,
                 )
             )
+    found.sort(key=lambda one: (order(one.method), one.eps, one.label))
     return found, tuple(lacks)
 
 
@@ -303,9 +302,3 @@ def difference_cells(key: str, estimate: AccuracyEstimate | None) -> dict[str, f
     """Return the cells of a .csv for a difference of accuracies, as fractions."""
     names = {"": "value", "_low": "low", "_high": "high"}
     return {f"{key}{end}": getattr(estimate, name, None) for end, name in names.items()}
-
-
-def grid(axes: Axes) -> None:
-    """Draw faint horizontal lines behind everything."""
-    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)

@@ -1,0 +1,131 @@
+"""What the paper's figures share: titles, panels, axes, curves in bands, legends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.report.export import fitted, legend_label
+from bench.report.style import Style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike
+
+_MARKS = 8
+
+
+def titled(
+    width: float, height: float, texts: Iterable[str], layout: str = "constrained"
+) -> Figure:
+    """Return an empty figure, in inches, with lines of text above it."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout=layout)  # type: ignore[arg-type]
+    figure.suptitle(fitted(texts, width), fontsize=9.0)
+    return figure
+
+
+def panels(
+    n: int,
+    most: int,
+    inches: tuple[float, float],
+    texts: Iterable[str],
+    layout: str = "constrained",
+    **options: Any,
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure of n panels of so many inches, at most `most` of them in a row."""
+    n_columns = min(most, n)
+    n_rows = -(-n // n_columns)
+    width = max(4.6, 1.0 + inches[0] * n_columns)
+    figure = titled(width, 1.0 + inches[1] * n_rows, texts, layout)
+    axes = figure.subplots(n_rows, n_columns, squeeze=False, **options).flatten()
+    for spare in axes[n:]:
+        spare.set_axis_off()
+    return figure, list(axes[:n])
+
+
+def grid(axes: Axes, axis: Any = "y") -> None:
+    """Draw faint lines behind everything."""
+    axes.grid(axis=axis, color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def percent_axis(axes: Axes, label: str = "", top: float = 103) -> None:
+    axes.set_ylim(-3, top)
+    axes.set_ylabel(label)
+    grid(axes)
+
+
+def epoch_axis(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epoch", fontsize=9.0)
+
+
+def band(axes: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, **style: Any) -> None:
+    axes.fill_between(np.asarray(x), np.asarray(low), np.asarray(high), linewidth=0, **style)
+
+
+def curve(axes: Axes, x: ArrayLike, y: ArrayLike, text: str, look: Style, **options: Any) -> None:
+    """Draw a line with at most about eight markers, which distinguish it in grey."""
+    own = {
+        "markevery": max(1, np.size(x) // _MARKS),
+        "linewidth": 1.4,
+        "markersize": 5.0,
+        **look.line,
+    }
+    axes.plot(np.asarray(x), np.asarray(y), label=legend_label(text), **own | options)
+
+
+def ratio_axis(axes: Axes, labels: Sequence[str], room: float = 0.0) -> None:
+    """Scale ratios by their logarithm, and number the rows of labels from the top.
+
+    Call it after the points are drawn. room: added to the right, in lengths of the axis.
+    """
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    axes.set_xlim(low, high * (high / low) ** room)
+    if high / low < 1000:
+        steps = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if high / low < 30 and not room else (1.0, 2.0, 5.0)
+        axes.xaxis.set_major_locator(LogLocator(subs=steps))
+    axes.xaxis.set_major_formatter(lambda ratio, _: f"{ratio:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+
+
+def one_line(axes: Axes) -> None:
+    """Mark the ratio 1 by a dotted line."""
+    axes.axvline(1, color="#999999", linewidth=0.8, linestyle=":", zorder=0)
+    axes.tick_params(axis="y", length=0)
+
+
+def legend_below(
+    figure: Figure, n_columns: int, in_order: Callable[[Iterable[str]], list[str]] = list
+) -> None:
+    """Put one legend of all panels below them."""
+    found: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(name, handle)
+    names = in_order(found)
+    figure.legend(
+        [found[name] for name in names],
+        names,
+        loc="outside lower center",
+        frameon=False,
+        ncols=min(n_columns, len(found)),
+        handlelength=2.6,
+    )
+
+
+def legend_beside(figure: Figure, title: str) -> None:
+    options: dict[str, Any] = {"frameon": False, "handlelength": 2.8, "alignment": "left"}
+    figure.legend(loc="outside right center", title=title, title_fontsize=9.0, **options)
