@@ -97,7 +97,7 @@ def claim(folder: Path, key: str) -> AssessedClaim:
 
 
 def values(found: AssessedClaim, *, decides: bool = True) -> list[float]:
-    return [e.value for e in found.assessment.evidence if e.decides is decides]
+    return [e.value for e in found.evidence if e.decides is decides]
 
 
 def surface(low: float, high: float, n: int, at_x: float = -1.0) -> np.ndarray:

@@ -69,9 +69,8 @@ def test_the_value_must_be_surely_on_one_side(
     (found,) = judged([evidence(value, rule=rule)])
     assert found.result is result
     assert (found.reason == "") is (result is not OPEN)
-    assert found.low is not None
-    assert found.high is not None
-    assert found.high - found.low == pytest.approx(0.02, rel=0.1)
+    assert found.interval is not None
+    assert found.interval[1] - found.interval[0] == pytest.approx(0.02, rel=0.1)
 
 
 def test_holm_s_correction_is_over_the_claim_with_what_it_lacks() -> None:
@@ -156,9 +155,9 @@ def test_surely_beyond_the_limit_is_judged_at_the_level_of_the_claim() -> None:
     assert found.result is OPEN
     assert found.p is not None
     assert found.p < 0.05  # surely above 0 all the same
-    assert found.low is not None
-    assert found.low_corrected is not None
-    assert found.low_corrected < found.limit < found.low
+    assert found.interval is not None
+    assert found.corrected is not None
+    assert found.corrected[0] < found.limit < found.interval[0]
 
 
 def test_an_alarm_does_not_protect_the_side_that_has_it() -> None:
@@ -250,7 +249,7 @@ FLAT = (0.5,) * 20
     [
         (run(FLAT), ""),
         (run(FLAT, (1.0,) * 20), ""),
-        (run(FLAT, (0.46,) * 20), "radius 0.46 eps, at most 0.46"),
+        (run(FLAT, (0.46,) * 20), "median radius 0.46 eps, largest 0.46 eps"),
         (run(FLAT, (0.5,) * 20, eps_max=4 / 255), ""),  # its own bound
         (run(FLAT, (1.0,) * 20, eps_max=None), ""),
         (run(FLAT, (1.0,) * 17 + (0.979, 1.0, 1.0)), "radius still moves by 2.1% of eps"),
@@ -274,7 +273,7 @@ def test_a_training_counts_once_it_has_reached_what_it_is_about(
 
 def test_every_seed_must_have_its_radius_and_the_mean_its_plateau() -> None:
     good, short = run(FLAT, (1.0,) * 20), run(FLAT, (0.6,) * 20)
-    assert untrained([good, short]) == "radius 0.60 eps, at most 0.60"
+    assert untrained([good, short]) == "median radius 0.60 eps, largest 0.60 eps"
     noisy = run((*(0.5,) * 19, 0.56))
     assert untrained([noisy]) != ""
     assert untrained([noisy, run(FLAT)]) == ""

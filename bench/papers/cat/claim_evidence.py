@@ -16,14 +16,12 @@ import numpy as np
 from bench.errors import RecordError
 from bench.measure_record import MeasureRecord
 from bench.papers.cat.claim_rules import (
+    ABOVE,
     MOST,
     NOTABLE,
     VERSUS,
-    ClaimResult,
     Evidence,
     Rule,
-    judged,
-    verdict,
 )
 from bench.papers.cat.claim_training import untrained
 from bench.papers.cat.stated import CAT, TABLE_3
@@ -40,8 +38,6 @@ NATURAL = "natural"
 """Training without an adversary."""
 BASELINES = tuple(name for name in TABLE_3 if name not in (*CAT, NATURAL))
 """The adversarial training methods of Table 3 that CAT is compared with."""
-SMOKE = "tiny"
-"""The size that only shows that the path works: nothing in it is trained to the end."""
 
 
 class Query(NamedTuple):
@@ -74,8 +70,10 @@ class ImageValue(NamedTuple):
     """A value of each image that is compared, made of a measure; all follow gradients."""
 
     measure: str
-    of: Callable[[MeasureRecord], np.ndarray]
-    """Returns (n,) values; not a number leaves an image out."""
+    array: str
+    """Of the measure, (n, ...)."""
+    of: Callable[[np.ndarray], np.ndarray] = np.asarray
+    """Returns (n,) values of the array; not a number leaves an image out."""
     misled: bool = True
     checkpoint: str = BEST
 
@@ -138,7 +136,7 @@ class TrainedModel:
             return {k: (v.index, v.correct) for k, v in self.evaluated(query)[0].items()}
         found = {}
         for run_id, record in self.measures(query.measure).items():
-            values = query.of(record).astype(np.float64)
+            values = query.of(record.arrays[query.array].astype(np.float64))
             kept = np.flatnonzero(~np.isnan(values))
             kept = kept[np.argsort(record.arrays["index"][kept])]
             found[run_id] = record.arrays["index"][kept], values[kept]
@@ -202,51 +200,14 @@ def models(suite: SuiteRuns, measure: str = "") -> list[TrainedModel]:
     return [model for own in found.values() for model in own]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Assessment:
-    """What the records of one suite say about one claim."""
+class Compared(NamedTuple):
+    """What is compared for a claim."""
 
-    result: ClaimResult
-    reason: str = ""
-    """Why it is inconclusive."""
-    evidence: tuple[Evidence, ...] = ()
-    missing: tuple[str, ...] = ()
-    """Records that the verdict would also rest on."""
-    notes: tuple[str, ...] = ()
-    models: tuple[TrainedModel, ...] = ()
+    found: Sequence[Evidence | str]
+    """A text names records that are missing for a comparison."""
+    models: Iterable[TrainedModel] = ()
     checkpoint: str = BEST
-
-    @property
-    def alarmed(self) -> set[str]:
-        """Labels of the models on which a masking check raises an alarm."""
-        return {m.label for m in self.models if m.masking(self.checkpoint).alarms}
-
-
-def assess(
-    suite: SuiteRuns,
-    found: Iterable[Evidence | str],
-    models: Iterable[TrainedModel] = (),
-    *,
-    checkpoint: str = BEST,
-    notes: Iterable[str] = (),
-) -> Assessment:
-    """Return the assessment that all deciding comparisons together give; a text is missing."""
-    found = list(found)
-    missing = tuple(dict.fromkeys(text for text in found if isinstance(text, str)))
-    made = [one for one in found if isinstance(one, Evidence)]
-    evidence = judged(made, len(found) - len(made))
-    result, reason = verdict(evidence, missing)
-    if suite.suite.size == SMOKE and result is not ClaimResult.MISSING:
-        result, reason = ClaimResult.RAN, f"size {SMOKE} only shows that the path works"
-    return Assessment(
-        result=result,
-        reason=reason,
-        evidence=tuple(evidence),
-        missing=missing,
-        notes=tuple(notes),
-        models=tuple(model for model in models if model.runs),
-        checkpoint=checkpoint,
-    )
+    notes: tuple[str, ...] = ()
 
 
 Side = tuple[TrainedModel, Query | ImageValue]
@@ -260,7 +221,7 @@ class Family(NamedTuple):
     pairs: Sequence[tuple[str, str]]
     """Keys of the models, usually methods; a pair that a study does not have is left out."""
     under: Sequence[Versus]
-    rule: Rule
+    rule: Rule = ABOVE
     decides: bool = True
     column: str = ""
     """Of the paper's Table 3, which states the paper's own difference; empty for none."""
@@ -276,7 +237,7 @@ def assess_families(
     suite: SuiteRuns,
     declared: Sequence[Family] | Callable[[Study], Sequence[Family]],
     measure: str = "",
-) -> Assessment:
+) -> Compared:
     """Compare within each study that has the measure; `declared` may depend on the study."""
     found: list[Evidence | str] = []
     firsts: dict[TrainedModel, None] = {}
@@ -287,7 +248,7 @@ def assess_families(
             found += compare(own, family)
             firsts |= {own[a]: None for a, _ in family.pairs if a in own}
             seconds |= {own[b]: None for _, b in family.pairs if b in own}
-    return assess(suite, found, firsts | seconds)
+    return Compared(found, firsts | seconds)
 
 
 def compare(own: Mapping[str, TrainedModel], family: Family) -> Iterator[Evidence | str]:

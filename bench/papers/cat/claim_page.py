@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 
 import pandas as pd
 
 from bench.papers.cat import claim_rules as rules
-from bench.papers.cat.claim_evidence import SMOKE, TrainedModel
+from bench.papers.cat.claim_evidence import TrainedModel
 from bench.papers.cat.claim_rules import VERSUS, ClaimResult, Evidence, tally
 from bench.papers.cat.claim_training import STILL
-from bench.papers.cat.claims import AssessedClaim, assess_claims
+from bench.papers.cat.claims import SMOKE, AssessedClaim, assess_claims
 from bench.records import Records
 from bench.report.artefact import Output
 from bench.report.export import Markup, Table, bullets, markdown, plain, render
@@ -19,18 +20,20 @@ from bench.report.formatting import ALARM, MINUS, MISSING, percent
 from bench.report.masking import N_CHECKS
 from bench.report.revisions import code_facts
 
-_ATTRIBUTES = {
-    "comparison": "what",
-    **{name: name for name in ("detail", "reading", "decides")},
-    "verdict": "result",
-    **{name: name for name in ("admissible", "reason", "unit", "first", "second", "value")},
-    **{name: name for name in ("low", "high", "low_corrected", "high_corrected")},
-    "p_holm": "p",
-    "smallest_detectable": "detectable",
-    "must_detect": "limit",
-    "n": "n",
+_COLUMNS: dict[str, tuple[str, ...]] = {
+    "what": ("comparison",),
+    **{name: (name,) for name in ("detail", "reading", "decides")},
+    "result": ("verdict",),
+    **{name: (name,) for name in ("admissible", "reason", "unit", "first", "second", "value")},
+    "interval": ("low", "high"),
+    "corrected": ("low_corrected", "high_corrected"),
+    "p": ("p_holm",),
+    "detectable": ("smallest_detectable",),
+    "limit": ("must_detect",),
+    "n": ("n",),
+    "seeds": ("seeds_first", "seeds_second"),
 }
-"""Of `Evidence`, by the column of claims.csv."""
+"""Of claims.csv, by the attribute of `Evidence`."""
 _SHOWN = 14
 """Most rows of a claim on the page; claims.csv has all."""
 _NO_VERDICT = (ClaimResult.MISSING, ClaimResult.UNTESTED, ClaimResult.RAN)
@@ -50,35 +53,36 @@ def claims_frame(found: Sequence[AssessedClaim]) -> pd.DataFrame:
     """
     rows: list[dict[str, str]] = []
     for one in found:
-        facts = {
+        head = {
             "claim": one.claim.key,
             "title": one.claim.title,
-            "claim_verdict": one.result,
-            "claim_reason": one.assessment.reason,
+            "claim_verdict": str(one.result),
+            "claim_reason": one.reason,
             "suite": one.claim.suite,
-            "size": one.suite.suite.size if one.suite else None,
-            "dataset": one.suite.dataset if one.suite else None,
-            "paper_size": one.suite.full if one.suite else None,
+            "size": one.suite.suite.size if one.suite else "",
+            "dataset": one.suite.dataset if one.suite else "",
+            "paper_size": _text(one.suite.full if one.suite else None),
         }
-        head = {name: _text(value) for name, value in facts.items()}
-        ran = one.result is ClaimResult.RAN
-        rows += [head | _cells(e, ran) for e in one.assessment.evidence] or [head]
-    blank = dict.fromkeys((*rows[0], *_ATTRIBUTES, "seeds_first", "seeds_second"), "")
+        rows += [head | _cells(e, one.result) for e in one.evidence] or [head]
+    blank = dict.fromkeys(chain(rows[0], *_COLUMNS.values()), "")
     return pd.DataFrame([blank | row for row in rows])
 
 
-def _cells(e: Evidence, ran: bool) -> dict[str, str]:
-    cells = {column: _text(getattr(e, name)) for column, name in _ATTRIBUTES.items()}
-    if ran or not e.decides:
+def _cells(e: Evidence, of_claim: ClaimResult) -> dict[str, str]:
+    cells: dict[str, str] = {}
+    for name, columns in _COLUMNS.items():
+        value = getattr(e, name)
+        values = value if isinstance(value, tuple) else (value,)
+        cells |= dict(zip(columns, map(_text, values), strict=False))
+    if of_claim is ClaimResult.RAN or not e.decides:
         cells |= {"verdict": "", "admissible": "0", "reason": f"size {SMOKE}" if e.decides else ""}
-    first, second = map(str, e.seeds)
-    return cells | {"seeds_first": first, "seeds_second": second}
+    return cells
 
 
 def _text(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, bool | float) else str(value)
+    if isinstance(value, bool | float):
+        return f"{value:.6g}"
+    return "" if value is None else str(value)
 
 
 def claims_page(found: Sequence[AssessedClaim]) -> str:
@@ -115,8 +119,8 @@ def claims_page(found: Sequence[AssessedClaim]) -> str:
 
 
 def verdict_text(one: AssessedClaim) -> str:
-    """Return `**Inconclusive** (cat-ce untrained: radius 0.46 eps)`: the word first, then why."""
-    reason = f" ({plain(one.assessment.reason)})" if one.assessment.reason else ""
+    """Return `**Inconclusive** (cat-ce untrained: median radius ...)`: the word first, then why."""
+    reason = f" ({plain(one.reason)})" if one.reason else ""
     word = str(one.result)
     if one.result in _NO_VERDICT or one.suite is None:
         return word.capitalize()
@@ -141,41 +145,39 @@ def _counts(one: AssessedClaim) -> str:
 
 def _section(one: AssessedClaim, code: Sequence[str]) -> dict[str, object]:
     """Return what the template shows of one claim."""
-    found = one.assessment
-    counts = f". Comparisons: {_counts(one)}" if len(one.deciding) > 1 and _counts(one) else ""
-    notes = [*found.notes, *([one.claim.note] if one.suite and one.claim.note else [])]
-    untrained = [model.untrained for model in found.models if model.untrained]
-    notes += [f"Trainings that do not count: {'; '.join(untrained)}."] if untrained else []
-    notes += [*_masking(found.models, found.checkpoint), *code]
-    verdict = f"{verdict_text(one)}{counts}."
+    notes = [*one.notes, *([one.claim.note] if one.suite and one.claim.note else [])]
+    if untrained := "; ".join(model.untrained for model in one.models if model.untrained):
+        notes.append(f"Trainings that do not count: {untrained}.")
+    notes += [*_masking(one.models, one.checkpoint), *code]
+    counts = _counts(one) if len(one.deciding) > 1 else ""
+    verdict = f"{verdict_text(one)}{counts and '. Comparisons: '}{counts}"
     if one.result is ClaimResult.MISSING:
-        verdict = f"{verdict[:-1]}: run `{one.command}`."
-    elif found.missing:
-        missing = "; ".join(found.missing)
+        verdict += f": run `{one.command}`"
+    elif one.missing:
+        missing = "; ".join(one.missing)
         notes.append(f"Missing, and so not in the verdict: {missing}. Run `{one.command}`.")
-    shown = found.evidence
+    shown: Sequence[Evidence] = one.evidence
     if len(shown) > _SHOWN:
-        ordered = sorted(shown, key=lambda e: (not e.decides, e.favour))[:_SHOWN]
         notes.insert(0, f"The {_SHOWN} least favourable of {len(shown)} rows; claims.csv has all.")
-        shown = tuple(ordered)
+        shown = sorted(shown, key=lambda e: (not e.decides, e.favour))[:_SHOWN]
     return {
         "claim": one.claim,
         "caption": one.suite.caption if one.suite else "",
         "table": Markup(markdown(_table([_row(e, one) for e in shown]))) if shown else "",
-        "verdict": Markup(verdict),
+        "verdict": Markup(f"{verdict}."),
         "notes": Markup(bullets(notes)),
     }
 
 
 def _code(one: AssessedClaim) -> list[str]:
     """Return which code made the values of a claim; empty for a claim without values."""
-    if one.suite is None or not one.assessment.evidence:
+    if one.suite is None or not one.evidence:
         return []
-    rows = [(model.label, model.runs) for model in one.assessment.models]
+    rows = [(model.label, model.runs) for model in one.models]
     # a claim that names no models is about the trainings of its suite
     rows = rows or [item for part in one.suite.studies for item in part.runs.items()]
     # only accuracies come from evaluations
-    attacked = any(e.unit == "points" for e in one.assessment.evidence)
+    attacked = any(e.unit == "points" for e in one.evidence)
     return code_facts(rows, (lambda _: True) if attacked else None)
 
 
@@ -205,28 +207,27 @@ def _table(rows: list[dict[str, str]]) -> Table:
 
 
 def _row(e: Evidence, one: AssessedClaim) -> dict[str, str]:
-    labels = (f"{m}{ALARM}" if m in one.assessment.alarmed else m for m in e.labels)
+    labels = (f"{m}{ALARM}" if m in one.alarmed else m for m in e.labels)
     plain_unit = e.unit if e.unit == "points" else "epochs"
     values = (_number(e.first, plain_unit), _number(e.second, plain_unit), _value(e))
-    p = MISSING if e.p is None else f"{e.p:.2g}"
+    p = MISSING if e.p is None else "< 0.0001" if e.p < 1e-4 else f"{e.p:.2g}"
     judged = e.decides and one.result is not ClaimResult.RAN
     return {
         "Comparison": VERSUS.join(labels),
         "Which": e.detail,
         **dict(zip(one.claim.columns, values, strict=True)),
-        "p (Holm)": "< 0.0001" if e.p is not None and e.p < 1e-4 else p,
+        "p (Holm)": p,
         "Can show": _number(e.detectable, e.unit),
         "n": MISSING if e.n is None else str(e.n),
         "Seeds": "/".join(str(n) for n in dict.fromkeys(e.seeds)),
-        "Verdict": (str(e.result) if judged else MISSING)
-        + (f": {e.reason}" if judged and e.reason else ""),
+        "Verdict": ": ".join(filter(None, (e.result, e.reason))) if judged else MISSING,
     }
 
 
 def _value(e: Evidence) -> str:
     """Return the value with its interval."""
-    text, low, high = (_number(x, e.unit) for x in (e.value, e.low, e.high))
-    return text if e.low is None or e.high is None else f"{text} [{low}, {high}]"
+    ends = ", ".join(_number(end, e.unit) for end in e.interval or ())
+    return f"{_number(e.value, e.unit)} [{ends}]" if ends else _number(e.value, e.unit)
 
 
 def _number(value: float | None, unit: str) -> str:

@@ -55,13 +55,13 @@ class ClaimResult(StrEnum):
     SUPPORTED = "supported"
     CONTRADICTED = "contradicted"
     INCONCLUSIVE = "inconclusive"
-    RAN = "ran: numbers below"
+    RAN = "ran without a verdict"
     MISSING = "no records"
     UNTESTED = "not tested"
 
 
 class Rule(NamedTuple):
-    """On which side of a bound the value must be, beyond doubt, for the claim to be supported."""
+    """On which side of a bound the value must significantly be for the claim to be supported."""
 
     bound: float = 0.0
     above: bool = True
@@ -71,6 +71,10 @@ class Rule(NamedTuple):
     @property
     def other_bound(self) -> float:
         return self.bound if self.refuted_beyond is None else self.refuted_beyond
+
+    @property
+    def sign(self) -> int:
+        return 1 if self.above else -1
 
 
 ABOVE, BELOW = Rule(), Rule(above=False)
@@ -119,12 +123,10 @@ class Evidence:
     """Masking alarms on the first and on the second that can have misled its measurement."""
     doubt: str = ""
     """Why it supports nothing, whatever its value."""
-    low: float | None = None
-    high: float | None = None
-    """95% interval; None where the value has no error."""
-    low_corrected: float | None = None
-    high_corrected: float | None = None
-    """The interval at Bonferroni's level of the claim."""
+    interval: tuple[float, float] | None = None
+    """95%; None where the value has no error."""
+    corrected: tuple[float, float] | None = None
+    """At Bonferroni's level of the claim."""
     enough: bool = True
     """Whether the sample is large enough."""
     p: float | None = None
@@ -149,7 +151,7 @@ class Evidence:
     @property
     def favour(self) -> float:
         """How far the value is on the claim's side of the bound."""
-        return (self.value - self.rule.bound) * (1 if self.rule.above else -1)
+        return (self.value - self.rule.bound) * self.rule.sign
 
     @property
     def labels(self) -> list[str]:
@@ -169,42 +171,35 @@ def judged(found: Sequence[Evidence], n_missing: int = 0) -> list[Evidence]:
 
     n_missing: comparisons of the claim without records; Holm's correction counts them.
     """
-    deciding = [one for one in found if one.decides and not one.exact]
-    support = holm([one.mean.p(one.rule.bound) for one in deciding], n_missing)
-    refute = holm([one.mean.p(one.rule.other_bound) for one in deciding], n_missing)
-    level = LEVEL / max(1, len(deciding) + n_missing)
-    tested = {id(one): (p, q) for one, p, q in zip(deciding, support, refute, strict=True)}
-    return [_judged(one, tested.get(id(one)), level) for one in found]
+    tested = [one for one in found if one.decides and not one.exact]
+    p_for = holm([one.mean.p(one.rule.bound) for one in tested], n_missing)
+    p_against = holm([one.mean.p(one.rule.other_bound) for one in tested], n_missing)
+    level = LEVEL / max(1, len(tested) + n_missing)
+    p_values = dict(zip(map(id, tested), zip(p_for, p_against, strict=True), strict=True))
+    return [_judged(one, p_values.get(id(one), (None, None)), level) for one in found]
 
 
-def _judged(e: Evidence, tested: tuple[float, float] | None, level: float) -> Evidence:
-    """Return the comparison with its verdict; tested: the p-values for and against the claim."""
-    p, p_refute = tested or (None, None)
-    beyond = (e.value - e.rule.other_bound) * (1 if e.rule.above else -1)
-    supported = e.favour >= 0 if p is None else e.favour > 0 and p < LEVEL
-    contradicted = beyond < 0 and (p_refute is None or p_refute < LEVEL)
+def _judged(e: Evidence, p: tuple[float | None, float | None], level: float) -> Evidence:
+    p_for, p_against = p
+    beyond = (e.value - e.rule.other_bound) * e.rule.sign
+    supported = e.favour >= 0 if p_for is None else e.favour > 0 and p_for < LEVEL
+    contradicted = beyond < 0 and (p_against is None or p_against < LEVEL)
     if not e.exact:
-        (low, high), corrected = (_interval(e, confidence) for confidence in (0.95, 1 - level))
+        intervals = [e.mean.interval(confidence) for confidence in (0.95, 1 - level)]
+        if e.n:
+            intervals = [(max(low, -1.0), min(high, 1.0)) for low, high in intervals]
+        detectable = max(e.mean.detectable(level), _least(e, level))
         e = replace(
             e,
-            low=low,
-            high=high,
-            low_corrected=corrected[0],
-            high_corrected=corrected[1],
-            p=p_refute if e.rule == NO_BOOST else p,
-            detectable=max(e.mean.detectable(level), _least(e, level)),
+            interval=intervals[0],
+            corrected=intervals[1],
+            p=p_against if e.rule == NO_BOOST else p_for,
+            detectable=detectable,
+            enough=detectable <= e.limit or _surely_beyond(e, intervals[1], level),
         )
-        e = replace(e, enough=_enough(e, level))
     reason = _reason(e, supported, contradicted)
-    if reason:
-        return replace(e, reason=reason)
-    result = ClaimResult.SUPPORTED if supported else ClaimResult.CONTRADICTED
-    return replace(e, result=result)
-
-
-def _interval(e: Evidence, confidence: float) -> tuple[float, float]:
-    low, high = e.mean.interval(confidence)
-    return (max(low, -1.0), min(high, 1.0)) if e.n else (low, high)
+    verdict = ClaimResult.SUPPORTED if supported else ClaimResult.CONTRADICTED
+    return replace(e, result=ClaimResult.INCONCLUSIVE if reason else verdict, reason=reason)
 
 
 def _least(e: Evidence, level: float, limit: float = 0.0) -> float:
@@ -216,31 +211,26 @@ def _least(e: Evidence, level: float, limit: float = 0.0) -> float:
     return ceil(log(level / 2) / log((1 + limit) / 2)) / e.n if e.n else 0.0
 
 
-def _enough(e: Evidence, level: float) -> bool:
-    """Return whether the sample is large enough; see the top of this file."""
-    assert e.detectable is not None
-    assert e.low_corrected is not None
-    assert e.high_corrected is not None
-    bounds = e.rule.bound, e.rule.other_bound
-    lower, upper = bounds if not e.rule.above else bounds[::-1]
-    above, below = e.low_corrected - upper, lower - e.high_corrected
-    distance = e.value - upper if above > below else lower - e.value
-    surely_beyond = max(above, below) > e.limit and distance >= _least(e, level, e.limit)
-    return e.detectable <= e.limit or surely_beyond
+def _surely_beyond(e: Evidence, interval: tuple[float, float], level: float) -> bool:
+    """Return whether the difference is beyond the limit on one side of the rule's bounds."""
+    lower, upper = sorted((e.rule.bound, e.rule.other_bound))
+    least = _least(e, level, e.limit)
+    above = interval[0] - upper > e.limit and e.value - upper >= least
+    return above or (lower - interval[1] > e.limit and lower - e.value >= least)
 
 
 def _reason(e: Evidence, supported: bool, contradicted: bool) -> str:
-    """Return why nothing follows from a comparison; the first reason that applies."""
-    networks = "these networks" if len(e.labels) > 1 or max(e.seeds) > 1 else "this network"
+    """Return the first reason why nothing follows from a comparison; empty if something does."""
     if e.untrained:
         return e.untrained
+    seeds = counted(min(e.seeds), "seed")
     if not e.enough and e.detectable is not None:
-        size = f"{e.n} images and " if e.n else ""
-        size += counted(min(e.seeds), "seed")
-        return f"{size}{_TOO_FEW}{_amount(e.detectable, e.unit)}"
+        images = f"{e.n} images and " if e.n else ""
+        return f"{images}{seeds}{_TOO_FEW}{_amount(e.detectable, e.unit)}"
     if not e.admissible:
+        networks = "these networks" if len(e.labels) > 1 or max(e.seeds) > 1 else "this network"
         found = "holds" if supported else "fails" if contradicted else "undecided"
-        return f"{counted(min(e.seeds), 'seed')}: {found} for {networks} only"
+        return f"{seeds}: {found} for {networks} only"
     if supported and contradicted:
         return f"{e.what}: a boost, but of less than {percent(e.rule.bound, 0)} points"
     if not supported and not contradicted:
@@ -269,30 +259,30 @@ def verdict(evidence: Sequence[Evidence], missing: Sequence[str] = ()) -> tuple[
     if not deciding:
         return ClaimResult.MISSING, ""
     readings = {
-        reading: _together(one.result for one in deciding if one.reading == reading)
+        reading: _together({one.result for one in deciding if one.reading == reading})
         for reading in dict.fromkeys(one.reading for one in deciding)
     }
-    found, whole = set(readings.values()), not missing or "" in readings
-    if found == {ClaimResult.CONTRADICTED} and whole:
+    found = set(readings.values())
+    if found == {ClaimResult.CONTRADICTED} and (not missing or "" in readings):
         return ClaimResult.CONTRADICTED, ""
     if found == {ClaimResult.SUPPORTED} and not missing:
         return ClaimResult.SUPPORTED, ""
-    counts = Counter(one.reason.partition(_TOO_FEW)[0] for one in deciding if one.reason)
-    worst = {
-        one.reason.partition(_TOO_FEW)[0]: one.reason
-        for one in sorted(deciding, key=lambda one: one.detectable or 0.0)
-    }
     if len(found) > 1 and ClaimResult.INCONCLUSIVE not in found:
-        counts = Counter(f"{reading}: {result}" for reading, result in readings.items())
-    reasons = [worst.get(reason, reason) for reason, _ in counts.most_common()]
+        reasons = [f"{reading}: {result}" for reading, result in readings.items()]
+    else:
+        # of samples that are too small, only the one that shows least
+        ordered = sorted(deciding, key=lambda one: one.detectable or 0.0)
+        worst = {one.reason.partition(_TOO_FEW)[0]: one.reason for one in ordered}
+        counts = Counter(one.reason.partition(_TOO_FEW)[0] for one in deciding if one.reason)
+        reasons = [worst[reason] for reason, _ in counts.most_common()]
     if missing:
         reasons.append(f"{counted(len(missing), 'record')} missing")
-    more = [f"{len(reasons) - 2} more reasons"] if len(reasons) > 3 else []
-    return ClaimResult.INCONCLUSIVE, "; ".join(reasons[:2] + more if more else reasons)
+    if len(reasons) > 3:
+        reasons[2:] = [f"{len(reasons) - 2} more reasons"]
+    return ClaimResult.INCONCLUSIVE, "; ".join(reasons)
 
 
-def _together(results: Iterable[ClaimResult]) -> ClaimResult:
-    found = set(results)
+def _together(found: set[ClaimResult]) -> ClaimResult:
     if ClaimResult.CONTRADICTED in found:
         return ClaimResult.CONTRADICTED
     return found.pop() if len(found) == 1 else ClaimResult.INCONCLUSIVE

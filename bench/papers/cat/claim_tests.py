@@ -13,20 +13,18 @@ from typing import Any
 import numpy as np
 
 from bench.errors import RecordError
-from bench.measure_record import MeasureRecord
 from bench.papers.cat import claim_rules as rules
 from bench.papers.cat.claim_evidence import (
     BASELINES,
     LAST,
     NATURAL,
-    Assessment,
+    Compared,
     Family,
     ImageValue,
     Query,
     Side,
     TrainedModel,
     Versus,
-    assess,
     assess_families,
     common_values,
     compare,
@@ -110,7 +108,6 @@ def best_under_transfer(study: Study) -> list[Family]:
         Family(
             CAT_VS_FIGURE_2,
             [same(Query(name, eps, kind="after"), source)],
-            ABOVE,
             decides=name == "transfer",
             readings=True,
         )
@@ -120,10 +117,9 @@ def best_under_transfer(study: Study) -> list[Family]:
 
 def transfer_is_weaker(study: Study) -> list[Family]:
     """Compare transferred attacks with the white-box attack on the same model."""
-    under = [
-        (Query(name, eps), Query(PGD, eps), source) for name, eps, source in _transferred(study)
-    ]
-    return [Family(itself((*OTHERS, *CAT)), under, ABOVE)]
+    found = _transferred(study)
+    under = [(Query(name, eps), Query(PGD, eps), source) for name, eps, source in found]
+    return [Family(itself((*OTHERS, *CAT)), under)]
 
 
 def curve_above(attack: str, study: Study) -> list[Family]:
@@ -131,7 +127,7 @@ def curve_above(attack: str, study: Study) -> list[Family]:
     under = [
         same(Query(attack, eps), f"eps {eps_text(eps)}") for eps in attack_radii(study, attack)
     ]
-    family = Family(CAT_VS_FIGURE_2, under, ABOVE, above_chance=True)
+    family = Family(CAT_VS_FIGURE_2, under, above_chance=True)
     others = [(cat, name) for cat, name in CAT_VS_BASELINES if name not in FIGURE_2]
     return [family, family._replace(pairs=others, decides=False)]
 
@@ -145,43 +141,30 @@ def flat_curve(study: Study) -> list[Family]:
     return [family, family._replace(pairs=itself(BASELINES), decides=False)]
 
 
-def surface_range(surface: str, record: MeasureRecord) -> np.ndarray:
-    """Return (n,) the range of a surface, `ce` or `margin`, over the patch around each image."""
-    z = record.arrays[surface].astype(np.float64)
-    height: np.ndarray = z.max((1, 2)) - z.min((1, 2))
-    return height
+def highest(z: np.ndarray) -> np.ndarray:
+    """Return (n,) the highest point of each surface, (n, s, s)."""
+    return np.asarray(z.max((1, 2)))
 
 
-def highest(record: MeasureRecord) -> np.ndarray:
-    """Return (n,) the highest cross entropy on the patch around each image."""
-    top: np.ndarray = record.arrays["ce"].astype(np.float64).max((1, 2))
-    return top
+def height(z: np.ndarray) -> np.ndarray:
+    """Return (n,) the highest point of each surface minus the lowest."""
+    return np.asarray(z.max((1, 2)) - z.min((1, 2)))
 
 
-def relative_rise(record: MeasureRecord) -> np.ndarray:
-    """Return (n,) highest margin minus that at x, relative to the latter.
-
-    Free of the scale of the logits.
-    """
-    z = record.arrays["margin"].astype(np.float64)
-    centre = z.shape[1] // 2
-    at_x = z[:, centre, centre]
+def relative_rise(z: np.ndarray) -> np.ndarray:
+    """Return (n,) the rise from x to the highest point over |z at x|, free of the logits' scale."""
+    at_x = z[:, z.shape[1] // 2, z.shape[1] // 2]
     with np.errstate(divide="ignore"):
-        rise: np.ndarray = (z.max((1, 2)) - at_x) / np.abs(at_x)
-    return rise
+        return np.asarray((highest(z) - at_x) / np.abs(at_x))
 
 
-def _surface(
-    value: Callable[[MeasureRecord], np.ndarray], detail: str, decides: bool = True
-) -> list[Family]:
-    under = [same(ImageValue("landscape", value), detail)]
-    family = Family(CAT_VS_BASELINES, under, BELOW, decides, readings=True)
+def _surface(value: ImageValue, detail: str, decides: bool = True) -> list[Family]:
+    family = Family(CAT_VS_BASELINES, [same(value, detail)], BELOW, decides, readings=True)
     return [family, family._replace(pairs=[(cat, NATURAL) for cat in CAT], decides=False)]
 
 
-def _margins(measure: str, array: str, detail: str) -> Family:
-    under = [same(ImageValue(measure, lambda record: record.arrays[array]), detail)]
-    return Family(CAT_VS_BASELINES, under, ABOVE, measure == "bilateral", readings=True)
+def _margins(value: ImageValue, detail: str, decides: bool = True) -> Family:
+    return Family(CAT_VS_BASELINES, [same(value, detail)], decides=decides, readings=True)
 
 
 def _under(
@@ -224,19 +207,19 @@ FAMILIES: Mapping[str, Sequence[Family] | Callable[[Study], Sequence[Family]]] =
     "6c": flat_curve,
     "6d": [_under(None, CAT_VS_FIGURE_2)],
     "7a": [
-        *_surface(highest, "lower: the highest point"),
-        *_surface(partial(surface_range, "ce"), "smoother: highest minus lowest"),
+        *_surface(ImageValue("landscape", "ce", highest), "lower: the highest point"),
+        *_surface(ImageValue("landscape", "ce", height), "smoother: highest minus lowest"),
     ],
     "7b": [
-        *_surface(relative_rise, "rise over the margin at x"),
-        *_surface(partial(surface_range, "margin"), "highest minus lowest", decides=False),
+        *_surface(ImageValue("landscape", "margin", relative_rise), "rise over the margin at x"),
+        *_surface(ImageValue("landscape", "margin", height), "highest minus lowest", decides=False),
     ],
     "8a": [
         Family(itself(CAT), _MANY_STEPS, _LOSS, readings=True),
         Family(itself(OTHERS), _MANY_STEPS, _LOSS, decides=False),
     ],
     "8b": [
-        Family(CAT_VS_FIGURE_2, [same(Query(f"pgd-{n}"), f"{n} steps")], ABOVE, readings=True)
+        Family(CAT_VS_FIGURE_2, [same(Query(f"pgd-{n}"), f"{n} steps")], readings=True)
         for n in STEPS
     ],
     "9a": [_under(PGD, _ALONE[:1], NO_BOOST)],
@@ -245,8 +228,8 @@ FAMILIES: Mapping[str, Sequence[Family] | Callable[[Study], Sequence[Family]]] =
     "9d": [_under(AUTOATTACK, _ALONE, NO_BOOST), _under(AUTOATTACK, _BOTH)],
     "9e": [_gap(AUTOATTACK, [NATURAL_SOFT])],
     "10b": [
-        _margins("bilateral", "margin", "Definition 3.1"),
-        _margins("margins", "margin_both", "input and all layers, test images"),
+        _margins(ImageValue("bilateral", "margin"), "Definition 3.1"),
+        _margins(ImageValue("margins", "margin_both"), "input and all layers, test images", False),
     ],
     "14b": [_under(None, _EARLIER, column="clean"), _under(PGD, _EARLIER, NO_BOOST)],
 }
@@ -264,33 +247,31 @@ def _by_radius(found: Sequence[TrainedModel]) -> list[TrainedModel]:
     return sorted(fixed, key=lambda model: model.study.eps)
 
 
-def harm_of_a_large_radius(suite: SuiteRuns) -> Assessment:
+def harm_of_a_large_radius(suite: SuiteRuns) -> Compared:
     """Test each smaller training radius against the largest, on test images."""
     found = _by_radius(models(suite))
     *smaller, largest = (model.label for model in found)
     under = [same(_at_small_radius(found[0]))]
-    family = Family([(label, largest) for label in smaller], under, ABOVE)
+    family = Family([(label, largest) for label in smaller], under)
     own = {model.label: model for model in found}
-    return assess(suite, compare(own, family), found, checkpoint=LAST)
+    return Compared([*compare(own, family)], found, checkpoint=LAST)
 
 
-def high_train_accuracy(suite: SuiteRuns) -> Assessment:
+def high_train_accuracy(suite: SuiteRuns) -> Compared:
     """Test the accuracy on train images under the small radius against a limit."""
     concerned = _by_radius(models(suite))
     found: list[Evidence | str] = []
     for model in concerned:
-        query = _at_small_radius(model, "train")
+        side = model, _at_small_radius(model, "train")
         try:
-            right, n = common_values([(model, query)])
+            (right,), n = common_values([side])
+            found.append(evidence(side, side, right, np.full(right.shape, rules.HIGH_TRAIN), n=n))
         except RecordError as error:
             found.append(str(error))
-            continue
-        limit = np.full(right[0].shape, rules.HIGH_TRAIN)
-        found.append(evidence((model, query), (model, query), right[0], limit, n=n))
-    return assess(suite, found, concerned, checkpoint=LAST)
+    return Compared(found, concerned, checkpoint=LAST)
 
 
-def beyond_margin(suite: SuiteRuns) -> Assessment:
+def beyond_margin(suite: SuiteRuns) -> Compared:
     """Test a fixed radius beyond the margin against one within it, and CAT against both."""
     found = models(suite)
     own = {f"{model.method} (radius {model.study.eps * UNIT:g})": model for model in found}
@@ -303,12 +284,12 @@ def beyond_margin(suite: SuiteRuns) -> Assessment:
         ([(cat, large) for cat in cats], "CAT avoids the harm", ABOVE),
         ([(small, cat) for cat in cats], "what CAT loses", rules.at_most(rules.SMALL)),
     )
-    families = [Family(pairs, [same(clean, detail)], rule) for pairs, detail, rule in parts]
-    evidence = [one for family in families for one in compare(own, family)]
-    return assess(suite, evidence, own.values(), checkpoint=LAST)
+    families = (Family(pairs, [same(clean, detail)], rule) for pairs, detail, rule in parts)
+    compared = [one for family in families for one in compare(own, family)]
+    return Compared(compared, own.values(), checkpoint=LAST)
 
 
-def larger_norms(suite: SuiteRuns) -> Assessment:
+def larger_norms(suite: SuiteRuns) -> Compared:
     """Test each fixed radius over each CAT in every norm, a reading each; cat-ce decides."""
     found = models(suite, "complexity")
     fixed = zip(_by_radius(found), PAPER_RATIOS.values(), strict=False)
@@ -317,14 +298,16 @@ def larger_norms(suite: SuiteRuns) -> Assessment:
     for (model, published), cat, (name, heading) in product(fixed, cats, COLUMNS.items()):
         ours, theirs = (_log10_products(one, name) for one in (model, cat))
         if len(ours) and len(theirs):
-            detail = f"{heading[0].lower()}{heading[1:]}; paper: {published:g}"
-            compared = evidence(
-                (model, None), (cat, None), ours, theirs, unit="times", reading=name
-            )
-            limit, decides = log10(max(SAME, published)), cat.method == CAT_CE
-            made.append(replace(compared, detail=detail, limit=limit, decides=decides))
+            facts = {
+                "unit": "times",
+                "detail": f"{heading[0].lower()}{heading[1:]}; paper: {published:g}",
+                "reading": name,
+                "limit": log10(max(SAME, published)),
+                "decides": cat.method == CAT_CE,
+            }
+            made.append(evidence((model, None), (cat, None), ours, theirs, **facts))
     lacking = (m for m in (*_by_radius(found), *cats[:1]) if not m.measures("complexity"))
-    return assess(suite, [*made, *(m.lacks("weight norms") for m in lacking)], found)
+    return Compared([*made, *(m.lacks("weight norms") for m in lacking)], found)
 
 
 def _log10_products(model: TrainedModel, norm: str) -> np.ndarray:
@@ -342,30 +325,31 @@ def epochs_to_level(history: Sequence[Mapping[str, Any]], level: float) -> int:
     return next(reached, len(history) + 1)
 
 
-def faster_convergence(suite: SuiteRuns) -> Assessment:
+def faster_convergence(suite: SuiteRuns) -> Compared:
     """Test each CAT against Madry AT; the other baselines are context."""
     scored = {m.method: m for m in models(suite, "margins") if _best(m.runs)}
     lacking = [name for name in (REFERENCE, *CAT) if name not in scored]
     found: list[Evidence | str] = [f"{name}: no robust validation accuracy" for name in lacking]
     if REFERENCE not in scored:
-        return assess(suite, found)
+        return Compared(found)
     level = rules.LEVEL_SHARE * fmean(_best(scored[REFERENCE].runs))
     query, limit = Query("pgd-10"), len(scored[REFERENCE].runs[0].history) / 10
+    epochs = {
+        name: np.array([epochs_to_level(run.history, level) for run in model.runs], float)
+        for name, model in scored.items()
+    }
     for other, cat in product(BASELINES, CAT):
         if cat in scored and other in scored:
-            ours, theirs = (
-                np.array([epochs_to_level(run.history, level) for run in scored[name].runs], float)
-                for name in (cat, other)
-            )
             sides = (scored[cat], query), (scored[other], query)
-            saved = evidence(*sides, ours, theirs, unit="epochs", rule=BELOW, reading=cat)
-            found.append(replace(saved, limit=limit, decides=other == REFERENCE))
+            facts: dict[str, Any] = {"reading": cat, "limit": limit, "decides": other == REFERENCE}
+            values = epochs[cat], epochs[other]
+            found.append(evidence(*sides, *values, unit="epochs", rule=BELOW, **facts))
     note = (
         f"The level: {percent(level)}% robust validation accuracy, "
         f"{percent(rules.LEVEL_SHARE, 0)}% of {REFERENCE}'s best epoch (mean over its seeds)."
     )
     concerned = [m for name, m in scored.items() if name in (*BASELINES, *CAT)]
-    return assess(suite, found, concerned, notes=[note])
+    return Compared(found, concerned, notes=(note,))
 
 
 def _best(runs: Sequence[RunRecord]) -> list[float]:
@@ -374,7 +358,7 @@ def _best(runs: Sequence[RunRecord]) -> list[float]:
     return [max(values) for values in found if values]
 
 
-def equal_cost(suite: SuiteRuns) -> Assessment:
+def equal_cost(suite: SuiteRuns) -> Compared:
     """Test the passes relative to Madry AT's, which are counted; seconds are context."""
     runs = [r for m in models(suite) if m.method in (REFERENCE, *CAT) for r in m.runs]
     names = {"passes": "passes per image and epoch", "seconds": "seconds per image"}
@@ -394,10 +378,10 @@ def equal_cost(suite: SuiteRuns) -> Assessment:
         if cost["method"] in CAT and cost[f"{name}_relative"] > 0
     ]
     lacking = [name for name in CAT if name not in {one.what for one in found}]
-    return assess(suite, [*found, *(f"{m}: no cost relative to {REFERENCE}" for m in lacking)])
+    return Compared([*found, *(f"{m}: no cost relative to {REFERENCE}" for m in lacking)])
 
 
-TESTS: Mapping[str, Callable[[SuiteRuns], Assessment]] = {
+TESTS: Mapping[str, Callable[[SuiteRuns], Compared]] = {
     **{key: partial(assess_families, declared=own) for key, own in FAMILIES.items()},
     "5a": harm_of_a_large_radius,
     "5b": high_train_accuracy,

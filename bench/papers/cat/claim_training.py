@@ -1,4 +1,4 @@
-"""Whether a training reached what its method is about; and claims on norms, epochs and cost.
+"""Whether a training reached what its method is about.
 
 A method is trained if its radius per image, where it has one, has reached its bound and come to
 rest, and if its robust validation accuracy no longer rises. Otherwise a comparison is one of
@@ -45,7 +45,7 @@ def _radius(run: RunRecord) -> Iterator[str]:
         cap = (run.spec["params"].get("eps_max") or REFERENCE_EPS) / REFERENCE_EPS
         # a margin is what training makes it; a radius is what the training was given
         if name == f"radius{_SUFFIX}" and largest < min(cap, 1.0) - 1e-3:
-            yield f"radius {medians[-1]:.2f} eps, at most {largest:.2f}"
+            yield f"median radius {medians[-1]:.2f} eps, largest {largest:.2f} eps"
         elif (moved := max(medians) - min(medians)) > STILL or len(medians) < 2:
             what = name.removesuffix(_SUFFIX)
             yield f"{what} still moves by {percent(moved)}% of eps"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.papers.cat import claim_rules as rules
-from bench.papers.cat.claim_evidence import NATURAL, SMOKE, Assessment
+from bench.papers.cat.claim_evidence import NATURAL, TrainedModel
 from bench.papers.cat.claim_rules import ClaimResult, Evidence
 from bench.papers.cat.claim_tests import TESTS
 from bench.papers.cat.gaussians import MARGIN
@@ -20,6 +20,9 @@ from bench.report.formatting import percent
 from bench.report.rows import MASKING_GAP
 from bench.report.suite_runs import SuiteRuns, choose, command
 from bench.suite import load_suite
+
+SMOKE = "tiny"
+"""The size that only shows that the path works: nothing in it is trained to the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +45,17 @@ class AssessedClaim:
     """A claim and what the records say about it."""
 
     claim: Claim
-    suite: SuiteRuns | None
+    suite: SuiteRuns | None = None
     """None where no training of the claim's suite is on record."""
-    assessment: Assessment
-
-    @property
-    def result(self) -> ClaimResult:
-        return self.assessment.result
+    result: ClaimResult
+    reason: str = ""
+    """Why it is inconclusive."""
+    evidence: tuple[Evidence, ...] = ()
+    missing: tuple[str, ...] = ()
+    """Records that the verdict would also rest on."""
+    models: tuple[TrainedModel, ...] = ()
+    checkpoint: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def command(self) -> str:
@@ -60,13 +67,18 @@ class AssessedClaim:
 
     @property
     def deciding(self) -> list[Evidence]:
-        return [one for one in self.assessment.evidence if one.decides]
+        return [one for one in self.evidence if one.decides]
 
     @property
     def key_evidence(self) -> Evidence | None:
         """The least favourable of the deciding comparisons that have the claim's result."""
         alike = [one for one in self.deciding if one.result == self.result] or self.deciding
         return min(alike, key=lambda one: one.favour, default=None)
+
+    @property
+    def alarmed(self) -> set[str]:
+        """Labels of the models on which a masking check raises an alarm."""
+        return {m.label for m in self.models if m.masking(self.checkpoint).alarms}
 
 
 def load_claims() -> tuple[Claim, ...]:
@@ -76,9 +88,10 @@ def load_claims() -> tuple[Claim, ...]:
     claims: list[Claim] = []
     for entry in content["claims"]:
         values = _VALUES | content["phrases"] | entry
-        own = {k: v for k, v in entry.items() if k in known}
         texts: dict[str, Any] = {
-            k: _filled(v, values) if isinstance(v, str) else tuple(v) for k, v in own.items()
+            name: _filled(text, values) if isinstance(text, str) else tuple(text)
+            for name, text in entry.items()
+            if name in known
         }
         claims.append(Claim(**texts))
     return tuple(claims)
@@ -131,7 +144,25 @@ def assess_claims(records: Records) -> list[AssessedClaim]:
 
 
 def assess_claim(claim: Claim, suite: SuiteRuns | None) -> AssessedClaim:
-    """Assess one claim on the records of its suite; None where it has none."""
-    result = ClaimResult.MISSING if claim.key in TESTS else ClaimResult.UNTESTED
-    assessment = TESTS[claim.key](suite) if suite else Assessment(result=result)
-    return AssessedClaim(claim=claim, suite=suite, assessment=assessment)
+    """Return the verdict that all deciding comparisons of a claim together give."""
+    if suite is None:
+        result = ClaimResult.MISSING if claim.key in TESTS else ClaimResult.UNTESTED
+        return AssessedClaim(claim=claim, result=result)
+    found, models, checkpoint, notes = TESTS[claim.key](suite)
+    missing = tuple(dict.fromkeys(one for one in found if isinstance(one, str)))
+    made = [one for one in found if isinstance(one, Evidence)]
+    evidence = rules.judged(made, len(found) - len(made))
+    result, reason = rules.verdict(evidence, missing)
+    if suite.suite.size == SMOKE and result is not ClaimResult.MISSING:
+        result, reason = ClaimResult.RAN, f"size {SMOKE} only shows that the path works"
+    return AssessedClaim(
+        claim=claim,
+        suite=suite,
+        result=result,
+        reason=reason,
+        evidence=tuple(evidence),
+        missing=missing,
+        models=tuple(model for model in models if model.runs),
+        checkpoint=checkpoint,
+        notes=notes,
+    )
