@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from bench.recipe import Recipe
-from bench.records import Chunk
+from bench.records import Chunk, load_records
+from bench.report.rows import Section, sections
 from bench.run_store import RunFolder
 from bench.spec import EvalSpec, ModelSpec, TrainSpec
 from bench.storage import write_json
@@ -89,6 +90,22 @@ def train_run(
 
 def _end(folder: RunFolder, summary: dict[str, Any]) -> None:
     write_json(folder.train_file, summary)
+
+
+def attacked(
+    results: Path, method: str, n: int, left: Mapping[str, int], **options: Any
+) -> RunFolder:
+    """A run of which each attack leaves the first so many of n images; options: of `train_run`."""
+    run = train_run(results, method, **options)
+    for attack, n_left in left.items():
+        evaluate(run, attack, range(n_left), n)
+    return run
+
+
+def section_of(results: Path) -> Section:
+    """Return the only table of the records."""
+    (section,) = sections(load_records(results))
+    return section
 
 
 def model_run(results: Path, model: str = "mine.py:make", *, dataset: str = "digits") -> RunFolder:

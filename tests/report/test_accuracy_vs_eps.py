@@ -11,28 +11,24 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from bench.records import load_records
 from bench.report.accuracy_vs_eps import curve_csv, curves, draw_curves
 from bench.report.export import figure_files, legend_label
 from bench.report.formatting import eps_both, eps_text, percent
-from bench.report.rows import Section, sections
+from bench.report.rows import Section
 from bench.report.style import styles
-from tests.report.made import evaluate, train_run
+from tests.report.made import attacked, evaluate, section_of, train_run
 
 
 @pytest.fixture
 def section(tmp_path: Path) -> Section:
     """Two methods over four radii; C&W for one of them; the other's attacks on `last` alone."""
-    madry = train_run(tmp_path, "madry")
-    evaluate(madry, "clean", range(90), 100)
+    madry = attacked(tmp_path, "madry", 100, {"clean": 90, "cw": 45})
     for grey_levels, n_correct in ((2, 80), (8, 50), (16, 20)):
         evaluate(madry, "pgd-20", range(n_correct), 100, eps=grey_levels / 255)
-    evaluate(madry, "cw", range(45), 100)
     trades = train_run(tmp_path, "trades")
     evaluate(trades, "pgd-20", range(55), 100, checkpoint="last")
     train_run(tmp_path, "mart")
-    (section,) = sections(load_records(tmp_path))
-    return section
+    return section_of(tmp_path)
 
 
 def files(section: Section) -> dict[str, bytes]:
@@ -115,10 +111,10 @@ def test_the_legend_covers_no_panel(section: Section) -> None:
 
 
 def test_bars_are_the_interval_or_the_deviation(tmp_path: Path) -> None:
-    for seed, n_correct in ((0, 40), (1, 60)):
-        evaluate(train_run(tmp_path, "madry", seed=seed), "pgd-20", range(n_correct), 100)
-    evaluate(train_run(tmp_path, "trades"), "pgd-20", range(50), 100)
-    (section,) = sections(load_records(tmp_path))
+    for seed, n_left in ((0, 40), (1, 60)):
+        attacked(tmp_path, "madry", 100, {"pgd-20": n_left}, seed=seed)
+    attacked(tmp_path, "trades", 100, {"pgd-20": 50})
+    section = section_of(tmp_path)
     axes = draw_curves(curves(section), section.setting).axes[0]
     heights = []
     for container in axes.containers:
@@ -188,19 +184,16 @@ def test_a_title_a_tick_and_a_legend_show_the_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_the_curves_of_such_a_method_are_in_the_legend(tmp_path: Path, name: str) -> None:
-    run = train_run(tmp_path, name)
-    evaluate(run, "clean", range(90), 100)
-    evaluate(run, "pgd-20", range(50), 100)
-    (section,) = sections(load_records(tmp_path))
+    attacked(tmp_path, name, 100, {"clean": 90, "pgd-20": 50})
+    section = section_of(tmp_path)
     (legend,) = draw_curves(curves(section), section.setting).legends
     (text,) = legend.get_texts()
     assert text.get_text().strip("\u200b") == name
 
 
 def test_our_own_formulas_are_still_formulas(tmp_path: Path) -> None:
-    run = train_run(tmp_path, "madry")
-    evaluate(run, "pgd-20", range(50), 100)
-    (section,) = sections(load_records(tmp_path))
+    attacked(tmp_path, "madry", 100, {"pgd-20": 50})
+    section = section_of(tmp_path)
     with rc_context({"text.parse_math": False}):
         figure = draw_curves(curves(section), section.setting)
     formulas = [text for text in texts(figure) if "$" in text.get_text()]

@@ -20,7 +20,6 @@ from bench.report.compare import (
     sentence,
 )
 from bench.report.export import latex, markdown
-from bench.report.rows import sections
 from bench.report.statistics import crossed_mean, holm, mcnemar, mcnemar_interval
 from bench.report.tables.pairwise import (
     PairMatrix,
@@ -31,10 +30,10 @@ from bench.report.tables.pairwise import (
 )
 from bench.run_store import RunFolder
 from bench.spec import GIVEN
-from tests.report.made import evaluate, model_run, train_run
+from tests.report.made import attacked, evaluate, model_run, section_of, train_run
 
 
-def attacked(folder: RunFolder, attack: str, survived: Sequence[int], n: int) -> None:
+def both_checkpoints(folder: RunFolder, attack: str, survived: Sequence[int], n: int) -> None:
     evaluate(folder, attack, survived, n)
     evaluate(folder, attack, survived[:1], n, checkpoint="last")
 
@@ -43,10 +42,10 @@ def attacked(folder: RunFolder, attack: str, survived: Sequence[int], n: int) ->
 def two(tmp_path: Path) -> Path:
     """Of 20 images under PGD, of which the first 16 under C&W."""
     mine, madry = train_run(tmp_path, "mine"), train_run(tmp_path, "madry")
-    attacked(mine, "pgd-20", range(18), 20)
-    attacked(mine, "cw", range(1, 16), 16)
-    attacked(madry, "pgd-20", [*range(6), 17, 18, 19], 20)
-    attacked(madry, "cw", [0, *range(8, 16)], 16)
+    both_checkpoints(mine, "pgd-20", range(18), 20)
+    both_checkpoints(mine, "cw", range(1, 16), 16)
+    both_checkpoints(madry, "pgd-20", [*range(6), 17, 18, 19], 20)
+    both_checkpoints(madry, "cw", [0, *range(8, 16)], 16)
     evaluate(mine, "autoattack", [], 16)  # madry has none: it would be judged by less
     evaluate(madry, "fgsm", [0], 20)
     return tmp_path
@@ -144,7 +143,7 @@ def test_what_cannot_be_compared_is_one_line(two: Path) -> None:
     train_run(two, "mart", error="the loss is not finite at epoch 3, step 12")
     with pytest.raises(RecordError, match="mart has nothing to compare: failed: the loss"):
         compare(load_records(two), "mine", "mart")
-    evaluate(train_run(two, "trades"), "square", range(4), 20)
+    attacked(two, "trades", 20, {"square": 4})
     with pytest.raises(RecordError, match=r"no attack is on record of both .*trades: square"):
         compare(load_records(two), "mine", "trades")
     evaluate(train_run(two, "free"), "pgd-20", range(4), 300, chunks=[1])
@@ -167,8 +166,8 @@ def several(tmp_path: Path) -> Path:
             folder = train_run(tmp_path, method, dataset=dataset, arch=arch)
             evaluate(folder, "pgd-20", range(len(arch)), 20)
     for beta in (1.0, 6.0):
-        evaluate(train_run(tmp_path, "trades", params={"beta": beta}), "pgd-20", range(4), 20)
-    evaluate(train_run(tmp_path, "alone", arch="linear"), "pgd-20", range(4), 20)
+        attacked(tmp_path, "trades", 20, {"pgd-20": 4}, params={"beta": beta})
+    attacked(tmp_path, "alone", 20, {"pgd-20": 4}, arch="linear")
     evaluate(train_run(tmp_path, "far", eps=0.2), "pgd-20", range(4), 20, eps=0.2)
     return tmp_path
 
@@ -249,15 +248,13 @@ def test_a_p_value_never_rounds_across_the_level(p: float, text: str) -> None:
 @pytest.fixture
 def found(tmp_path: Path) -> PairMatrix:
     """Four methods: one with a further attack, one on fewer images, one under another attack."""
-    for method, survived in (("natural", 0), ("madry", 60), ("mine", 75)):
-        evaluate(train_run(tmp_path, method), "pgd-20", range(survived), 100)
-        evaluate(train_run(tmp_path, method), "cw", range(survived), 100)
-    evaluate(train_run(tmp_path, "mine"), "square", range(70), 100)
-    evaluate(train_run(tmp_path, "trades"), "pgd-20", range(40), 50)
-    evaluate(train_run(tmp_path, "other"), "fgsm", range(99), 100)
+    attacked(tmp_path, "natural", 100, {"pgd-20": 0, "cw": 0})
+    attacked(tmp_path, "madry", 100, {"pgd-20": 60, "cw": 60})
+    attacked(tmp_path, "mine", 100, {"pgd-20": 75, "cw": 75, "square": 70})
+    attacked(tmp_path, "trades", 50, {"pgd-20": 40})
+    attacked(tmp_path, "other", 100, {"fgsm": 99})
     train_run(tmp_path, "mart", error="the loss is not finite")
-    (section,) = sections(load_records(tmp_path))
-    made = pair_matrix(section)
+    made = pair_matrix(section_of(tmp_path))
     assert made is not None
     return made
 
@@ -298,11 +295,10 @@ def test_what_is_significant_stands_out_and_what_is_unlike_is_noted(found: PairM
 
 
 def test_chance_does_not_stand_out(tmp_path: Path) -> None:
-    evaluate(train_run(tmp_path, "mine"), "pgd-20", range(12), 100)
-    evaluate(train_run(tmp_path, "madry"), "pgd-20", range(9), 100)
+    attacked(tmp_path, "mine", 100, {"pgd-20": 12})
+    attacked(tmp_path, "madry", 100, {"pgd-20": 9})
     evaluate(train_run(tmp_path, "madry", seed=1), "pgd-20", range(8, 16), 100)
-    (section,) = sections(load_records(tmp_path))
-    found = pair_matrix(section)
+    found = pair_matrix(section_of(tmp_path))
     assert found is not None
     text = markdown(pairwise_table(found), (pairwise_legend(found),))
     assert re.search(r"\| mine +\| 3\.5 +\|", text)
@@ -310,10 +306,9 @@ def test_chance_does_not_stand_out(tmp_path: Path) -> None:
 
 
 def test_one_method_is_not_compared(tmp_path: Path) -> None:
-    evaluate(train_run(tmp_path, "mine"), "pgd-20", range(12), 100)
-    evaluate(train_run(tmp_path, "madry"), "clean", range(100), 100)
-    (section,) = sections(load_records(tmp_path))
-    assert pair_matrix(section) is None
+    attacked(tmp_path, "mine", 100, {"pgd-20": 12})
+    attacked(tmp_path, "madry", 100, {"clean": 100})
+    assert pair_matrix(section_of(tmp_path)) is None
 
 
 def test_csv_has_every_pair(found: PairMatrix) -> None:

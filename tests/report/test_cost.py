@@ -11,20 +11,14 @@ from bench.commands.run import run
 from bench.records import load_records
 from bench.report import write_report
 from bench.report.cost import cost_csv, cost_facts, cost_table, costs, group_costs
-from bench.report.rows import Section, sections
-from tests.report.made import MACHINE, evaluate, model_run, train_run
+from tests.report.made import MACHINE, evaluate, model_run, section_of, train_run
 
 GPU = {"device": "H100", "processor": "Host", "threads": 16}
 
 
-def section(results: Path) -> Section:
-    (found,) = sections(load_records(results))
-    return found
-
-
 def cells(results: Path) -> dict[str, list[str]]:
     """Label -> each cell without the numbers of notes and the deviation over seeds."""
-    rows = cost_table(section(results)).text.to_numpy().tolist()
+    rows = cost_table(section_of(results)).text.to_numpy().tolist()
     bare = [
         [re.sub(r" \u00b1.*| [\u00b9\u00b2\u00b3\u2074-\u2079]+", "", c) for c in row]
         for row in rows
@@ -38,11 +32,11 @@ def test_costs_are_relative_to_the_mean_of_the_reference(tmp_path: Path) -> None
     for seed, forward in ((0, 4.0), (1, 8.0)):
         passes = (forward, 5.0)
         train_run(tmp_path, "dynamic", seed=seed, passes=passes, epoch_seconds=4.0)
-    found = group_costs(section(tmp_path)).loc["dynamic"]
+    found = group_costs(section_of(tmp_path)).loc["dynamic"]
     assert found["passes_relative"] == pytest.approx((9 + 13) / 2 / 22)
     assert found["seconds_relative"] == pytest.approx(4.0)  # of the fastest seeds
     assert (found["reference"], found["n_seeds"]) == ("madry", 2)
-    seeds = costs(section(tmp_path)).set_index(["label", "seed"])["seconds_relative"]
+    seeds = costs(section_of(tmp_path)).set_index(["label", "seed"])["seconds_relative"]
     assert seeds["madry"].tolist() == pytest.approx([1.0, 3.0])
     assert cells(tmp_path)["dynamic"][:4] == ["6.0", "5.0", "0.50", "4.00"]
 
@@ -52,7 +46,7 @@ def test_an_epoch_of_more_images_is_not_slower(tmp_path: Path) -> None:
     file = train_run(tmp_path, "trades", epoch_seconds=2.0).train_file
     twice = file.read_text().replace('"images_per_second": 647.0', '"images_per_second": 1294.0')
     file.write_text(twice)
-    found = group_costs(section(tmp_path)).loc["trades"]
+    found = group_costs(section_of(tmp_path)).loc["trades"]
     assert found["seconds_relative"] == pytest.approx(0.5)
 
 
@@ -74,7 +68,7 @@ def test_seconds_of_another_machine_are_not_compared(
     row = cells(tmp_path)["trades"]
     assert row[2:4] == ["1.18", "\u2013"]
     assert "No madry run on an equal machine at equal batch size and precision." in (
-        cost_table(section(tmp_path)).notes
+        cost_table(section_of(tmp_path)).notes
     )
 
 
@@ -83,7 +77,7 @@ def test_a_machine_that_compiles_is_another_machine(tmp_path: Path) -> None:
     train_run(tmp_path, "trades", compiled="partly")
     train_run(tmp_path, "mart", compiled=True)
     assert [cells(tmp_path)[name][3] for name in ("trades", "mart")] == ["\u2013"] * 2
-    found = costs(section(tmp_path)).set_index("label")["machine"]
+    found = costs(section_of(tmp_path)).set_index("label")["machine"]
     assert found["trades"] == f"{found['madry']}, attacks compiled (partly)"
     assert found["mart"] == f"{found['madry']}, attacks compiled (all)"
 
@@ -100,15 +94,17 @@ def test_seeds_on_two_machines_are_shown_apart(tmp_path: Path) -> None:
     train_run(tmp_path, "trades", seed=1, machine=GPU, epoch_seconds=0.01)
     row = cells(tmp_path)["trades"]
     assert row[3:5] == ["2.00", "324 (A), 129400 (B)"]
-    assert any("seeds left out: 1" in note for note in cost_table(section(tmp_path)).notes)
-    assert "Machine B: H100 (host: Host, 16 threads)." in cost_facts(section(tmp_path), "results")
+    assert any("seeds left out: 1" in note for note in cost_table(section_of(tmp_path)).notes)
+    assert "Machine B: H100 (host: Host, 16 threads)." in cost_facts(
+        section_of(tmp_path), "results"
+    )
 
 
 def test_without_a_reference_the_command_that_adds_it_is_named(tmp_path: Path) -> None:
     source = {"suite": "digits", "dataset_source": "digits"}
     train_run(tmp_path, "cat-ce", passes=(12, 11), provenance=source)
     assert cells(tmp_path)["cat-ce"][2:4] == ["\u2013", "\u2013"]
-    (line, _) = cost_facts(section(tmp_path), "results/mine")
+    (line, _) = cost_facts(section_of(tmp_path), "results/mine")
     assert line.startswith("No madry run in this table has ended, so nothing is relative to it; `")
     command = line.split("`")[1].split()
     assert command[:2] == ["bench", "run"]
@@ -124,22 +120,22 @@ def test_a_failed_reference_is_not_asked_for_again(tmp_path: Path) -> None:
     train_run(tmp_path, "cat-ce", passes=(12, 11))
     train_run(tmp_path, "madry", error="the loss is not finite")
     assert cells(tmp_path)["cat-ce"][2:4] == ["\u2013", "\u2013"]
-    assert cost_facts(section(tmp_path), "results")[0].endswith("its training failed.")
+    assert cost_facts(section_of(tmp_path), "results")[0].endswith("its training failed.")
 
 
 def test_of_two_references_the_one_trained_alike_counts(tmp_path: Path) -> None:
     train_run(tmp_path, "madry", epochs=20, passes=(11, 11))
     train_run(tmp_path, "madry", epochs=10, passes=(4, 4))
     train_run(tmp_path, "trades", epochs=10, passes=(8, 8))
-    found = group_costs(section(tmp_path)).loc["trades"]
+    found = group_costs(section_of(tmp_path)).loc["trades"]
     assert found["reference"] == "madry (epochs=10)"
     assert found["passes_relative"] == 2.0
-    assert "Relative to madry (epochs=10)." in cost_table(section(tmp_path)).notes
+    assert "Relative to madry (epochs=10)." in cost_table(section_of(tmp_path)).notes
 
 
 def test_a_model_from_outside_has_no_cost(tmp_path: Path) -> None:
     model_run(tmp_path)
-    found = section(tmp_path)
+    found = section_of(tmp_path)
     assert set(cells(tmp_path)["mine.py:make (outside model)"]) == {"\u2013"}
     assert cost_facts(found, "results") == []
     assert cost_csv([found]).empty
@@ -157,7 +153,7 @@ def test_the_csv_has_a_line_for_each_run(tmp_path: Path) -> None:
     train_run(tmp_path, "madry", epoch_seconds=2.0)
     train_run(tmp_path, "cat-ce", seed=0, passes=(12, 11), epoch_seconds=3.0)
     train_run(tmp_path, "cat-ce", seed=1, error="it broke")
-    frame = cost_csv([section(tmp_path)])
+    frame = cost_csv([section_of(tmp_path)])
     rows = {(r["method"], r["seed"]): r for r in frame.to_dict("records")}
     assert len(rows) == 3
     done, failed = rows["cat-ce", 0], rows["cat-ce", 1]

@@ -18,7 +18,7 @@ from bench.report.accuracy_vs_eps import curves, drawn
 from bench.report.rows import MOST, sections
 from bench.report.tables.pairwise import pair_matrix
 from tests.report import many
-from tests.report.made import evaluate, train_run
+from tests.report.made import evaluate, section_of, train_run
 from tests.report.many import METHODS, SETTINGS, make_many
 
 N = len(SETTINGS) * len(METHODS)
@@ -83,7 +83,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_of_very_many_methods_the_most_robust_are_compared(crowd: Path) -> None:
-    (section,) = sections(load_records(crowd))
+    section = section_of(crowd)
     found = pair_matrix(section)
     assert found is not None
     assert found.labels == tuple(f"own-{number:02}" for number in range(MOST + 2, 2, -1))

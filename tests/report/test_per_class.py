@@ -17,7 +17,7 @@ from bench.report.tables.per_class import (
     class_table,
     per_class,
 )
-from tests.report.made import evaluate, train_run
+from tests.report.made import evaluate, section_of, train_run
 
 SETTING = Setting(dataset="digits", arch="cnn", recipe="common", norm="linf", eps=8 / 255)
 LABELS = [0] * 6 + [3] * 4
@@ -37,8 +37,7 @@ def found(tmp_path: Path) -> list[ClassAccuracies]:
         evaluate(trades, "cw", survived, 10, labels=LABELS)
     evaluate(train_run(tmp_path, "natural"), "pgd-20", range(3), 10)
     train_run(tmp_path, "mart", error="the loss is not finite")
-    (section,) = sections(load_records(tmp_path))
-    return per_class(section)
+    return per_class(section_of(tmp_path))
 
 
 def test_each_class_has_its_clean_and_its_worst_case_accuracy(found: list[ClassAccuracies]) -> None:
@@ -106,5 +105,4 @@ def test_labels_of_some_images_are_not_enough(tmp_path: Path) -> None:
     madry = train_run(tmp_path, "madry")
     evaluate(madry, "clean", range(10), 10)
     evaluate(madry, "pgd-20", range(3), 5, labels=LABELS[:5])
-    (section,) = sections(load_records(tmp_path))
-    assert [method.clean for method in per_class(section)] == [{}]
+    assert [method.clean for method in per_class(section_of(tmp_path))] == [{}]

@@ -12,10 +12,9 @@ from bench.papers.cat.claim_page import make_claims
 from bench.records import load_records
 from bench.report.cost import cost_facts
 from bench.report.revisions import UNRECORDED, section_code
-from bench.report.rows import sections
 from bench.report.table3 import brief, facts
 from bench.spec import GIVEN
-from tests.report.made import evaluate, model_run, train_run
+from tests.report.made import evaluate, model_run, section_of, train_run
 from tests.report.made_suite import make_suite
 
 ONE, OTHER = "1a2b3c4" + 33 * "0", "5d6e7f8" + 33 * "0"
@@ -45,7 +44,7 @@ def made(
 
 def told(results: Path) -> list[str]:
     """Return what the table says, as README's does."""
-    (section,) = sections(load_records(results))
+    section = section_of(results)
     lines = section_code(section)
     assert facts(section)[-len(lines) :] == lines
     assert " ".join(lines) in brief(load_records(results), "results")
@@ -53,8 +52,7 @@ def told(results: Path) -> list[str]:
 
 
 def told_of_cost(results: Path) -> str:
-    (section,) = sections(load_records(results))
-    return cost_facts(section, "results")[-1]
+    return cost_facts(section_of(results), "results")[-1]
 
 
 def both(results: Path, training: Mapping[str, Any] | None, evaluation: Any) -> list[str]:
@@ -133,7 +131,7 @@ def test_the_front_page_does_not_ask_for_last_checkpoints(tmp_path: Path) -> Non
     last = train_run(tmp_path, "madry", provenance=trained())
     other = code(OTHER, evaluation_sha256="ff")
     evaluate(last, "pgd-20", 0.5, 20, checkpoint="last", info=other)
-    (section,) = sections(load_records(tmp_path))
+    section = section_of(tmp_path)
     assert "Attacked by different versions" in section_code(section)[1]
     assert "revision 1a2b3c4." in brief(load_records(tmp_path), "results")
     assert "5d6e7f8" not in brief(load_records(tmp_path), "results")

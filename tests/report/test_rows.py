@@ -11,15 +11,11 @@ from bench.report.formatting import superscript
 from bench.report.groups import attack_labels
 from bench.report.rows import MASKING_GAP, Section, TableRow, by_robustness, sections, status
 from bench.report.table3 import main_table, single_seeds
+from bench.run_store import RunFolder
 from bench.spec import GIVEN
-from tests.report.made import evaluate, evaluate_all, model_run, train_run
+from tests.report.made import attacked, evaluate, evaluate_all, model_run, section_of, train_run
 
 OUTSIDE = "mine.py:make (outside model)"
-
-
-def section_of(results: Path) -> Section:
-    (section,) = sections(load_records(results))
-    return section
 
 
 def row_of(section: Section, label: str, checkpoint: str = "best") -> TableRow:
@@ -35,11 +31,10 @@ def value(estimate: AccuracyEstimate | None) -> float | None:
     return estimate.value
 
 
-def attacked(results: Path, method: str, n: int, **left: int) -> None:
-    """PGD-20 and C&W on 50 images, AutoAttack on n; each leaves the first so many."""
-    run = train_run(results, method)
-    for attack, k in {"pgd-20": 40, "cw": 40, "autoattack": 10, **left}.items():
-        evaluate(run, attack, range(k), n if attack == "autoattack" else 50)
+def usual(results: Path, method: str, n: int, n_left: int = 10) -> RunFolder:
+    """PGD-20 and C&W leave 40 of 50 images, AutoAttack n_left of n."""
+    attacked(results, method, 50, {"pgd-20": 40, "cw": 40})
+    return attacked(results, method, n, {"autoattack": n_left})
 
 
 def test_rows_follow_the_paper_then_the_alphabet(tmp_path: Path) -> None:
@@ -63,9 +58,8 @@ def test_each_setting_is_a_section(tmp_path: Path) -> None:
 
 
 def test_seeds_are_averaged_and_other_parameters_are_not(tmp_path: Path) -> None:
-    for seed, survived in ((0, range(4)), (1, range(6))):
-        evaluate(train_run(tmp_path, "trades", seed=seed, params={"beta": 6.0}), "cw", survived, 10)
-    evaluate(train_run(tmp_path, "trades", params={"beta": 1.0}), "cw", range(9), 10)
+    for seed, beta, n_left in ((0, 6.0, 4), (1, 6.0, 6), (0, 1.0, 9)):
+        attacked(tmp_path, "trades", 10, {"cw": n_left}, seed=seed, params={"beta": beta})
     section = section_of(tmp_path)
     assert labels(section) == ["trades (beta=1)", "trades (beta=6)"]
     cell = row_of(section, "trades (beta=6)").attacks["cw"]
@@ -76,8 +70,7 @@ def test_seeds_are_averaged_and_other_parameters_are_not(tmp_path: Path) -> None
 
 
 def test_only_the_training_eps_and_the_test_split_count(tmp_path: Path) -> None:
-    run = train_run(tmp_path, "madry")
-    evaluate(run, "pgd-20", range(8), 10)
+    run = attacked(tmp_path, "madry", 10, {"pgd-20": 8})
     evaluate(run, "cw", range(3, 10), 10)
     evaluate(run, "pgd-20", range(0), 10, eps=16 / 255)
     evaluate(run, "pgd-20", range(1), 10, split="train")
@@ -106,7 +99,7 @@ def test_the_gap_is_paired_and_above_the_threshold_marks_the_row(tmp_path: Path)
 
 def test_all_numbers_of_a_row_are_of_the_images_that_most_rows_have(tmp_path: Path) -> None:
     for method, n in (("natural", 20), ("madry", 20), ("trades", 30), ("mart", 50)):
-        attacked(tmp_path, method, n)
+        usual(tmp_path, method, n)
     section = section_of(tmp_path)
     assert section.worst_over == ("pgd-20", "cw", "autoattack")
     assert section.index.tolist() == list(range(20))
@@ -124,7 +117,7 @@ def test_all_numbers_of_a_row_are_of_the_images_that_most_rows_have(tmp_path: Pa
 
 def test_of_sets_that_are_as_frequent_the_larger_is_the_table_s(tmp_path: Path) -> None:
     for method, n in (("natural", 20), ("madry", 30)):
-        attacked(tmp_path, method, n)
+        usual(tmp_path, method, n)
     section = section_of(tmp_path)
     assert len(section.index) == 30
     assert [len(row.index) for row in section.main_rows] == [20, 30]
@@ -162,8 +155,8 @@ def test_an_evaluation_without_an_image_yet_is_not_on_record(tmp_path: Path) -> 
 
 
 def test_a_last_checkpoint_without_autoattack_is_of_the_table_s_images(tmp_path: Path) -> None:
-    attacked(tmp_path, "madry", 20)
-    evaluate(train_run(tmp_path, "madry"), "pgd-20", range(10, 50), 50, checkpoint="last")
+    madry = usual(tmp_path, "madry", 20)
+    evaluate(madry, "pgd-20", range(10, 50), 50, checkpoint="last")
     last = row_of(section_of(tmp_path), "madry", "last")
     assert last.index.tolist() == list(range(20))
     assert last.clean is not None
@@ -175,13 +168,11 @@ def test_a_last_checkpoint_without_autoattack_is_of_the_table_s_images(tmp_path:
 def test_the_worst_case_is_over_what_half_of_the_rows_have_of_the_usual_three(
     tmp_path: Path,
 ) -> None:
-    for method in ("natural", "madry", "trades"):
-        evaluate(train_run(tmp_path, method), "pgd-20", range(8), 10)
-    evaluate(train_run(tmp_path, "madry"), "cw", range(7), 10)
-    evaluate(train_run(tmp_path, "madry"), "autoattack", range(5), 10)
-    evaluate(train_run(tmp_path, "trades"), "cw", range(6), 10)
+    attacked(tmp_path, "natural", 10, {"pgd-20": 8})
+    attacked(tmp_path, "madry", 10, {"pgd-20": 8, "cw": 7, "autoattack": 5})
+    attacked(tmp_path, "trades", 10, {"pgd-20": 8, "cw": 6})
     train_run(tmp_path, "mart")  # not attacked, so of no say
-    evaluate(train_run(tmp_path, "iaat"), "clean", range(9), 10)
+    attacked(tmp_path, "iaat", 10, {"clean": 9})
     section = section_of(tmp_path)
     assert section.worst_over == ("pgd-20", "cw")
     madry, natural = row_of(section, "madry"), row_of(section, "natural")
@@ -194,17 +185,15 @@ def test_the_worst_case_is_over_what_half_of_the_rows_have_of_the_usual_three(
 def test_without_any_of_the_three_the_worst_case_is_over_what_most_rows_have(
     tmp_path: Path,
 ) -> None:
-    for method in ("natural", "madry"):
-        evaluate(train_run(tmp_path, method), "fgsm", range(8), 10)
-    evaluate(train_run(tmp_path, "trades"), "md", range(8), 10)
+    for method, attack in (("natural", "fgsm"), ("madry", "fgsm"), ("trades", "md")):
+        attacked(tmp_path, method, 10, {attack: 8})
     section = section_of(tmp_path)
     assert section.worst_over == ("fgsm",)
     assert row_of(section, "trades").worst is None
 
 
 def test_the_lowest_seen_joins_everything_and_is_never_above_the_worst_case(tmp_path: Path) -> None:
-    attacked(tmp_path, "madry", 20, autoattack=15)
-    run = train_run(tmp_path, "madry")
+    run = usual(tmp_path, "madry", 20, 15)
     evaluate(run, "md", range(2, 5), 5)  # covers few of the images: the others count without it
     evaluate(run, "transfer", range(1, 50), 50)
     row = row_of(section_of(tmp_path), "madry")
@@ -218,10 +207,8 @@ def test_the_lowest_seen_joins_everything_and_is_never_above_the_worst_case(tmp_
 def test_a_seed_without_an_attack_weakens_neither_the_worst_case_nor_the_lowest_seen(
     tmp_path: Path,
 ) -> None:
-    for seed, kept in ((0, 8), (1, 2)):
-        evaluate(train_run(tmp_path, "madry", seed=seed), "pgd-20", range(kept), 10)
-    evaluate(train_run(tmp_path, "madry", seed=0), "autoattack", range(5), 10)
-    evaluate(train_run(tmp_path, "madry", seed=1), "md", range(1), 10)
+    attacked(tmp_path, "madry", 10, {"pgd-20": 8, "autoattack": 5}, seed=0)
+    attacked(tmp_path, "madry", 10, {"pgd-20": 2, "md": 1}, seed=1)
     row = row_of(section_of(tmp_path), "madry")
     assert row.worst is not None
     assert value(row.worst) == value(row.lowest) == 0.5
@@ -232,7 +219,7 @@ def test_a_seed_without_an_attack_weakens_neither_the_worst_case_nor_the_lowest_
 def test_a_table_says_that_one_seed_does_not_rank_methods(tmp_path: Path) -> None:
     for method, n_seeds in (("madry", 1), ("trades", 1), ("mart", 3)):
         for seed in range(n_seeds):
-            evaluate(train_run(tmp_path / method, method, seed=seed), "pgd-20", range(8), 10)
+            attacked(tmp_path / method, method, 10, {"pgd-20": 8}, seed=seed)
     runs = {name: list(load_records(tmp_path / name)) for name in ("madry", "trades", "mart")}
 
     def said(*methods: str) -> list[str]:
@@ -246,9 +233,9 @@ def test_a_table_says_that_one_seed_does_not_rank_methods(tmp_path: Path) -> Non
 
 
 def test_the_short_table_has_means_deviations_and_the_number_of_seeds(tmp_path: Path) -> None:
-    for seed, n_correct in enumerate((4, 6, 8)):
-        evaluate(train_run(tmp_path, "madry", seed=seed), "pgd-20", range(n_correct), 10)
-    evaluate(train_run(tmp_path, "trades"), "pgd-20", range(5), 10)
+    for seed, n_left in enumerate((4, 6, 8)):
+        attacked(tmp_path, "madry", 10, {"pgd-20": n_left}, seed=seed)
+    attacked(tmp_path, "trades", 10, {"pgd-20": 5})
     text = main_table(section_of(tmp_path), brief=True).text.set_index("Method")
     assert text["PGD-20"].tolist() == ["60.0 \u00b1 20.0", "50.0 [23.7, 76.3]"]
     assert text["n"].tolist() == ["10", "10"]
@@ -259,7 +246,7 @@ def test_status_of_runs(tmp_path: Path) -> None:
     train_run(tmp_path, "natural", error="the loss is not finite\nat epoch 3")
     train_run(tmp_path, "madry", n_epochs_done=7)
     train_run(tmp_path, "trades")
-    evaluate(train_run(tmp_path, "mart"), "cw", range(1), 2)
+    attacked(tmp_path, "mart", 2, {"cw": 1})
     assert {run.method: status(run) for run in load_records(tmp_path)} == {
         "natural": "failed: the loss is not finite at epoch 3",
         "madry": "unfinished: 7 of 20 epochs",
@@ -284,9 +271,9 @@ def test_an_outside_model_joins_the_largest_table_at_its_eps(tmp_path: Path) -> 
 
 
 def test_an_outside_model_alone_has_a_table(tmp_path: Path) -> None:
-    attacked = model_run(tmp_path)
+    outside = model_run(tmp_path)
     model_run(tmp_path, "other.py:make", dataset="cifar10")
-    evaluate_all(attacked, clean=0.9, pgd=0.5, cw=0.5, autoattack=0.4, eps=0.2, checkpoint="given")
+    evaluate_all(outside, clean=0.9, pgd=0.5, cw=0.5, autoattack=0.4, eps=0.2, checkpoint="given")
     cifar, digits = sections(load_records(tmp_path))
     assert digits.setting.eps == 0.2
     assert row_of(digits, OUTSIDE, "given").gap is not None
