@@ -38,3 +38,13 @@ def _registry_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     registry.discover()
     for name in ("_METHODS", "_BROKEN", "_FILES"):
         monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
+
+
+@pytest.fixture
+def short_autoattack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AutoAttack with few iterations."""
+    import pyautoattack
+
+    from tests.short import ShortAutoAttack
+
+    monkeypatch.setattr(pyautoattack, "AutoAttack", ShortAutoAttack)

@@ -1,4 +1,4 @@
-"""AutoAttack with few iterations, for tests of its wiring."""
+"""AutoAttack with fewer iterations."""
 
 from typing import Any
 
@@ -12,3 +12,12 @@ class ShortAutoAttack(pyautoattack.AutoAttack):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.apgd.n_iter = self.apgd_targeted.n_iter = self.fab.n_iter = 10
         self.square.n_queries = 100
+
+
+class FewQueries(pyautoattack.AutoAttack):  # type: ignore[misc]
+    """The package's attacks at full length, but for Square's queries: a tenth."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        assert self.square.n_queries == 5000
+        self.square.n_queries = 500

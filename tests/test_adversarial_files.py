@@ -1,7 +1,5 @@
 """Adversarial images on disk: made where they lack, and every change to them is named."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

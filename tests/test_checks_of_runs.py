@@ -1,7 +1,5 @@
 """Masking checks through the command line: one file each, made once, mended where damaged."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

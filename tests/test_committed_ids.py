@@ -1,7 +1,5 @@
 """Committed records keep their ids: a field's default or the hash must never change."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

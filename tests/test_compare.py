@@ -1,7 +1,5 @@
 """`bench compare` and `bench run --against` in process: exit codes and what is printed."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

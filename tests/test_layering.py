@@ -1,7 +1,5 @@
 """What methods import, and what starts without torch; `make lint` checks the rest of the layers."""
 
-from __future__ import annotations
-
 import ast
 import subprocess
 import sys

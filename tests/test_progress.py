@@ -1,7 +1,5 @@
 """Progress shows names as they are, whatever markup they would be elsewhere."""
 
-from __future__ import annotations
-
 import io
 
 import pytest

@@ -4,8 +4,6 @@ Square makes a tenth of its queries here, the longest attack has 120 steps, and 
 no verdict depends, is not tried; the images and eps are those of the digits suite.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from functools import cache
 from typing import Any
@@ -22,7 +20,7 @@ from bench.registry import list_methods
 from bench.spec import MeasureSpec
 from tests.harness import generator
 from tests.masked import Planted, hot, noisy, quantised, shattered, unchanged
-from tests.short import ShortAutoAttack
+from tests.short import FewQueries, ShortAutoAttack
 from tests.trained import trained
 
 pytestmark = pytest.mark.slow
@@ -30,12 +28,6 @@ pytestmark = pytest.mark.slow
 BUDGET = CheckBudget(steps=120, samples=200, restarts=8)
 N_HONEST = 200
 N_MASKED = 30
-
-
-class FewQueries(pyautoattack.AutoAttack):  # type: ignore[misc]
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.square.n_queries = 500
 
 
 @pytest.fixture(autouse=True)

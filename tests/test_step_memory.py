@@ -1,7 +1,5 @@
 """What a training step keeps for its backward pass, counted at a small size and scaled up."""
 
-from __future__ import annotations
-
 from collections import Counter
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """Evaluations on data without training images, or with others than a run was trained on."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

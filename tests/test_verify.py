@@ -28,7 +28,6 @@ from bench.verify import here, pin_file, read_pin, verify
 from bench.verify.baselines import difference
 from bench.verify.networks import NETWORKS, load_network, make_networks, network_file
 from methods.cat import CatCE, CatMix
-from methods.madry import Madry
 from methods.trades import Trades
 from tests.commands import bench as command
 from tests.commands import refused
@@ -118,9 +117,7 @@ def seed_of_weights(run_seed: int, *purpose: str | int) -> int:
 
 CHANGES: dict[str, tuple[str, Plant, str]] = {
     "beta of TRADES": ("trades", default(Trades, "beta", 5.0), "beta is 5.0 and was 6.0; "),
-    "a method's step": ("madry", default(Madry, "step_size", 2.1 / 255), "step_size is "),
     "kappa": ("cat-mix", default(CatMix, "kappa", 9.0), "kappa is 9.0 and was 10.0; "),
-    "no clamp": ("cat-mix", default(CatMix, "kappa", 1e9), "kappa is "),
     "CAT's cap": ("cat-ce", default(CatCE, "eps_max", 7.5 / 255), "eps_max is "),
     "an attack's step": ("pgd-20", attack_step, "relative_step is 0.25 and was 0.2; "),
     "no projection": ("madry", swapped(Threat, "bounds", box_alone), ""),

@@ -1,7 +1,5 @@
 """Networks for digits that the real engine trains in seconds, each once in a test process."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path

@@ -13,39 +13,29 @@ import numpy as np
 import pyautoattack
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.attacks import Attack, AttackWarning, get_attack, list_attacks
 from bench.threat import Threat
-from tests.harness import generator, right
+from tests.harness import SmallNet, generator, right, small_net
 from tests.short import ShortAutoAttack
 
-EPS = 0.1
+EPS = 0.2
 SIZE = 4
 
 pytestmark = pytest.mark.parametrize("name", list_attacks())
 
 
-class Net(nn.Module):
-    """Small and uneven, so that some images fall to one attack and not to another."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.conv = nn.Conv2d(2, 4, 3, padding=1)
-        self.bn = nn.BatchNorm2d(4)
-        self.fc = nn.Linear(4 * SIZE * SIZE, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.fc(self.bn(self.conv(x)).relu().flatten(1))
-        return logits
+def fresh() -> SmallNet:
+    """So uneven that some images fall to one attack and not to another."""
+    return small_net(dtype=torch.float32)
 
 
 def made(name: str) -> Attack:
     """The attack; one that transfers is crafted on a net close to the one that it is tried on."""
     if name != "transfer":
         return get_attack(name)
-    surrogate = Net().train()
+    surrogate = fresh()
     g = generator(2)
     with torch.no_grad():
         for weight in surrogate.parameters():
@@ -64,7 +54,7 @@ def images(n: int = 6) -> Tensor:
 class Attacked:
     """One call of an attack and what was there before it."""
 
-    net: Net
+    net: SmallNet
     x: Tensor
     y: Tensor
     x_adv: Tensor
@@ -76,7 +66,7 @@ class Attacked:
     """Whether weights required a gradient, per forward pass of the attack."""
 
 
-def snapshot(net: Net) -> dict[str, Tensor]:
+def snapshot(net: SmallNet) -> dict[str, Tensor]:
     grads = {f"{n}.grad": p.grad.clone() for n, p in net.named_parameters() if p.grad is not None}
     return {n: v.clone() for n, v in net.state_dict().items()} | grads
 
@@ -88,7 +78,7 @@ def global_states() -> list[str]:
 
 def attack(name: str, global_seed: int, *, n: int = 6, eps: float = EPS) -> Attacked:
     """On a net in train mode with a frozen BatchNorm layer, a frozen weight and old gradients."""
-    net, x = Net().train(), images(n)
+    net, x = fresh(), images(n)
     net.bn.eval()
     with torch.no_grad():
         y = net(x).argmax(1)
@@ -137,7 +127,7 @@ def test_inputs_and_model_are_unchanged(name: str) -> None:
     assert torch.equal(found.x, images())
     assert not found.x.requires_grad
     assert found.x.grad is None
-    assert right(Net().eval(), images(), found.y).tolist() == [True] * 5 + [False]
+    assert right(fresh().eval(), images(), found.y).tolist() == [True] * 5 + [False]
     net, after = found.net, snapshot(found.net)
     assert after.keys() == found.before.keys()
     for key, value in found.before.items():
@@ -149,7 +139,7 @@ def test_inputs_and_model_are_unchanged(name: str) -> None:
 
 def test_it_breaks_images_and_mends_none(name: str) -> None:
     found = attacked(name)
-    broken = ~right(Net().eval(), found.x_adv, found.y)
+    broken = ~right(fresh().eval(), found.x_adv, found.y)
     assert bool(broken[-1])  # was misclassified before
     assert int(broken[:-1].sum()) >= (0 if name == "clean" else 2)
 

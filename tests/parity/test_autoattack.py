@@ -22,7 +22,7 @@ from bench.losses import dlr, targeted_dlr
 from bench.threat import Threat
 from tests.harness import generator as seeded
 from tests.harness import raises_line, right
-from tests.short import ShortAutoAttack
+from tests.short import FewQueries
 
 N = 24
 SHAPE = (1, 6, 6)
@@ -61,7 +61,7 @@ def blobs(k: int, n: int) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def subject(kind: str) -> tuple[nn.Module, Tensor, Tensor]:
+def subject(kind: str, n: int = N) -> tuple[nn.Module, Tensor, Tensor]:
     """A model in eval mode after a few steps, and images of which one is misclassified."""
     torch.manual_seed(0)
     net = build(kind)
@@ -71,7 +71,7 @@ def subject(kind: str) -> tuple[nn.Module, Tensor, Tensor]:
         optimiser.zero_grad()
         F.cross_entropy(net(x), y).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-    x, y = x[:N].clone(), y[:N].clone()
+    x, y = x[:n].clone(), y[:n].clone()
     y[5] = (y[5] + 1) % CLASSES[kind]
     return net.eval(), x, y
 
@@ -108,18 +108,6 @@ def ours(kind: str, seed: int, name: str = "autoattack", *, drawn: int = 0) -> T
     return right(net, x_adv, y)
 
 
-@pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pyautoattack, "AutoAttack", ShortAutoAttack)
-
-
-class FewQueries(pyautoattack.AutoAttack):  # type: ignore[misc]
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        assert self.square.n_queries == 5000
-        self.square.n_queries = 500
-
-
 @pytest.mark.parametrize("kind", CLASSES)
 @pytest.mark.slow
 def test_the_survivors_are_the_packages_own(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +119,7 @@ def test_the_survivors_are_the_packages_own(kind: str, monkeypatch: pytest.Monke
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("short")
+@pytest.mark.usefixtures("short_autoattack")
 @pytest.mark.parametrize("version", ["standard", "plus", "rand"])
 def test_every_version_has_the_packages_parts(version: str) -> None:
     name = {"standard": "autoattack"}.get(version, f"autoattack-{version}")
@@ -139,7 +127,7 @@ def test_every_version_has_the_packages_parts(version: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("short")
+@pytest.mark.usefixtures("short_autoattack")
 @pytest.mark.parametrize(("version", "part"), [(v, part) for v in PARTS for part in PARTS[v]])
 def test_every_part_gives_the_packages_images(version: Any, part: str) -> None:
     """To the bit, which tells apart what breaks the same images in another way."""
@@ -165,7 +153,7 @@ def test_targets_are_nine_where_there_are_as_many(
     assert (attack.n_target_classes, attack.n_restarts, attack.n_iter) == (targets, 1, 100)
 
 
-@pytest.mark.usefixtures("short")
+@pytest.mark.usefixtures("short_autoattack")
 def test_the_seed_is_the_one_that_the_generator_began_with() -> None:
     first = ours("conv", 7)
     assert torch.equal(first, ours("conv", 7, drawn=50))
@@ -176,7 +164,7 @@ def test_the_seed_is_the_one_that_the_generator_began_with() -> None:
     assert torch.equal(found[0], attack(net, x, y, Threat(eps=0.2)))
 
 
-@pytest.mark.usefixtures("short")
+@pytest.mark.usefixtures("short_autoattack")
 def test_blocks_of_the_model_change_nothing() -> None:
     net, x, y = subject("conv")
     blocked = BatchedModel(net, 16)
@@ -186,26 +174,7 @@ def test_blocks_of_the_model_change_nothing() -> None:
     assert torch.equal(right(net, x_adv, y), right(net, expected, y))
 
 
-@pytest.mark.usefixtures("short")
-@pytest.mark.slow
-def test_a_later_part_gets_what_the_earlier_ones_missed() -> None:
-    """A model without any gradient: Square breaks what no other part does."""
-    net = nn.Sequential(Stepped(rows=6), subject("conv")[0]).eval()
-    x = subject("conv")[1]
-    with torch.no_grad():
-        y = net(x).argmax(1)
-    generator, threat = seeded(5), Threat(eps=0.25)
-    left = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AttackWarning)
-        for name in ("apgd-ce", "apgd-t", "fab-t", "square", "autoattack"):
-            left[name] = right(net, get_attack(name)(net, x, y, threat, generator=generator), y)
-    others = left["apgd-ce"] & left["apgd-t"] & left["fab-t"]
-    assert bool((others & ~left["square"]).any())
-    assert int(left["autoattack"].sum()) < int(others.sum())
-
-
-@pytest.mark.usefixtures("short")
+@pytest.mark.usefixtures("short_autoattack")
 @pytest.mark.parametrize(
     ("name", "k"), [("apgd-ce", 1), ("apgd-t", 2), ("fab-t", 3), ("square", 3), ("autoattack", 3)]
 )
@@ -218,7 +187,7 @@ def test_fewer_than_four_classes_are_refused(name: str, k: int) -> None:
     assert net.training
 
 
-@pytest.mark.usefixtures("short")
+@pytest.mark.usefixtures("short_autoattack")
 def test_what_the_package_notices_is_a_warning() -> None:
     class Flat(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -230,7 +199,7 @@ def test_what_the_package_notices_is_a_warning() -> None:
     assert len(caught) == 1  # once, for three targets
 
 
-@pytest.mark.usefixtures("short")
+@pytest.mark.usefixtures("short_autoattack")
 def test_images_may_be_stored_channels_last_and_logits_be_a_view_of_them() -> None:
     """The package calls `view` on gradients, and Square writes into the logits."""
     g = seeded(0)

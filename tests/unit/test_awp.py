@@ -91,20 +91,6 @@ def test_without_a_perturbation_it_is_the_method_itself() -> None:
     assert_same_training(get_method("awp-trades", gamma=0.0), Trades(step_size=2 / 255))
 
 
-def test_a_layer_moves_by_gamma_of_its_norm_and_nothing_else_moves() -> None:
-    model, batch = small_net(), small_batch()
-    model.unused = nn.Linear(3, 3).double()  # without a gradient
-    before = copy.deepcopy(model.state_dict())
-    by = layerwise_ascent(Natural(), make_state(Natural(), model), batch, batch.x, 0.03)
-    assert set(by) == {"conv.weight", "fc.weight", "unused.weight"}
-    for name, step in by.items():
-        length = 0.0 if name == "unused.weight" else 0.03 * before[name].norm().item()
-        assert step.norm().item() == pytest.approx(length)
-        assert not step.requires_grad
-    assert_close(model.state_dict(), before, rtol=0, atol=0)
-    assert all(parameter.grad is None for parameter in model.parameters())
-
-
 def test_the_perturbed_weights_meet_the_update_and_are_restored_once() -> None:
     model, batch = small_net(), small_batch()
     method = AWP(base=Natural(), gamma=0.05)

@@ -2,7 +2,6 @@
 
 from functools import cache
 
-import pyautoattack
 import pytest
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,6 @@ from bench.evaluation.chunk import Outcome, attack_chunk
 from bench.evaluation.prediction import predictions
 from bench.threat import Threat
 from tests.harness import Counted, generator, raises_line, right, small_batch, small_net
-from tests.short import ShortAutoAttack
 from tests.trained import Trained, trained
 
 
@@ -79,15 +77,6 @@ def test_the_padding_carries_no_gradient() -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("n", [3, 16, 40])
-def test_logits_have_storage_of_their_own(n: int) -> None:
-    """Square writes into them; here they are a view of the images."""
-    x = torch.rand(n, 4, 1, 1)
-    before = x.clone()
-    BatchedModel(nn.Flatten(), 16)(x).fill_(-torch.inf)
-    assert torch.equal(x, before)
-
-
 @pytest.mark.parametrize("training", [True, False])
 def test_the_mode_is_the_models_and_a_frozen_layer_stays_frozen(training: bool) -> None:
     net = small_net().train(training)
@@ -104,9 +93,8 @@ FAST = ("autoattack-fast", "autoattack-fast-fp32", "pgd-20-fast", "pgd-20-fast-f
 
 
 @pytest.fixture(autouse=True)
-def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short(short_autoattack: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """With few iterations, and as if every processor multiplied bf16."""
-    monkeypatch.setattr(pyautoattack, "AutoAttack", ShortAutoAttack)
     monkeypatch.setattr("bench.attacks.networks.has_fast_bf16", lambda device: True)
 
 

@@ -28,7 +28,6 @@ from tests.unit.cat_line import (
     line_state,
 )
 from tests.unit.written import (
-    assert_same_training,
     attacked,
     dirichlet,
     one_hot,
@@ -134,19 +133,6 @@ def test_cap_before_bounds_the_radius_of_the_attack(cap_before: bool, reach: flo
     assert_near(state.examples["radius"][:2], [CAP], 1e-8)
 
 
-def test_without_adaptive_every_radius_is_the_cap() -> None:
-    method = get_method("cat-ce", adaptive=False)
-    state, batch = line_state(method), falling_at(0.2, 0.01, -0.1)
-    assert_near(state.examples["radius"], [CAP], 1e-8)
-    seen = Seen(method, state, batch)
-    assert_near(seen.radius, [CAP], 0)
-    assert_near(state.examples["radius"], [CAP], 1e-8)
-    assert_near(state.scratch["radius"], [CAP], 0)
-    first, second = dirichlet(3, 3, draws=2)
-    assert_near(seen.label, labels([10 * CAP] * 3, batch.y, first))
-    assert_near(state.scratch["label"], labels([10 * CAP] * 3, batch.y, second))
-
-
 def test_per_view_starts_each_visit_at_radius_0() -> None:
     method = get_method("cat-ce", per_view=True)
     state, batch = line_state(method), falling_at(0.2, 0.001)
@@ -231,13 +217,6 @@ def test_any_iterate_counts_a_success_on_the_way(
     x_adv = method.perturb(state, batch)
     assert_near(x_adv - batch.x, [0.007 * steps], 1e-9)
     assert_near(state.examples["radius"][:1], [after], 1e-8)
-
-
-@pytest.mark.parametrize("eps", [REFERENCE_EPS, 0.1])
-def test_with_hard_labels_and_fixed_radius_it_is_pgd_training(eps: float) -> None:
-    common = {"step_size": 2 / 255, "start": "uniform"}
-    cat = get_method("cat-ce", c=0, adaptive=False, **common)
-    assert_same_training(get_method("madry", **common), cat, atol=1e-10, eps=eps)
 
 
 def grey(n: int) -> Batch:

@@ -11,7 +11,7 @@ from bench.recipe import load_recipe
 from bench.registry import get_method
 from bench.threat import REFERENCE_EPS
 from tests.harness import make_state, small_batch, small_net
-from tests.unit.cat_line import Seen, assert_near, falling_at, labels, line_state
+from tests.unit.cat_line import assert_near, falling_at, line_state
 from tests.unit.written import dirichlet, one_hot
 
 FIRST = {"eta": 0.0025, "eps_max": 0.03, "step_size": 0.002, "train_where": "right",
@@ -73,21 +73,6 @@ def test_the_lengths_of_the_rules_scale_with_eps(eps: float) -> None:
     state = line_state(method, [0.035 * ratio, 0.01 * ratio], eps=eps)
     method.perturb(state, falling_at(0.3, 0.001))
     assert_near(state.examples["radius"][:2], [0.0325 * ratio, 0.0125 * ratio], 1e-8)
-
-
-@pytest.mark.parametrize(
-    ("rule", "before", "after"),
-    [("paper", 0.01, [0.015, 0.01]), ("inverted", 0.015, [0.01, 0.015])],
-)
-def test_inverted_attacks_the_label_of_the_larger_radius(
-    rule: str, before: float, after: list[float]
-) -> None:
-    method = get_method("cat-ce", radius_rule=rule)
-    state, batch = line_state(method, [0.01, 0.01]), falling_at(0.2, 0.001)
-    first, second = dirichlet(2, 3, draws=2)
-    seen = Seen(method, state, batch)
-    assert_near(seen.label, labels([10 * before] * 2, batch.y, first), 1e-7)
-    assert_near(state.scratch["label"], labels([10 * e for e in after], batch.y, second), 1e-7)
 
 
 RELEASES = {

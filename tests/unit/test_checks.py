@@ -1,7 +1,5 @@
 """The masking checks together: what they share, what is left out, what their records hold."""
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Sequence
@@ -9,7 +7,6 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-import pyautoattack
 import pytest
 import torch
 from torch import Tensor, nn
@@ -32,7 +29,6 @@ from bench.spec import MeasureSpec
 from bench.threat import Threat
 from tests.harness import SmallNet, small_batch, small_net
 from tests.masked import Planted, grey, noisy
-from tests.short import ShortAutoAttack
 
 BUDGET = CheckBudget(steps=20, samples=20, restarts=6)
 THREAT = Threat(eps=0.05)
@@ -42,8 +38,7 @@ QUICK = tuple(number for number in CHECKS if number not in SLOW)
 
 
 @pytest.fixture(autouse=True)
-def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pyautoattack, "AutoAttack", ShortAutoAttack)
+def _short(short_autoattack: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.evaluation.checks.white_box.UNBOUNDED", (0.5, 1.0))
 
 

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from bench.method import Batch
 from bench.registry import get_method
-from tests.harness import OnePixel, make_state, small_batch, small_net
+from tests.harness import OnePixel, make_state
 from tests.unit.written import assert_trains_as, uniform
 
 THRESHOLDS = {0: 1.0, 3: 0.7, 9: 0.1, 10: 0.0, 11: 0.0}
@@ -50,27 +50,6 @@ def test_images_stop_where_the_closed_form_says(reference: str, eps: float, c_ma
         moves |= {round(float(m), 6) for m in ((x_adv - x) / eps).tolist()}
         state.next_batch()
     assert len(moves) > 9  # some stopped inside the ball, not all at its edge
-
-
-def test_the_threshold_does_not_depend_on_the_unit_of_a_pixel() -> None:
-    """An image and a ball four times as large, a slope of a quarter: the same attack."""
-    ways = []
-    for unit in (1.0, 4.0):
-        method = get_method("dynamic", c_max=0.1)
-        state = make_state(method, OnePixel(10 / unit), n=9, eps=0.02 * unit, lr=0)
-        batch = class_1(0.5 + unit * torch.linspace(-0.05, 0.05, 9, dtype=torch.float64))
-        ways.append((method.perturb(state, batch) - batch.x) / unit)
-    assert_close(ways[0], ways[1], atol=1e-12, rtol=0)
-    assert (ways[0] > -0.02).any()
-
-
-@pytest.mark.parametrize(("c_max", "steps"), [(1e9, 1), (0.0, 10)])
-def test_the_first_step_is_unconditional(c_max: float, steps: int) -> None:
-    model, batch = small_net(), small_batch()
-    dynamic = get_method("dynamic", c_max=c_max)
-    x_adv = dynamic.perturb(make_state(dynamic, model), batch)
-    always = get_method("dynamic", c_max=0.0, steps=steps)
-    assert_close(x_adv, always.perturb(make_state(always, model), batch), atol=0, rtol=0)
 
 
 def plain_attack(

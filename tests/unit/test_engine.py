@@ -1,7 +1,5 @@
 """Training: resumed equals uninterrupted, history, selection, failure, precision, SGD, passes."""
 
-from __future__ import annotations
-
 import copy
 import math
 from dataclasses import dataclass, replace
@@ -20,7 +18,7 @@ from bench.plan import make_plan
 from bench.progress import Reporter
 from bench.recipe import Recipe, load_recipe
 from bench.records import QUANTILES, load_history
-from bench.registry import get_method, list_methods
+from bench.registry import get_method
 from bench.run_store import RunFolder
 from bench.spec import TrainSpec
 from bench.suite import load_suite
@@ -315,14 +313,6 @@ def test_yopos_inner_steps_are_passes_of_the_first_layer() -> None:
     few, many = (passes(get_method("yopo", inner_steps=n)) for n in (1, 4))
     assert many.forward == few.forward
     assert many.first_layer == few.first_layer + 5 * 3
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", list_methods())
-def test_every_method_is_counted_twice_alike(name: str) -> None:
-    one, two = passes(get_method(name)), passes(get_method(name))
-    assert one == two
-    assert one.forward >= one.backward >= 1
 
 
 def test_only_what_is_inside_the_block_counts_and_copies_count_too() -> None:

@@ -1,7 +1,5 @@
 """The machine in words, and which hardware multiplies bf16."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

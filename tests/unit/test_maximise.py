@@ -2,12 +2,10 @@
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.attacks import PGD, get_attack
@@ -17,10 +15,9 @@ from bench.attacks.maximise import (
     ModelMode,
     Objective,
     Start,
-    attack_mode,
     maximise,
 )
-from bench.losses import cross_entropy, margin
+from bench.losses import cross_entropy
 from bench.threat import REFERENCE_EPS, Threat
 from tests.harness import Grey, generator, right, small_batch, small_net
 
@@ -287,38 +284,6 @@ def test_the_objective_learns_the_step_and_gets_the_labels_as_given() -> None:
     assert level(x_adv) == [0.52, 0.52]  # + 0.01 - 0.02 + 0.03
 
 
-@pytest.mark.parametrize("loss", [cross_entropy, margin])
-def test_five_steps_equal_a_loop_written_out(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """In double precision, on a network with BatchNorm in eval mode."""
-    net, batch = small_net(), small_batch(n=8)
-    x, y, eps, step_size = batch.x, batch.y, 0.06, 0.02
-    x[0], x[1] = 0.0, 1.0
-    found = maximise(
-        lambda logits, labels, _: loss(logits, labels),
-        *(net, x, y),
-        threat=Threat(eps=eps),
-        radius=eps,
-        steps=5,
-        step_size=step_size,
-        start="uniform",
-        generator=generator(5),
-    )
-    net.eval()
-    delta = (x + torch.empty_like(x).uniform_(-eps, eps, generator=generator(5))).clamp(0, 1) - x
-    for _ in range(5):
-        delta = delta.detach().requires_grad_()
-        logits = net(x + delta)
-        rest = logits.masked_fill(F.one_hot(y, 4).bool(), -math.inf)
-        true = logits[torch.arange(8), y]
-        value = (logits.exp().sum(1).log() if loss is cross_entropy else rest.amax(1)) - true
-        value.sum().backward()
-        assert delta.grad is not None
-        stepped = (delta + step_size * delta.grad.sign()).detach().clamp(-eps, eps)
-        delta = (x + stepped).clamp(0, 1) - x
-    torch.testing.assert_close(found, x + delta, rtol=0, atol=1e-10)
-    assert float((found - x).abs().amax()) > 0.05
-
-
 # Broken images leave the batch: the same result, from fewer rows.
 
 THREAT = Threat(eps=0.05)
@@ -430,17 +395,8 @@ def test_in_train_mode_the_batch_stays_whole() -> None:
 # The model, its gradients and the images are unchanged.
 
 
-def ce(logits: Tensor, y: Tensor, step: int) -> Tensor:
-    return cross_entropy(logits, y)
-
-
-def boom(logits: Tensor, y: Tensor, step: int) -> Tensor:
-    raise RuntimeError("boom")
-
-
-@pytest.mark.parametrize("objective", [ce, boom], ids=["returns", "raises"])
 @pytest.mark.parametrize("mode", ["eval", "train"])
-def test_the_model_is_unchanged(objective: Objective, mode: ModelMode) -> None:
+def test_the_model_is_unchanged_by_an_objective_that_raises(mode: ModelMode) -> None:
     """Also one with a layer, a weight and a gradient that were set by hand."""
     net, batch = small_net(), small_batch()
     net.fc.bias.requires_grad_(False)
@@ -454,14 +410,13 @@ def test_the_model_is_unchanged(objective: Objective, mode: ModelMode) -> None:
 
     def watched(logits: Tensor, y: Tensor, step: int) -> Tensor:
         inside.append(any(p.requires_grad for p in net.parameters()))
-        return objective(logits, y, step)
+        if step == 1:
+            raise RuntimeError("boom")
+        return cross_entropy(logits, y)
 
-    fails: AbstractContextManager[object] = nullcontext()
-    if objective is boom:
-        fails = pytest.raises(RuntimeError, match="boom")
-    with fails:
+    with pytest.raises(RuntimeError, match="boom"):
         run(net, batch.x, y=batch.y, objective=watched, steps=3, model_mode=mode)
-    assert inside == [False] * (1 if objective is boom else 3)  # weights get no gradients
+    assert inside == [False] * 2  # weights get no gradients
     assert [n for n, p in net.named_parameters() if not p.requires_grad] == ["fc.bias"]
     assert {name for name, grad in grads.items() if grad is None} == {"fc.bias", "bn.weight"}
     for name, p in net.named_parameters():
@@ -469,15 +424,3 @@ def test_the_model_is_unchanged(objective: Objective, mode: ModelMode) -> None:
     assert {name: module.training for name, module in net.named_modules()} == flags
     for name, value in net.state_dict().items():
         assert torch.equal(value, values[name]), name
-
-
-def test_nested_modes_end_where_they_began() -> None:
-    net = small_net()
-    net.bn.eval()
-    with attack_mode(net, "eval"):
-        with attack_mode(net, "train"):
-            assert net.bn.training
-        assert not any(module.training for module in net.modules())
-        assert not any(p.requires_grad for p in net.parameters())
-    assert [net.training, net.conv.training, net.bn.training] == [True, True, False]
-    assert all(p.requires_grad for p in net.parameters())

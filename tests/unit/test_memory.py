@@ -1,12 +1,9 @@
 """Running out of memory: an evaluation goes on with fewer rows and the same outcome."""
 
-from __future__ import annotations
-
 import logging
 import weakref
 from typing import Any
 
-import pyautoattack
 import pytest
 import torch
 from torch import Tensor, nn
@@ -20,7 +17,6 @@ from bench.evaluation.measuring import Measuring
 from bench.machine import out_of_memory
 from bench.spec import MeasureSpec
 from bench.threat import Threat
-from tests.short import ShortAutoAttack
 
 N = 200
 CPU = torch.device("cpu")
@@ -72,10 +68,9 @@ class Small(nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+def _fresh(short_autoattack: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "_ROWS", weakref.WeakKeyDictionary())
     monkeypatch.setattr(networks, "_SAID", set())
-    monkeypatch.setattr(pyautoattack, "AutoAttack", ShortAutoAttack)
 
 
 def images() -> tuple[Tensor, Tensor]:

@@ -1,7 +1,5 @@
 """Finished work is merged into a few files: nothing changes, nothing is lost, damage is named."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable, Iterator

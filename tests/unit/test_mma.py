@@ -197,10 +197,3 @@ def test_a_single_right_image_meets_no_batchnorm_of_one_value() -> None:
     method.train_step(state, Batch(batch.x, y, batch.index))
     assert state.examples["margin"][0] > 0
     assert state.examples["margin"][1:].abs().max() == 0
-
-
-def test_the_soft_margin_is_stricter_than_the_arg_max() -> None:
-    logits = torch.tensor([[1.0, 0.9, 0.9], [3.0, 0.0, 0.0]])
-    y = torch.tensor([0, 0])
-    assert_close(soft_margin(logits, y), plain_slm(logits, y))
-    assert (soft_margin(logits, y) < 0).tolist() == [False, True]

@@ -1,13 +1,10 @@
 """What is noticed of a model: a missing normalisation, and AutoAttack's own checks as numbers."""
 
-from __future__ import annotations
-
 import itertools
 import sys
 from types import FrameType, SimpleNamespace
 from typing import Any
 
-import pyautoattack
 import pytest
 import torch
 from pyautoattack import checks as package
@@ -20,7 +17,6 @@ from bench.losses import dlr
 from bench.threat import Threat
 from tests.harness import small_batch, small_net
 from tests.masked import Masked, noisy
-from tests.short import ShortAutoAttack
 
 # --- normalisation ---
 
@@ -82,14 +78,6 @@ def test_of_few_images_more_than_three_must_turn_right(n_gained: int, found: boo
 
     x, y = shaded(20)
     assert bool(expects_normalised(Turned().eval(), x, y, 32)) == found
-
-
-def test_evaluate_warns_of_a_normalisation_and_leaves_the_mode_unchanged() -> None:
-    x, y = shaded(60)
-    result = evaluate(Shades(*COMMON["ImageNet's"]), x, y, Threat(eps=0.01), attacks=())
-    assert any("the model expects that" in note for note in result.warnings)
-    assert evaluate(IDENTITY, x, y, Threat(eps=0.01), attacks=()).warnings == []
-    assert not IDENTITY.training
 
 
 # --- AutoAttack's own checks: each alarm is the package's message, and no other ---
@@ -244,10 +232,8 @@ def test_square_may_break_two_images_or_a_fifth_of_a_percent(
     assert check.state == state
 
 
-def test_an_outcome_has_them_and_blocks_and_padding_change_no_value(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(pyautoattack, "AutoAttack", ShortAutoAttack)
+@pytest.mark.usefixtures("short_autoattack")
+def test_an_outcome_has_them_and_blocks_and_padding_change_no_value() -> None:
     x, y = images(37)
     assert package_checks(BatchedModel(net(), 16), x, y, 1) == package_checks(net(), x, y, 1)
     for model, alarms in ((net(), []), (flat(), [ZERO])):

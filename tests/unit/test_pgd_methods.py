@@ -16,7 +16,6 @@ from bench.threat import REFERENCE_EPS
 from tests.harness import make_state, small_batch, small_net
 from tests.unit.written import (
     EPS,
-    assert_same_training,
     assert_trains_as,
     attacked,
     gaussian,
@@ -95,10 +94,6 @@ def test_the_loss_of_mart_stays_finite_where_probabilities_underflow() -> None:
     assert (model(batch.x).softmax(1) == 0).any()
     assert bool(loss.isfinite())
     assert all(bool(gradient.isfinite().all()) for gradient in gradients)
-
-
-def test_without_a_ball_madry_is_natural_training() -> None:
-    assert_same_training(get_method("madry"), get_method("natural"), atol=1e-12, eps=0)
 
 
 def test_a_hand_computed_case_of_mart() -> None:

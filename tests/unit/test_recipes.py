@@ -174,13 +174,6 @@ def test_rates_that_are_no_equal_drops() -> None:
     assert found == pytest.approx([0.2, 0.1], rel=1e-12)
 
 
-def test_free_sees_as_many_updates_as_madry() -> None:
-    free, params = load("authors", "free")
-    madry, _ = load("authors", "madry")
-    assert free.epochs * params["replays"] == pytest.approx(madry.epochs, rel=0.02)
-    assert free.milestones == madry.milestones
-
-
 NAMES = ("c", "eta", "eps_max", "step_size", "train_where", "radius_rule", "divide_draw")
 # recipe -> values of those parameters, kappa, epochs, drops.
 RELEASES: dict[str, tuple[tuple[Any, ...], float, int, tuple[float, ...]]] = {

@@ -1,7 +1,5 @@
 """Ids hash what can change the outcome, and nothing else."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Files are whole or absent, records come back as they were written, damage is named."""
 
-from __future__ import annotations
-
 import errno
 import io
 import os

@@ -1,7 +1,5 @@
 """A key that a suite or a recipe does not have is refused in one line, wherever it stands."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Callable
 from dataclasses import fields

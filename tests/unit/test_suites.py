@@ -1,7 +1,5 @@
 """Suites are data: every file loads in every size, sizes change what they say, cells are shared."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import pytest

@@ -1,7 +1,5 @@
 """Transferred images: crafted on the surrogate alone, judged on the target alone."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
@@ -132,7 +130,7 @@ def test_a_name_names_its_sources_and_a_network_is_no_parameter(
     name: str, sources: tuple[str, ...]
 ) -> None:
     class NoCopy(nn.Module):
-        def __deepcopy__(self, memo: Any) -> NoCopy:
+        def __deepcopy__(self, memo: Any) -> Any:
             raise AssertionError("copied")
 
     nets = tuple(NoCopy() for _ in sources)
