@@ -18,14 +18,12 @@ from bench.data.stream import crop
 from bench.plan import make_plan
 from bench.progress import Reporter
 from bench.records import load_records
-from bench.run_store import RunFolder
 from bench.study import AttackConfig
 from bench.suite import load_suite
 from bench.training import engine
-from bench.training.engine import Trainer
 from tests.commands import bench, done, refused
 from tests.pictures import make_folder, make_imagenet
-from tests.trained import Stopped, stop_at
+from tests.trained import Stopped, stop_at, trainer_of
 
 
 @pytest.fixture
@@ -73,13 +71,11 @@ def trained(results: Path, dataset: str, stopped_at: int | None = None) -> dict[
     )
     plan = make_plan(study)
     cell = plan.cells[0]
-    folder = RunFolder(results, cell.spec.run_id)
-    assert cell.method is not None
-    trainer = Trainer(cell.train_spec, cell.method, plan.dataset, folder, torch.device("cpu"))
+    trainer = trainer_of(cell.train_spec, plan.dataset, results)
     if stopped_at is not None:
         stop_at(trainer, stopped_at)
     trainer.run(Reporter(quiet=True))
-    return read_weights(folder.weights("last"))
+    return read_weights(trainer.folder.weights("last"))
 
 
 @pytest.mark.slow

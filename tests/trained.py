@@ -4,17 +4,21 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bench.archs.state_dict import load_state
 from bench.archs.weights import read_weights
+from bench.data import Dataset
 from bench.evaluation.store import Images
+from bench.method import Method
 from bench.plan import make_plan
 from bench.progress import Reporter
-from bench.registry import method_class, parameters
+from bench.registry import get_method, method_class, parameters
 from bench.run_store import RunFolder
+from bench.spec import TrainSpec
 from bench.suite import load_suite
 from bench.threat import Threat
 from bench.training.engine import Trainer, initial_model
@@ -46,13 +50,32 @@ def trained(method: str, arch: str = "cnn", epochs: int = 10) -> Trained:
     )
     assert cell.method is not None
     with TemporaryDirectory() as results:
-        folder = RunFolder(Path(results), spec.run_id)
-        trainer = Trainer(spec, cell.method, plan.dataset, folder, torch.device("cpu"))
+        trainer = trainer_of(spec, plan.dataset, Path(results), cell.method)
         trainer.run(Reporter(quiet=True))
         model = initial_model(spec)
-        load_state(model, read_weights(folder.weights("last")))
+        load_state(model, read_weights(trainer.folder.weights("last")))
     x, y = Images(plan.dataset, torch.device("cpu")).chunk(range(N_TEST))
     return Trained(model=model.eval(), x=x, y=y, threat=Threat(spec.norm, spec.eps))
+
+
+def short_spec(
+    name: str, *, epochs: int = 2, batch_size: int = 20, n_train: int = 100, **changes: Any
+) -> TrainSpec:
+    """The digits suite's training by that method, but short: of the first images alone."""
+    whole = load_suite("digits").only()
+    study = replace(whole, methods=(name,), train_size=n_train, test_size=n_train // 5)
+    spec = make_plan(study).cells[-1].train_spec
+    recipe = replace(spec.recipe, epochs=epochs, batch_size=batch_size)
+    return replace(spec, recipe=recipe, **changes)
+
+
+def trainer_of(
+    spec: TrainSpec, dataset: Dataset, results: Path, method: Method | None = None, **options: Any
+) -> Trainer:
+    """On the CPU, by the method of the spec unless another is given."""
+    method = method or get_method(spec.method, **spec.params)
+    folder = RunFolder(results, spec.run_id)
+    return Trainer(spec, method, dataset, folder, torch.device("cpu"), **options)
 
 
 class Stopped(Exception):

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.attacks import Attack, AttackWarning, get_attack, list_attacks
+from bench.attacks import Attack, AttackWarning, attack_params, get_attack, list_attacks
 from bench.threat import Threat
 from tests.harness import SmallNet, generator, right, small_net
 from tests.short import ShortAutoAttack
@@ -32,9 +32,13 @@ def fresh() -> SmallNet:
 
 
 def made(name: str) -> Attack:
-    """The attack; one that transfers is crafted on a net close to the one that it is tried on."""
+    """The attack; one that transfers is crafted on a net close to the one that it is tried on.
+
+    PGD takes 20 steps at most.
+    """
     if name != "transfer":
-        return get_attack(name)
+        many = name.startswith("pgd-") and attack_params(name)["steps"] > 20
+        return get_attack(name, **{"steps": 20} if many else {})
     surrogate = fresh()
     g = generator(2)
     with torch.no_grad():

@@ -14,33 +14,24 @@ from bench.api import Batch, Method, TrainState
 from bench.archs import build
 from bench.data import Dataset, load_dataset
 from bench.errors import NonFiniteLoss
-from bench.plan import make_plan
 from bench.progress import Reporter
 from bench.recipe import Recipe, load_recipe
 from bench.records import QUANTILES, load_history
 from bench.registry import get_method
 from bench.run_store import RunFolder
 from bench.spec import TrainSpec
-from bench.suite import load_suite
 from bench.training import engine
 from bench.training.checkpoint import load_state
 from bench.training.cost import Cost, passes
-from bench.training.engine import Trainer, initial_model
+from bench.training.engine import initial_model
 from bench.training.optimiser import MixedPrecision, Optimiser, learning_rate
 from bench.training.validation import Score
-from tests.trained import Stopped, stop_at
+from tests.trained import Stopped, short_spec, stop_at, trainer_of
 
 
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
     return load_dataset("digits", train_size=100, test_size=20)
-
-
-def spec_for(name: str, epochs: int = 2, batch_size: int = 20, **changes: Any) -> TrainSpec:
-    study = replace(load_suite("digits").only(), methods=(name,), train_size=100, test_size=20)
-    spec = make_plan(study).cells[-1].train_spec
-    recipe = replace(spec.recipe, epochs=epochs, batch_size=batch_size)
-    return replace(spec, recipe=recipe, **changes)
 
 
 def trained(
@@ -50,9 +41,7 @@ def trained(
     stopped_at: int | None = None,
     method: Method | None = None,
 ) -> dict[str, Any]:
-    folder = RunFolder(results, spec.run_id)
-    method = method or get_method(spec.method, **spec.params)
-    trainer = Trainer(spec, method, dataset, folder, torch.device("cpu"))
+    trainer = trainer_of(spec, dataset, results, method)
     if stopped_at is not None:
         stop_at(trainer, stopped_at)
     return trainer.run(Reporter(quiet=True))
@@ -66,7 +55,7 @@ def trained(
 def test_a_training_stopped_anywhere_ends_with_the_same_weights(
     name: str, saves: str, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = spec_for(name)
+    spec = short_spec(name)
     whole = trained(spec, dataset, tmp_path / "whole")
     monkeypatch.setattr(engine, "SAVE_SECONDS", -1.0 if saves == "every batch" else 1e9)
     for number in (1, 5, 7, 9):  # five batches per epoch: the middle, the border, the last
@@ -99,7 +88,7 @@ def test_a_training_stopped_anywhere_ends_with_the_same_weights(
 def test_a_training_with_a_damaged_state_or_without_its_best_weights_begins_again(
     pattern: str, left: int | None, says: str, dataset: Dataset, tmp_path: Path
 ) -> None:
-    spec = spec_for("natural")
+    spec = short_spec("natural")
     whole = trained(spec, dataset, tmp_path / "whole")
     with pytest.raises(Stopped):
         trained(spec, dataset, tmp_path / "cut", stopped_at=7)
@@ -115,7 +104,7 @@ def test_a_training_with_a_damaged_state_or_without_its_best_weights_begins_agai
 
 
 def test_the_global_seed_does_not_matter_and_is_not_moved(dataset: Dataset, tmp_path: Path) -> None:
-    spec = spec_for("madry", epochs=1)
+    spec = short_spec("madry", epochs=1)
     sums = []
     for number, seed in ((1, 0), (2, 0), (3, 1)):
         torch.manual_seed(number)
@@ -127,7 +116,7 @@ def test_the_global_seed_does_not_matter_and_is_not_moved(dataset: Dataset, tmp_
 
 
 def test_history_has_what_a_reader_plots(dataset: Dataset, tmp_path: Path) -> None:
-    spec = spec_for("cat-ce")
+    spec = short_spec("cat-ce")
     summary = trained(spec, dataset, tmp_path)
     rows = load_history(tmp_path / spec.run_id)
     assert [row["epoch"] for row in rows] == [0, 1]
@@ -143,7 +132,7 @@ def test_history_has_what_a_reader_plots(dataset: Dataset, tmp_path: Path) -> No
 
 
 def test_radii_are_kept_by_dataset_index(dataset: Dataset, tmp_path: Path) -> None:
-    spec = spec_for("cat-ce", epochs=3)
+    spec = short_spec("cat-ce", epochs=3)
     with pytest.raises(Stopped):
         trained(spec, dataset, tmp_path, stopped_at=10)
     saved, _ = load_state(tmp_path / spec.run_id, torch.device("cpu"))
@@ -171,7 +160,7 @@ def test_a_loss_that_is_not_finite_names_its_epoch_and_step(
     dataset: Dataset, tmp_path: Path
 ) -> None:
     with pytest.raises(NonFiniteLoss) as caught:
-        trained(spec_for("natural"), dataset, tmp_path, method=Diverging())
+        trained(short_spec("natural"), dataset, tmp_path, method=Diverging())
     assert (caught.value.epoch, caught.value.step) == (1, 2)
 
 
@@ -183,7 +172,7 @@ def test_best_is_chosen_by_the_accuracy_that_the_method_names() -> None:
 
 
 def test_bf16_keeps_the_first_layer_in_fp32(dataset: Dataset, tmp_path: Path) -> None:
-    spec = spec_for("natural", precision="bf16")
+    spec = short_spec("natural", precision="bf16")
     model = MixedPrecision(initial_model(spec))
     x = torch.full((4, 1, 8, 8), 0.5)
     moved = x + 0.0005  # less than the spacing of bf16 at 0.5
@@ -193,9 +182,8 @@ def test_bf16_keeps_the_first_layer_in_fp32(dataset: Dataset, tmp_path: Path) ->
 
 
 def test_a_last_batch_of_one_image_joins_the_one_before(dataset: Dataset, tmp_path: Path) -> None:
-    spec = spec_for("natural", epochs=1, batch_size=89)
-    folder = RunFolder(tmp_path, spec.run_id)
-    trainer = Trainer(spec, get_method("natural"), dataset, folder, torch.device("cpu"))
+    spec = short_spec("natural", epochs=1, batch_size=89)
+    trainer = trainer_of(spec, dataset, tmp_path)
     assert trainer.n_batches == 1
     trainer.run(Reporter(quiet=True))
     assert trainer.cost.forward == len(dataset.train) == 90

@@ -150,25 +150,6 @@ def level(x_adv: Tensor) -> list[float]:
     return [round(float(v), 9) for v in flat[:, 0]]
 
 
-@pytest.mark.parametrize(
-    ("at", "best", "last"),
-    [
-        (0.05, 0.56, 0.53),  # an iterate in between: 0.5, 0.53, 0.56, 0.53
-        (-0.001, 0.5, 0.47),  # the start: 0.5, 0.47, 0.5, 0.47
-        (0.2, 0.59, 0.59),  # the last: 0.5, 0.53, 0.56, 0.59
-    ],
-)
-def test_keep_best_returns_the_iterate_of_the_largest_objective(
-    at: float, best: float, last: float
-) -> None:
-    def peak(logits: Tensor, y: Tensor, step: int) -> Tensor:
-        return -((logits[:, 0] - at) ** 2)
-
-    for keep, expected in (("best", best), ("last", last)):
-        x_adv = run(ramp(), grey(0.5), objective=peak, steps=3, step_size=0.03, keep=keep)
-        assert level(x_adv) == [expected]
-
-
 def test_keep_best_is_per_example_and_first_of_equals() -> None:
     seen = []
 

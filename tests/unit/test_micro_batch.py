@@ -14,18 +14,17 @@ from bench.data import Dataset, load_dataset
 from bench.errors import ConfigError, MemoryLimit
 from bench.progress import Reporter
 from bench.recipe import Recipe
-from bench.registry import get_method, list_methods
-from bench.run_store import RunFolder
+from bench.registry import list_methods
 from bench.spec import TrainSpec
 from bench.threat import Threat
 from bench.training.checkpoint import has_state
-from bench.training.engine import Trainer, micro_batches
+from bench.training.engine import micro_batches
 from bench.verify.baselines import _Doubled
 from bench.verify.networks import one_thread
 from methods.cat import CatCE
 from tests.commands import bench, refused
 from tests.harness import raises_line
-from tests.unit.test_engine import spec_for
+from tests.trained import short_spec, trainer_of
 
 CPU = torch.device("cpu")
 OWN_STEP = ("awp-madry", "awp-trades", "fast", "free", "ikl", "mlcat-wp", "yopo")
@@ -41,11 +40,6 @@ def dataset() -> Dataset:
 
 def with_micro(spec: TrainSpec, n: int | None) -> TrainSpec:
     return replace(spec, recipe=replace(spec.recipe, micro_batch=n))
-
-
-def trainer_of(spec: TrainSpec, dataset: Dataset, results: Path, **options: Any) -> Trainer:
-    method = options.get("method") or get_method(spec.method, **spec.params)
-    return Trainer(spec, method, dataset, RunFolder(results, spec.run_id), CPU)
 
 
 def weights(spec: TrainSpec, dataset: Dataset, results: Path) -> list[Tensor]:
@@ -65,7 +59,7 @@ def test_without_batchnorm_the_steps_are_those_of_the_whole_batch(
     if name in DRAW_TWICE:
         monkeypatch.setattr(Threat, "uniform", lambda _, x, *__: 0.3 * torch.ones_like(x))
         monkeypatch.setattr(CatCE, "_dirichlet", lambda _, __, b: torch.full((len(b.x), 10), 0.1))
-    spec = replace(spec_for(name), arch="linear")
+    spec = replace(short_spec(name), arch="linear")
     whole, parts = (weights(with_micro(spec, n), dataset, tmp_path) for n in (None, 7))
     for one, two in zip(whole, parts, strict=True):
         torch.testing.assert_close(two, one, rtol=1e-9, atol=1e-11)
@@ -74,13 +68,13 @@ def test_without_batchnorm_the_steps_are_those_of_the_whole_batch(
 @pytest.mark.parametrize("name", OWN_STEP)
 def test_a_method_with_its_own_step_is_refused(name: str, dataset: Dataset, tmp_path: Path) -> None:
     with raises_line(ConfigError, "cannot be trained with a micro-batch", "--batch-size"):
-        trainer_of(with_micro(spec_for(name), 8), dataset, tmp_path)
+        trainer_of(with_micro(short_spec(name), 8), dataset, tmp_path)
     asked = ("--methods", name, "--micro-batch", "8", "--results", tmp_path / "r", "--dry-run")
     refused(bench("run", *asked), "cannot be trained with a micro-batch")
 
 
 def test_batchnorm_takes_the_statistics_of_a_micro_batch(dataset: Dataset, tmp_path: Path) -> None:
-    trainer = trainer_of(with_micro(spec_for("natural", batch_size=20), 10), dataset, tmp_path)
+    trainer = trainer_of(with_micro(short_spec("natural", batch_size=20), 10), dataset, tmp_path)
     norm = next(m for m in trainer.network.modules() if isinstance(m, torch.nn.BatchNorm2d))
     seen: list[int] = []
     norm.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
@@ -100,7 +94,7 @@ def test_the_parts_of_a_batch(n: int, size: int | None, parts: list[int]) -> Non
 
 
 def test_it_enters_the_id_only_where_it_is_set() -> None:
-    spec = spec_for("natural")
+    spec = short_spec("natural")
     assert with_micro(spec, None).run_id == spec.run_id
     assert with_micro(spec, 5).run_id != spec.run_id
     assert with_micro(spec, 5).to_dict()["recipe"]["micro_batch"] == 5
@@ -146,7 +140,7 @@ class HungryStep(Hungry):
 def test_a_training_without_memory_names_what_fits(
     method: Method, micro: int | None, words: list[str], dataset: Dataset, tmp_path: Path
 ) -> None:
-    spec = with_micro(spec_for("natural"), micro)
+    spec = with_micro(short_spec("natural"), micro)
     with raises_line(MemoryLimit, spec.run_id, "the memory of cpu", *words):
         trainer_of(spec, dataset, tmp_path, method=method).run(Reporter(quiet=True))
     assert not (tmp_path / spec.run_id / "train.json").exists()
@@ -155,7 +149,7 @@ def test_a_training_without_memory_names_what_fits(
 def test_a_saved_state_outlives_a_lack_of_memory(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = spec_for("natural")
+    spec = short_spec("natural")
     whole = trainer_of(spec, dataset, tmp_path / "whole").run(Reporter(quiet=True))
     trainer = trainer_of(spec, dataset, tmp_path / "cut")
     forward = Arch.__call__
