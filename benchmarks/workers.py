@@ -1,6 +1,7 @@
 """Wall time of `bench run` with one and two workers, next to an older checkout, in turns.
 
-Every command starts in an empty results folder. The two must make the same records.
+Every command starts in an empty results folder. With the same number of workers, and so of
+threads, both must make the same records.
 """
 
 import subprocess
@@ -40,7 +41,7 @@ def main(older: Path, workers: str, rounds: int, options: str) -> None:
         def run(checkout: Path, n: str) -> None:
             nonlocal n_runs
             n_runs += 1
-            results = Path(folder, str(n_runs))
+            results = Path(folder, f"{n}-{n_runs}")
             place = ["--results", str(results), "--workers", n, "--quiet"]
             command = [sys.executable, "-m", "bench", "run", *options.split(), *place]
             subprocess.run(command, cwd=checkout, check=True, stdout=subprocess.DEVNULL)
@@ -53,9 +54,9 @@ def main(older: Path, workers: str, rounds: int, options: str) -> None:
             )
             ratios = ", ".join(f"{b / a:.2f}" for a, b in zip(ours, theirs, strict=True))
             rows.append((n, f"{median(ours):.1f}", f"{median(theirs):.1f}", ratios))
-        made = {outcomes(path) for path in Path(folder).iterdir()}
+        made = {(path.name.split("-")[0], outcomes(path)) for path in Path(folder).iterdir()}
     click.echo(aligned(rows))
-    if len(made) != 1:
+    if len(made) != len(workers.split(",")):
         raise click.ClickException("the commands made different records")
 
 
