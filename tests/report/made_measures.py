@@ -137,21 +137,6 @@ def autoattacked(run: RunFolder, study: Study, n: int, broken: Sequence[int]) ->
     attacked(run, "autoattack", by < 0, eps=study.eps, broken_by=by, parts=PARTS)
 
 
-def cell(
-    results: Path,
-    study: Study,
-    method: str,
-    *,
-    seed: int = 0,
-    robust: Sequence[float] = (0.3, 0.5),
-    passes: float = 11.0,
-) -> RunFolder:
-    """A finished training; `robust`: robust validation accuracy of each epoch."""
-    run = trained(results, study, method, seed=seed, passes=(passes, passes))
-    scored(run, robust)
-    return run
-
-
 def attacked(
     folder: RunFolder,
     attack: str,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bench.papers.cat.parts import name, untrained
+from bench.papers.cat.parts import run_name, untrained
 from bench.records import RunRecord
 from bench.report.artefact import Output
 from bench.report.model_card import BEST, draw_card, model_card
@@ -30,23 +30,19 @@ def make_cards(chosen: SuiteRuns, *, every: bool = False) -> Output:
     latex: dict[str, str] = {}
     figures: dict[str, Callable[[], Figure]] = {}
     lacks = untrained(chosen.studies)
-    remark = ""
     for study in chosen.studies:
         joins, attacks = _joins(study), _attacks(study)
-        for method, runs in study.runs.items():
-            drawn = False
+        for runs in study.runs.values():
+            cards = {}
             for run in runs:
-                lacks += _lacks(study, run, name(study, method, chosen.studies))
+                lacks += _lacks(study, run, run_name(study, run, chosen.studies))
                 card = model_card(run, attacks, chosen.caption, joins.get(run.run_id))
-                if card is None:
-                    continue
-                file = f"cards/card-{run.run_id}"
-                latex[file] = card.sentence()
-                if every or not drawn:
-                    figures[file] = partial(draw_card, card)
-                else:
-                    remark = FIRST_SEEDS
-                drawn = True
+                if card is not None:
+                    cards[f"cards/card-{run.run_id}"] = card
+            latex |= {file: card.sentence() for file, card in cards.items()}
+            shown = list(cards) if every else list(cards)[:1]
+            figures |= {file: partial(draw_card, cards[file]) for file in shown}
+    remark = FIRST_SEEDS if len(figures) < len(latex) else ""
     return Output(latex=latex, figures=figures, lacks=tuple(lacks), remark=remark)
 
 
@@ -63,13 +59,12 @@ def _joins(study: StudyRuns) -> dict[str, tuple[str, ...]]:
 
 def _lacks(study: StudyRuns, run: RunRecord, called: str) -> Iterator[str]:
     """Yield what the study asks of the best checkpoint and the record does not have."""
-    seed = f", seed {run.seed}" if len(study.runs[run.method]) > 1 else ""
     present = {e.spec.attack for e in run.evaluations if e.spec.checkpoint == BEST}
     absent = [attack for attack in _attacks(study) if attack not in present]
     if absent:
-        yield f"{called}{seed}: no {', '.join(absent)}"
+        yield f"{called}: no {', '.join(absent)}"
     if study.study.checks and not any(m.spec.name.startswith("C") for m in run.measures):
-        yield f"{called}{seed}: no masking checks"
+        yield f"{called}: no masking checks"
 
 
 def _attacks(study: StudyRuns) -> list[str]:

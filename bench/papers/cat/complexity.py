@@ -60,8 +60,12 @@ def make_complexity(chosen: SuiteRuns) -> Output:
     if not found:
         return Output(lacks=lacks)
     networks = pd.DataFrame(
-        {"label": one.label, "method": one.method, "n_layers": int(one.values["n_layers"])}
-        | {name: one.values[name] for name in _PRODUCTS}
+        {
+            "label": one.label,
+            "method": one.run.method,
+            "n_layers": int(one.record.values["n_layers"]),
+        }
+        | {name: one.record.values[name] for name in _PRODUCTS}
         for one in found
     )
     networks, reference = with_ratios(networks)

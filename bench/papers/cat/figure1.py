@@ -70,10 +70,10 @@ def _line(found: SuiteMeasure, epochs: pd.DataFrame) -> dict[str, Any]:
     weight . p + bias = 0 and the true one. offset: x_0 at which it crosses x_1 = 0.
     robust_accuracy: at eps. largest_fall: of the validation accuracy from one epoch to the next.
     """
-    values, undefended = found.values, found.run.card.get("inner") == "none"
+    values, undefended = found.record.values, found.run.card.get("inner") == "none"
     radius = epochs["radius"].iloc[-1] if len(epochs) else np.nan
     return {
-        "method": found.method,
+        "method": found.run.method,
         "eps": None if undefended else found.eps * UNIT,
         "seed": found.run.seed or 0,
         "angle_degrees": values["angle"],

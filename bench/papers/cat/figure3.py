@@ -9,7 +9,8 @@ show.
 from __future__ import annotations
 
 from functools import partial
-from itertools import product
+from itertools import groupby, product
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.papers.cat.drawing import panels
-from bench.papers.cat.parts import SuiteMeasure, alarm_note, by_label, captioned, suite_measures
+from bench.papers.cat.parts import SuiteMeasure, alarm_note, captioned, suite_measures
 from bench.report.artefact import Output
 from bench.report.columns import number
 from bench.report.formatting import eps_text
@@ -54,7 +55,7 @@ def make_figure3(chosen: SuiteRuns) -> Output:
     if not found:
         return Output(lacks=lacks)
     n = min(len(one.arrays["index"]) for one in found)
-    seeds = by_label(found)
+    seeds = {label: list(own) for label, own in groupby(found, key=attrgetter("label"))}
     rows = (_heights(label, own, n) for label, own in seeds.items())
     heights = pd.concat(rows, ignore_index=True)
     n_seeds = len(next(iter(seeds.values())))

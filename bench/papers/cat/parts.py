@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -186,13 +185,15 @@ def lacks(found: Sequence[Part]) -> tuple[str, ...]:
 class SuiteMeasure:
     """One measure of one training of a suite."""
 
-    method: str
     label: str
     eps: float
     """Of the study, in pixels of [0, 1]."""
     run: RunRecord
-    values: Mapping[str, Any]
-    arrays: Mapping[str, np.ndarray]
+    record: MeasureRecord
+
+    @property
+    def arrays(self) -> Mapping[str, np.ndarray]:
+        return self.record.arrays
 
 
 def suite_measures(chosen: SuiteRuns, measure: str) -> tuple[list[SuiteMeasure], tuple[str, ...]]:
@@ -207,25 +208,18 @@ def suite_measures(chosen: SuiteRuns, measure: str) -> tuple[list[SuiteMeasure],
     found: list[SuiteMeasure] = []
     lacks = untrained(studies)
     for study, config in asking:
-        for method, run in ((m, run) for m, runs in study.runs.items() for run in runs):
+        params = ", ".join(f"{key} = {value}" for key, value in config.params.items())
+        missing = f"no {measure}" + (f" with {params}" if params else "")
+        for run in (run for runs in study.runs.values() for run in runs):
             record = _most_images(run, study.study, config, measure)
             if record is None:
-                params = ", ".join(f"{key} = {value}" for key, value in config.params.items())
-                missing = f"no {measure}" + (f" with {params}" if params else "")
-                seed = f", seed {run.seed}" if len(study.runs[method]) > 1 else ""
-                lacks.append(f"{name(study, method, studies)}{seed}: {missing}")
-                continue
-            found.append(
-                SuiteMeasure(
-                    method=method,
-                    label=label(study, method, studies),
-                    eps=study.study.eps,
-                    run=run,
-                    values=record.values,
-                    arrays=record.arrays,
+                lacks.append(f"{run_name(study, run, studies)}: {missing}")
+            else:
+                called = label(study, run.method, studies)
+                found.append(
+                    SuiteMeasure(label=called, eps=study.study.eps, run=run, record=record)
                 )
-            )
-    found.sort(key=lambda one: (order(one.method), one.eps, one.label))
+    found.sort(key=lambda one: (order(one.run.method), one.eps, one.label))
     return found, tuple(lacks)
 
 
@@ -245,14 +239,6 @@ def _most_images(
     return max(records, key=lambda r: (r.spec.n_examples, r.spec.measure_id), default=None)
 
 
-def by_label(found: Iterable[SuiteMeasure]) -> dict[str, list[SuiteMeasure]]:
-    """Return the seeds of each label."""
-    groups: dict[str, list[SuiteMeasure]] = {}
-    for one in found:
-        groups.setdefault(one.label, []).append(one)
-    return groups
-
-
 def label(study: StudyRuns, method: str, studies: Sequence[StudyRuns]) -> str:
     """Return the method with its eps, if the studies have several, and the mark of an alarm."""
     return marked(name(study, method, studies), study.runs[method])
@@ -262,6 +248,12 @@ def name(study: StudyRuns, method: str, studies: Sequence[StudyRuns]) -> str:
     """Return the label without the mark of an alarm."""
     several = sum(method in other.study.methods for other in studies) > 1
     return f"{method}, eps {eps_text(study.study.eps)}" if several else method
+
+
+def run_name(study: StudyRuns, run: RunRecord, studies: Sequence[StudyRuns]) -> str:
+    """Return the name of its method, with the seed if the study has several trainings of it."""
+    seed = f", seed {run.seed}" if len(study.runs[run.method]) > 1 else ""
+    return f"{name(study, run.method, studies)}{seed}"
 
 
 def untrained(studies: Sequence[StudyRuns]) -> list[str]:

@@ -150,38 +150,37 @@ def make_table2(chosen: SuiteRuns) -> Output:
     (part,), made = parts(chosen), Made(name="table2", n_left=5)
     absent = []
     for method in part.study.methods:
-        runs = part.runs(method)
-        card = next((run.card for run in runs if run.card.get("objective")), {})
-        defect = STATED.more["table2"].get(method)
+        cards = [run.card for run in part.runs(method)]
+        card = next((card for card in cards if card.get("objective")), {})
+        outer, inner, paper, title = (
+            str(card.get(key) or "") for key in ("objective", "inner", "paper", "title")
+        )
+        params, defect = dict(card.get("params", {})), STATED.more["table2"].get(method)
         if card:
             made.numbers.append(
                 {
                     "method": method,
-                    "title": str(card.get("title") or ""),
-                    "paper": str(card.get("paper") or ""),
-                    "outer_minimisation": str(card["objective"]),
-                    "inner_maximisation": str(card.get("inner") or ""),
-                    "parameters": json.dumps(dict(card.get("params", {})), sort_keys=True),
+                    "title": title,
+                    "paper": paper,
+                    "outer_minimisation": outer,
+                    "inner_maximisation": inner,
+                    "parameters": json.dumps(params, sort_keys=True),
                 }
             )
         else:
-            why = "no objective on record" if runs else "no training"
+            why = "no objective on record" if cards else "no training"
             defect = f"{why.capitalize()}."
             absent.append(f"{method}: {why}")
-        formulas = f"{card.get('objective', '')} {card.get('inner', '')}"
-        named = [
-            f"{name} = {shown(value)}"
-            for name, value in card.get("params", {}).items()
-            if re.search(rf"\b{re.escape(name)}\b", formulas)
-        ]
+        words = set(re.findall(r"\w+", f"{outer} {inner}"))
+        named = [f"{name} = {shown(value)}" for name, value in params.items() if name in words]
         mark = made.notes.mark(defect) if defect else ""
         made.rows.append(
             {
                 "Method": part.label(method),
-                "Outer: minimised": f"{card.get('objective') or MISSING}{mark}",
-                "Inner: the attack": str(card.get("inner") or MISSING),
+                "Outer: minimised": f"{outer or MISSING}{mark}",
+                "Inner: the attack": inner or MISSING,
                 "With": ", ".join(named) or MISSING,
-                "Source": str(card.get("paper") or MISSING),
+                "Source": paper or MISSING,
             }
         )
     return made.output(_LOSSES, tuple(absent))
