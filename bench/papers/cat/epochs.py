@@ -161,7 +161,7 @@ def _draw_radii(rows: pd.DataFrame, caption: str) -> Figure:
     title = f"Radii of the training images; dotted: \u03b5 = {eps_both(rows['eps'].iloc[0])}"
     bands = "line: median; bands: 25\u201375%, 10\u201390%, smallest to largest"
     texts = title, bands, caption
-    figure, axes_of = panels(len(groups), 4, (1.75, 1.9), texts, sharex=True, sharey=True)
+    figure, axes_of = panels(len(groups), 4, (1.5, 2.1), texts, sharex=True, sharey=True)
     look = styles(rows["method"])
     for axes, ((method, quantity), own) in zip(axes_of, groups, strict=True):
         _radii_panel(axes, own, look[str(method)].colour)
