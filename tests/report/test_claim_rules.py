@@ -133,6 +133,12 @@ def few_images(right: int, wrong: int, n: int, **others: Any) -> Evidence:
         (few_images(9, 1, 40, rule=at_most(0.15)), OPEN),
         (few_images(20, 2, 40, rule=NO_BOOST), CONTRADICTED),
         (few_images(2, 20, 40, rule=NO_BOOST), SUPPORTED),
+        (few_images(9, 0, 40, rule=NO_BOOST), CONTRADICTED),  # surely above 0 by 5 points
+        (few_images(0, 7, 40, rule=NO_BOOST), SUPPORTED),  # surely below 5 points by 5
+        (few_images(7, 0, 40, rule=NO_BOOST), OPEN),
+        (few_images(0, 4, 40, rule=NO_BOOST), OPEN),
+        (few_images(8, 0, 8, limit=0.3), OPEN),  # (1.3 / 2)^8 = 0.03, above 2.5%
+        (few_images(9, 0, 9, limit=0.3), SUPPORTED),
         (few_images(4, 0, 4), OPEN),  # Student's test is sure, an exact one has p = 0.125
         (few_images(0, 4, 4), OPEN),
     ],

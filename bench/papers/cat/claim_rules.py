@@ -212,8 +212,9 @@ def _least(e: Evidence, level: float, limit: float = 0.0) -> float:
 
 
 def _surely_beyond(e: Evidence, interval: tuple[float, float], level: float) -> bool:
-    """Return whether the difference is beyond the limit on one side of the rule's bounds."""
-    lower, upper = sorted((e.rule.bound, e.rule.other_bound))
+    """Return whether the difference is beyond the limit, seen from the bound on its side."""
+    bounds = e.rule.other_bound, e.rule.bound
+    lower, upper = bounds if e.rule.above else bounds[::-1]
     least = _least(e, level, e.limit)
     above = interval[0] - upper > e.limit and e.value - upper >= least
     return above or (lower - interval[1] > e.limit and lower - e.value >= least)
