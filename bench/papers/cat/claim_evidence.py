@@ -184,11 +184,11 @@ def models(suite: SuiteRuns, measure: str = "") -> list[TrainedModel]:
     found: dict[tuple[object, ...], list[TrainedModel]] = {}
     for part in parts:
         study = part.study
-        extra = [study.arch] if len(archs) > 1 else []
-        extra += [f"eps {eps_text(study.eps)}"] if len(radii) > 1 else []
+        names = {study.arch: archs, f"eps {eps_text(study.eps)}": radii}
+        extra = ", ".join(name for name, all_of in names.items() if len(all_of) > 1)
         own = [
             TrainedModel(
-                label=f"{method} ({', '.join(extra)})" if extra else method,
+                label=f"{method} ({extra})" if extra else method,
                 method=method,
                 study=study,
                 frame=suite.frame,
@@ -240,15 +240,14 @@ def assess_families(
 ) -> Compared:
     """Compare within each study that has the measure; `declared` may depend on the study."""
     found: list[Evidence | str] = []
-    firsts: dict[TrainedModel, None] = {}
-    seconds: dict[TrainedModel, None] = {}
+    sides: tuple[dict[TrainedModel, None], ...] = {}, {}
     for study, group in groupby(models(suite, measure), lambda model: model.study):
         own = {model.method: model for model in group}
         for family in declared(study) if callable(declared) else declared:
             found += compare(own, family)
-            firsts |= {own[a]: None for a, _ in family.pairs if a in own}
-            seconds |= {own[b]: None for _, b in family.pairs if b in own}
-    return Compared(found, firsts | seconds)
+            for side, names in zip(sides, zip(*family.pairs, strict=True), strict=True):
+                side.update({own[name]: None for name in names if name in own})
+    return Compared(found, sides[0] | sides[1])
 
 
 def compare(own: Mapping[str, TrainedModel], family: Family) -> Iterator[Evidence | str]:
@@ -264,28 +263,23 @@ def compare(own: Mapping[str, TrainedModel], family: Family) -> Iterator[Evidenc
 
 def _compared(first: Side, second: Side, detail: str, family: Family) -> Evidence:
     """Return the comparison without a verdict; raises RecordError where records are missing."""
-    (one, query), (other, _) = first, second
-    (a, b), n = common_values([first, second])
-    per_image = isinstance(query, ImageValue)
-    stated = [
-        value
-        for row in (TABLE_3.get(one.method), TABLE_3.get(other.method))
-        if row and family.column and (value := getattr(row, family.column)) is not None
-    ]
-    effect = stated[0] - stated[1] if len(stated) == 2 else 0.0
-    low = max(float(a.mean()), float(b.mean())) <= one.chance
+    values, n = common_values([first, second])
+    per_image = isinstance(first[1], ImageValue)
+    rows = (TABLE_3.get(model.method) for model, _ in (first, second))
+    stated = [getattr(row, family.column) for row in rows if row and family.column]
+    effect = stated[0] - stated[1] if len(stated) == 2 and None not in stated else 0.0
+    at_chance = family.above_chance and max(v.mean() for v in values) <= first[0].chance
     return evidence(
         first,
         second,
-        a,
-        b,
+        *values,
         n=n,
         detail=detail,
-        reading=one.method if family.readings else "",
+        reading=first[0].method if family.readings else "",
         unit="images" if per_image else "points",
         rule=family.rule,
         limit=MOST if per_image else max(NOTABLE, effect),
-        decides=family.decides and not (family.above_chance and low),
+        decides=family.decides and not at_chance,
         doubt=family.doubt(first, second) if family.doubt else "",
     )
 
