@@ -13,8 +13,10 @@ from torch import nn
 
 from bench.errors import ConfigError
 from bench.evaluation.measuring import MeasuredModel
-from bench.papers.cat.measures import MEASURES
+from bench.papers import plugins
 from bench.threat import Threat
+
+MEASURES = plugins("measures")
 
 
 def subject() -> MeasuredModel:
