@@ -20,10 +20,10 @@ from bench.papers.cat.claim_rules import (
     at_most,
     judged,
     tally,
+    untrained,
     verdict,
 )
 from bench.papers.cat.claim_tests import epochs_to_level
-from bench.papers.cat.claim_training import untrained
 from bench.records import RunRecord
 
 SUPPORTED, CONTRADICTED = ClaimResult.SUPPORTED, ClaimResult.CONTRADICTED

@@ -22,8 +22,8 @@ from bench.papers.cat.claim_rules import (
     VERSUS,
     Evidence,
     Rule,
+    untrained,
 )
-from bench.papers.cat.claim_training import untrained
 from bench.papers.cat.stated import CAT, TABLE_3
 from bench.records import RunRecord
 from bench.report.accuracy import ImageOutcomes, common

@@ -11,7 +11,6 @@ import pandas as pd
 from bench.papers.cat import claim_rules as rules
 from bench.papers.cat.claim_evidence import TrainedModel
 from bench.papers.cat.claim_rules import VERSUS, ClaimResult, Evidence, tally
-from bench.papers.cat.claim_training import STILL
 from bench.papers.cat.claims import SMOKE, AssessedClaim, assess_claims
 from bench.records import Records
 from bench.report.artefact import Output
@@ -111,7 +110,6 @@ def claims_page(found: Sequence[AssessedClaim]) -> str:
         alarm=ALARM.strip(),
         rules=rules,
         percent=percent,
-        still=STILL,
         sections=[
             _section(one, () if same_code else own) for one, own in zip(found, code, strict=True)
         ],

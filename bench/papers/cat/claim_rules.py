@@ -1,8 +1,9 @@
 """When a claim is supported or contradicted, and when the records cannot tell.
 
 Every verdict is made here; claim_tests.py only picks what is compared. Accuracies are fractions.
-A comparison is judged only if its trainings had reached what their methods are about
-(claim_training.py), its sample is large enough, and it has enough seeds.
+A comparison is judged only if its trainings count, its sample is large enough, and it has enough
+seeds. A training counts if its radius per image, where it has one, has reached its bound and come
+to rest, and if its robust validation accuracy no longer rises; otherwise schedules are compared.
 
 A sample is large enough where its smallest detectable difference is at most a limit, the larger of
 5 points and the paper's own effect. It is also where the interval of the difference, at the level
@@ -14,17 +15,20 @@ the same for and against a claim.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from math import ceil, inf, log
-from typing import Literal, NamedTuple
+from statistics import fmean
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from bench.eps import REFERENCE_EPS
+from bench.records import QUANTILES, RunRecord
 from bench.report.formatting import counted, percent
-from bench.report.statistics import LEVEL, CrossedMean, crossed_mean, holm
+from bench.report.statistics import LEVEL, CrossedMean, crossed_mean, holm, wilson
 
 LEAST_SEEDS = 3
 """Trainings of each side that a sentence about a method needs."""
@@ -44,9 +48,12 @@ FLAT = 0.05
 """A curve that loses no more than this from 0.05 to 0.07 counts as flat."""
 LEVEL_SHARE = 0.9
 """Convergence: the level, as a share of the reference's best robust validation accuracy."""
+STILL = 0.02
+"""The median radius may move by this share of eps over the last tenth of the epochs."""
 _TOO_FEW = " cannot show less than "
 VERSUS = " vs "
 """Between the labels of two models in `Evidence.what`."""
+_MEDIAN = QUANTILES.index(0.5)
 
 
 class ClaimResult(StrEnum):
@@ -293,3 +300,53 @@ def tally(evidence: Iterable[Evidence]) -> str:
     """Return `3 supported, 1 contradicted, 10 inconclusive`; empty without evidence."""
     counts = Counter(one.result for one in evidence)
     return ", ".join(f"{counts[result]} {result}" for result in ClaimResult if counts[result])
+
+
+def untrained(runs: Sequence[RunRecord]) -> str:
+    """Return why the trainings of one method, a seed each, do not count; empty if they do.
+
+    Radii must be at their bound and at rest in every seed; the accuracy, which is measured on few
+    images, must be on its plateau in the mean over the seeds.
+    """
+    found = [reason for run in runs for reason in _radius(run)]
+    if found or not runs:
+        return found[0] if found else ""
+    return _plateau(runs)
+
+
+def _radius(run: RunRecord) -> Iterator[str]:
+    """Yield what is wrong with the radii, or margins, of the images of one training."""
+    last = run.history[-1] if run.history else {}
+    eps = float(run.spec["eps"])
+    for name in (key for key in last if key.endswith("_quantiles") and eps):
+        medians = [float(epoch[name][_MEDIAN]) / eps for epoch in _last(run.history, 10)]
+        largest = float(last[name][-1]) / eps
+        cap = (run.spec["params"].get("eps_max") or REFERENCE_EPS) / REFERENCE_EPS
+        # a margin is what training makes it; a radius is what the training was given
+        if name == "radius_quantiles" and largest < min(cap, 1.0) - 1e-3:
+            yield f"median radius {medians[-1]:.2f} eps, largest {largest:.2f} eps"
+        elif (moved := max(medians) - min(medians)) > STILL or len(medians) < 2:
+            what = name.removesuffix("_quantiles")
+            yield f"{what} still moves by {percent(moved)}% of eps"
+
+
+def _plateau(runs: Sequence[RunRecord]) -> str:
+    """Return that the accuracy still rises by more than half of Wilson's half-width; or nothing."""
+    scored = [
+        [epoch for epoch in run.history if epoch.get("val_robust") is not None] for run in runs
+    ]
+    ends = [_last(epochs, 5) for epochs in scored]
+    if not all(len(end) > 1 and end[-1].get("n_val") for end in ends):
+        return "no robust validation accuracy on record"
+    value = fmean(end[-1]["val_robust"] for end in ends)
+    rise = value - fmean(end[0]["val_robust"] for end in ends)
+    n = min(int(end[-1]["n_val"]) for end in ends)
+    low, high = wilson(round(value * n), n)
+    if rise <= (high - low) / 4:
+        return ""
+    return f"robust accuracy still rises, by {percent(rise)} points"
+
+
+def _last(epochs: Sequence[Mapping[str, Any]], part: int) -> Sequence[Mapping[str, Any]]:
+    """Return the last of `part` equal parts of the epochs, rounded up, and the epoch before it."""
+    return epochs[-1 - ceil(len(epochs) / part) :]
