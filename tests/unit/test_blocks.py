@@ -77,6 +77,15 @@ def test_the_padding_carries_no_gradient() -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("n", [3, 16, 40])
+def test_logits_have_storage_of_their_own(n: int) -> None:
+    """Square writes into them; here they are a view of the images."""
+    x = torch.rand(n, 4, 1, 1)
+    before = x.clone()
+    BatchedModel(nn.Flatten(), 16)(x).fill_(-torch.inf)
+    assert torch.equal(x, before)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_the_mode_is_the_models_and_a_frozen_layer_stays_frozen(training: bool) -> None:
     net = small_net().train(training)

@@ -15,6 +15,7 @@ from bench.attacks.maximise import (
     ModelMode,
     Objective,
     Start,
+    attack_mode,
     maximise,
 )
 from bench.losses import cross_entropy
@@ -405,3 +406,15 @@ def test_the_model_is_unchanged_by_an_objective_that_raises(mode: ModelMode) -> 
     assert {name: module.training for name, module in net.named_modules()} == flags
     for name, value in net.state_dict().items():
         assert torch.equal(value, values[name]), name
+
+
+def test_nested_modes_end_where_they_began() -> None:
+    net = small_net()
+    net.bn.eval()
+    with attack_mode(net, "eval"):
+        with attack_mode(net, "train"):
+            assert net.bn.training
+        assert not any(module.training for module in net.modules())
+        assert not any(p.requires_grad for p in net.parameters())
+    assert [net.training, net.conv.training, net.bn.training] == [True, True, False]
+    assert all(p.requires_grad for p in net.parameters())

@@ -258,6 +258,17 @@ def test_the_next_batches_are_decoded_ahead_and_each_image_once(
     assert torch.equal(torch.cat(whole), torch.cat(again))
 
 
+def test_a_new_epoch_forgets_what_was_announced(split: FileSplit) -> None:
+    streamed = StreamedSplit(split, "cpu", 2)
+    first, second = torch.tensor([0, 1]), torch.tensor([2, 3])
+    streamed.expect((first, second), 0)
+    streamed.views(first, 0, 0)
+    streamed.expect([second], 1)
+    expected = StreamedSplit(split, "cpu").views(second, 7, 1)
+    assert torch.equal(streamed.views(second, 7, 1), expected)
+    assert not streamed._ahead
+
+
 def save_deep(path: Path) -> None:
     Image.fromarray(np.full((9, 9), 40000, dtype=np.uint16)).save(path)
 
