@@ -90,8 +90,8 @@ def machine_text(machine: Mapping[str, Any]) -> str:
     return host if machine["device"] == "cpu" else f"{machine['device']} (host: {host})"
 
 
-CPU_ALLOCATOR = ("DefaultCPUAllocator", "not enough memory")
-"""In the RuntimeError of torch for a CPU tensor that does not fit."""
+NO_MEMORY = ("DefaultCPUAllocator", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
+"""In a RuntimeError of torch: of a CPU tensor that does not fit, of CUDA, cuBLAS or cuDNN."""
 
 
 def out_of_memory(error: BaseException | None) -> bool:
@@ -101,7 +101,7 @@ def out_of_memory(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, torch.OutOfMemoryError | MemoryError):
             return True
-        if isinstance(error, RuntimeError) and any(part in str(error) for part in CPU_ALLOCATOR):
+        if isinstance(error, RuntimeError) and any(part in str(error) for part in NO_MEMORY):
             return True
         error = error.__cause__
     return False

@@ -107,8 +107,12 @@ class RunFolder:
         """Return the content of train.json; None if training is unfinished or it is damaged."""
         return _read(read_json, self.train_file)
 
-    def quarantine_damaged(self) -> None:
-        """Rename damaged files, so that they are made again, and remove what a kill left."""
+    def quarantine_damaged(self) -> list[Path]:
+        """Rename damaged files, so that they are made again, and remove what a kill left.
+
+        Returns the new names.
+        """
+        before = set(self.path.rglob("*.damaged*"))
         for left in self.path.rglob(".*.partial"):
             left.unlink(missing_ok=True)
         chunks = [p for p in self.path.glob("evaluations/*/*.json") if p.name != "eval.json"]
@@ -126,6 +130,7 @@ class RunFolder:
             if left.with_suffix(".json").exists():
                 left.unlink(missing_ok=True)
         self.merge()
+        return sorted({*self.path.rglob("*.damaged*")} - before)
 
     def merge(self) -> int:
         """Move what is finished into a file per checkpoint; return how many were moved."""

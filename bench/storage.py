@@ -198,8 +198,10 @@ def read_archive(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
                     damaged[entry_id] = f"{path}: {entry_id} is damaged: {one_line(error)}"
     except FileNotFoundError:
         pass
-    except (OSError, *DAMAGE) as error:
-        raise RecordError(f"{path} is damaged or unreadable: {one_line(error)}") from None
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read: {one_line(error)}") from error
+    except DAMAGE as error:
+        raise RecordError(f"{path} is damaged: {one_line(error)}") from None
     return entries, damaged
 
 
@@ -231,10 +233,15 @@ def _archived(path: Path, *version: int) -> frozenset[str]:
 
 
 def mend_archive(path: Path) -> None:
-    """Keep a damaged archive aside, and what is whole in it in its place."""
+    """Keep a damaged archive aside, and what is whole in it in its place.
+
+    Raises RecordError for a file that cannot be read: it may be whole.
+    """
     try:
         entries, damaged = read_archive(path)
-    except RecordError:
+    except RecordError as error:
+        if isinstance(error.__cause__, OSError):
+            raise
         quarantine(path)
         return
     if damaged:

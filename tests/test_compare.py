@@ -40,7 +40,8 @@ def test_compare_prints_a_table_and_a_sentence(results: Path) -> None:
     ]
     assert lines[-1] == (
         "mine is 15.0 points (95% interval 6.6 to 23.5) more robust than trades on the same 100 "
-        "images under pgd-20; exact McNemar p < 0.0001: significant at 5%."
+        "images under pgd-20; exact McNemar p < 0.0001: significant at 5%. One "
+        "seed each: this is about two networks, not two methods."
     )
 
 

@@ -34,14 +34,16 @@ class BatchedModel(nn.Module):
     """Calls `model` on blocks of at most `batch_size` rows; a short last one is padded to MIN_ROWS.
 
     The padding repeats the last row; its logits are cut off and carry no gradient back. Images
-    that are one block whatever its size are not padded. No result moves. Memory is bounded, with a
-    gradient too: it costs a second forward pass where there are several blocks.
+    that are one block whatever its size are not padded. No result moves. Once the model ran out of
+    memory, a gradient through several blocks computes their activations again, so that it needs the
+    memory of one; a model that draws from other generators than torch's cannot be called so.
     """
 
     def __init__(self, model: nn.Module, batch_size: int) -> None:
         super().__init__()
         self.model = model
         self.batch_size = max(batch_size, MIN_ROWS)
+        self.recomputes = model in _ROWS
         self.training = model.training  # train() would thaw layers that were frozen by hand
         self._copies: dict[Search, BatchedModel] = {}  # in a dict, so that they are no submodules
 
@@ -59,9 +61,8 @@ class BatchedModel(nn.Module):
         return torch.cat([self._block(pad_batch(b, MIN_ROWS))[: len(b)] for b in blocks])
 
     def _block(self, x: Tensor) -> Tensor:
-        """Return the logits of a block; for a gradient, its activations are computed again."""
         logits: Tensor
-        if torch.is_grad_enabled() and x.requires_grad:
+        if self.recomputes and torch.is_grad_enabled() and x.requires_grad:
             with set_checkpoint_early_stop(False):  # which a model that catches errors would catch
                 logits = checkpoint(self.model, x, use_reentrant=False)
         else:
@@ -79,6 +80,7 @@ class BatchedModel(nn.Module):
         if source is self.model:
             return self
         blocked = BatchedModel(source, self.batch_size)
+        blocked.recomputes = self.recomputes
         if isinstance(source, InferenceCopy):
             self._copies[search] = blocked
         return blocked

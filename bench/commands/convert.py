@@ -15,7 +15,8 @@ def convert(results: Path, dry_run: bool) -> None:
 
     Folders of earlier versions hold two files per chunk of images and one per check. They can be
     read and added to as they are; converted, they are faster to read and to copy. No number
-    changes. What is unfinished or damaged stays as it is. After an interruption, run it again.
+    changes. What is unfinished stays as it is; a damaged file is kept with the ending .damaged.
+    After an interruption, run it again.
     """
     from bench.merge import finished
     from bench.run_store import RunFolder
@@ -24,7 +25,7 @@ def convert(results: Path, dry_run: bool) -> None:
     for head in sorted(results.glob("*/spec.json")):
         folder = RunFolder(results, head.parent.name)
         n = sum(len(entries) for entries in finished(folder.path).values())
-        if n and not dry_run:
+        if not dry_run:
             with folder.claimed() as alone:
                 n = 0 if alone is False else folder.merge()
             if alone is False:

@@ -197,7 +197,9 @@ class Driver:
                 self.reporter.say(line)
             self.locks = False
         run.claim = claim
-        run.folder.quarantine_damaged()
+        for path in run.folder.quarantine_damaged():
+            name = path.relative_to(run.folder.path)
+            self.reporter.say(f"{run.run_id}: a file was damaged; kept as {name} and made again")
         if not run.worked:
             run.folder.traceback_file.unlink(missing_ok=True)
         self._list_jobs(run)

@@ -265,13 +265,23 @@ def sentence(comparison: MethodComparison) -> str:
     value, low, high = (-n.difference, -n.high, -n.low) if less else (n.difference, n.low, n.high)
     points = f"{percent(value)} points ({level} {percent(low)} to {percent(high)})"
     (first, second), at = (side.group.label for side in c.sides), f"{percent(LEVEL, 0)}%"
+    scope = _scope(c)
     if not c.significant:
         return (
             f"{first} and {second} are not distinguishable {_where(c)}: a difference of {points}; "
-            f"{by}: not significant at {at}."
+            f"{by}: not significant at {at}.{scope}"
         )
     how = f"{'less' if less else 'more'} {'accurate' if c.attacks == (CLEAN,) else 'robust'}"
-    return f"{first} is {points} {how} than {second} {_where(c)}; {by}: significant at {at}."
+    return f"{first} is {points} {how} than {second} {_where(c)}; {by}: significant at {at}.{scope}"
+
+
+def _scope(c: MethodComparison) -> str:
+    """Return what the result is about where a method has one seed; empty where it has several."""
+    sides = zip(c.sides, c.runs, strict=True)
+    single = [side.group.label for side, own in sides if len(own) == 1 and not side.group.outside]
+    if len(single) == 2:
+        return " One seed each: this is about two networks, not two methods."
+    return "".join(f" One seed of {label}: this is about its network." for label in single)
 
 
 def block(comparison: MethodComparison) -> str:

@@ -93,8 +93,9 @@ def _cost(run: RunRecord) -> dict[str, Any]:
     text = _machine(**facts)
     if compiled:  # one that attacks compiled networks is another machine
         text += f", attacks compiled ({'all' if compiled is True else compiled})"
-    batch_size = run.spec.get("recipe", {}).get("batch_size")
-    return {**found, **facts, "machine": text, "key": (text, batch_size, run.spec.get("precision"))}
+    recipe = run.spec.get("recipe", {})
+    batch = recipe.get("batch_size"), recipe.get("micro_batch")
+    return {**found, **facts, "machine": text, "key": (text, *batch, run.spec.get("precision"))}
 
 
 def _machine(device: str, processor: str, threads: int) -> str:

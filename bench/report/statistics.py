@@ -158,15 +158,17 @@ class CrossedMean(NamedTuple):
         return self.error * float(limits.sum())
 
 
-def crossed_mean(values: np.ndarray, *, images: bool) -> CrossedMean:
+def crossed_mean(values: np.ndarray, *, images: bool, rounding: float = 0.0) -> CrossedMean:
     """Return the mean of values, an axis per sampled factor, and its error over all factors.
 
     The factors: seeds of the first method, seeds of the second, images; an axis of length 1 adds no
     variance, and nothing is said about new members of it. images: whether the last axis is of
     images, with values in [-1, 1]; two more, one at -1 and one at 1, keep an error where no image
-    differs. The variance is the sum over the axes of the variance of the mean of the axis's means,
-    which counts the interaction of seeds and images twice, and so is too large if anything; degrees
-    of freedom by F. E. Satterthwaite, Biometrics Bulletin 2 (1946) 110-114.
+    differs. rounding: the unit that each seed's value is rounded to; the variance of that error is
+    the least one over seeds, which may all round alike. The variance is the sum over the axes of
+    the variance of the mean of the axis's means, which counts the interaction of seeds and images
+    twice, and so is too large if anything; degrees of freedom by F. E. Satterthwaite, Biometrics
+    Bulletin 2 (1946) 110-114.
     """
     parts = []
     for axis in range(values.ndim):
@@ -174,7 +176,8 @@ def crossed_mean(values: np.ndarray, *, images: bool) -> CrossedMean:
         if images and axis == values.ndim - 1:
             means = np.concatenate([means, (-1.0, 1.0)])
         if len(means) > 1:
-            parts.append((float(means.var(ddof=1)) / len(means), len(means) - 1))
+            spread = max(float(means.var(ddof=1)), rounding**2 / 12)
+            parts.append((spread / len(means), len(means) - 1))
     variance = sum(part for part, _ in parts)
     weights = sum(part**2 / free for part, free in parts)
     freedom = variance**2 / weights if weights else inf

@@ -100,6 +100,9 @@ def test_several_seeds_are_joined_image_by_image(tmp_path: Path) -> None:
     text = sentence(found)
     assert "on the same 10 images under pgd-20 (means of 2 and 3 seeds)" in text
     assert re.search(r"; t test over seeds and images, p = 0\.\d+: not significant at 5%\.$", text)
+    seeds(tmp_path, "trades", [[5]], 10)
+    text = sentence(compare(load_records(tmp_path), "mine", "trades"))
+    assert text.endswith(" at 5%. One seed of trades: this is about its network.")
 
 
 def test_a_seed_without_an_attack_of_the_others_is_not_counted(tmp_path: Path) -> None:
@@ -212,7 +215,8 @@ def compared(first: int, second: int, both: int = 40) -> MethodComparison:
 def test_the_sentence_says_which_by_how_much_and_how_sure() -> None:
     assert sentence(compared(15, 3)) == (
         "mine is 12.0 points (95% interval 2.8 to 21.3) more robust than trades on the same 100 "
-        "images under pgd-20; exact McNemar p = 0.0075: significant at 5%."
+        "images under pgd-20; exact McNemar p = 0.0075: significant at 5%. One "
+        "seed each: this is about two networks, not two methods."
     )
     assert sentence(compared(3, 15)).startswith(
         "mine is 12.0 points (95% interval 2.8 to 21.3) less robust than trades"

@@ -214,6 +214,8 @@ def test_the_crossed_mean_by_hand() -> None:
     assert crossed_mean(np.array([[1.0], [3.0]]), images=False).freedom == 1
     equal = crossed_mean(np.array([2.0, 2.0]), images=False)
     assert (equal.p(2.0), equal.p(1.0)) == (1.0, SMALLEST)
+    # whole epochs that agree over the seeds do not make their mean certain
+    assert crossed_mean(np.full(3, 2.0), images=False, rounding=1.0).error == pytest.approx(1 / 6)
 
 
 def test_the_smallest_detectable_difference_is_found_in_four_of_five_samples() -> None:

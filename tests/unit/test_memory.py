@@ -26,6 +26,9 @@ ERRORS = {
     "cpu": RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't ..."),
     "windows": RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9"),
     "host": MemoryError(),
+    "driver": RuntimeError("CUDA error: out of memory"),
+    "cublas": RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    "cudnn": RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
 }
 
 
@@ -100,10 +103,11 @@ def test_an_attack_that_runs_out_of_memory_has_the_same_outcome(name: str) -> No
     assert model.n_failed == 4, "what fits is remembered"
 
 
-def test_the_gradient_of_blocks_is_that_of_all_at_once_and_holds_one_block() -> None:
+def test_after_a_failure_the_gradient_of_blocks_is_that_of_all_at_once_and_holds_one() -> None:
     x, y = images()
     gradients = []
     for model, batch_size in ((Small(N), N), (Small(32), 32)):
+        networks._ROWS[model] = batch_size
         leaf = x.clone().requires_grad_()
         loss = nn.functional.cross_entropy(BatchedModel(model, batch_size)(leaf), y)
         gradients.append(torch.autograd.grad(loss, leaf)[0])
@@ -111,6 +115,15 @@ def test_the_gradient_of_blocks_is_that_of_all_at_once_and_holds_one_block() -> 
     leaf = x.clone().requires_grad_()
     with pytest.raises(torch.OutOfMemoryError):  # the blocks without that: all of them are held
         [model(leaf[first : first + 32]) for first in range(0, N, 32)]
+
+
+def test_blocks_that_fit_are_computed_once() -> None:
+    calls = []
+    model = nn.Linear(3, 2)
+    model.register_forward_hook(lambda *_: calls.append(1))
+    x = torch.rand(40, 3, requires_grad=True)
+    BatchedModel(model, 16)(x).sum().backward()
+    assert len(calls) == 3
 
 
 def test_parts_that_were_done_are_not_repeated() -> None:

@@ -1,11 +1,13 @@
 """Finished work is merged into a few files: nothing changes, nothing is lost, damage is named."""
 
+import errno
 import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -256,6 +258,31 @@ def test_one_damaged_entry_is_named_and_kept_aside_and_the_others_stay(folder: R
     mend_archive(path)
     assert path.with_name("best.npz.damaged2").read_bytes() == content[:-200]
     assert not path.exists()
+
+
+def test_an_archive_that_cannot_be_read_is_not_taken_for_damaged(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merge_finished(folder.path)
+    path = folder.path / "evaluations" / "best.npz"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", Mock(side_effect=OSError(errno.EIO, "I/O error")))
+        with pytest.raises(RecordError, match=r"best\.npz cannot be read"):
+            mend_archive(path)
+    assert len(archived(path)) == 2
+    assert not list(folder.path.rglob("*.damaged*"))
+
+
+def test_convert_removes_what_a_kill_left_of_the_merged_files(folder: RunFolder) -> None:
+    chunks = [p for p in folder.path.glob("evaluations/*/*") if p.name != "eval.json"]
+    left = {path: path.read_bytes() for path in chunks}
+    merge_finished(folder.path)
+    for path, content in left.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    assert bench("convert", folder.path.parent).exit_code == 0
+    archive = archived(folder.path / "evaluations" / "best.npz")
+    assert not [path for path in left if path.exists() and path.parent.name in archive]
 
 
 def test_a_run_in_use_is_not_converted(folder: RunFolder) -> None:

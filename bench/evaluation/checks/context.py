@@ -198,16 +198,16 @@ class CheckContext:
     def largest(
         self, what: str, threshold: float, pairs: Sequence[tuple[Tensor, Tensor]]
     ) -> Indicator:
-        """Return the largest share that is correct in the first of a pair, not in the second.
+        """Return the worst share that is correct in the first of a pair, not in the second.
 
         pairs: of (m,) bool, correct under two attacks; images of the reverse count against it.
         """
         n, tries = len(self.y), len(pairs)
-        found = (
+        found = [
             Indicator(what, share(a) - share(b), threshold, n, int((b & ~a).sum()), tries)
             for a, b in pairs
-        )
-        return max(found, key=lambda one: one.value)
+        ]
+        return worst(found)
 
     def flipped(self, found: Tensor) -> list[int]:
         """(m,) bool -> positions of these images among all images."""

@@ -111,6 +111,7 @@ def _in_train_mode(ctx: CheckContext) -> Tensor:
     global generator, which is restored.
     """
     network = BatchedModel(copy.deepcopy(ctx.model.model), MIN_ROWS)
+    network.recomputes = ctx.model.recomputes
     devices = [ctx.x.device] if ctx.x.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed_for(ctx.seed, "checks", "dropout"))

@@ -14,7 +14,7 @@ from bench.attacks import PGD, get_attack
 from bench.attacks.maximise import OnStep, maximise
 from bench.evaluation.checks.context import CheckContext, Found, masking_check, share
 from bench.evaluation.prediction import is_right
-from bench.indicator import Indicator
+from bench.indicator import Indicator, worst
 from bench.losses import cross_entropy
 
 UNBOUNDED = (0.25, 0.5, 1.0)
@@ -155,8 +155,9 @@ def sweep(ctx: CheckContext) -> Found:
         if eps >= ctx.threat.eps and 2 * eps in grid and 0.2 <= accuracy <= 0.9
     ]
     if kept:  # of the n images that survive eps
-        (value, n), name = max(kept), "accuracy that a doubled eps keeps"
-        indicators.append(Indicator(name, value, PLATEAU, n, tries=len(kept)))
+        name, tries = "accuracy that a doubled eps keeps", len(kept)
+        doubled = [Indicator(name, value, PLATEAU, n, tries=tries) for value, n in kept]
+        indicators.append(worst(doubled))
     return indicators, {"eps": grid, "accuracy": left}
 
 

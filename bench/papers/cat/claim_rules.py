@@ -170,7 +170,8 @@ class Evidence:
         """The value with its standard error."""
         if self.sample is None:
             return CrossedMean(self.value, 0.0, inf)
-        return crossed_mean(self.sample, images=self.n is not None)
+        rounding = 1.0 if self.unit == "epochs" else 0.0
+        return crossed_mean(self.sample, images=self.n is not None, rounding=rounding)
 
 
 def judged(found: Sequence[Evidence], n_missing: int = 0) -> list[Evidence]:

@@ -26,7 +26,7 @@ from bench.report.rows import MOST, Section, by_robustness
 
 _TEST = "McNemar's exact test on the images"
 _TEST_OF_SEEDS = "a t test over seeds and images"
-_FIXED = "The images are the sample: a training from another seed may differ by more. "
+_FIXED = "A method of one seed is one network: a training from another seed may differ by more. "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +101,7 @@ def pairwise_legend(found: PairMatrix) -> str:
     test = _TEST if all(one) else _TEST_OF_SEEDS
     if any(one) and not all(one):
         test = f"{test}, of two networks {_TEST}"
+    fixed = any(min(map(len, c.runs)) == 1 for c in compared)
     n_significant = sum(comparison.significant for comparison in compared)
     verdict = f"after Holm's correction over {compared[0].n_pairs} pairs, as {n_significant} are"
     if len(compared) == 1:
@@ -110,7 +111,7 @@ def pairwise_legend(found: PairMatrix) -> str:
         f"{few}"
         f"Row minus column: points of robust accuracy, the worst case over {listed(attacks)}, on "
         f"the same {n} images unless a note says otherwise; best checkpoints. Bold: significant at "
-        f"5% by {test}, {verdict}. {_FIXED if any(one) else ''}"
+        f"5% by {test}, {verdict}. {_FIXED if fixed else ''}"
         f"{MISSING}: no attack or no image in common. "
         "comparisons.csv has each pair's 95% interval and p, which are not corrected and agree on "
         "0, and the corrected p_holm."
