@@ -95,7 +95,7 @@ def test_holm_s_correction_is_over_the_claim_with_what_it_lacks() -> None:
         ({"seeds": (1, 1), "value": -0.02}, "1 seed: fails for these networks only"),
         ({"seeds": (1, 1), "value": 0.0}, "1 seed: undecided for these networks only"),
         ({"seeds": (1, 1), "what": "a"}, "1 seed: holds for this network only"),
-        ({"value": 0.0}, "a vs b: within its error"),
+        ({"value": 0.0}, "a vs b: not significant"),
         ({"doubt": "a may be at chance"}, "a may be at chance"),
         ({"alarms": ("a (C7)", "")}, "masking alarm on a (C7)"),
         ({"alarms": ("", "b (C7)"), "value": -0.02}, "masking alarm on b (C7)"),

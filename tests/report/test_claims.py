@@ -83,9 +83,7 @@ def test_every_cat_must_be_above_every_baseline(
     assert len(found.deciding) == len(CAT) * len(BASELINES)
     assert all(e.admissible for e in found.deciding)
     if verdict is OPEN:
-        assert (
-            reason(found) == "cat-ce vs mart: within its error; cat-mix vs mart: within its error"
-        )
+        assert reason(found) == "cat-ce vs mart: not significant; cat-mix vs mart: not significant"
     if verdict is CONTRADICTED:
         assert found.key_evidence is not None
         assert found.key_evidence.value == pytest.approx((HIGH - 338) / N)
@@ -566,7 +564,9 @@ def test_the_plane(tmp_path: Path, small: int, large: int, cat: int, verdict: Cl
 def test_earlier_adaptive_methods(tmp_path: Path, pgd: int, verdict: ClaimResult) -> None:
     kept = {"madry": LOW, "mma": pgd, "iaat": LOW}
     table3(tmp_path, kept, clean={"madry": 470, "mma": 505, "iaat": 505})
-    assert claim(tmp_path, "14b").result is verdict
+    found = claim(tmp_path, "14b")
+    assert found.result is verdict
+    assert len({(e.what, e.detail) for e in found.evidence}) == len(found.evidence) == 4
 
 
 def test_without_records_every_claim_says_what_to_run() -> None:
@@ -609,7 +609,7 @@ def test_the_csv_has_every_comparison_and_why_it_counts(tmp_path: Path) -> None:
     good, close = own.loc["cat-ce vs madry"], own.loc["cat-ce vs mart"]
     assert (good["verdict"], good["admissible"], good["reason"]) == ("supported", "1", "")
     assert (close["verdict"], close["admissible"]) == ("inconclusive", "1")
-    assert close["reason"] == "cat-ce vs mart: within its error"
+    assert close["reason"] == "cat-ce vs mart: not significant"
     assert (good["n"], good["seeds_first"], good["seeds_second"]) == (str(N), "3", "3")
     assert 0 < float(str(good["smallest_detectable"])) < 0.05
     assert (good["size"], good["paper_size"], good["claim_verdict"]) == (

@@ -243,7 +243,7 @@ def _reason(e: Evidence, supported: bool, contradicted: bool) -> str:
     if supported and contradicted:
         return f"{e.what}: a boost, but of less than {percent(e.rule.bound, 0)} points"
     if not supported and not contradicted:
-        return f"{e.what}: within its error"
+        return f"{e.what}: not significant"
     if e.doubt and supported:
         return e.doubt
     # a masked model's accuracy is an upper bound, which only the other side can lean on

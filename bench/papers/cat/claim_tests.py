@@ -168,11 +168,15 @@ def _margins(value: ImageValue, detail: str, decides: bool = True) -> Family:
 
 
 def _under(
-    attack: str | None, pairs: Sequence[tuple[str, str]], rule: Rule = ABOVE, **others: Any
+    attack: str | None,
+    pairs: Sequence[tuple[str, str]],
+    rule: Rule = ABOVE,
+    detail: str = "",
+    **others: Any,
 ) -> Family:
     """Return comparisons under one attack at the study's radius; None: without an attack."""
     query = Query(attack, kind="correct" if attack else "clean")
-    return Family(pairs, [same(query)], rule, **others)
+    return Family(pairs, [same(query, detail)], rule, **others)
 
 
 def _gap(attack: str, methods: Sequence[str], rule: Rule = _NO_GAP, **others: Any) -> Family:
@@ -231,7 +235,10 @@ FAMILIES: Mapping[str, Sequence[Family] | Callable[[Study], Sequence[Family]]] =
         _margins(ImageValue("bilateral", "margin"), "Definition 3.1"),
         _margins(ImageValue("margins", "margin_both"), "input and all layers, test images", False),
     ],
-    "14b": [_under(None, _EARLIER, column="clean"), _under(PGD, _EARLIER, NO_BOOST)],
+    "14b": [
+        _under(None, _EARLIER, detail="clean", column="clean"),
+        _under(PGD, _EARLIER, NO_BOOST, "PGD-20"),
+    ],
 }
 """By the claim's key: comparisons that differ only in models, attacks and rule."""
 

@@ -13,7 +13,7 @@ from bench.papers.cat.claim_evidence import NATURAL, TrainedModel
 from bench.papers.cat.claim_rules import ClaimResult, Evidence
 from bench.papers.cat.claim_tests import TESTS
 from bench.papers.cat.gaussians import MARGIN
-from bench.papers.cat.stated import CAT, TABLE_1, TABLE_3, TABLE_4
+from bench.papers.cat.stated import CAT, STATED, TABLE_3
 from bench.records import Records
 from bench.report.cost import SAME
 from bench.report.formatting import percent
@@ -125,13 +125,14 @@ _VALUES = {
         for _, pgd, cw in [TABLE_3[method].values]
     ),
     "published_table_1": "; ".join(
-        f"eps {eps:g}: test {percent(test, 2)}, train {percent(train, 2)}"
-        for eps, test, train in TABLE_1
+        f"eps {row['eps']:g}: test {percent(row['test'], 2)}, train {percent(row['train'], 2)}"
+        for row in STATED.more["table1"]["rows"]
     ),
     "published_table_4": "; ".join(
-        f"{arch}: {', '.join(f'{name} {percent(value, 2)}' for name, value in values.items())}"
-        for arch, values in TABLE_4
-    ),
+        f"{arch}: {', '.join(f'{n} {percent(v, 2)}' for n, v in row.items())}"
+        for arch, row in STATED.more["table4"].items()
+        if arch != "note"
+    ).replace("cat", "CAT"),
 }
 """What the texts quote; accuracies are in percent."""
 CLAIMS = load_claims()
