@@ -188,7 +188,6 @@ _BOTH = [(CAT_CE, other) for other in (REFERENCE, ADAPTIVE_HARD, FIXED_SOFT)]
 _ALONE = [(ADAPTIVE_HARD, REFERENCE), (FIXED_SOFT, REFERENCE)]
 _EARLIER = [(method, REFERENCE) for method in ("mma", "iaat")]
 _MANY_STEPS = [(Query("pgd-10"), Query("pgd-500"), "")]
-_LOSS = rules.at_most(rules.STEPS_COST)
 FAMILIES: Mapping[str, Sequence[Family] | Callable[[Study], Sequence[Family]]] = {
     "1a": [_under(PGD, CAT_VS_BASELINES, column="pgd")],
     "1b": [_under(CW, CAT_VS_BASELINES, column="cw")],
@@ -219,8 +218,8 @@ FAMILIES: Mapping[str, Sequence[Family] | Callable[[Study], Sequence[Family]]] =
         *_surface(ImageValue("landscape", "margin", height), "highest minus lowest", decides=False),
     ],
     "8a": [
-        Family(itself(CAT), _MANY_STEPS, _LOSS, readings=True),
-        Family(itself(OTHERS), _MANY_STEPS, _LOSS, decides=False),
+        Family(itself(CAT), _MANY_STEPS, rules.at_most(rules.STEPS_COST), readings=True),
+        Family(itself(OTHERS), _MANY_STEPS, rules.at_most(rules.STEPS_COST), decides=False),
     ],
     "8b": [
         Family(CAT_VS_FIGURE_2, [same(Query(f"pgd-{n}"), f"{n} steps")], readings=True)
@@ -250,8 +249,7 @@ def _at_small_radius(model: TrainedModel, split: str = "test") -> Query:
 
 
 def _by_radius(found: Sequence[TrainedModel]) -> list[TrainedModel]:
-    fixed = [model for model in found if model.method == REFERENCE]
-    return sorted(fixed, key=lambda model: model.study.eps)
+    return sorted((m for m in found if m.method == REFERENCE), key=lambda m: m.study.eps)
 
 
 def harm_of_a_large_radius(suite: SuiteRuns) -> Compared:
