@@ -1,7 +1,5 @@
 """Load the networks of runs in a results folder; only recorded weights are used."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

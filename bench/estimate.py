@@ -4,8 +4,6 @@
 left from the jobs that are done.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable

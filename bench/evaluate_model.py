@@ -1,7 +1,5 @@
 """Run `bench evaluate`: attack existing runs, which are not trained again, or an external model."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial

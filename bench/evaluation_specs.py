@@ -1,7 +1,5 @@
 """What is asked of one model, as specifications: every name and value resolved, before any work."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from inspect import signature

@@ -5,8 +5,6 @@ moves an evaluation with all its chunks into evaluations/<checkpoint>.npz, and a
 measures/<checkpoint>.npz (`bench.storage.write_archive`), so that a run has a handful of files.
 """
 
-from __future__ import annotations
-
 from contextlib import suppress
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 `make docs` makes precision.json from the records in results/precision, and docs/precision.md.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Nothing here runs code from a file: arrays of Python objects are refused.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import io

@@ -21,8 +21,6 @@ A smaller size is never presented as the paper's. Unknown keys are refused, as a
 `archs`, `first` or `measures` that the suite does not have.
 """
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace

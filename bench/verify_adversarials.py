@@ -1,7 +1,5 @@
 """Run `bench verify-adversarials`: verify stored images against the data and the model."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cache

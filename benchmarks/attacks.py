@@ -1,8 +1,6 @@
 """PGD-20 next to that of other packages, and AutoAttack next to its own package with the same seed,
 on the same network and images."""
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections.abc import Callable

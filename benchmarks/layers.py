@@ -6,8 +6,6 @@ bandwidth that of one large copy. A layer is repeated on the same tensors, which
 unlike in a step.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from functools import partial

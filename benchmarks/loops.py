@@ -19,8 +19,6 @@ Where a start is random, `noise` is added to x; None draws it.
 Shapes: B batch, C H W image, K classes. Pixels are in [0, 1]. Lengths are in pixels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """The peak memory of a training step, ours and the plain loop's, each in a process of its own."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Tables of the records in results/speed, for the terminal and docs/templates; without torch."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise

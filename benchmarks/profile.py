@@ -4,8 +4,6 @@ torch.profiler measures the own time of each operation, without those that it ca
 time of its kernels. The rest of the step is Python between operations, or an idle GPU.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby

@@ -5,8 +5,6 @@ On a shared machine the CPU time says more than the wall time.
 The made records are four settings and ten methods, the rest seeds; 256 images each.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -4,8 +4,6 @@ The time of the calls alone is that of the same step on two images of one pixel:
 with next to nothing to compute. (On one image, BatchNorm has no variance.)
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from statistics import median

@@ -1,7 +1,5 @@
 """A training step of each method next to a plain loop of the same update (benchmarks/loops.py)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from statistics import median
 from typing import Any

@@ -1,7 +1,5 @@
 """Time pieces of work in alternating turns, and keep the results as JSON rows."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence

@@ -5,8 +5,6 @@ bench/precision.json.
 of date, and exits with 1.
 """
 
-from __future__ import annotations
-
 import ast
 import inspect
 import json

@@ -1,7 +1,5 @@
 """`bench convert`: bring a results folder of an earlier version to today's files. Without torch."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """`bench evaluate` and `bench verify-adversarials`: existing models and their saved images."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

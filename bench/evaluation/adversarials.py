@@ -5,8 +5,6 @@ A file holds one chunk: `x_adv` (n, C, H, W) float32, `index` and `label` (n,) i
 the SHA-256 of these facts and of the tensors. safetensors files are data, never code.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

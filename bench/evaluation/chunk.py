@@ -7,8 +7,6 @@ chunks, the number of processes, or interruptions.
 Shapes: n images of the chunk, C H W image, K classes.
 """
 
-from __future__ import annotations
-
 import time
 import warnings
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Evaluate any model on any images: the public entry point."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

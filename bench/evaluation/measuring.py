@@ -1,7 +1,5 @@
 """Compute a measure or a masking check from its specification, on one model."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields

@@ -3,8 +3,6 @@
 Shapes: n images, C H W image, K classes.
 """
 
-from __future__ import annotations
-
 import sys
 from contextlib import suppress
 from types import SimpleNamespace

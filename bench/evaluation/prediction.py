@@ -3,8 +3,6 @@
 Shapes: n images, C H W image, K classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 

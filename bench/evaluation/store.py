@@ -4,8 +4,6 @@ The unit of work is one chunk under one attack, or one measure. Its outcome does
 process or the order. A kill costs at most one part of an attack on one chunk.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence

@@ -6,8 +6,6 @@ one. Its suites, published values, tables, figures and claims are read without t
 measures, data sets and networks are imported when an evaluation needs them.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import pkgutil

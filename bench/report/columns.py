@@ -4,8 +4,6 @@ An entry gives the column's heading, its cells in table3.md and table3.tex, its 
 table3.csv, and whether README's short table has it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial

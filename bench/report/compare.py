@@ -1,7 +1,5 @@
 """Two methods on the same images: the difference, its interval, and an exact test, in words."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches

@@ -4,8 +4,6 @@ Passes are counted by the engine, and no machine distorts them. Seconds are thos
 two trainings are compared only where they ran on equal ones, in equal batches.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Numbers as text. Inside the code a fraction stays a fraction; percent is made here."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 ALARM = " \u2020"

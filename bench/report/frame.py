@@ -3,8 +3,6 @@
 Legend: m evaluations, n images.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass

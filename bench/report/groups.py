@@ -1,7 +1,5 @@
 """Which runs belong together: settings that may share a table, and seeds that may be averaged."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The verdicts of the masking checks on a checkpoint, from the records of its runs."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping

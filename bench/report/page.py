@@ -1,7 +1,5 @@
 """The report: from the records of a results folder to the files of a reports folder."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field

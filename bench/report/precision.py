@@ -1,7 +1,5 @@
 """What training in bf16 costs in robust accuracy: runs that differ only in precision, paired."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any

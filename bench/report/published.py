@@ -1,7 +1,5 @@
 """What papers state in their tables, read from the published.toml of their folders. Fractions."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields

@@ -1,7 +1,5 @@
 """Whether the rows of a table were made by the same code, in words."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """What is made of every setting on record: Table 3, its figures, the tables that belong to it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path

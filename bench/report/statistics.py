@@ -5,8 +5,6 @@ The interval of a paired difference contains 0 exactly where its test has p >= 1
 is said about another training seed. `crossed_mean` takes the seeds for a sample too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache
 from math import inf, sqrt

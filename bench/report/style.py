@@ -5,8 +5,6 @@ and with a light grey. Two methods have the same or similar markers only if thei
 every reader and in grey print, and none have the same marker and dash.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -4,8 +4,6 @@
 (cifar10, cifar10-q75), and a suite run by several recipes, is taken in the one with most trainings.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Table 3: clean and robust accuracy of every method of a setting, its notes and its .csv."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence

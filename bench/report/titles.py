@@ -1,7 +1,5 @@
 """Names as people write them: of attacks, and of the methods' checkpoints."""
 
-from __future__ import annotations
-
 CLEAN, PGD, CW, AUTOATTACK = "clean", "pgd-20", "cw", "autoattack"
 CORE = (PGD, CW, AUTOATTACK)
 """Attacks that have a column in every table."""

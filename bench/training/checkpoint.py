@@ -5,8 +5,6 @@ older state stays until a newer one is complete. It holds tensors, numbers and t
 with `weights_only`, so that it cannot run code.
 """
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Count the passes of a training over images, a cost that does not depend on the machine."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

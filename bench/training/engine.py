@@ -5,8 +5,6 @@ by purpose and batch number. So training that is interrupted and resumes from th
 ends with the weights of an uninterrupted run, bit for bit on a CPU.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields

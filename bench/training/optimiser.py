@@ -5,8 +5,6 @@ near 0.5, adjacent bf16 numbers are 0.002 to 0.004 apart, more than the start no
 bf16 would change the input.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Score a model in training: clean and under PGD-10, on the validation split."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -84,6 +84,7 @@ def test_squares_images_and_queries_are_the_packages_to_the_bit(
 def test_square_gives_the_network_the_layout_that_it_takes() -> None:
     """A copy whose images are channels last is given them so, and values are the same."""
     seen: set[bool] = set()
+    torch.manual_seed(0)  # most images withstand the start
     net, (x, y) = nn.Sequential(nn.Flatten(), nn.Linear(216, 5)).eval(), square_images(12)
     attack = square(net, 0.01, x)
     plain = drawn(0, search_squares, attack, x, y, layout=torch.preserve_format)

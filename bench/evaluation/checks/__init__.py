@@ -7,8 +7,6 @@ where to look. The absence of all alarms is necessary, not sufficient. Accuracie
 images that are correct without an attack.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

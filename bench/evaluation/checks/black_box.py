@@ -1,7 +1,5 @@
 """C1, C2, C6, C12: attacks without gradients, and attacks made on another network."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """C9, C11, C13: vanishing gradients, attacks that have not converged, models that vary."""
 
-from __future__ import annotations
-
 import copy
 
 import torch

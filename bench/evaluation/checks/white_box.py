@@ -1,7 +1,5 @@
 """C3, C4, C5, C7, C8, C10, C14: what an attack does with another ball, steps, starts or loss."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise, permutations
 from math import comb

@@ -3,8 +3,6 @@
 arXiv 2002.06789v1.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from bench.papers import Paper

@@ -1,7 +1,5 @@
 """The paper's tables and figures, in its order; each module says what it shows."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from bench.papers.cat import accuracy_figures as curves

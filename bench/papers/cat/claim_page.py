@@ -1,7 +1,5 @@
 """The claims as an artefact: claims.md, and claims.csv with every comparison."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from itertools import chain

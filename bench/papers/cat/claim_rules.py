@@ -12,8 +12,6 @@ bound: power says what a sample may have missed, and such a difference was not m
 the same for and against a claim.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """What is compared for each claim: declared families of comparisons, and tests of their own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial

@@ -1,7 +1,5 @@
 """The claims of the CAT paper: their texts (claims.toml), their tests, and their assessment."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields

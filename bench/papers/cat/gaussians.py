@@ -13,8 +13,6 @@ A point is an image of two channels and one pixel, (x + 32) / 64: no point comes
 mapping by its normalisation and works in the points' own units.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

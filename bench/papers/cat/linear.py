@@ -1,7 +1,5 @@
 """A linear classifier of pixels: attacks on it have a closed form."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from bench.archs.arch import Arch, ArchSpec

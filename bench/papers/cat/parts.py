@@ -1,7 +1,5 @@
 """The studies of a suite as numbers: accuracies, measures, and in words what is missing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 

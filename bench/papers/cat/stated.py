@@ -1,7 +1,5 @@
 """What the CAT paper states, from published.toml. Fractions."""
 
-from __future__ import annotations
-
 from bench.report.published import published
 
 STATED = published("cat")

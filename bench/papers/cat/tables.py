@@ -1,7 +1,5 @@
 """Tables 1, 2 and 4: training at several radii, the losses of the methods, transferred attacks."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """What each masking check found on each model."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ Of a setting with very many methods only the pairs of the most robust ones: the 
 grows with the square of the methods. `bench compare` makes any one of them.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Accuracy of each class: a mean over images can hide a class that an attack breaks completely."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean

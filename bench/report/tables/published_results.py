@@ -1,7 +1,5 @@
 """Our AutoAttack results next to those that others published for the same network and data."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

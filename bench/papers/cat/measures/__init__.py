@@ -1,7 +1,5 @@
 """The paper's measures of a trained network, by name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from bench.measure_record import Measured

@@ -8,8 +8,6 @@ d(p) = w . p + b, an L-infinity adversary of radius r takes r * ||w||_1 from |d|
 Shapes: n points.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

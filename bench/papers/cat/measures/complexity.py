@@ -22,8 +22,6 @@ layer's rows by s (even where a shortcut reads the same output unscaled), and an
 addition, is a layer of its own, whose norm is max |s|, that of a diagonal matrix as an operator.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -9,8 +9,6 @@ cross entropy from falling, and so makes its surface lower and smoother by const
 Shapes: n images, C H W image, K classes, G grid points per side.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

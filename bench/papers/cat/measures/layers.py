@@ -10,8 +10,6 @@ the weights before a BatchNorm, which changes no output, changes no margin.
 Shapes: B rows, C H W image, K classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

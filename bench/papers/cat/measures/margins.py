@@ -22,8 +22,6 @@ the bound is tight where the direction is right. On a linear map it is exact.
 Shapes: n images, C H W image, K classes, T targets per image, B = images * T rows.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
