@@ -80,9 +80,13 @@ class Masking:
 
     @property
     def quiet(self) -> str:
-        """`14 passed`, or `14 made, watch C7`: of checks without an alarm."""
+        """`14 passed (n = 100)`, or `14 made (n = 100), watch C7`: of checks without an alarm."""
         watched = ", ".join(dict.fromkeys(f.code for f in self.watched))
-        return f"{len(self.made)} made, watch {watched}" if watched else f"{len(self.made)} passed"
+        sizes = [f.n for f in self.findings if f.number]
+        ends = dict.fromkeys(str(end(sizes)) for end in (min, max) if sizes)
+        made = f"{len(self.made)} {'made' if watched else 'passed'}"
+        made += f" (n = {' to '.join(ends)})" if ends else ""
+        return f"{made}, watch {watched}" if watched else made
 
     @property
     def codes(self) -> tuple[str, ...]:

@@ -172,7 +172,7 @@ def single_seeds(parts: Iterable[Section]) -> list[str]:
     n_seeds = [n for part in parts if len(part.n_seeds) > 1 for n in part.n_seeds]
     if 1 not in n_seeds:
         return []
-    have = f"{n_seeds.count(1)} of {len(n_seeds)} methods here have only one"
+    have = f"{n_seeds.count(1)} of {len(n_seeds)} rows here have only one"
     return [f"One seed does not rank methods, and {have}."]
 
 

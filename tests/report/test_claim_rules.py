@@ -89,7 +89,8 @@ def test_holm_s_correction_is_over_the_claim_with_what_it_lacks() -> None:
         ({"untrained": "a untrained: radius 0.46 eps"}, "a untrained: radius 0.46 eps"),
         (
             {"value": 0.015, "limit": 0.01},
-            "10000 images and 3 seeds cannot show less than 1.4 points",
+            "10000 images and 3 seeds cannot show less than 1.4 points; significant, but not by "
+            "1.0 points at the corrected level",
         ),
         ({"seeds": (3, 2)}, "2 seeds: holds for these networks only"),
         ({"seeds": (1, 1), "value": -0.02}, "1 seed: fails for these networks only"),

@@ -291,8 +291,8 @@ def test_what_is_significant_stands_out_and_what_is_unlike_is_noted(found: PairM
         ["trades", "", "", "", "\u2013"],
     ]
     assert "- \u00b9 Under pgd-20, on 50 images." in text
-    assert "the worst case over pgd-20 and cw, on the same 100 images" in text
-    assert "exact test on the images, after Holm's correction over 6 pairs, as 6 are." in text
+    assert "the lowest accuracy seen, over pgd-20 and cw, on the same 100 images" in text
+    assert "exact test on the images, after Holm's correction: 6 of 6 pairs." in text
     assert r"& \textbf{15.0} & \textbf{75.0} & \textbf{20.0 $^{1}$} & -- \\" in latex(
         table, "c", "l", ()
     )
@@ -306,7 +306,7 @@ def test_chance_does_not_stand_out(tmp_path: Path) -> None:
     assert found is not None
     text = markdown(pairwise_table(found), (pairwise_legend(found),))
     assert re.search(r"\| mine +\| 3\.5 +\|", text)
-    assert "significant at 5% by a t test over seeds and images, as it is not." in text
+    assert "significant at 5% by a t test over seeds and images: 0 of 1 pair." in text
 
 
 def test_one_method_is_not_compared(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_a_check_that_chance_explains_is_listed_and_marks_nothing(
     (row,) = (line for line in page.splitlines() if line.startswith("| C7 loss dependence"))
     assert "| 0.09 (watch) " in row
     assert "- madry, best: C7: the figure 0.09, lower limit 0, threshold 0.05 (n = 100" in page
-    assert "| 3 made, watch C7 " in (tmp_path / "r" / "table3.md").read_text()
+    assert "| 3 made (n = 100), watch C7 " in (tmp_path / "r" / "table3.md").read_text()
     (finding,) = (f for f in masking([run_of(results, "madry")], "best").findings if f.number == 7)
     assert (finding.state, finding.alarm) == ("watch", False)
 

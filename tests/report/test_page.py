@@ -163,7 +163,7 @@ def test_origin_is_in_every_file_and_nothing_depends_on_the_place(
 ) -> None:
     origin = (
         "Made by `bench report` from 14 runs and 45 evaluations. "
-        "One seed does not rank methods, and 5 of 6 methods here have only one."
+        "One seed does not rank methods, and 5 of 6 rows here have only one."
     )
     cost = (folder / "cost.md").read_text().removeprefix(f"{origin}\n")
     assert report.text == (folder / "table3.md").read_text() + cost

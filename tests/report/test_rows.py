@@ -226,9 +226,9 @@ def test_a_table_says_that_one_seed_does_not_rank_methods(tmp_path: Path) -> Non
         return single_seeds(sections(run for method in methods for run in runs[method]))
 
     (both,) = said("madry", "trades")
-    assert both == "One seed does not rank methods, and 2 of 2 methods here have only one."
+    assert both == "One seed does not rank methods, and 2 of 2 rows here have only one."
     (some,) = said("madry", "mart")
-    assert some.endswith("1 of 2 methods here have only one.")
+    assert some.endswith("1 of 2 rows here have only one.")
     assert said("madry") == said("mart") == []  # nothing to rank
 
 

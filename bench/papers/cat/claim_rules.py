@@ -61,7 +61,7 @@ class ClaimResult(StrEnum):
     CONTRADICTED = "contradicted"
     INCONCLUSIVE = "inconclusive"
     RAN = "ran without a verdict"
-    MISSING = "no records"
+    MISSING = "no records of its suite"
     UNTESTED = "not tested"
 
 
@@ -233,7 +233,10 @@ def _reason(e: Evidence, supported: bool, contradicted: bool) -> str:
     seeds = counted(min(e.seeds), "seed")
     if not e.enough and e.detectable is not None:
         images = f"{e.n} images and " if e.n else ""
-        return f"{images}{seeds}{_TOO_FEW}{_amount(e.detectable, e.unit)}"
+        few = f"{images}{seeds}{_TOO_FEW}{_amount(e.detectable, e.unit)}"
+        if supported or contradicted:
+            few += f"; significant, but not by {_amount(e.limit, e.unit)} at the corrected level"
+        return few
     if not e.admissible:
         networks = "these networks" if len(e.labels) > 1 or max(e.seeds) > 1 else "this network"
         found = "holds" if supported else "fails" if contradicted else "undecided"

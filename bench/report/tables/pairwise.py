@@ -101,18 +101,18 @@ def pairwise_legend(found: PairMatrix) -> str:
         test = f"{test}, of two networks {_TEST}"
     fixed = any(min(map(len, c.runs)) == 1 for c in compared)
     n_significant = sum(comparison.significant for comparison in compared)
-    verdict = f"after Holm's correction over {compared[0].n_pairs} pairs, as {n_significant} are"
+    verdict = f"after Holm's correction: {n_significant} of {compared[0].n_pairs} pairs"
     if len(compared) == 1:
-        verdict = "as it is" if n_significant else "as it is not"
+        verdict = f"{n_significant} of 1 pair"
     few = "" if shown == found.n_methods else f"The {shown} most robust of {found.n_methods}. "
     return (
         f"{few}"
-        f"Row minus column: points of robust accuracy, the worst case over {listed(attacks)}, on "
+        f"Row minus column: points of the lowest accuracy seen, over {listed(attacks)}, on "
         f"the same {n} images unless a note says otherwise; best checkpoints. Bold: significant at "
-        f"5% by {test}, {verdict}. {_FIXED if fixed else ''}"
+        f"5% by {test}{', ' if len(compared) > 1 else ': '}{verdict}. {_FIXED if fixed else ''}"
         f"{MISSING}: no attack or no image in common. "
-        "comparisons.csv has each pair's 95% interval and p, which are not corrected and agree on "
-        "0, and the corrected p_holm."
+        "comparisons.csv has each pair's 95% interval and p, which are not corrected (the interval "
+        "excludes 0 exactly where p is below 5%), and the corrected p_holm."
     )
 
 
