@@ -132,7 +132,9 @@ def test_workers_end_with_their_driver_and_leave_nothing(
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     asked = ["--seeds", "0,1", "--epochs", "400", "--attacks", "clean", "--workers", "2"]
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # by nohup, which children inherit
     with started(tmp_path / "r", *asked) as driver:
+        signal.signal(signal.SIGHUP, ignored)
         wait_until(lambda: len(list((tmp_path / "r").glob("*/state-*.pt"))) == 2, driver)
         workers = workers_of(driver)
         assert len(workers) == 2

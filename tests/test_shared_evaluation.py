@@ -378,6 +378,7 @@ def test_a_mistake_is_found_before_any_worker_starts(
     assert "Did you mean 'pgd-20'" in found.stderr
 
 
+@pytest.mark.usefixtures("_registry_as_before")
 def test_workers_load_a_model_and_a_method_from_their_files(tmp_path: Path) -> None:
     model = [*linear_model(tmp_path, 1), "--dataset", "digits", "--weights", f"{tmp_path}/0.pt"]
     asked = ["--attacks", "clean,pgd-20@0.05", "--test-size", str(N), "--quiet"]
