@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -101,6 +101,7 @@ class ProcessesEngine:
         # processes is for the driver
         before = os.environ.get("OMP_NUM_THREADS")
         os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
+        resource_tracker.ensure_running()  # `start` would run it, and unblock SIGINT after that
         signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINAL)
         try:
             process.start()
