@@ -82,7 +82,7 @@ def _temporary(path: Path, content: bytes) -> Path:
 def _not_written(path: Path, error: OSError) -> RecordError:
     return RecordError(
         f"cannot write {path}: {error.strerror or error}. Free space or name another folder with "
-        "--results (or --reports, --out), then run the same command again"
+        "--results (or --reports, --tensorboard, --out), then run the same command again"
     )
 
 

@@ -95,6 +95,12 @@ ONE_STUDY = ("methods", "arch", "eps", "attacks", "params")
 @shared.workers
 @shared.device
 @shared.results
+@click.option(
+    "--tensorboard",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Also write the histories of the trainings there, as TensorBoard scalars.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the planned runs and an estimate, then stop.")
 @shared.quiet
 def run(
@@ -105,6 +111,7 @@ def run(
     workers: int,
     against: tuple[str, ...],
     compiles: bool,
+    tensorboard: Path | None,
     **options: Any,
 ) -> None:
     """Train methods and attack them, skipping what is already done.
@@ -117,8 +124,10 @@ def run(
     from bench.jobs.driver import run_plans, workspace
     from bench.manifest import add_to_manifests
     from bench.plan import make_plans, suite_manifests
+    from bench.tensorboard import HistoryScalars
 
     own = studies[0].methods
+    scalars = None if tensorboard is None or dry_run else HistoryScalars(tensorboard)
     if against:
         suite.only()
         studies = [_with_baselines(studies[0], against)]
@@ -139,6 +148,7 @@ def run(
             return
         add_to_manifests(results, [found for plan in plans for found in suite_manifests(plan)])
         before = [status for plan in plans for status in plan.statuses(results)]
+        where = replace(where, scalars=scalars)
         run_plans(plans, where, {"suite": suite.name}, compiles=compiles)
     after = [status for plan in plans for status in plan.statuses(results)]
     if not quiet:

@@ -30,6 +30,7 @@ from bench.registry import source_file
 from bench.run_store import RunFolder
 from bench.spec import CHECKPOINTS, GIVEN, ModelSpec
 from bench.storage import quarantine, write_json
+from bench.tensorboard import HistoryScalars
 from bench.training.checkpoint import has_state, remove_states
 
 MAX_LOSSES = 5
@@ -50,6 +51,8 @@ class Workspace:
     command: str
     """As typed; goes into the records."""
     workers: int = 1
+    scalars: HistoryScalars | None = None
+    """Where the histories of trainings also go."""
 
 
 @contextmanager
@@ -205,6 +208,13 @@ class Driver:
         self._list_jobs(run)
         if run.jobs or run.folder.train_file.exists():
             self._write_spec(run)
+        self._write_scalars(run)
+
+    def _write_scalars(self, run: _Run, *, ends: bool = True) -> None:
+        if self.where.scalars is not None:
+            self.where.scalars.update(run.folder)
+            if ends:
+                self.where.scalars.close(run.folder)
 
     def _close(self, run: _Run) -> None:
         """Give up the claim if no job is out; tell the outcome if nothing is left."""
@@ -414,6 +424,8 @@ class Driver:
                     self._finish(run, job, monotonic() - attempt.since)
                 self._show_all()
                 self._hand_out()
+        if job.trains:
+            self._write_scalars(run, ends=isinstance(event, Done | Lost))
 
     def _finish(self, run: _Run, job: Job, seconds: float) -> None:
         run.worked, self.last = True, run.run_id
