@@ -1,10 +1,17 @@
 """Two test processes on two cores: one thread each."""
 
+from __future__ import annotations
+
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.pretended_cuda import Log
 
 # read when torch is loaded, which no import above does
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -48,3 +55,14 @@ def short_autoattack(monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.short import ShortAutoAttack
 
     monkeypatch.setattr(pyautoattack, "AutoAttack", ShortAutoAttack)
+
+
+@pytest.fixture
+def cuda() -> Iterator[Log]:
+    """A pretended CUDA device, with what it sees."""
+    from tests.pretended_cuda import fault, pretended
+
+    if fault():
+        pytest.skip(f"the pretended CUDA device does not fit this torch: {fault()}")
+    with pretended() as log:
+        yield log

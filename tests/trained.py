@@ -24,6 +24,7 @@ from bench.threat import Threat
 from bench.training.engine import Trainer, initial_model
 
 N_TEST = 200
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ def trained(method: str, arch: str = "cnn", epochs: int = 10) -> Trained:
         trainer.run(Reporter(quiet=True))
         model = initial_model(spec)
         load_state(model, read_weights(trainer.folder.weights("last")))
-    x, y = Images(plan.dataset, torch.device("cpu")).chunk(range(N_TEST))
+    x, y = Images(plan.dataset, CPU).chunk(range(N_TEST))
     return Trained(model=model.eval(), x=x, y=y, threat=Threat(spec.norm, spec.eps))
 
 
@@ -70,12 +71,16 @@ def short_spec(
 
 
 def trainer_of(
-    spec: TrainSpec, dataset: Dataset, results: Path, method: Method | None = None, **options: Any
+    spec: TrainSpec,
+    dataset: Dataset,
+    results: Path,
+    method: Method | None = None,
+    device: torch.device = CPU,
+    **options: Any,
 ) -> Trainer:
-    """On the CPU, by the method of the spec unless another is given."""
+    """By the method of the spec unless another is given."""
     method = method or get_method(spec.method, **spec.params)
-    folder = RunFolder(results, spec.run_id)
-    return Trainer(spec, method, dataset, folder, torch.device("cpu"), **options)
+    return Trainer(spec, method, dataset, RunFolder(results, spec.run_id), device, **options)
 
 
 class Stopped(Exception):

@@ -1,0 +1,120 @@
+"""Every path on the pretended CUDA device: devices never mix, and waits of the host are counted."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.api import Batch, Method, TrainState, losses
+from bench.archs import ARCHS
+from bench.archs.resnet import WideResNet
+from bench.estimate import made_dataset, made_spec
+from bench.registry import list_methods
+from bench.threat import Threat
+from bench.training.engine import Trainer
+from tests.pretended_cuda import CUDA, Log
+from tests.trained import trainer_of
+
+N, BATCH = 8, 4
+WAITS = {"mma": 6}
+"""Of a training step, where it is not 0."""
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A residual network that is small enough for every method."""
+    monkeypatch.setitem(ARCHS, "narrow", (partial(WideResNet, depth=10, widen=1), ""))
+
+
+def trainer(
+    name: str,
+    folder: Path,
+    method: Method | None = None,
+    *,
+    arch: str = "cnn",
+    precision: str = "fp32",
+    epochs: int = 2,
+) -> Trainer:
+    """On the device; the network is sure of its classes, and three images of four are right."""
+    spec = made_spec(name, arch, N, image_size=8, precision=precision)
+    recipe = replace(spec.recipe, epochs=epochs, batch_size=BATCH, lr=1e-4, pad=1, flip=True)
+    spec = replace(spec, recipe=recipe)
+    made = trainer_of(spec, made_dataset(N, spec), folder, method, CUDA)
+    split = made.data
+    *_, last = (m for m in made.network.modules() if isinstance(m, nn.Linear))
+    with torch.no_grad():
+        last.weight *= 50
+        logits = made.network.train()(split.images(torch.arange(N, device=CUDA)))
+    split.y = torch.where(torch.arange(N, device=CUDA) % 4 == 0, split.y, logits.argmax(1))
+    return made
+
+
+def second_step(made: Trainer, log: Log) -> None:
+    """The first makes copies and momentum."""
+    made.state.epoch = 1
+    index = torch.arange(BATCH, device=CUDA)
+    made._batch(index, 0)
+    log.clear()
+    made._batch(index, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planted(Method):
+    """Natural training with a fault in every step."""
+
+    fault: Callable[[TrainState, Batch], object]
+
+    def example_state(self, n: int, threat: Threat) -> dict[str, Tensor]:
+        return {"seen": torch.zeros(n)}
+
+    def perturb(self, state: TrainState, batch: Batch) -> Tensor:
+        self.fault(state, batch)
+        return batch.x
+
+    def loss(self, state: TrainState, batch: Batch, x_adv: Tensor) -> Tensor:
+        return losses.cross_entropy(state.model(x_adv), batch.y).mean()
+
+
+FAULTS: list[tuple[Callable[[TrainState, Batch], object], str | int]] = [
+    (lambda _, batch: batch.x.clone().uniform_(generator=torch.Generator()), "generator on cpu"),
+    (lambda state, batch: state.examples["seen"].cpu()[batch.index], "index on cuda:0"),
+    (lambda state, batch: batch.x + torch.zeros(BATCH, 1, 1, 1), "tensors on cuda:0 and cpu"),
+    (lambda _, batch: batch.x.numpy(), "can't convert"),
+    (lambda _, batch: batch.x[torch.arange(2)], 1),
+    (lambda _, batch: batch.x.mean().item(), 1),
+    (lambda _, batch: batch.y.cpu().numpy(), 1),
+    (lambda _, batch: bool(batch.y.any()), 1),
+    (lambda _, batch: torch.tensor([0.1], device=CUDA), 1),
+    (lambda _, batch: [batch.x[batch.y > k] for k in range(3)], 3),
+    (lambda _, batch: batch.x.masked_fill_(batch.x > 1, 1.0), 0),
+    (lambda state, batch: state.examples["seen"][batch.index], 0),
+]
+"""What a method may do wrong, or right, and the error or the number of waits that it makes."""
+
+
+@pytest.mark.parametrize(("fault", "found"), FAULTS)
+def test_the_device_sees_faults_that_are_planted_in_a_step(
+    fault: Callable[[TrainState, Batch], object], found: str | int, tmp_path: Path, cuda: Log
+) -> None:
+    made = trainer("natural", tmp_path, Planted(fault=fault))
+    errors = pytest.raises((RuntimeError, TypeError), match=str(found))
+    with errors if isinstance(found, str) else nullcontext():
+        second_step(made, cuda)
+        assert cuda.n_waits == found, cuda.waits
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("arch", ["cnn", "narrow"])
+@pytest.mark.parametrize("name", list_methods())
+@pytest.mark.usefixtures("narrow")
+def test_a_training_step_never_waits_for_the_device(
+    name: str, arch: str, precision: str, tmp_path: Path, cuda: Log
+) -> None:
+    made = trainer(name, tmp_path, arch=arch, precision=precision)
+    second_step(made, cuda)
+    assert cuda.n_waits == WAITS.get(name, 0), cuda.waits
