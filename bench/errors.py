@@ -21,7 +21,7 @@ class DataError(BenchError):
 
 
 class MemoryLimit(BenchError):
-    """A batch of a training does not fit into the memory of the device."""
+    """A training does not fit into the memory of the device."""
 
 
 class CheckpointError(BenchError):

@@ -12,6 +12,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from itertools import chain, count
 from pathlib import Path
@@ -41,6 +42,12 @@ def write_atomic(path: Path, content: bytes) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise _not_written(path, error) from None
+    with suppress(OSError):  # not every file system can; the file is there
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # so that the new name outlives a loss of power
+        finally:
+            os.close(folder)
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -7,7 +7,7 @@ ends with the weights of an uninterrupted run, bit for bit on a CPU.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from bench.archs import build
 from bench.archs.arch import Arch
 from bench.archs.weights import save_weights
+from bench.attacks.networks import MIN_ROWS
 from bench.data.dataset import Dataset
 from bench.data.loader import augment, batches, epoch_order, loader
 from bench.errors import MemoryLimit, NonFiniteLoss
@@ -124,17 +125,9 @@ class Trainer:
     def run(self, reporter: Reporter) -> dict[str, Any]:
         """Train to the end, from the saved state if there is one; return the summary.
 
-        Raises NonFiniteLoss, and MemoryLimit if a batch does not fit; the saved state stays.
+        Raises NonFiniteLoss, and MemoryLimit if it does not fit; the saved state stays.
         """
         self._resume(reporter)
-        try:
-            return self._train(reporter)
-        except Exception as error:
-            if not out_of_memory(error):
-                raise
-        raise self._too_large()  # out here, where the error no longer holds the tensors
-
-    def _train(self, reporter: Reporter) -> dict[str, Any]:
         with reporter.task(self.folder.run_id, self.n_batches) as task:
             task.begin_at(self.state.batch_number)
             first = self.state.batch_number // self.batches_per_epoch
@@ -163,12 +156,15 @@ class Trainer:
         float(self.progress.sums["loss"])  # waits for the device
         return time.perf_counter() - since
 
-    def _too_large(self) -> MemoryLimit:
-        """Return an error that names what fits; the trainer is unusable afterwards."""
+    def _too_large(self, rows: int) -> MemoryLimit:
+        """Return an error that names what fits instead of a batch of `rows` images.
+
+        The trainer is unusable afterwards.
+        """
         batch = self.spec.recipe.batch_size
-        n = self.spec.recipe.micro_batch or batch
+        n = self.spec.recipe.micro_batch or rows
         head = f"{self.folder.run_id}: a batch of {n} images does not fit into the memory of "
-        while (n := n // 2) >= 2 and not self._fits(n):
+        while (n := n // 2) >= 2 and not self._fits(n, rows):
             pass
         if n < 2:
             advice = "and neither do 2; choose a smaller --arch or another --device"
@@ -184,12 +180,17 @@ class Trainer:
             )
         return MemoryLimit(f"{head}{self.device}; {advice}")
 
-    def _fits(self, n: int) -> bool:
+    def _fits(self, n: int, rows: int) -> bool:
+        """Whether training fits with n images at a time: whole steps on `rows` images if it can."""
         self.optimiser.sgd.zero_grad(set_to_none=True)
         free_memory(self.device)
+        accumulates = self.method.has_standard_step
+        if accumulates:
+            recipe = replace(self.spec.recipe, micro_batch=n)
+            self.spec = replace(self.spec, recipe=recipe)
         try:
-            for _ in range(2):  # the second finds the gradients of the first in memory
-                self.time_batch(n)
+            for _ in range(2):  # the first makes the momentum, which the second finds in memory
+                self.time_batch(rows if accumulates else n)
         except Exception as error:
             if out_of_memory(error):
                 return False
@@ -204,7 +205,7 @@ class Trainer:
         self.data.expect(parts, epoch * self.batches_per_epoch)
         since = time.monotonic()
         for step in range(state.batch_number % self.batches_per_epoch, len(parts)):
-            self._batch(parts[step], step)
+            self._batch_in_memory(parts[step], step)
             task.advance()
             if (step + 1) % CHECK_BATCHES == 0:
                 self.progress.check(epoch)
@@ -216,6 +217,15 @@ class Trainer:
         self.progress.epoch_seconds += time.monotonic() - since
         self.method.end_epoch(state)
         self._close_epoch(epoch, task)
+
+    def _batch_in_memory(self, index: Tensor, step: int) -> None:
+        """Train on a batch; raises MemoryLimit if it does not fit."""
+        try:
+            return self._batch(index, step)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+        raise self._too_large(len(index))  # out here, where the error no longer holds the tensors
 
     def _batch(self, index: Tensor, step: int) -> None:
         state, progress = self.state, self.progress
@@ -254,7 +264,7 @@ class Trainer:
     def _close_epoch(self, epoch: int, task: Task) -> None:
         progress = self.progress
         model = plain(self.method.eval_model(self.state))
-        result = score(model, self.val, self.state.threat, self.spec.seed)
+        result = self._score(model)
         progress.history.append(self._history_row(epoch, result))
         rank = result.rank(self.method.selects_by)
         if progress.best is None or rank >= tuple(progress.best["rank"]):
@@ -269,6 +279,17 @@ class Trainer:
                 older.unlink()
         clean, robust = result.n_clean / result.n, result.n_robust / result.n
         task.advance(0, f"val clean {clean:.1%}, PGD-10 {robust:.1%}")
+
+    def _score(self, model: Arch) -> Score:
+        try:
+            return score(model, self.val, self.state.threat, self.spec.seed)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+        raise MemoryLimit(
+            f"{self.folder.run_id}: {MIN_ROWS} validation images do not fit into the memory of "
+            f"{self.device}; choose a smaller --arch or another --device"
+        )
 
     def _history_row(self, epoch: int, result: Score) -> dict[str, Any]:
         n, seconds = self.progress.n_summed, self.progress.epoch_seconds

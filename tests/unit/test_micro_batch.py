@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bench.api import Batch, Method, TrainState
 from bench.archs.arch import Arch
+from bench.archs.inference_copy import InferenceCopy
 from bench.data import Dataset, load_dataset
 from bench.errors import ConfigError, MemoryLimit
 from bench.progress import Reporter
@@ -144,6 +145,28 @@ def test_a_training_without_memory_names_what_fits(
     with raises_line(MemoryLimit, spec.run_id, "the memory of cpu", *words):
         trainer_of(spec, dataset, tmp_path, method=method).run(Reporter(quiet=True))
     assert not (tmp_path / spec.run_id / "train.json").exists()
+
+
+def test_what_fits_is_tried_on_whole_steps(dataset: Dataset, tmp_path: Path) -> None:
+    spec = short_spec("natural")
+    trainer = trainer_of(spec, dataset, tmp_path, method=Hungry())
+    seen: list[int] = []
+    trainer.network.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    with pytest.raises(MemoryLimit):
+        trainer.run(Reporter(quiet=True))
+    assert seen == [5] * 4 * 2
+
+
+def test_validation_without_memory_is_not_taken_for_the_batch(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def starve(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(InferenceCopy, "forward", starve)
+    spec = short_spec("natural")
+    with raises_line(MemoryLimit, spec.run_id, "16 validation images", "--arch"):
+        trainer_of(spec, dataset, tmp_path).run(Reporter(quiet=True))
 
 
 def test_a_saved_state_outlives_a_lack_of_memory(
