@@ -10,8 +10,8 @@ from bench.archs.state_dict import load_state
 from bench.archs.weights import read_weights
 from bench.data import Dataset
 from bench.errors import CheckpointError, ConfigError, RecordError
-from bench.run_store import RunFolder
-from bench.spec import TrainSpec
+from bench.records.run_folder import RunFolder
+from bench.records.spec import TrainSpec
 from bench.storage import read_json, sha256_file
 from bench.training.engine import initial_model
 

@@ -21,14 +21,14 @@ from bench.data import Dataset, Source, cut, load_dataset
 from bench.data.dataset import FileSplit
 from bench.data.folder import IMAGE_SIZE, RANGES
 from bench.estimate import Estimator, made_spec
+from bench.experiments.plan import RunPlan, make_plan
+from bench.experiments.suite import Suite
 from bench.listing import aligned
 from bench.machine import bf16_flags, describe_machine, has_fast_bf16
-from bench.plan import RunPlan, make_plan
 from bench.precision import automatic, evidence
 from bench.progress import Reporter, duration
+from bench.records.spec import TrainSpec
 from bench.registry import get_method
-from bench.spec import TrainSpec
-from bench.suite import Suite
 
 GIB = 2**30
 PACKAGE = "atbench"

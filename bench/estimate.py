@@ -21,13 +21,12 @@ from bench.attacks.maximise import attack_mode
 from bench.attacks.networks import MIN_ROWS, BatchedModel
 from bench.data import Dataset, Split
 from bench.evaluation.store import Images
+from bench.experiments.plan import Plan, RunPlan
 from bench.listing import aligned
 from bench.method import Method
-from bench.plan import Plan, RunPlan
 from bench.progress import Reporter, duration
-from bench.recipe import Recipe
-from bench.run_store import RunFolder
-from bench.spec import EvalSpec, MeasureSpec, ModelSpec, TrainSpec
+from bench.records.run_folder import RunFolder
+from bench.records.spec import EvalSpec, MeasureSpec, ModelSpec, Recipe, TrainSpec
 from bench.threat import REFERENCE_EPS, Threat
 from bench.training.cost import passes
 from bench.training.engine import Trainer, initial_model

@@ -25,16 +25,16 @@ from bench.errors import (
 )
 from bench.evaluation.inputs import explained
 from bench.evaluation.store import Images
-from bench.evaluation_specs import TWIN, SpecBuilder, all_sources
+from bench.experiments.evaluation_specs import TWIN, SpecBuilder, all_sources
+from bench.experiments.plan import Plan, RunPlan, surrogate, surrogates_first, training_sha256
+from bench.experiments.study import AttackConfig, MeasureConfig
 from bench.external import ExternalModel, Named, load_external, self_check
 from bench.external.identity import fingerprint, own_spec, write_fingerprint
 from bench.jobs.driver import Workspace, run_plans
-from bench.plan import Plan, RunPlan, surrogate, surrogates_first, training_sha256
 from bench.records import Records, RunRecord, load_records
+from bench.records.run_folder import RunFolder
+from bench.records.spec import CHECKPOINTS, CHUNK, GIVEN, ModelSpec, TrainSpec
 from bench.registry import get_method, list_methods, parameters
-from bench.run_store import RunFolder
-from bench.spec import CHECKPOINTS, CHUNK, GIVEN, ModelSpec, TrainSpec
-from bench.study import AttackConfig, MeasureConfig
 
 Loads: TypeAlias = Callable[[Path, Dataset, torch.device], ExternalModel]
 """Loads a model, given the results folder and the images; picklable."""

@@ -15,8 +15,8 @@ def listing(kind: str) -> str:
     from bench.archs import describe, list_archs
     from bench.attacks import describe_attack, list_attacks
     from bench.data import list_datasets
-    from bench.recipe import list_recipes, recipe_title
-    from bench.suite import list_suites
+    from bench.experiments.recipe import list_recipes, recipe_title
+    from bench.experiments.suite import list_suites
 
     rows: dict[str, Callable[[], Sequence[tuple[str, str]]]] = {
         "archs": lambda: [(name, describe(name)) for name in list_archs()],

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.errors import ConfigError, RecordError
-from bench.records import QUANTILES, load_history
-from bench.run_store import RunFolder
+from bench.records.load import QUANTILES, load_history
+from bench.records.run_folder import RunFolder
 from bench.storage import check_writable
 
 if TYPE_CHECKING:

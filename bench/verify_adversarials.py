@@ -17,8 +17,8 @@ from bench.evaluation.model_checks import inspect_model
 from bench.evaluation.store import Images
 from bench.external import Named, load_external
 from bench.records import load_records
-from bench.run_store import RunFolder
-from bench.spec import CHECKPOINTS, CHUNK, EvalSpec, TrainSpec
+from bench.records.run_folder import RunFolder
+from bench.records.spec import CHECKPOINTS, CHUNK, EvalSpec, TrainSpec
 from bench.threat import Threat
 
 MAX_LISTED = 20

@@ -11,7 +11,7 @@ import torch
 
 from bench.listing import aligned
 from bench.machine import choose_device
-from bench.spec import TrainSpec
+from bench.records.spec import TrainSpec
 from benchmarks import turns, workloads
 from benchmarks.loops import LOOPS
 

@@ -16,7 +16,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from bench.machine import describe_machine
-from bench.spec import TrainSpec
+from bench.records.spec import TrainSpec
 from bench.storage import write_json
 from benchmarks import turns, workloads
 from benchmarks.loops import LOOPS

@@ -7,7 +7,7 @@ from typing import Any
 import click
 import torch
 
-from bench.spec import TrainSpec
+from bench.records.spec import TrainSpec
 from bench.training.cost import Cost
 from benchmarks import layers, turns, workloads
 from benchmarks.loops import LOOPS

@@ -27,10 +27,10 @@ from bench.errors import unknown_name
 from bench.estimate import UNWRITTEN, made_dataset, made_spec
 from bench.losses import cross_entropy
 from bench.machine import has_fast_bf16
+from bench.records.run_folder import RunFolder
+from bench.records.spec import PRECISIONS, TrainSpec
 from bench.registry import get_method, list_methods
-from bench.run_store import RunFolder
 from bench.seeding import generator_for, seed_for
-from bench.spec import PRECISIONS, TrainSpec
 from bench.threat import Threat
 from bench.training.engine import Trainer, initial_model
 from benchmarks.loops import LOOPS, plain_sgd

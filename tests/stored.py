@@ -1,9 +1,9 @@
 """Write outcomes to a run's folder as the driver does."""
 
-from bench.measure_record import Measured, measure_files
 from bench.records import Chunk
-from bench.run_store import EvaluationFolder, RunFolder, chunk_files
-from bench.spec import MeasureSpec
+from bench.records.measure import Measured, measure_files
+from bench.records.run_folder import EvaluationFolder, RunFolder, chunk_files
+from bench.records.spec import MeasureSpec
 from bench.storage import write_files
 
 

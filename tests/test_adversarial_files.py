@@ -23,8 +23,8 @@ from bench.evaluation.adversarials import (
 from bench.evaluation.chunk import attack_chunk
 from bench.evaluation.store import Images
 from bench.records import RunRecord, load_records
-from bench.run_store import RunFolder
-from bench.spec import TrainSpec
+from bench.records.run_folder import RunFolder
+from bench.records.spec import TrainSpec
 from bench.threat import Threat
 from tests.commands import bench, done, files, linear_model, refused
 

@@ -17,7 +17,8 @@ ASKED = ["--checks", "--check-size", "20", "--attacks", "clean", "--test-size", 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.evaluation_specs.CHECKS", {name: CHECKS[name] for name in QUICK})
+    few = {name: CHECKS[name] for name in QUICK}
+    monkeypatch.setattr("bench.experiments.evaluation_specs.CHECKS", few)
 
 
 def evaluate(results: Path, *arguments: str) -> RunRecord:

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from bench.recipe import Recipe
-from bench.records import Damage, load_evaluations, load_measures
-from bench.spec import EvalSpec, MeasureSpec, ModelSpec, TrainSpec
+from bench.records.load import Damage, load_evaluations, load_measures
+from bench.records.spec import EvalSpec, MeasureSpec, ModelSpec, Recipe, TrainSpec
 from bench.storage import read_json
 
 RESULTS = Path(__file__).parent.parent / "results"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.experiments.suite import load_suite
 from bench.records import load_records
-from bench.suite import load_suite
 from tests.commands import NAN, bench, done, method, refused
 from tests.report.made import evaluate, train_run
 
@@ -113,7 +113,7 @@ def test_against_compares_the_methods_of_the_suite_where_none_are_named(
 ) -> None:
     digits = load_suite("digits")
     small = replace(digits, studies=(replace(digits.only(), methods=("natural",)),))
-    monkeypatch.setattr("bench.suite.load_suite", lambda *_: small)
+    monkeypatch.setattr("bench.experiments.suite.load_suite", lambda *_: small)
     result = done("run", "--results", tmp_path, *SIZES, *ROBUST, "--against", "madry")
     (verdict,) = (line for line in result.stdout.splitlines() if " images under " in line)
     assert verdict.startswith("natural ")

@@ -12,7 +12,7 @@ from click.testing import Result
 from bench import doctor
 from bench.doctor import jobs_of, missing, stand_in, suite_time
 from bench.estimate import Estimator
-from bench.suite import load_suite
+from bench.experiments.suite import load_suite
 from tests.commands import bench, refused
 
 CPU = torch.device("cpu")

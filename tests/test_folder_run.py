@@ -15,11 +15,11 @@ from torch import Tensor
 from bench.archs.weights import read_weights
 from bench.data import stream
 from bench.data.stream import crop
-from bench.plan import make_plan
+from bench.experiments.plan import make_plan
+from bench.experiments.study import AttackConfig
+from bench.experiments.suite import load_suite
 from bench.progress import Reporter
 from bench.records import load_records
-from bench.study import AttackConfig
-from bench.suite import load_suite
 from bench.training import engine
 from tests.commands import bench, done, refused
 from tests.pictures import make_folder, make_imagenet

@@ -14,20 +14,20 @@ import torch
 
 from bench.errors import ModelError, RecordError
 from bench.estimate import made_dataset, made_spec
+from bench.experiments.plan import Plan, RunPlan, make_plans
+from bench.experiments.suite import load_suite
 from bench.external import ExternalModel
 from bench.external.identity import Fingerprint, refuse_another, write_fingerprint
 from bench.jobs import driver
 from bench.jobs.driver import MAX_LOSSES, Driver, Workspace
 from bench.jobs.job import Done, Event, Failed, Job, Lost, Sent, Shown, Trained
 from bench.jobs.parcel import Mirror, Parcel
-from bench.measure_record import Measured, measure_files
-from bench.plan import Plan, RunPlan, make_plans
 from bench.progress import Reporter
 from bench.records import Chunk, load_records
-from bench.run_store import RunFolder, chunk_files
-from bench.spec import EvalSpec, MeasureSpec, ModelSpec
+from bench.records.measure import Measured, measure_files
+from bench.records.run_folder import RunFolder, chunk_files
+from bench.records.spec import EvalSpec, MeasureSpec, ModelSpec
 from bench.storage import sha256, write_files
-from bench.suite import load_suite
 from tests.commands import files
 from tests.harness import raises_line
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bench.attacks.maximise import start_noise
 from bench.method import Batch, TrainState
-from bench.recipe import Recipe
+from bench.records.spec import Recipe
 from bench.registry import get_method
 from bench.training.optimiser import Optimiser
 from benchmarks.loops import LOOPS, plain_sgd

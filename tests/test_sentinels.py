@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from bench.evaluation import evaluate
 from bench.evaluation.checks import CHECKS, Check, CheckBudget, check_params, run_checks
 from bench.evaluation.measuring import Measuring
+from bench.records.spec import MeasureSpec
 from bench.registry import list_methods
-from bench.spec import MeasureSpec
 from tests.harness import generator
 from tests.masked import Planted, hot, noisy, quantised, shattered, unchanged
 from tests.short import FewQueries, ShortAutoAttack

@@ -26,9 +26,9 @@ from bench.evaluation.chunk import Outcome, PartialOutcome, attack_chunk
 from bench.evaluation.store import Images, read_unfinished, unfinished_bytes
 from bench.jobs.parcel import Parcel
 from bench.records import RunRecord, load_records
-from bench.run_store import RunFolder
+from bench.records.run_folder import RunFolder
+from bench.records.spec import TrainSpec
 from bench.seeding import seed_for
-from bench.spec import TrainSpec
 from bench.threat import Threat
 from tests import commands
 from tests.commands import done, forget, linear_model
@@ -301,7 +301,7 @@ def test_a_transfer_that_is_stopped_keeps_what_all_images_did(trained_digits: Pa
 HOLD = """
 import sys
 from pathlib import Path
-from bench.run_store import RunFolder
+from bench.records.run_folder import RunFolder
 with RunFolder(Path(sys.argv[1]), sys.argv[2]).claimed() as mine:
     print(mine, flush=True)
     sys.stdin.read()

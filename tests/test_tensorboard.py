@@ -8,7 +8,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bench.records import load_records
-from bench.run_store import RunFolder
+from bench.records.run_folder import RunFolder
 from bench.tensorboard import HistoryScalars
 from tests.commands import bench as command
 from tests.commands import done, files, refused

@@ -11,7 +11,7 @@ import pytest
 from click.testing import Result
 
 from bench.records import RunRecord, load_records
-from bench.run_store import RunFolder
+from bench.records.run_folder import RunFolder
 from bench.training.engine import Trainer
 from tests.commands import bench, done, files, forget, linear_model, refused
 

@@ -20,7 +20,7 @@ from bench.archs import ARCHS
 from bench.attacks import ATTACKS, PGD, AutoAttackPart
 from bench.method import Batch, Method, TrainState
 from bench.progress import Reporter
-from bench.recipe import Recipe
+from bench.records.spec import Recipe
 from bench.seeding import generator_for, seed_for
 from bench.threat import Threat
 from bench.training.optimiser import learning_rate

@@ -13,13 +13,13 @@ from bench.archs.state_dict import load_state
 from bench.archs.weights import read_weights
 from bench.data import Dataset
 from bench.evaluation.store import Images
+from bench.experiments.plan import make_plan
+from bench.experiments.suite import load_suite
 from bench.method import Method
-from bench.plan import make_plan
 from bench.progress import Reporter
+from bench.records.run_folder import RunFolder
+from bench.records.spec import TrainSpec
 from bench.registry import get_method, method_class, parameters
-from bench.run_store import RunFolder
-from bench.spec import TrainSpec
-from bench.suite import load_suite
 from bench.threat import Threat
 from bench.training.engine import Trainer, initial_model
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.maximise import ModelMode, Start, attack_mode, start_at, start_noise
-from bench.spec import CHUNK
+from bench.records.spec import CHUNK
 from bench.threat import Threat
 
 Search = Literal["network", "fp32", "bf16"]

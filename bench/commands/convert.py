@@ -16,8 +16,8 @@ def convert(results: Path, dry_run: bool) -> None:
     changes. What is unfinished stays as it is; a damaged file is kept with the ending .damaged.
     After an interruption, run it again.
     """
-    from bench.merge import finished
-    from bench.run_store import RunFolder
+    from bench.records.merge import finished
+    from bench.records.run_folder import RunFolder
 
     counts, busy = [], []
     for head in sorted(results.glob("*/spec.json")):

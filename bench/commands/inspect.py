@@ -41,7 +41,7 @@ def doctor(
     bench doctor
     bench doctor --suite table3 --size full      also the time of that suite on this machine
     """
-    from bench.suite import load_suite
+    from bench.experiments.suite import load_suite
 
     if size and not suite:
         raise ConfigError(f"--size {size} is that of a suite; name it with --suite")

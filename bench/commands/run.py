@@ -14,10 +14,10 @@ from bench.commands import options as shared
 from bench.errors import BenchError, ConfigError
 
 if TYPE_CHECKING:
+    from bench.experiments.plan import Plan, RunStatus
+    from bench.experiments.study import Study
+    from bench.experiments.suite import Suite
     from bench.jobs.driver import Workspace
-    from bench.plan import Plan, RunStatus
-    from bench.study import Study
-    from bench.suite import Suite
 
 ONE_STUDY = ("methods", "arch", "eps", "attacks", "params")
 """Options that can change a suite of one study, but not a suite of several."""
@@ -121,9 +121,9 @@ def run(
     """
     suite, studies = _studies(options)  # report a mistake in the options before loading torch
     from bench.estimate import describe_plan
+    from bench.experiments.plan import make_plans, suite_manifests
     from bench.jobs.driver import run_plans, workspace
-    from bench.manifest import add_to_manifests
-    from bench.plan import make_plans, suite_manifests
+    from bench.records.manifest import add_to_manifests
     from bench.tensorboard import HistoryScalars
 
     own = studies[0].methods
@@ -232,8 +232,8 @@ def _done(
 
 
 def _studies(options: dict[str, Any]) -> tuple[Suite, list[Study]]:
-    from bench.study import changed
-    from bench.suite import load_suite
+    from bench.experiments.study import changed
+    from bench.experiments.suite import load_suite
 
     on_digits = options["arch"] is None and options["dataset"] in (None, "digits")
     name = options.pop("suite") or ("digits" if on_digits else "cifar10")

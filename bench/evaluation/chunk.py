@@ -20,8 +20,8 @@ from bench.attacks.networks import BatchedModel, fitted
 from bench.evaluation.checks.context import Check
 from bench.evaluation.model_checks import package_checks
 from bench.evaluation.prediction import evaluating, predictions
+from bench.records.spec import CHUNK
 from bench.seeding import generator_for
-from bench.spec import CHUNK
 from bench.threat import Threat
 
 TOLERANCE = 1e-6

@@ -15,7 +15,7 @@ from bench.evaluation.checks import Check, CheckBudget, left_out, run_checks
 from bench.evaluation.chunk import Outcome, attack_chunk
 from bench.evaluation.inputs import Values, blamed, checked_inputs, wrapped_model
 from bench.evaluation.model_checks import expects_normalised, inspect_model
-from bench.spec import CHUNK
+from bench.records.spec import CHUNK
 from bench.threat import Threat
 
 

@@ -11,9 +11,9 @@ from bench.attacks.networks import fitted
 from bench.errors import ConfigError
 from bench.evaluation.checks import CHECKS, CheckBudget, CheckContext, left_out
 from bench.evaluation.prediction import evaluating
-from bench.measure_record import Measured
 from bench.papers import plugins
-from bench.spec import MeasureSpec
+from bench.records.measure import Measured
+from bench.records.spec import MeasureSpec
 from bench.threat import Threat
 
 

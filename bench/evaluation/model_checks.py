@@ -18,7 +18,7 @@ from bench.evaluation.inputs import ExternalNetwork
 from bench.evaluation.prediction import evaluating, is_right, predictions
 from bench.indicator import Indicator
 from bench.losses import dlr
-from bench.spec import CHUNK
+from bench.records.spec import CHUNK
 
 SAME = 1e-4
 """Largest difference of logits, relative to their size, between two batchings of an image.

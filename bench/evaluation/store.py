@@ -21,11 +21,11 @@ from bench.evaluation.adversarials import adversarials_bytes
 from bench.evaluation.chunk import PartialOutcome, attack_chunk
 from bench.evaluation.measuring import Measuring
 from bench.evaluation.model_checks import expects_normalised, inspect_model
-from bench.measure_record import measure_files
 from bench.provenance import UNKNOWN, canonical, evaluation_code
 from bench.records import Chunk
-from bench.run_store import adversarials_name, chunk_files
-from bench.spec import CHUNK, GIVEN, EvalSpec, MeasureSpec
+from bench.records.measure import measure_files
+from bench.records.run_folder import adversarials_name, chunk_files
+from bench.records.spec import CHUNK, GIVEN, EvalSpec, MeasureSpec
 from bench.storage import npz_arrays, npz_bytes, sha256
 from bench.threat import Threat
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from bench.attacks.networks import MIN_ROWS, BatchedModel
 from bench.errors import ModelError
 from bench.evaluation.prediction import evaluating
-from bench.spec import ModelSpec
+from bench.records.spec import ModelSpec
 from bench.storage import npz_arrays, npz_bytes, write_atomic
 
 FILE = "fingerprint.npz"

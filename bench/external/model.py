@@ -24,7 +24,7 @@ from bench.external.zoos import (
     from_timm,
     from_torchvision,
 )
-from bench.spec import CHUNK, ModelSpec
+from bench.records.spec import CHUNK, ModelSpec
 
 ZOO_LOADERS = {
     "robustbench": from_robustbench,

@@ -17,18 +17,18 @@ from torch import nn
 from bench.checkpoints import weights_whole
 from bench.estimate import Forecast, attack_effort, training_effort
 from bench.evaluation.checks import CHECKS
+from bench.experiments.plan import Plan, RunPlan, RunStatus
 from bench.jobs.here import HereEngine
 from bench.jobs.job import Done, Engine, Event, Failed, Job, Lost, Said, Sent, Shown, Trained
 from bench.jobs.processes import ProcessesEngine
 from bench.jobs.work import Worker
 from bench.machine import choose_device, describe_machine, tune_process
-from bench.plan import Plan, RunPlan, RunStatus
 from bench.progress import Reporter, Task
 from bench.provenance import training_code
-from bench.records import load_evaluations
+from bench.records.load import load_evaluations
+from bench.records.run_folder import RunFolder
+from bench.records.spec import CHECKPOINTS, GIVEN, ModelSpec
 from bench.registry import source_file
-from bench.run_store import RunFolder
-from bench.spec import CHECKPOINTS, GIVEN, ModelSpec
 from bench.storage import quarantine, write_json
 from bench.tensorboard import HistoryScalars
 from bench.training.checkpoint import has_state, remove_states

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
+from bench.experiments.plan import RunPlan
 from bench.jobs.parcel import Parcel
-from bench.plan import RunPlan
-from bench.spec import EvalSpec, MeasureSpec, TrainSpec
+from bench.records.spec import EvalSpec, MeasureSpec, TrainSpec
 
 
 @dataclass(frozen=True, kw_only=True)

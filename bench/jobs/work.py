@@ -21,9 +21,9 @@ from bench.jobs.parcel import Mirror, Parcel
 from bench.machine import describe_machine, free_memory
 from bench.progress import Reporter, Task
 from bench.provenance import evaluation_code
+from bench.records.run_folder import RunFolder
+from bench.records.spec import CHUNK, EvalSpec, MeasureSpec, ModelSpec
 from bench.registry import method_sha256
-from bench.run_store import RunFolder
-from bench.spec import CHUNK, EvalSpec, MeasureSpec, ModelSpec
 from bench.training.engine import Trainer
 
 SHOW_SECONDS = 0.25

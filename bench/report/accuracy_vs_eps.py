@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from bench.records.spec import CHECKPOINTS, GIVEN
 from bench.report.accuracy import AccuracyEstimate, bars_text, error_limits, mean_accuracy
 from bench.report.columns import estimate_cells, number
 from bench.report.export import fitted, legend_label
@@ -19,7 +20,6 @@ from bench.report.published import method_order
 from bench.report.rows import MOST, SPLIT, Section, by_robustness
 from bench.report.style import Style, styles
 from bench.report.titles import CW, PGD, TITLES
-from bench.spec import CHECKPOINTS, GIVEN
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

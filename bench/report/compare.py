@@ -8,6 +8,7 @@ from itertools import product
 from bench.errors import ConfigError, RecordError, unknown_name
 from bench.listing import aligned
 from bench.records import RunRecord
+from bench.records.spec import CHECKPOINTS, GIVEN
 from bench.report.accuracy import PairedComparison, paired_comparison
 from bench.report.formatting import ALARM, eps_text, listed, percent
 from bench.report.frame import results_frame
@@ -16,7 +17,6 @@ from bench.report.rows import TableRow, checkpoints, core_first, status
 from bench.report.statistics import LEVEL, holm
 from bench.report.table3 import title
 from bench.report.titles import CLEAN
-from bench.spec import CHECKPOINTS, GIVEN
 
 _CHOICES = ("dataset", "arch", "recipe", "eps")
 _Training = tuple[Setting, Group]

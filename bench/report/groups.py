@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bench.records import RunRecord
+from bench.records.spec import slug
 from bench.report.formatting import ALARM
 from bench.report.frame import EPS_DIGITS
 from bench.report.masking import masking
 from bench.report.published import method_order
 from bench.report.titles import CLEAN
-from bench.spec import slug
 
 
 @dataclass(frozen=True, kw_only=True, order=True)

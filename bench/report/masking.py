@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from bench.indicator import Indicator, State, worst
-from bench.measure_record import MeasureRecord
 from bench.records import RunRecord
+from bench.records.measure import MeasureRecord
 
 NAMES = (
     *("black box beats white box", "transfer beats white box", "unbounded attack", "iterations"),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.errors import unknown_name
+from bench.experiments.suite import list_suites, load_suite
 from bench.papers import papers
 from bench.records import Records
 from bench.report.artefact import Artefact, Output, output_files
@@ -17,7 +18,6 @@ from bench.report.setting_files import TABLES, setting_output
 from bench.report.suite_runs import SuiteRuns, choose, command_for_missing
 from bench.report.table3 import require, single_seeds
 from bench.storage import write_atomic
-from bench.suite import list_suites, load_suite
 
 MAX_LACKS = 6
 """Lines on what one artefact lacks; more are counted."""

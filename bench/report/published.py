@@ -8,8 +8,8 @@ from typing import Any
 
 from bench.eps import parse_eps
 from bench.errors import refuse_unknown
+from bench.experiments.recipe import load_recipe
 from bench.papers import Paper, papers
-from bench.recipe import load_recipe
 
 REFERENCE = "madry"
 """The method that costs are relative to: plain adversarial training by PGD."""

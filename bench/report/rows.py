@@ -14,6 +14,7 @@ import numpy as np
 
 from bench.errors import RecordError
 from bench.records import EvaluationRecord, RunRecord
+from bench.records.spec import CHECKPOINTS, GIVEN
 from bench.report.accuracy import (
     AccuracyEstimate,
     ImageOutcomes,
@@ -30,7 +31,6 @@ from bench.report.frame import ResultsFrame, outcomes, results_frame, select
 from bench.report.groups import Group, Setting, attack_labels, group_runs
 from bench.report.masking import Masking, masking
 from bench.report.titles import AUTOATTACK, CLEAN, CORE, PGD
-from bench.spec import CHECKPOINTS, GIVEN
 
 SPLIT = "test"
 MASKING_GAP = 0.05

@@ -1,18 +1,19 @@
 """Which records an artefact is made of: those that its suite planned; and which it still lacks.
 
-`bench run` writes down what belongs to a suite (bench/manifest.py). A data set in several variants
-(cifar10, cifar10-q75), and a suite run by several recipes, is taken in the one with most trainings.
+`bench run` writes down what belongs to a suite (bench/records/manifest.py). A data set in several
+variants (cifar10, cifar10-q75), and a suite run by several recipes, is taken in the one with most
+trainings.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from bench.manifest import PlannedRun
+from bench.experiments.study import OWN_DATA, Study, is_variant
+from bench.experiments.suite import Suite, load_suite, sizes
 from bench.records import Records, RunRecord
+from bench.records.manifest import FULL, PlannedRun
 from bench.report.frame import ResultsFrame, results_frame
-from bench.study import OWN_DATA, Study, is_variant
-from bench.suite import FULL, Suite, load_suite, sizes
 
 
 @dataclass(frozen=True, kw_only=True)

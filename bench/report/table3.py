@@ -9,6 +9,7 @@ import pandas as pd
 
 from bench.errors import RecordError
 from bench.records import Records
+from bench.records.spec import PRECISIONS
 from bench.report import columns
 from bench.report.accuracy_vs_eps import Curve
 from bench.report.columns import (
@@ -29,7 +30,6 @@ from bench.report.groups import Group, Setting, short, shown, training_values, v
 from bench.report.published import REFERENCE, published_papers
 from bench.report.revisions import section_code
 from bench.report.rows import SPLIT, Section, TableRow, sections
-from bench.spec import PRECISIONS
 
 LEGEND = (
     "Percent of the first n test images. [a, b]: 95% interval over the images, of one network "

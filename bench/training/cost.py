@@ -13,7 +13,7 @@ from bench.archs import Arch, build
 from bench.archs.inference_copy import counts_rows
 from bench.losses import cross_entropy
 from bench.method import Batch, Method, TrainState
-from bench.recipe import Recipe
+from bench.records.spec import Recipe
 from bench.threat import Threat
 from bench.training.optimiser import Optimiser
 

@@ -25,9 +25,9 @@ from bench.machine import free_memory, out_of_memory
 from bench.method import Batch, Method, TrainState
 from bench.progress import Reporter, Task
 from bench.records import QUANTILES
-from bench.run_store import RunFolder
+from bench.records.run_folder import RunFolder
+from bench.records.spec import TrainSpec
 from bench.seeding import seed_for
-from bench.spec import TrainSpec
 from bench.storage import sha256_file
 from bench.threat import Threat
 from bench.training.checkpoint import load_state, save_state

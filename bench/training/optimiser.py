@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bench.archs.arch import Arch
 from bench.archs.inference_copy import CompiledCopy, InferenceCopy, Precision
 from bench.attacks.maximise import ModelMode
-from bench.recipe import Recipe
+from bench.records.spec import Recipe
 
 
 class MixedPrecision(nn.Module):

@@ -30,13 +30,13 @@ from bench.data import load_dataset
 from bench.data.dataset import StoredSplit
 from bench.data.loader import Loader, loader
 from bench.evaluation import attack_chunk
+from bench.experiments.plan import make_plan
+from bench.experiments.study import Study
 from bench.losses import margin
 from bench.method import Batch, TrainState
-from bench.plan import make_plan
 from bench.progress import Reporter
-from bench.run_store import RunFolder
+from bench.records.run_folder import RunFolder
 from bench.storage import sha256_file
-from bench.study import Study
 from bench.training.engine import Trainer
 from bench.verify.networks import THREAT, load_network, network_file, one_thread, traced_arch
 

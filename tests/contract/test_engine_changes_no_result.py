@@ -15,7 +15,7 @@ from bench.archs.arch import Arch, ArchSpec
 from bench.archs.inference_copy import merges
 from bench.attacks.maximise import ModelMode
 from bench.method import Batch
-from bench.recipe import Recipe
+from bench.records.spec import Recipe
 from bench.registry import get_method, list_methods
 from bench.training.optimiser import Optimiser
 from bench.verify.networks import TracedNet

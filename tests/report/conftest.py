@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.recipe import load_recipe
+from bench.experiments.recipe import load_recipe
 from bench.records import load_records
+from bench.records.spec import GIVEN
 from bench.report import ReportResult, write_report
-from bench.spec import GIVEN
 from tests.report.made import evaluate, evaluate_all, model_run, train_run
 
 LABELS = tuple(image % 10 for image in range(360))

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.recipe import Recipe
 from bench.records import Chunk, load_records
+from bench.records.run_folder import RunFolder
+from bench.records.spec import EvalSpec, ModelSpec, Recipe, TrainSpec
 from bench.report.rows import Section, sections
-from bench.run_store import RunFolder
-from bench.spec import EvalSpec, ModelSpec, TrainSpec
 from bench.storage import write_json
 from tests.stored import store_chunk
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from bench.experiments.study import Study
 from bench.papers.cat.claim_evidence import BASELINES
 from bench.papers.cat.claims import CLAIMS, AssessedClaim, assess_claim
 from bench.papers.cat.stated import CAT
 from bench.records import load_records
+from bench.records.run_folder import RunFolder
 from bench.report.suite_runs import choose
-from bench.run_store import RunFolder
-from bench.study import Study
 from tests.report.made_measures import attacked, first, scored, study_of, trained
 
 N = 512

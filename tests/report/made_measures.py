@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from bench.manifest import Manifest, PlannedRun, add_to_manifests
-from bench.measure_record import Measured
-from bench.recipe import load_recipe
+from bench.experiments.recipe import load_recipe
+from bench.experiments.study import Study, is_variant
+from bench.experiments.suite import list_suites, load_suite, sizes
 from bench.records import QUANTILES, Chunk
-from bench.run_store import RunFolder
-from bench.spec import EvalSpec, MeasureSpec
-from bench.study import Study, is_variant
-from bench.suite import list_suites, load_suite, sizes
+from bench.records.manifest import Manifest, PlannedRun, add_to_manifests
+from bench.records.measure import Measured
+from bench.records.run_folder import RunFolder
+from bench.records.spec import EvalSpec, MeasureSpec
 from tests.report.made import PARTS, train_run
 from tests.stored import store_chunk, store_measure
 

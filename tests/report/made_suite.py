@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.study import AttackConfig, Study
-from bench.suite import load_suite
+from bench.experiments.study import AttackConfig, Study
+from bench.experiments.suite import load_suite
 from tests.report.made import evaluate
 from tests.report.made_measures import trained
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.records import load_records
+from bench.records.run_folder import RunFolder
 from bench.report.accuracy import (
     AccuracyEstimate,
     ImageOutcomes,
@@ -29,7 +30,6 @@ from bench.report.statistics import (
     mcnemar_interval,
     wilson,
 )
-from bench.run_store import RunFolder
 from tests.report.made import evaluate, train_run
 
 quick = settings(max_examples=50, deadline=None, derandomize=True)

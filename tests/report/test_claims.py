@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.experiments.suite import load_suite
 from bench.papers.cat.claim_evidence import BASELINES
 from bench.papers.cat.claim_page import make_claims, verdict_text
 from bench.papers.cat.claim_rules import ClaimResult
@@ -26,7 +27,6 @@ from bench.registry import method_class, parameters
 from bench.report.export import csv_text
 from bench.report.published import REFERENCE
 from bench.report.titles import AUTOATTACK, CW, PGD, TITLES
-from bench.suite import load_suite
 from tests.report.made_claims import (
     ALARM,
     EPOCHS,

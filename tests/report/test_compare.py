@@ -11,6 +11,8 @@ import pytest
 
 from bench.errors import ConfigError, RecordError
 from bench.records import load_records
+from bench.records.run_folder import RunFolder
+from bench.records.spec import GIVEN
 from bench.report.compare import (
     MethodComparison,
     block,
@@ -28,8 +30,6 @@ from bench.report.tables.pairwise import (
     pairwise_legend,
     pairwise_table,
 )
-from bench.run_store import RunFolder
-from bench.spec import GIVEN
 from tests.report.made import attacked, evaluate, model_run, section_of, train_run
 
 

@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 
 from bench.evaluation.checks import CHECKS
-from bench.measure_record import Measured
 from bench.records import RunRecord, load_records
+from bench.records.measure import Measured
+from bench.records.run_folder import RunFolder
+from bench.records.spec import MeasureSpec
 from bench.report import write_report
 from bench.report.masking import NAMES, masking
 from bench.report.style import styles
 from bench.report.table3 import brief
-from bench.run_store import RunFolder
-from bench.spec import MeasureSpec
 from tests.report.made import evaluate, evaluate_all, train_run
 from tests.stored import store_measure
 

@@ -12,13 +12,13 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from bench.experiments.study import AttackConfig
 from bench.papers.cat.parts import parts
+from bench.records.run_folder import RunFolder
 from bench.report.artefact import Output
 from bench.report.export import Bold
 from bench.report.published import published
 from bench.report.style import styles
-from bench.run_store import RunFolder
-from bench.study import AttackConfig
 from tests.report.made import evaluate
 from tests.report.made_suite import falling, make_suite, nothing
 from tests.report.outputs import (

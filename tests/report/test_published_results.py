@@ -11,6 +11,7 @@ import pytest
 
 import bench.report
 from bench.records import load_records
+from bench.records.spec import GIVEN
 from bench.report import write_report
 from bench.report.export import markdown
 from bench.report.rows import Section, sections
@@ -19,7 +20,6 @@ from bench.report.tables.published_results import (
     autoattack_results,
     results_table,
 )
-from bench.spec import GIVEN
 from tests.report.made import evaluate, evaluate_all, model_run, train_run
 
 _FILE = Path(bench.report.__file__).with_name("leaderboards.toml")

@@ -10,10 +10,10 @@ import pytest
 
 from bench.papers.cat.claim_page import make_claims
 from bench.records import load_records
+from bench.records.spec import GIVEN
 from bench.report.cost import cost_facts
 from bench.report.revisions import UNRECORDED, section_code
 from bench.report.table3 import brief, facts
-from bench.spec import GIVEN
 from tests.report.made import evaluate, model_run, section_of, train_run
 from tests.report.made_suite import make_suite
 

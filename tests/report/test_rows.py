@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from bench.records import load_records
+from bench.records.run_folder import RunFolder
+from bench.records.spec import GIVEN
 from bench.report.accuracy import AccuracyEstimate
 from bench.report.export import Table
 from bench.report.formatting import superscript
 from bench.report.groups import attack_labels
 from bench.report.rows import MASKING_GAP, Section, TableRow, by_robustness, sections, status
 from bench.report.table3 import main_table, single_seeds
-from bench.run_store import RunFolder
-from bench.spec import GIVEN
 from tests.report.made import attacked, evaluate, evaluate_all, model_run, section_of, train_run
 
 OUTSIDE = "mine.py:make (outside model)"

@@ -7,9 +7,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from bench.experiments.suite import load_suite
 from bench.registry import list_methods
 from bench.report.style import ALIKE, COLOURS, Style, styles
-from bench.suite import load_suite
 
 READERS = {
     "normal": np.eye(3),

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.experiments.study import is_variant
 from bench.records import load_records
+from bench.records.run_folder import RunFolder
 from bench.report.suite_runs import SuiteRuns, choose
-from bench.run_store import RunFolder
-from bench.study import is_variant
 from tests.report.made import evaluate
 from tests.report.made_measures import study_of, trained
 from tests.report.made_suite import make_suite, nothing

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.estimate import made_spec
+from bench.experiments.plan import RunPlan
 from bench.method import Batch
-from bench.plan import RunPlan
 from bench.registry import get_method, parameters
 from bench.threat import REFERENCE_EPS, Threat
 from methods.cat import CatCE

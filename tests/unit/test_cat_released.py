@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.experiments.recipe import load_recipe
 from bench.method import Batch
-from bench.recipe import load_recipe
 from bench.registry import get_method
 from bench.threat import REFERENCE_EPS
 from tests.harness import make_state, small_batch, small_net

@@ -25,7 +25,7 @@ from bench.evaluation.checks import (
 from bench.evaluation.checks.context import masking_check
 from bench.evaluation.measuring import Measuring
 from bench.indicator import Indicator
-from bench.spec import MeasureSpec
+from bench.records.spec import MeasureSpec
 from bench.threat import Threat
 from tests.harness import SmallNet, small_batch, small_net
 from tests.masked import Planted, grey, noisy

@@ -14,12 +14,12 @@ from bench.api import Batch, Method, TrainState
 from bench.archs import build
 from bench.data import Dataset, load_dataset
 from bench.errors import NonFiniteLoss
+from bench.experiments.recipe import load_recipe
 from bench.progress import Reporter
-from bench.recipe import Recipe, load_recipe
-from bench.records import QUANTILES, load_history
+from bench.records.load import QUANTILES, load_history
+from bench.records.run_folder import RunFolder
+from bench.records.spec import Recipe, TrainSpec
 from bench.registry import get_method
-from bench.run_store import RunFolder
-from bench.spec import TrainSpec
 from bench.training import engine
 from bench.training.checkpoint import load_state
 from bench.training.cost import Cost, passes

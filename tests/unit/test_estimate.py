@@ -19,11 +19,11 @@ from bench.estimate import (
     made_spec,
     training_effort,
 )
-from bench.plan import make_plan
+from bench.experiments.plan import make_plan
+from bench.experiments.suite import load_suite
 from bench.progress import Reporter
+from bench.records.spec import EvalSpec, TrainSpec
 from bench.registry import get_method
-from bench.spec import EvalSpec, TrainSpec
-from bench.suite import load_suite
 
 CPU = torch.device("cpu")
 

@@ -26,7 +26,7 @@ from bench.archs.inference_copy import (
 )
 from bench.losses import cross_entropy
 from bench.method import Batch
-from bench.recipe import Recipe
+from bench.records.spec import Recipe
 from bench.registry import get_method
 from bench.training.cost import Cost
 from bench.training.optimiser import MixedPrecision, Optimiser

@@ -17,7 +17,7 @@ from bench.data import Split, load_dataset
 from bench.data.loader import loader
 from bench.papers.cat.gaussians import MARGIN, MEANS, SPREADS, UNIT, load_two_gaussians, to_points
 from bench.records import RunRecord, load_records
-from bench.spec import TrainSpec
+from bench.records.spec import TrainSpec
 from bench.training.engine import initial_model
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from bench.errors import RecordError
-from bench.manifest import Manifest, PlannedRun, add_to_manifests, load_manifest
-from bench.plan import make_plan, make_plans, suite_manifests
+from bench.experiments.plan import make_plan, make_plans, suite_manifests
+from bench.experiments.study import AttackConfig, Study, changed
+from bench.experiments.suite import load_suite
 from bench.records import load_records
-from bench.study import AttackConfig, Study, changed
-from bench.suite import load_suite
+from bench.records.manifest import Manifest, PlannedRun, add_to_manifests, load_manifest
 from tests.commands import done
 
 RESULTS = Path(__file__).parent.parent.parent / "results"

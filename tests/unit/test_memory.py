@@ -15,7 +15,7 @@ from bench.evaluation.checks import CheckBudget
 from bench.evaluation.chunk import Outcome, PartialOutcome, attack_chunk
 from bench.evaluation.measuring import Measuring
 from bench.machine import out_of_memory
-from bench.spec import MeasureSpec
+from bench.records.spec import MeasureSpec
 from bench.threat import Threat
 
 N = 200

@@ -14,11 +14,11 @@ import pytest
 
 from bench import storage
 from bench.errors import RecordError
-from bench.measure_record import Measured
-from bench.merge import merge_finished
 from bench.records import RunRecord, load_records
-from bench.run_store import RunFolder
-from bench.spec import EvalSpec, MeasureSpec
+from bench.records.measure import Measured
+from bench.records.merge import merge_finished
+from bench.records.run_folder import RunFolder
+from bench.records.spec import EvalSpec, MeasureSpec
 from bench.storage import (
     Entry,
     archived,

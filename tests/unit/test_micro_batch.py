@@ -14,9 +14,8 @@ from bench.archs.inference_copy import InferenceCopy
 from bench.data import Dataset, load_dataset
 from bench.errors import ConfigError, MemoryLimit
 from bench.progress import Reporter
-from bench.recipe import Recipe
+from bench.records.spec import Recipe, TrainSpec
 from bench.registry import list_methods
-from bench.spec import TrainSpec
 from bench.threat import Threat
 from bench.training.checkpoint import has_state
 from bench.training.engine import micro_batches

@@ -9,10 +9,11 @@ import pytest
 
 from bench.eps import REFERENCE_EPS
 from bench.errors import ConfigError
-from bench.plan import make_plan
-from bench.recipe import Recipe, list_recipes, load_recipe
+from bench.experiments.plan import make_plan
+from bench.experiments.recipe import list_recipes, load_recipe
+from bench.experiments.suite import load_suite
+from bench.records.spec import Recipe
 from bench.registry import get_method, list_methods
-from bench.suite import load_suite
 from bench.training.optimiser import learning_rate
 from tests.harness import raises_line
 

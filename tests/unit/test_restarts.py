@@ -24,7 +24,7 @@ from bench.attacks import (
 from bench.attacks.margins import other_classes
 from bench.attacks.networks import BatchedModel
 from bench.errors import ConfigError
-from bench.spec import CHUNK
+from bench.records.spec import CHUNK
 from bench.threat import Threat
 from tests.harness import (
     Counted,

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from bench.errors import ConfigError
-from bench.recipe import Recipe, load_recipe
-from bench.spec import CHUNK, EvalSpec, ModelSpec, TrainSpec
+from bench.experiments.recipe import load_recipe
+from bench.records.spec import CHUNK, EvalSpec, ModelSpec, Recipe, TrainSpec
 
 RECIPE = Recipe(epochs=2, batch_size=8, lr=0.1, milestones=(0.5,), pad=4, flip=True)
 SPEC = TrainSpec(

@@ -14,8 +14,8 @@ import pytest
 
 from bench.errors import RecordError
 from bench.records import Chunk, EvaluationRecord, load_records
-from bench.run_store import RunFolder
-from bench.spec import EvalSpec
+from bench.records.run_folder import RunFolder
+from bench.records.spec import EvalSpec
 from bench.storage import (
     check_writable,
     npz_arrays,

@@ -6,14 +6,14 @@ from dataclasses import fields
 
 import pytest
 
-from bench import recipe, suite
 from bench.archs import list_archs
 from bench.data.sources import sources
 from bench.errors import ConfigError
 from bench.evaluation.checks import CheckBudget
-from bench.recipe import list_recipes, load_recipe
+from bench.experiments import recipe, suite
+from bench.experiments.recipe import list_recipes, load_recipe
+from bench.experiments.suite import list_suites, load_suite
 from bench.registry import list_methods
-from bench.suite import list_suites, load_suite
 from tests.commands import bench, refused
 
 SHIPPED = list_recipes()

@@ -6,12 +6,12 @@ import pytest
 
 from bench.attacks import get_attack
 from bench.errors import ConfigError
+from bench.experiments.plan import make_plan, make_plans
+from bench.experiments.recipe import load_recipe
+from bench.experiments.study import OWN_DATA, MeasureConfig
+from bench.experiments.suite import list_suites, load_suite, sizes
 from bench.papers import plugins
-from bench.plan import make_plan, make_plans
-from bench.recipe import load_recipe
 from bench.registry import get_method
-from bench.study import OWN_DATA, MeasureConfig
-from bench.suite import list_suites, load_suite, sizes
 
 NAMES = [name for name, _ in list_suites()]
 PAPER = ("figure1", "table1", "table3", "table4", "figure2", "figure3", "figure4a", "figure4b")

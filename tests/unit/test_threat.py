@@ -8,8 +8,8 @@ import torch
 
 from bench.eps import parse_eps, parse_number
 from bench.errors import ConfigError
+from bench.experiments.study import AttackConfig
 from bench.registry import get_method
-from bench.study import AttackConfig
 from bench.threat import REFERENCE_EPS, Threat
 from tests.harness import generator, raises_line
 

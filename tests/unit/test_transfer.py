@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bench.attacks import Transfer, attack_params, describe_attack, get_attack
 from bench.attacks.networks import BatchedModel, Ensemble
 from bench.errors import ConfigError
-from bench.spec import CHUNK
+from bench.records.spec import CHUNK
 from bench.threat import Threat
 from tests.harness import SmallNet, generator, raises_line, right, small_batch, small_net
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from bench.experiments.study import AttackConfig
 from bench.papers.cat.drawing import band, curve, grid, legend_below, percent_axis, titled
 from bench.papers.cat.parts import (
     CLEAN,
@@ -33,7 +34,6 @@ from bench.report.frame import same_eps
 from bench.report.style import Style, order, styles
 from bench.report.suite_runs import SuiteRuns
 from bench.report.titles import AUTOATTACK, CW, PGD, TITLES, attack_title
-from bench.study import AttackConfig
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

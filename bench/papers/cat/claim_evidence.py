@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.errors import RecordError
-from bench.measure_record import MeasureRecord
+from bench.experiments.study import Study
 from bench.papers.cat.claim_rules import (
     ABOVE,
     MOST,
@@ -24,12 +24,12 @@ from bench.papers.cat.claim_rules import (
 )
 from bench.papers.cat.stated import CAT, TABLE_3
 from bench.records import RunRecord
+from bench.records.measure import MeasureRecord
 from bench.report.accuracy import ImageOutcomes, common
 from bench.report.formatting import eps_text
 from bench.report.frame import Outcome, ResultsFrame, outcomes, same_eps, select
 from bench.report.masking import Masking, masking
 from bench.report.suite_runs import SuiteRuns
-from bench.study import Study
 
 BEST, LAST = "best", "last"
 NATURAL = "natural"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from bench.errors import RecordError
+from bench.experiments.study import Study
 from bench.papers.cat import claim_rules as rules
 from bench.papers.cat.claim_evidence import (
     BASELINES,
@@ -41,7 +42,6 @@ from bench.report.published import REFERENCE
 from bench.report.rows import MASKING_GAP, sections
 from bench.report.suite_runs import SuiteRuns
 from bench.report.titles import AUTOATTACK, CW, PGD
-from bench.study import Study
 
 CAT_CE, CAT_MIX = CAT
 FIXED_SOFT, ADAPTIVE_HARD, NATURAL_SOFT = "adv-ls", "adp-adv", "natural-ls"

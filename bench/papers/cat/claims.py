@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from bench.experiments.suite import load_suite
 from bench.papers.cat import claim_rules as rules
 from bench.papers.cat.claim_evidence import NATURAL, TrainedModel
 from bench.papers.cat.claim_rules import ClaimResult, Evidence
@@ -17,7 +18,6 @@ from bench.report.cost import SAME
 from bench.report.formatting import percent
 from bench.report.rows import MASKING_GAP
 from bench.report.suite_runs import SuiteRuns, choose, command
-from bench.suite import load_suite
 
 SMOKE = "tiny"
 """The size that only shows that the path works: nothing in it is trained to the end."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from bench.experiments.suite import load_suite
 from bench.papers.cat.drawing import grid, legend_below, one_line, ratio_axis, titled
 from bench.papers.cat.parts import SuiteMeasure, alarm_note, captioned, suite_measures
 from bench.papers.cat.stated import STATED
@@ -18,7 +19,6 @@ from bench.report.formatting import MINUS, MISSING
 from bench.report.frame import same_eps
 from bench.report.style import styles
 from bench.report.suite_runs import SuiteRuns
-from bench.suite import load_suite
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

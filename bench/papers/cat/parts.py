@@ -5,8 +5,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.measure_record import MeasureRecord
+from bench.experiments.study import AttackConfig, MeasureConfig, Study
+from bench.experiments.suite import load_suite
 from bench.records import RunRecord
+from bench.records.measure import MeasureRecord
 from bench.report.accuracy import (
     AccuracyEstimate,
     ImageOutcomes,
@@ -19,8 +21,6 @@ from bench.report.frame import Outcome, ResultsFrame, outcomes, same_eps, select
 from bench.report.groups import marked
 from bench.report.style import order
 from bench.report.suite_runs import StudyRuns, SuiteRuns
-from bench.study import AttackConfig, MeasureConfig, Study
-from bench.suite import load_suite
 
 CLEAN = "clean"
 BEST = "best"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.experiments.study import AttackConfig
 from bench.papers.cat.parts import (
     CLEAN,
     PERCENT,
@@ -19,6 +20,7 @@ from bench.papers.cat.parts import (
     parts,
 )
 from bench.papers.cat.stated import STATED
+from bench.records.spec import CHECKPOINTS
 from bench.report.accuracy import AccuracyEstimate
 from bench.report.artefact import Output
 from bench.report.columns import accuracy_text, estimate_cells, number
@@ -28,8 +30,6 @@ from bench.report.frame import Outcome, same_eps
 from bench.report.groups import shown
 from bench.report.suite_runs import SuiteRuns
 from bench.report.titles import PGD
-from bench.spec import CHECKPOINTS
-from bench.study import AttackConfig
 
 TITLE_1 = "Table 1: robust accuracy of training at several radii, attacked at the smallest"
 TITLE_2 = "Table 2: the losses of the methods"

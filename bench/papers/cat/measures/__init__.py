@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-from bench.measure_record import Measured
 from bench.papers.cat.measures.bilateral import measure_bilateral
 from bench.papers.cat.measures.boundary import measure_boundary
 from bench.papers.cat.measures.complexity import measure_complexity
 from bench.papers.cat.measures.landscape import measure_landscape
 from bench.papers.cat.measures.margins import measure_margins
+from bench.records.measure import Measured
 
 MEASURES: dict[str, tuple[Callable[..., Measured], str]] = {
     "landscape": (

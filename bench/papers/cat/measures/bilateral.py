@@ -32,9 +32,9 @@ from bench.attacks.networks import BatchedModel
 from bench.errors import ConfigError
 from bench.evaluation.measuring import MeasuredModel
 from bench.evaluation.prediction import exact_arithmetic, input_gradient, predictions
-from bench.measure_record import Measured
 from bench.papers.cat.measures.layers import length
 from bench.papers.cat.measures.margins import summary
+from bench.records.measure import Measured
 from bench.threat import rowwise
 
 _STEPS_PER_RADIUS = 3

@@ -20,8 +20,8 @@ from bench.attacks.maximise import attack_mode
 from bench.errors import ConfigError
 from bench.evaluation.measuring import MeasuredModel, finite_or_none
 from bench.evaluation.prediction import exact_arithmetic
-from bench.measure_record import Measured
 from bench.papers.cat.gaussians import SHIFT, UNIT, to_points
+from bench.records.measure import Measured
 
 HALF_LENGTH = 64.0
 """Of the drawn piece of the line, to either side, in the points' units: beyond every point."""

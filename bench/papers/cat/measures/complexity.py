@@ -34,8 +34,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from bench.attacks.maximise import attack_mode
 from bench.errors import ConfigError
 from bench.evaluation.measuring import MeasuredModel, finite_or_none
-from bench.measure_record import Measured
 from bench.papers.cat.measures.layers import LAYERS, Call, trace
+from bench.records.measure import Measured
 
 NORMS = ("frobenius", "spectral", "max_row_sum")
 

@@ -22,7 +22,7 @@ from bench.errors import ConfigError
 from bench.evaluation.measuring import MeasuredModel, finite_or_none
 from bench.evaluation.prediction import exact_arithmetic, input_gradient
 from bench.losses import cross_entropy, margin
-from bench.measure_record import Measured
+from bench.records.measure import Measured
 from bench.seeding import generator_for
 from bench.threat import rowwise
 

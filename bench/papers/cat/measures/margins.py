@@ -36,8 +36,8 @@ from bench.attacks.networks import BatchedModel
 from bench.errors import ConfigError
 from bench.evaluation.measuring import MeasuredModel, finite_or_none
 from bench.evaluation.prediction import exact_arithmetic, predictions
-from bench.measure_record import Measured
 from bench.papers.cat.measures.layers import Deltas, Perturbed, Where, perturbed
+from bench.records.measure import Measured
 from bench.threat import rowwise
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

@@ -1,4 +1,4 @@
-"""Write the folder of one run; the layout is in bench/records.py."""
+"""Write the folder of one run; the layout is in bench/records/load.py."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bench.errors import RecordError
-from bench.measure_record import load_measure
-from bench.merge import merge_finished
 from bench.provenance import UNKNOWN, canonical
-from bench.records import SCHEMA, Chunk, load_chunk
-from bench.spec import EvalSpec, MeasureSpec, ModelSpec, TrainSpec
+from bench.records.evaluation import Chunk, load_chunk
+from bench.records.load import SCHEMA
+from bench.records.measure import load_measure
+from bench.records.merge import merge_finished
+from bench.records.spec import EvalSpec, MeasureSpec, ModelSpec, TrainSpec
 from bench.storage import (
     archived,
     json_bytes,

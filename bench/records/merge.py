@@ -8,8 +8,8 @@ measures/<checkpoint>.npz (`bench.storage.write_archive`), so that a run has a h
 from contextlib import suppress
 from pathlib import Path
 
-from bench.records import unmerged_evaluations, unmerged_measures
-from bench.spec import CHECKPOINTS, GIVEN
+from bench.records.load import unmerged_evaluations, unmerged_measures
+from bench.records.spec import CHECKPOINTS, GIVEN
 from bench.storage import Entry, archived, mend_archive, read_archive, write_archive
 
 

@@ -31,12 +31,11 @@ from typing import Any
 
 from bench.eps import REFERENCE_EPS, parse_eps
 from bench.errors import ConfigError, refuse_unknown
+from bench.experiments.study import AttackConfig, MeasureConfig, Study
 from bench.papers import papers
-from bench.recipe import recipe_values
-from bench.spec import CHECKPOINTS
-from bench.study import AttackConfig, MeasureConfig, Study
+from bench.records.manifest import FULL
+from bench.records.spec import CHECKPOINTS, recipe_values
 
-FULL = "full"
 _OWN = ("names", "checkpoints", "first")
 _EFFORT = ("steps", "samples", "restarts")
 """Other keys of `[checks]`: the fields of the checks' `CheckBudget`, which needs torch."""

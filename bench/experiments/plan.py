@@ -20,16 +20,16 @@ from bench.checkpoints import load_network
 from bench.data import Dataset, load_dataset
 from bench.eps import REFERENCE_EPS
 from bench.errors import ConfigError, ModelError, refuse_unknown
-from bench.evaluation_specs import SpecBuilder, all_sources
+from bench.experiments.evaluation_specs import SpecBuilder, all_sources
+from bench.experiments.recipe import load_recipe
+from bench.experiments.study import Study, is_variant
+from bench.experiments.suite import list_suites, load_suite, sizes
 from bench.external import ExternalModel
-from bench.manifest import Manifest, PlannedRun
 from bench.method import Method
-from bench.recipe import Recipe, load_recipe
+from bench.records.manifest import Manifest, PlannedRun
+from bench.records.run_folder import RunFolder
+from bench.records.spec import EvalSpec, MeasureSpec, ModelSpec, Recipe, TrainSpec, digest
 from bench.registry import get_method, method_name, method_sha256, parameters
-from bench.run_store import RunFolder
-from bench.spec import EvalSpec, MeasureSpec, ModelSpec, TrainSpec, digest
-from bench.study import Study, is_variant
-from bench.suite import list_suites, load_suite, sizes
 from bench.threat import Threat
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.errors import RecordError, one_line
 from bench.indicator import Indicator
-from bench.spec import CHUNK, EvalSpec
+from bench.records.spec import CHUNK, EvalSpec
 from bench.storage import DAMAGE, Entry, read_pair
 
 SQUARE_CHECK = "AA square breaks: share of images"

@@ -10,9 +10,9 @@ from bench.data import Dataset
 from bench.data.dataset import first_images
 from bench.errors import ConfigError, refuse_unknown
 from bench.evaluation.checks import CHECKS, CheckBudget, check_params, left_out
+from bench.experiments.study import AttackConfig, MeasureConfig
 from bench.papers import plugins
-from bench.spec import EvalSpec, MeasureSpec
-from bench.study import AttackConfig, MeasureConfig
+from bench.records.spec import EvalSpec, MeasureSpec
 
 TWIN = "natural"
 """The method whose network the checks take for undefended."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bench.errors import RecordError, one_line
-from bench.spec import MeasureSpec
+from bench.records.spec import MeasureSpec
 from bench.storage import DAMAGE, Entry, pair_files, read_pair
 
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from bench.errors import RecordError
 from bench.storage import quarantine, read_json, write_json
-from bench.suite import FULL
 
+FULL = "full"
 FOLDER = "suites"
 
 

@@ -1,6 +1,6 @@
 """A study: which models to train on one data set, and how to evaluate them. Without torch.
 
-Suites (bench/suite.py) consist of studies; options of the command line change them.
+Suites (bench/experiments/suite.py) consist of studies; options of the command line change them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.eps import parse_eps
 from bench.errors import ConfigError
-from bench.spec import CHECKPOINTS
+from bench.records.spec import CHECKPOINTS
 
 OWN_DATA = ("two-gaussians",)
 """Data sets of studies that keep data and recipe, whatever --dataset and --recipe say."""

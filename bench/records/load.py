@@ -3,7 +3,7 @@
     results/<run_id>/spec.json       specification, provenance, method card
     results/<run_id>/train.json      summary, cost, status, warnings, error
     results/<run_id>/history.jsonl   one line per epoch
-    results/<run_id>/evaluations/<checkpoint>.npz   finished evaluations, see bench/merge.py
+    results/<run_id>/evaluations/<checkpoint>.npz   finished evaluations, see bench/records/merge.py
     results/<run_id>/measures/<checkpoint>.npz      finished masking checks and measures
     results/<run_id>/evaluations/<eval_id>/eval.json          of an unfinished one, the EvalSpec
     results/<run_id>/evaluations/<eval_id>/<chunk>.npz .json  its chunks so far
@@ -11,7 +11,7 @@
     results/<run_id>/fingerprint.npz of a model from outside: its logits on a few images
     results/<run_id>/traceback.txt   of the last failure, ignored by git
     results/<run_id>/best.safetensors last.safetensors        weights, ignored by git
-    results/suites/<suite>[@<size>].json   what belongs to a suite, see bench/manifest.py
+    results/suites/<suite>[@<size>].json   what belongs to a suite, see bench/records/manifest.py
 
 Files are written atomically: a kill leaves nothing half-written. Reading changes nothing: damaged
 files are listed.
@@ -27,12 +27,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from bench.errors import RecordError, one_line
-from bench.evaluation_record import Chunk as Chunk
-from bench.evaluation_record import EvaluationRecord as EvaluationRecord
-from bench.evaluation_record import load_chunk as load_chunk
-from bench.manifest import Manifest, load_manifest, manifest_files
-from bench.measure_record import MeasureRecord, load_measure
-from bench.spec import CHECKPOINTS, CHUNK, GIVEN, EvalSpec
+from bench.records.evaluation import EvaluationRecord, load_chunk
+from bench.records.manifest import Manifest, load_manifest, manifest_files
+from bench.records.measure import MeasureRecord, load_measure
+from bench.records.spec import CHECKPOINTS, CHUNK, GIVEN, EvalSpec
 from bench.storage import DAMAGE, Entry, read_archive, read_json
 
 if TYPE_CHECKING:
