@@ -4,7 +4,7 @@ from bench.api import Batch, Method, TrainState, losses, param, register
 """
 
 from bench import losses
-from bench.archs.batchnorm import recorded_statistics
+from bench.archs.batchnorm import recorded_statistics, statistics_of
 from bench.attacks.maximise import ModelMode, Start, attack_mode, maximise
 from bench.errors import ConfigError
 from bench.method import Batch, Method, TrainState, param, predict
@@ -29,4 +29,5 @@ __all__ = [
     "recorded_statistics",
     "register",
     "rowwise",
+    "statistics_of",
 ]

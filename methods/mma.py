@@ -22,9 +22,11 @@ forward, in the order clean, x' and ten bisections of the images that are right,
 eleven forwards of the bisection move the running averages (`bisection_bn="eval"` stops that).
 Differs from it: the clean forward is computed twice, to select the images and for its gradient;
 the second moves no running average. A single image that is right is bisected in eval mode, since
-BatchNorm could be left with one value per channel.
+BatchNorm could be left with one value per channel. On a GPU wrong images are moved too, and left
+out of BatchNorm's statistics and of the result, so that no shape depends on values.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,6 +45,7 @@ from bench.api import (
     param,
     register,
     rowwise,
+    statistics_of,
 )
 
 REACH = 1.05
@@ -88,9 +91,12 @@ class MMA(Method):
         with torch.no_grad():
             right = soft_margin(state.model(batch.x), batch.y) < 0
         x_adv, margin = batch.x.clone(), batch.x.new_zeros(len(batch.x))
-        if right.any():
-            part = Batch(batch.x[right], batch.y[right], batch.index[right])
-            x_adv[right], margin[right] = self._boundary(state, part)
+        tried = torch.arange(len(right), device=right.device)
+        if right.is_cpu:  # a GPU takes them all: the host would wait for the number of right ones
+            tried = tried[right]
+        if len(tried) > 0:
+            part = Batch(batch.x[tried], batch.y[tried], batch.index[tried])
+            x_adv[tried], margin[tried] = self._boundary(state, part, right[tried])
         stored = state.examples["margin"]
         stored[batch.index] = margin.to(stored.dtype)
         state.scratch["counts"] = ~right | (margin < state.threat.scale(self.d_max))
@@ -103,10 +109,13 @@ class MMA(Method):
         near = losses.cross_entropy(state.model(x_adv), batch.y) * state.scratch["counts"]
         return (1 - self.clean_weight) * near.mean() + self.clean_weight * clean.mean()
 
-    def _boundary(self, state: TrainState, batch: Batch) -> tuple[Tensor, Tensor]:
-        """x + t u, and t (B,), of correct images."""
+    def _boundary(self, state: TrainState, batch: Batch, right: Tensor) -> tuple[Tensor, Tensor]:
+        """x + t u, and t (B,), of the images that are right (B,) bool; x and 0 of the others."""
         last = state.examples["margin"][batch.index].to(batch.x.dtype)
         radius = last.clamp(min=state.threat.scale(self.floor))
+        # the draws of the images that are right do not depend on the others
+        draws = state.threat.uniform(batch.x, state.generator("start"))
+        noise = draws[(right.cumsum(0) - 1).clamp(min=0)] * rowwise(radius, batch.x)
         x_adv = state.maximise(
             lambda logits, y, _: soft_margin(logits, y),
             state.attack_model("eval"),
@@ -115,28 +124,35 @@ class MMA(Method):
             radius=radius,
             steps=self.steps,
             step_size=RELATIVE_STEP * radius / self.steps,
-            start="uniform",
+            start=(batch.x + noise).clamp(0.0, 1.0),
         )
         unit = (x_adv - batch.x) / rowwise(radius + 1e-12, batch.x)
-        margin = self._bisect(state, batch, x_adv, unit, radius)
+        margin = self._bisect(state, batch, right, x_adv, unit, radius)
         return batch.x + rowwise(margin, unit) * unit, margin
 
     def _bisect(
-        self, state: TrainState, batch: Batch, x_adv: Tensor, unit: Tensor, t: Tensor
+        self,
+        state: TrainState,
+        batch: Batch,
+        right: Tensor,
+        x_adv: Tensor,
+        unit: Tensor,
+        t: Tensor,
     ) -> Tensor:
         """(B,): t at which SLM crosses 0, in [0, REACH d_max]; x_adv is x + t u at first."""
         mode = self.bisection_bn if len(batch.x) > 1 else "eval"
         model = state.attack_model(mode)
         low, high = torch.zeros_like(t), torch.full_like(t, REACH * state.threat.scale(self.d_max))
-        with attack_mode(model, mode), torch.no_grad():
-            right = soft_margin(model(x_adv), batch.y) < 0
+        counted = nullcontext() if right.is_cpu else statistics_of(model, right)
+        with attack_mode(model, mode), counted, torch.no_grad():
+            inside = soft_margin(model(x_adv), batch.y) < 0
             for _ in range(self.bisections):
-                low, high = torch.where(right, t, low), torch.where(right, high, t)
+                low, high = torch.where(inside, t, low), torch.where(inside, high, t)
                 t = (low + high) / 2
                 # the last forward decides nothing, but moves the running averages like theirs
                 point = (batch.x + rowwise(t, unit) * unit).clamp(0.0, 1.0)
-                right = soft_margin(model(point), batch.y) < 0
-        return t
+                inside = soft_margin(model(point), batch.y) < 0
+        return torch.where(right, t, 0.0)
 
 
 def soft_margin(logits: Tensor, y: Tensor) -> Tensor:

@@ -72,7 +72,6 @@ class Log:
     rng_state: Tensor = field(default_factory=lambda: torch.zeros(16, dtype=torch.uint8))
     """Of the device's default generator."""
     silent: int = 0
-    in_backward: int = 0
 
     def clear(self) -> None:
         self.waits.clear()
@@ -213,13 +212,12 @@ class _Functions(TorchFunctionMode):
         super().__init__()
         self.log = log
         self.calls: list[torch.device] = []
+        """Of the functions that run now, where their tensors are."""
 
     @property
     def device(self) -> torch.device:
         """Where a factory without tensors puts what it makes, inside the present call."""
-        if self.calls:
-            return self.calls[-1]
-        return CUDA if self.log.in_backward else CPU
+        return self.calls[-1] if self.calls else CPU
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, name, of = dict(kwargs or {}), getattr(func, "__name__", ""), torch.Tensor
@@ -334,14 +332,12 @@ def pretended() -> Iterator[Log]:
     group = torch._C._group_tensors_by_device_and_dtype
 
     def backward(*args: Any, **kwargs: Any) -> Any:
-        log.in_backward += 1
-        before, functions.calls = functions.calls, []
+        functions.calls.append(CUDA if any(where(t) == CUDA for t in _tensors(args)) else CPU)
         try:
             with functions:  # backward functions of our own ask for devices too
                 return engine(*args, **kwargs)
         finally:
-            functions.calls = before
-            log.in_backward -= 1
+            functions.calls.pop()
 
     def load(*args: Any, map_location: Any = None, **kwargs: Any) -> Any:
         found = _load(*args, map_location="cpu", **kwargs)

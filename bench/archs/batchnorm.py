@@ -1,9 +1,11 @@
-"""Repeat a forward pass's update of BatchNorm's running statistics without the pass."""
+"""BatchNorm's statistics: update them again without a pass, or take those of some images only."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -39,6 +41,42 @@ def recorded_statistics(model: nn.Module) -> Iterator[Callable[[], None]]:
         share = torch.where(rate > 0, rate, 1.0)  # 0: unchanged statistics
         means = old_mean + (mean - old_mean) / share, old_var + (var - old_var) / share
         batch.append((module, *means, n))
+
+
+@contextmanager
+def statistics_of(model: nn.Module, rows: Tensor) -> Iterator[None]:
+    """Inside, train-mode BatchNorm in `model` uses and records the statistics of some images only.
+
+    rows: (B,) bool, the images that count, of every batch that is passed. For them it equals, up to
+    rounding, passes of these images alone, without a batch size that depends on values, for which
+    the host would wait for the device. If fewer than two count, layers act as in eval mode.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training]
+    for module in norms:
+        module.forward = partial(_of_rows, module, rows)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for module in norms:
+            del module.forward
+
+
+def _of_rows(module: _BatchNorm, rows: Tensor, x: Tensor) -> Tensor:
+    running_mean, running_var, passes = _buffers(module)
+    counted = rows.view(-1, *(1,) * (x.ndim - 1))
+    values, dims = x.to(running_mean.dtype), [0, *range(2, x.ndim)]
+    n = rows.sum() * x[0, 0].numel()
+    enough = rows.sum() > 1
+    mean = torch.where(counted, values, 0.0).sum(dims, keepdim=True) / n.clamp(min=1)
+    squares = torch.where(counted, values - mean, 0.0).square().sum(dims)
+    mean, unbiased = mean.flatten(), squares / (n - 1).clamp(min=1)
+    passes.add_(enough)
+    rate = _rate(module, enough)
+    running_mean.lerp_(mean, rate)
+    running_var.lerp_(unbiased, rate)
+    mean = torch.where(enough, mean, running_mean)
+    var = torch.where(enough, squares / n.clamp(min=1), running_var)
+    return F.batch_norm(x, mean, var, module.weight, module.bias, eps=module.eps)
 
 
 def _rate(module: _BatchNorm, n: Tensor) -> Tensor:

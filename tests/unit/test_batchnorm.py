@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.testing import assert_close
 
-from bench.api import recorded_statistics
+from bench.api import recorded_statistics, statistics_of
 from bench.registry import get_method
 from tests.harness import make_state, small_batch, small_net
 
@@ -82,3 +82,22 @@ def test_a_pass_in_eval_mode_or_on_other_buffers_moves_nothing(other: str) -> No
     again()
     for name, value in net.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("n", [0, 1, 2, 4, 6])
+def test_statistics_of_some_rows_are_those_of_a_pass_of_these_rows(
+    n: int, momentum: float | None
+) -> None:
+    norms = [nn.BatchNorm2d(2, momentum=momentum), nn.BatchNorm2d(3, momentum=momentum).eval()]
+    ours = nn.Sequential(norms[0], nn.Conv2d(2, 3, 1), norms[1], nn.ReLU()).double()
+    theirs, rows = copy.deepcopy(ours), torch.tensor([1, 4, 0, 5, 3, 2]) < n
+    for x in torch.rand(2, 6, 2, 3, 3, dtype=torch.float64):
+        with statistics_of(ours, rows):
+            found = ours(torch.where(rows.view(-1, 1, 1, 1), x, torch.nan))
+        theirs[0].train(n > 1)
+        expected = theirs(x[rows])
+        assert_close(found[rows], expected, rtol=1e-10, atol=1e-12)
+    assert_close(ours.state_dict(), theirs.state_dict(), rtol=1e-10, atol=1e-12)
+    assert norms[0].training
+    assert_close(ours.eval()(x), theirs.eval()(x), rtol=1e-10, atol=1e-12)
