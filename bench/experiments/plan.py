@@ -21,7 +21,7 @@ from bench.data import Dataset, load_dataset
 from bench.eps import REFERENCE_EPS
 from bench.errors import ConfigError, ModelError, refuse_unknown
 from bench.experiments.evaluation_specs import SpecBuilder, all_sources
-from bench.experiments.recipe import load_recipe
+from bench.experiments.recipe import changed_recipe, load_recipe
 from bench.experiments.study import Study, is_variant
 from bench.experiments.suite import list_suites, load_suite, sizes
 from bench.external import ExternalModel
@@ -260,7 +260,7 @@ def _resolve(study: Study, name: str, arch: str) -> tuple[Method, Recipe]:
     registered = method_name(name)
     recipe, params = load_recipe(study.recipe, arch=arch, dataset=study.dataset, method=registered)
     method = get_method(name, **(params | dict(study.params.get(registered, {}))))
-    recipe = recipe.replaced(study.training, f"suite {study.suite}")
+    recipe = changed_recipe(recipe, study.training, f"training of suite {study.suite}")
     if recipe.micro_batch is not None:
         method.refuse_micro_batch()
     return method, recipe

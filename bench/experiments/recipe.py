@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, fields
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from bench.errors import ConfigError, refuse_unknown
-from bench.records.spec import Recipe, recipe_values
+from bench.experiments.tables import load_toml, read_table
+from bench.records.spec import Recipe
 
+VALUES = tuple(f.name for f in fields(Recipe))
 _TOP_LEVEL = ("title", "listed_only", "recipe", "dataset", "arch", "method")
 
 
@@ -55,13 +57,17 @@ def load_recipe(
     ):
         values |= {key: value for key, value in layer.items() if key not in ("params", "arch")}
         params |= layer.get("params", {})
-    required = {key: values.pop(key) for key in ("epochs", "batch_size", "lr")}
-    return Recipe(**required).replaced(values, f"recipe {name}"), params
+    return read_table(Recipe, values, f"recipe {name}"), params
+
+
+def changed_recipe(recipe: Recipe, values: Mapping[str, Any], where: str) -> Recipe:
+    """Return the recipe with some values changed; `where` names their origin in an error."""
+    return read_table(Recipe, {**asdict(recipe), **values}, where) if values else recipe
 
 
 def _keys(table: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], Collection[str]]]:
     """Yield the name, content and known keys of every table of a recipe's file."""
-    values = [*recipe_values(), "params"]
+    values = [*VALUES, "params"]
     yield "top level", table, _TOP_LEVEL
     yield "[recipe]", table["recipe"], values
     for kind in ("dataset", "arch"):
@@ -75,4 +81,4 @@ def _keys(table: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], Co
 
 @cache
 def _table(name: str) -> Mapping[str, Any]:
-    return tomllib.loads((files("bench") / "recipes" / f"{name}.toml").read_text())
+    return load_toml(files("bench") / "recipes" / f"{name}.toml")

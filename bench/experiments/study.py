@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 from bench.eps import parse_eps
 from bench.errors import ConfigError
-from bench.records.spec import CHECKPOINTS
+from bench.experiments.tables import Count, one_of
+from bench.records.spec import CHECKPOINTS, SPLITS
+
+Checkpoint = Annotated[str, one_of("checkpoint", CHECKPOINTS)]
+Split = Annotated[str, one_of("split", SPLITS)]
 
 OWN_DATA = ("two-gaussians",)
 """Data sets of studies that keep data and recipe, whatever --dataset and --recipe say."""
@@ -23,10 +27,10 @@ class AttackConfig:
 
     name: str
     eps: float | None = None
-    checkpoints: tuple[str, ...] = CHECKPOINTS
-    first: int | None = None
+    checkpoints: tuple[Checkpoint, ...] = CHECKPOINTS
+    first: Count | None = None
     """Use only the first N images; None uses all."""
-    split: str = "test"
+    split: Split = "test"
 
     @classmethod
     def parse(cls, text: str, **others: Any) -> AttackConfig:
@@ -41,9 +45,9 @@ class MeasureConfig:
 
     names: tuple[str, ...] = ()
     """C1 to C14, or names of measures; empty means all checks."""
-    checkpoints: tuple[str, ...] = ("best",)
-    first: int | None = 1000
-    split: str = "test"
+    checkpoints: tuple[Checkpoint, ...] = ("best",)
+    first: Count | None = 1000
+    split: Split = "test"
     params: Mapping[str, Any] = field(default_factory=dict)
     """Effort of the checks: steps, samples, restarts; or parameters of the measure."""
 
@@ -69,8 +73,8 @@ class Study:
     training: Mapping[str, Any] = field(default_factory=dict)
     params: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Method -> parameter -> value, from the command line."""
-    train_size: int | None = None
-    test_size: int | None = None
+    train_size: Count | None = None
+    test_size: Count | None = None
     data_root: str | None = None
     precision: str = "fp32"
 

@@ -6,24 +6,14 @@
     methods, arch, dataset, eps, seeds, recipe, [training], [[attacks]], [checks], [[measures]]
     [[studies]]                         several studies; each states what it changes of the above
 
-    [sizes.tiny]                        a smaller size; `full` is the file without changes
-    archs = { "wrn-34-10" = "cnn" }     replacements of networks
-    dataset = "digits"
-    reference_eps = "0.2"               replaces 8/255: every eps is scaled with it
-    recipe = "common"
-    training = { epochs = 4 }
-    train_size, test_size               number of images
-    first = { autoattack = 16 }         most images per attack, measure, or `checks`
-    checks = { steps = 100 }            effort of the checks
-    measures = { n_points = 11 }        parameters of the measures that have them
+    [sizes.tiny]                        a smaller size, see `Size`; `full` is the file as it is
 
 A smaller size is never presented as the paper's. Unknown keys are refused, as are names in
 `archs`, `first` or `measures` that the suite does not have.
 """
 
-import tomllib
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -31,22 +21,80 @@ from typing import Any
 
 from bench.eps import REFERENCE_EPS, parse_eps
 from bench.errors import ConfigError, refuse_unknown
-from bench.experiments.study import AttackConfig, MeasureConfig, Study
+from bench.experiments import recipe
+from bench.experiments.study import AttackConfig, Checkpoint, MeasureConfig, Split, Study
+from bench.experiments.tables import Count, load_toml, read_table
 from bench.papers import papers
 from bench.records.manifest import FULL
-from bench.records.spec import CHECKPOINTS, recipe_values
+from bench.records.spec import CHECKPOINTS
 
-_OWN = ("names", "checkpoints", "first")
+_Table = Mapping[str, Any]
+_CHECKED = ("names", "checkpoints", "first")
+_IMAGES = (*_CHECKED, "split")
 _EFFORT = ("steps", "samples", "restarts")
 """Other keys of `[checks]`: the fields of the checks' `CheckBudget`, which needs torch."""
-_STUDY = (
-    *("title", "methods", "arch", "dataset", "eps", "seeds", "recipe"),
-    *("training", "attacks", "checks", "measures"),
-)
-_SIZE = (
-    *("archs", "dataset", "reference_eps", "recipe", "training", "train_size", "test_size"),
-    *("first", "checks", "measures"),
-)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Study:
+    """What a file says of all of its studies, or `[[studies]]` of one."""
+
+    title: str | None = None
+    methods: tuple[str, ...] = ()
+    arch: str | None = None
+    dataset: str | None = None
+    eps: str | float | None = None
+    seeds: tuple[int, ...] = ()
+    recipe: str | None = None
+    training: _Table = field(default_factory=dict)
+    attacks: tuple[_Table, ...] = ()
+    checks: _Table = field(default_factory=dict)
+    measures: tuple[_Table, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Suite(_Study):
+    includes: tuple[str, ...] = ()
+    studies: tuple[_Table, ...] = ()
+    sizes: Mapping[str, _Table] = field(default_factory=dict)
+
+
+_STUDY = tuple(f.name for f in fields(_Study))
+_GROUPS = ("attacks", "checks", "measures")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _AttackGroup:
+    names: tuple[str, ...]
+    checkpoints: tuple[Checkpoint, ...] = CHECKPOINTS
+    first: Count | None = None
+    split: Split = "test"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """What `[sizes.NAME]` changes of a suite, so that it takes less time."""
+
+    archs: Mapping[str, str] = field(default_factory=dict)
+    """Replacements of networks."""
+    dataset: str | None = None
+    reference_eps: str = "8/255"
+    """Replaces 8/255: every eps is scaled with it."""
+    recipe: str | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    train_size: Count | None = None
+    """Number of images, as is test_size."""
+    test_size: Count | None = None
+    first: Mapping[str, Count] = field(default_factory=dict)
+    """Most images per attack, measure, or `checks`."""
+    checks: Mapping[str, Any] = field(default_factory=dict)
+    """Effort of the checks."""
+    measures: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters of the measures that have them."""
+
+    @property
+    def factor(self) -> float:
+        return parse_eps(self.reference_eps) / REFERENCE_EPS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,109 +142,93 @@ def sizes(name: str) -> list[str]:
 
 
 def _studies(name: str, size: str) -> Iterator[Study]:
-    table = _table(name)
-    for part, keys, known in _keys(table):
-        refuse_unknown(f"key (suite {name}, {part})", keys, known)
+    where, table = f"suite {name}", _table(name)
+    read_table(_Suite, table, f"{where}, top level")
+    for own in table.get("studies", ()):
+        read_table(_Study, own, f"{where}, [[studies]]")
+    shared = {key: value for key, value in table.items() if key in _STUDY}
+    tables = [shared | own for own in table.get("studies", [{}] if "methods" in table else [])]
+    sizes = {
+        key: _size(values, tables, f"{where}, [sizes.{key}]")
+        for key, values in table.get("sizes", {}).items()
+    }
     for included in table.get("includes", ()):
         yield from _studies(included, size)
-    if "methods" in table or "studies" in table:
-        changes = table.get("sizes", {}).get(size, {})
-        for own in table.get("studies", [{}]):
-            yield _study(name, size, {**table, **own}, changes)
+    for one in tables:
+        study = _study(one, sizes.get(size, Size()), where)
+        yield replace(study, suite=name, size=size if sizes else "")
 
 
-def _keys(table: Mapping[str, Any]) -> Iterator[tuple[str, Iterable[str], Collection[str]]]:
-    """Yield the name, keys and known keys of every table of a suite's file."""
-    own = table.get("studies", [])
-    yield "top level", table, (*_STUDY, "includes", "studies", "sizes")
-    for study in own:
-        yield "[[studies]]", study, _STUDY
-    for part in (table, *own):
-        yield "[training]", part.get("training", ()), recipe_values()
-        yield "[checks]", part.get("checks", ()), (*_OWN, *_EFFORT)
-        for group in part.get("attacks", ()):
-            yield "[[attacks]]", group, (*_OWN, "split")
-    has = _names_in([{**table, **study} for study in own] or [table])
-    for size, changes in table.get("sizes", {}).items():
-        yield f"[sizes.{size}]", changes, _SIZE
-        yield f"[sizes.{size}] training", changes.get("training", ()), recipe_values()
-        for key, known in has.items():
-            yield f"[sizes.{size}] {key}", changes.get(key, ()), known
+def _size(table: _Table, studies: Sequence[_Table], where: str) -> Size:
+    """Read a size; refuse names that it would change and that no study has."""
+    size = read_table(Size, table, where)
+    attacks = [group for study in studies for group in study.get("attacks", ())]
+    measures = [group for study in studies for group in study.get("measures", ())]
+    checks = ["checks"] if any("checks" in study for study in studies) else []
+    names = [text.partition("@")[0].strip() for g in attacks for text in g.get("names", ())]
+    measured = [name for group in measures for name in group.get("names", ())]
+    for part, known in (
+        ("training", recipe.VALUES),
+        ("archs", {study["arch"] for study in studies if "arch" in study}),
+        ("first", {*names, *measured, *checks}),
+        ("checks", (*_CHECKED, *_EFFORT) if checks else ()),
+        ("measures", {key for group in measures for key in group}.difference(_IMAGES)),
+    ):
+        refuse_unknown(f"key ({where} {part})", getattr(size, part), known)
+    return size
 
 
-def _names_in(studies: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
-    """Return the names that the tables of a size may change; a size adds none."""
-    has: dict[str, set[str]] = {"archs": set(), "first": set(), "checks": set(), "measures": set()}
-    for study in studies:
-        has["archs"] |= {study["arch"]} if "arch" in study else set()
-        for group in study.get("attacks", ()):
-            has["first"] |= {AttackConfig.parse(text).name for text in group["names"]}
-        for group in study.get("measures", ()):
-            has["first"] |= set(group.get("names", ()))
-            has["measures"] |= set(group) - set(_OWN)
-        if "checks" in study:
-            has["first"] |= {"checks"}
-            has["checks"] |= {*_OWN, *_EFFORT}
-    return has
-
-
-def _study(name: str, size: str, table: Mapping[str, Any], changes: Mapping[str, Any]) -> Study:
-    factor = parse_eps(str(changes.get("reference_eps", REFERENCE_EPS))) / REFERENCE_EPS
-    limits = changes.get("first", {})
-    checks = None
-    if "checks" in table:
-        group = {**table["checks"], **changes.get("checks", {})}
-        checks = _measures(group, limits.get("checks"))
-    measures = []
-    for group in table.get("measures", ()):
-        smaller = {k: v for k, v in changes.get("measures", {}).items() if k in group}
-        own = [limits.get(measure) for measure in group.get("names", ())]
-        measures.append(_measures({**group, **smaller}, *own))
-    return Study(
-        suite=name,
-        size=size if _table(name).get("sizes") else "",
-        title=table["title"],
-        methods=tuple(table["methods"]),
-        arch=changes.get("archs", {}).get(table["arch"], table["arch"]),
-        dataset=changes.get("dataset", table["dataset"]),
-        eps=parse_eps(str(table["eps"])) * factor,
-        seeds=tuple(table["seeds"]),
-        recipe=changes.get("recipe", table["recipe"]),
-        attacks=tuple(_attacks(table, limits, factor)),
-        checks=checks,
-        measures=tuple(measures),
-        training={**table.get("training", {}), **changes.get("training", {})},
-        train_size=changes.get("train_size"),
-        test_size=changes.get("test_size"),
+def _study(table: _Table, size: Size, where: str) -> Study:
+    refuse_unknown(f"key ({where}, [training])", table.get("training", ()), recipe.VALUES)
+    values = {key: value for key, value in table.items() if key not in _GROUPS}
+    values |= {key: v for key in ("dataset", "recipe") if (v := getattr(size, key)) is not None}
+    values |= {
+        "suite": "",
+        "attacks": [],
+        "training": {**table.get("training", {}), **size.training},
+        "train_size": size.train_size,
+        "test_size": size.test_size,
+    }
+    if "eps" in table:
+        values["eps"] = parse_eps(str(table["eps"])) * size.factor
+    if "arch" in table:
+        values["arch"] = size.archs.get(table["arch"], table["arch"])
+    return replace(
+        read_table(Study, values, where),
+        attacks=tuple(_attacks(table.get("attacks", ()), size, f"{where}, [[attacks]]")),
+        checks=_checks(table["checks"], size, f"{where}, [checks]") if "checks" in table else None,
+        measures=tuple(
+            _measures(
+                {**group, **{key: v for key, v in size.measures.items() if key in group}},
+                f"{where}, [[measures]]",
+                *(size.first.get(measure) for measure in group.get("names", ())),
+            )
+            for group in table.get("measures", ())
+        ),
     )
 
 
-def _attacks(
-    table: Mapping[str, Any], limits: Mapping[str, int], factor: float
-) -> Iterator[AttackConfig]:
-    for group in table.get("attacks", ()):
-        for text in group["names"]:
-            attack = AttackConfig.parse(
-                text,
-                checkpoints=tuple(group.get("checkpoints", CHECKPOINTS)),
-                split=group.get("split", "test"),
-            )
+def _checks(group: _Table, size: Size, where: str) -> MeasureConfig:
+    refuse_unknown(f"key ({where})", group, (*_CHECKED, *_EFFORT))
+    return _measures({**group, **size.checks}, where, size.first.get("checks"))
+
+
+def _attacks(groups: Sequence[_Table], size: Size, where: str) -> Iterator[AttackConfig]:
+    for group in (read_table(_AttackGroup, values, where) for values in groups):
+        for text in group.names:
+            attack = AttackConfig.parse(text, checkpoints=group.checkpoints, split=group.split)
             yield replace(
                 attack,
-                eps=None if attack.eps is None else attack.eps * factor,
-                first=_least(group.get("first"), limits.get(attack.name)),
+                eps=None if attack.eps is None else attack.eps * size.factor,
+                first=_least(group.first, size.first.get(attack.name)),
             )
 
 
-def _measures(group: Mapping[str, Any], *limits: int | None) -> MeasureConfig:
-    default = MeasureConfig()
-    return MeasureConfig(
-        names=tuple(group.get("names", default.names)),
-        checkpoints=tuple(group.get("checkpoints", default.checkpoints)),
-        first=_least(group.get("first", default.first), *limits),
-        split=group.get("split", default.split),
-        params={key: value for key, value in group.items() if key not in (*_OWN, "split")},
-    )
+def _measures(group: _Table, where: str, *limits: int | None) -> MeasureConfig:
+    own = {key: value for key, value in group.items() if key in _IMAGES}
+    params = {key: value for key, value in group.items() if key not in _IMAGES}
+    found = read_table(MeasureConfig, {**own, "params": params}, where)
+    return replace(found, first=_least(found.first, *limits))
 
 
 def _least(*counts: int | None) -> int | None:
@@ -216,4 +248,4 @@ def _files() -> dict[str, Traversable]:
 
 @cache
 def _table(name: str) -> dict[str, Any]:
-    return tomllib.loads(_files()[name].read_text())
+    return load_toml(_files()[name])

@@ -11,14 +11,13 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from bench.errors import ConfigError, refuse_unknown
 
-SCHEDULES = ("multistep", "cosine", "onecycle")
-DECAYED = ("all", "weights")
-_LATER = {"later": True}
 PRECISIONS = ("fp32", "bf16")
 CHECKPOINTS = ("best", "last")
 GIVEN = "given"
@@ -26,6 +25,8 @@ GIVEN = "given"
 SPLITS = ("train", "val", "test")
 CHUNK = 256
 """Images per evaluation chunk: chunk c holds the indices [256 c, 256 c + 256)."""
+_LATER = {"later": True}
+_Positive = Annotated[float, Field(gt=0)]
 
 
 def digest(value: Any, length: int) -> str:
@@ -47,70 +48,51 @@ class _Json:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Resolved values; every one of them can change the weights."""
+    """How a model is trained, whatever its method; every value can change the weights."""
 
-    epochs: int
-    batch_size: int
-    micro_batch: int | None = field(default=None, metadata=_LATER)
+    epochs: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=1)]
+    micro_batch: Annotated[int, Field(ge=2)] | None = field(default=None, metadata=_LATER)
     """Images per forward pass of a step, whose gradients are summed over the batch; BatchNorm takes
     the statistics of these images. None takes the whole batch at once."""
-    lr: float
+    lr: _Positive
     """Peak learning rate of SGD."""
-    momentum: float = 0.9
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = False
-    weight_decay: float = 5e-4
-    decay: str = field(default="all", metadata=_LATER)
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    decay: Literal["all", "weights"] = field(default="all", metadata=_LATER)
     """What it applies to: all parameters, or only the weights of convolutions and linear layers."""
-    schedule: str = "multistep"
-    """One of multistep, cosine, onecycle; the rate changes per iteration."""
-    milestones: tuple[float, ...] = ()
+    schedule: Literal["multistep", "cosine", "onecycle"] = "multistep"
+    """The rate changes per iteration."""
+    milestones: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
     """For multistep: fractions of the training at which the rate drops."""
-    drop: float | tuple[float, ...] = 0.1
+    drop: _Positive | tuple[_Positive, ...] = 0.1
     """For multistep: the factor at each milestone; or one fraction of `lr` per milestone."""
     fresh_momentum: bool = field(default=False, metadata=_LATER)
     """For multistep: whether each drop also clears the momentum, like a new optimiser."""
-    time_decay: float = field(default=0.0, metadata=_LATER)
+    time_decay: Annotated[float, Field(ge=0)] = field(default=0.0, metadata=_LATER)
     """The rate is divided by 1 + time_decay t, where t is the completed fraction of training."""
-    warmup: float = 0.3
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """For onecycle: the fraction of training in which the rate rises."""
-    clip: float | None = None
+    clip: _Positive | None = None
     """Largest norm of the whole gradient; None does not clip."""
-    pad: int | None = None
+    pad: Annotated[int, Field(ge=0)] | None = None
     """Padding of the random crop, in pixels; None takes the data set's."""
-    pad_mode: str = "constant"
+    pad_mode: Literal["constant", "reflect"] = "constant"
     """constant (zeros) or reflect."""
     flip: bool | None = None
     """Random horizontal flips; None takes the data set's."""
-    eps: float | None = field(default=None, metadata=_LATER)
+    eps: Annotated[float, Field(gt=0, le=1)] | None = field(default=None, metadata=_LATER)
     """Training radius for a study at 8/255, scaled in proportion for others; None takes the
     study's. In a TrainSpec it is None: the spec's own eps holds the result."""
 
     def __post_init__(self) -> None:
-        drops = self.drop if isinstance(self.drop, tuple) else (self.drop,)
-        n_fits = len(drops) == len(self.milestones) or not isinstance(self.drop, tuple)
-        fits = self.micro_batch is None or 2 <= self.micro_batch < self.batch_size
-        good_drop = n_fits and all(drop > 0 for drop in drops)
-        checks = (
-            ("epochs", self.epochs >= 1, "at least 1"),
-            ("batch_size", self.batch_size >= 1, "at least 1"),
-            ("micro_batch", fits, f"at least 2 and below batch_size = {self.batch_size}"),
-            ("lr", self.lr > 0, "above 0"),
-            ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
-            ("weight_decay", self.weight_decay >= 0, "at least 0"),
-            ("decay", self.decay in DECAYED, f"one of {', '.join(DECAYED)}"),
-            ("schedule", self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
-            ("milestones", all(0 < m <= 1 for m in self.milestones), "fractions in (0, 1]"),
-            ("drop", good_drop, "above 0; a number, or a list with one for each milestone"),
-            ("time_decay", self.time_decay >= 0, "at least 0"),
-            ("warmup", 0 <= self.warmup < 1, "in [0, 1)"),
-            ("clip", self.clip is None or self.clip > 0, "above 0"),
-            ("pad", self.pad is None or self.pad >= 0, "at least 0"),
-            ("pad_mode", self.pad_mode in ("constant", "reflect"), "constant or reflect"),
-            ("eps", self.eps is None or 0 < self.eps <= 1, "above 0 and at most 1"),
-        )
-        for name, good, allowed in checks:
-            if not good:
-                raise ConfigError(f"{name} = {getattr(self, name)} is out of range: {allowed}")
+        if self.micro_batch is not None and self.micro_batch >= self.batch_size:
+            raise ConfigError(
+                f"micro_batch = {self.micro_batch} must be below batch_size = {self.batch_size}"
+            )
+        if isinstance(self.drop, tuple) and len(self.drop) != len(self.milestones):
+            raise ConfigError(f"drop = {self.drop}: give one number, or one for each milestone")
 
     def identity(self) -> dict[str, Any]:
         """Return the values that enter the run id."""
@@ -119,18 +101,6 @@ class Recipe:
             for f in fields(self)
             if not (f.metadata.get("later") and getattr(self, f.name) == f.default)
         }
-
-    def replaced(self, values: Mapping[str, Any], where: str) -> Recipe:
-        """Return the recipe with some values changed; `where` names their origin in an error."""
-        refuse_unknown(f"recipe value ({where})", values, recipe_values())
-        frozen: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-        }
-        return replace(self, **frozen)
-
-
-def recipe_values() -> list[str]:
-    return [field.name for field in fields(Recipe)]
 
 
 @dataclass(frozen=True, kw_only=True)

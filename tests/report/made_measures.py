@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.experiments.recipe import load_recipe
+from bench.experiments.recipe import changed_recipe, load_recipe
 from bench.experiments.study import Study, is_variant
 from bench.experiments.suite import list_suites, load_suite, sizes
 from bench.records import QUANTILES, Chunk
@@ -29,7 +29,7 @@ def study_of(suite: str, number: int = 0, size: str = "tiny") -> Study:
 def trained(results: Path, study: Study, method: str, *, seed: int = 0, **others: Any) -> RunFolder:
     """A finished training that belongs to the study; `others` as of `train_run`."""
     recipe, _ = load_recipe(study.recipe, arch=study.arch, dataset=study.dataset, method=method)
-    values = recipe.replaced(study.training, "a test")
+    values = changed_recipe(recipe, study.training, "a test")
     run = train_run(
         results,
         method,

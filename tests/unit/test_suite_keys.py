@@ -15,6 +15,7 @@ from bench.experiments.recipe import list_recipes, load_recipe
 from bench.experiments.suite import list_suites, load_suite
 from bench.registry import list_methods
 from tests.commands import bench, refused
+from tests.harness import raises_line
 
 SHIPPED = list_recipes()
 
@@ -150,6 +151,34 @@ def test_a_suite_refuses_a_key_that_it_does_not_have(
 ) -> None:
     use(monkeypatch, SUITE, old, new)
     unknown_key(f"suite made, {where}", wrong, meant, lambda: load_suite("made", "tiny"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seeds = [0]", 'seeds = ["0"]', "top level: seeds = ['0'] should be a valid integer"),
+        ("seeds = [0]\n", "", "suite made: seeds is missing"),
+        ("[[attacks]]", "[attacks]", "top level: attacks = {"),
+        ("first = 100", "first = 0", "[[attacks]]: first = 0 should be greater than or equal to 1"),
+        (
+            '["best"]\nfirst = 10\n',
+            '["bset"]\n',
+            "[checks]: unknown checkpoint 'bset'. Did",
+        ),
+        (
+            'split = "train"',
+            'split = "dev"',
+            "[[attacks]]: unknown split 'dev'. Known: ",
+        ),
+        ("test_size = 32", 'test_size = "32"', "[sizes.tiny]: test_size = '32' should be a valid"),
+    ],
+)
+def test_a_suite_refuses_a_value_of_another_kind(
+    monkeypatch: pytest.MonkeyPatch, old: str, new: str, message: str
+) -> None:
+    use(monkeypatch, SUITE, old, new)
+    with raises_line(ConfigError, message):
+        load_suite("made", "tiny")
 
 
 def test_a_measure_takes_the_keys_of_its_function_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pytest
 from bench.attacks import get_attack
 from bench.errors import ConfigError
 from bench.experiments.plan import make_plan, make_plans
-from bench.experiments.recipe import load_recipe
+from bench.experiments.recipe import changed_recipe, load_recipe
 from bench.experiments.study import OWN_DATA, MeasureConfig
 from bench.experiments.suite import list_suites, load_suite, sizes
 from bench.papers import plugins
@@ -31,7 +31,7 @@ def test_every_suite_can_be_run_in_every_size(name: str) -> None:
                 recipe, _ = load_recipe(
                     study.recipe, arch=study.arch, dataset=study.dataset, method=method
                 )
-                recipe.replaced(study.training, name)
+                changed_recipe(recipe, study.training, name)
 
 
 def test_the_paper_has_every_part_and_the_smallest_size_is_on_embedded_data() -> None:
