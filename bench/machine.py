@@ -1,4 +1,4 @@
-"""The device, the process and the machine: what to run on, and what a record says of it.
+"""The device, the process and the machine: what to run on, how, and what a record says of it.
 
 Importing this module does not import torch: reports use `machine_text`.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,6 +123,50 @@ def has_fast_bf16(device: torch.device) -> bool:
 
         return torch.cuda.get_device_capability(device) >= BF16_CAPABILITY
     return device.type == "cpu" and bool(bf16_flags())
+
+
+@contextmanager
+def exact_arithmetic() -> Iterator[None]:
+    """Disable TF32, other short forms of fp32, and autocast: fp32 means fp32."""
+    import torch
+
+    name, exact, owners = _fp32_flags()
+    before: list[tuple[Any, Any]] = []
+    for owner in owners:  # a special flag follows the general one, unless it was set itself
+        if (value := getattr(owner, name)) != exact:
+            before.append((owner, value))
+            setattr(owner, name, exact)
+    try:
+        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        for owner, value in reversed(before):
+            setattr(owner, name, value)
+
+
+def _fp32_flags() -> tuple[str, object, list[Any]]:
+    """Return the name of torch's flags, their value for exact arithmetic, and their owners.
+
+    General owners come first, matrix products and convolutions on CUDA last. From torch 2.9 on the
+    flags have another name, and reading the older one raises once a user has set the newer.
+    """
+    from torch import backends
+
+    cuda: Any = backends.cuda.matmul
+    cudnn: Any = backends.cudnn
+    cpu: Any = backends.mkldnn
+    if not hasattr(backends, "fp32_precision"):
+        return "allow_tf32", False, [cuda, cudnn]
+    on_cpu = [cpu, cpu.matmul, cpu.rnn, cpu.conv]
+    return "fp32_precision", "ieee", [backends, *on_cpu, cudnn, cudnn.rnn, cuda, cudnn.conv]
+
+
+def tf32_operations(device: torch.device) -> list[str]:
+    """Return what now computes fp32 in TF32 on the device: by torch's default, convolutions."""
+    name, _, owners = _fp32_flags()
+    kinds = zip(("matrix products", "convolutions"), owners[-2:], strict=True)
+    found = [kind for kind, owner in kinds if getattr(owner, name) in (True, "tf32")]
+    return found if device.type == "cuda" else []
 
 
 def bf16_flags(cpuinfo: Path = CPUINFO) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ from bench.api import Batch, Method, TrainState, losses
 from bench.archs import ARCHS
 from bench.archs.resnet import WideResNet
 from bench.estimate import made_dataset, made_spec
+from bench.machine import tf32_operations
+from bench.progress import Reporter
 from bench.registry import list_methods
 from bench.threat import Threat
 from bench.training.engine import Trainer
@@ -131,3 +133,21 @@ def test_a_training_step_never_waits_for_the_device(
     made = trainer(name, tmp_path, arch=arch, precision=precision)
     second_step(made, cuda)
     assert not cuda.waits
+
+
+def test_tf32_is_recorded_and_neither_reads_images_nor_judges_them(
+    tmp_path: Path, cuda: Log
+) -> None:
+    made = trainer("madry", tmp_path, epochs=1)
+    seen = set()
+
+    def look(module: nn.Module, args: object, logits: Tensor) -> None:
+        is_first = isinstance(module, nn.Conv2d)
+        seen.add((is_first, torch.is_grad_enabled(), *tf32_operations(CUDA)))
+
+    for module in (made.network, made.network.first_layer):
+        module.register_forward_hook(look)
+    summary = made.run(Reporter(quiet=True))
+    assert summary["tf32"] == ["convolutions"]
+    step, judged = (False, True, "convolutions"), (False, False)
+    assert seen == {step, judged, (True, True), (True, False)}

@@ -5,12 +5,14 @@ Shapes: B batch, C H W image, K classes.
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from bench.errors import ConfigError
+from bench.machine import exact_arithmetic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +81,13 @@ class Arch(nn.Module):
         return self.conv1
 
     def stem(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> the first layer's output, which YOPO calls layer one."""
-        out: Tensor = self.first_layer(self.normalise(x))
+        """(B, C, H, W) -> the first layer's output, which YOPO calls layer one.
+
+        Exact on a GPU: TF32 would round the image to steps of half the start noise of TRADES.
+        """
+        on_gpu = next(self.parameters()).is_cuda
+        with exact_arithmetic() if on_gpu else nullcontext():
+            out: Tensor = self.first_layer(self.normalise(x))
         return out
 
     def rest(self, h: Tensor) -> Tensor:

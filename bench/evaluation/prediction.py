@@ -12,19 +12,7 @@ from torch import Tensor, nn
 from bench.archs.inference_copy import pad_batch
 from bench.attacks.maximise import attack_mode
 from bench.attacks.networks import MIN_ROWS
-
-
-@contextmanager
-def exact_arithmetic() -> Iterator[None]:
-    """Disable TF32 and autocast: fp32 means fp32."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = False
-    try:
-        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
-            yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+from bench.machine import exact_arithmetic
 
 
 @contextmanager

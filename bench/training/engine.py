@@ -21,7 +21,7 @@ from bench.attacks.networks import MIN_ROWS
 from bench.data.dataset import Dataset
 from bench.data.loader import augment, batches, epoch_order, loader
 from bench.errors import MemoryLimit, NonFiniteLoss
-from bench.machine import free_memory, out_of_memory
+from bench.machine import free_memory, out_of_memory, tf32_operations
 from bench.method import Batch, Method, TrainState
 from bench.progress import Reporter, Task
 from bench.records import QUANTILES
@@ -50,6 +50,8 @@ class Progress:
     rate: float = 0.0
     compiled: list[bool] = field(default_factory=list)
     """Whether the attacks ran compiled; both values, if that changed at a resume."""
+    tf32: list[str] = field(default_factory=list)
+    """What computed fp32 in TF32, in some epoch."""
     epoch_seconds: float = 0.0
     sums: dict[str, Tensor] = field(default_factory=dict)
     """Sums of the epoch's metrics, kept on the device: reading them waits for it."""
@@ -200,6 +202,8 @@ class Trainer:
     def _epoch(self, epoch: int, task: Task) -> None:
         state = self.state
         state.epoch = epoch
+        progress = self.progress
+        progress.tf32 = sorted({*progress.tf32, *tf32_operations(self.device)})
         order = epoch_order(len(self.data), self.spec.seed, epoch, self.device)
         parts = self._parts(order)
         self.data.expect(parts, epoch * self.batches_per_epoch)
@@ -335,6 +339,8 @@ class Trainer:
         summary = {"status": "done", "epochs": epochs, "checkpoints": checkpoints, "cost": cost}
         if True in progress.compiled:  # seconds depend on it
             summary["compiled"] = "partly" if False in progress.compiled else True
+        if progress.tf32:
+            summary["tf32"] = progress.tf32
         return summary | {"warnings": self.warnings, "error": None}
 
     def _best_path(self) -> Path:
@@ -358,7 +364,7 @@ class Trainer:
     def _resume(self, reporter: Reporter) -> None:
         saved, self.warnings = load_state(self.folder.path, self.device)
         if saved is not None:
-            known = {"compiled": [False]} | saved  # older states have none
+            known = {"compiled": [False], "tf32": []} | saved  # older states have none
             self.progress = Progress(**{f.name: known[f.name] for f in fields(Progress)})
             if best := self.progress.best:
                 # at the end they get their final name, and only then are the states removed

@@ -11,6 +11,7 @@ from bench.attacks import get_attack
 from bench.attacks.attack import is_correct
 from bench.attacks.networks import BatchedModel, fitted
 from bench.data.loader import Loader
+from bench.machine import exact_arithmetic
 from bench.seeding import generator_for
 from bench.threat import Threat
 
@@ -32,7 +33,10 @@ class Score:
 
 
 def score(model: Arch, split: Loader, threat: Threat, seed: int) -> Score:
-    """Score `model` in eval mode and fp32, with the same noise at every epoch."""
+    """Score `model` in eval mode, with the same noise at every epoch.
+
+    Predictions are in exact fp32; the attack may search in TF32.
+    """
     return fitted(model, BATCH, split.y.device, lambda n: _score(model, split, threat, seed, n))
 
 
@@ -44,8 +48,9 @@ def _score(model: Arch, split: Loader, threat: Threat, seed: int, rows: int) -> 
     robust = clean.clone()
     for index in torch.arange(len(split), device=device).split(BATCH):  # type: ignore[no-untyped-call]
         x, y = split.images(index), split.labels(index)
-        right = is_correct(blocked, x, y)
         x_adv = attack(blocked, x, y, threat, generator=generator)
+        with exact_arithmetic():
+            right = is_correct(blocked, x, y)
+            robust += (right & is_correct(blocked, x_adv, y)).sum()
         clean += right.sum()
-        robust += (right & is_correct(blocked, x_adv, y)).sum()
     return Score(int(clean), int(robust), len(split))

@@ -31,7 +31,8 @@ from bench.attacks.maximise import attack_mode
 from bench.attacks.networks import BatchedModel
 from bench.errors import ConfigError
 from bench.evaluation.measuring import MeasuredModel
-from bench.evaluation.prediction import exact_arithmetic, input_gradient, predictions
+from bench.evaluation.prediction import input_gradient, predictions
+from bench.machine import exact_arithmetic
 from bench.papers.cat.measures.layers import length
 from bench.papers.cat.measures.margins import summary
 from bench.records.measure import Measured

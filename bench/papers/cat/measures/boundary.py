@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from bench.attacks.maximise import attack_mode
 from bench.errors import ConfigError
 from bench.evaluation.measuring import MeasuredModel, finite_or_none
-from bench.evaluation.prediction import exact_arithmetic
+from bench.machine import exact_arithmetic
 from bench.papers.cat.gaussians import SHIFT, UNIT, to_points
 from bench.records.measure import Measured
 

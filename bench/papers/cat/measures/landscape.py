@@ -20,8 +20,9 @@ from bench.attacks.maximise import attack_mode
 from bench.attacks.networks import BatchedModel
 from bench.errors import ConfigError
 from bench.evaluation.measuring import MeasuredModel, finite_or_none
-from bench.evaluation.prediction import exact_arithmetic, input_gradient
+from bench.evaluation.prediction import input_gradient
 from bench.losses import cross_entropy, margin
+from bench.machine import exact_arithmetic
 from bench.records.measure import Measured
 from bench.seeding import generator_for
 from bench.threat import rowwise

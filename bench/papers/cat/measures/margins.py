@@ -35,7 +35,8 @@ from bench.attacks.maximise import attack_mode
 from bench.attacks.networks import BatchedModel
 from bench.errors import ConfigError
 from bench.evaluation.measuring import MeasuredModel, finite_or_none
-from bench.evaluation.prediction import exact_arithmetic, predictions
+from bench.evaluation.prediction import predictions
+from bench.machine import exact_arithmetic
 from bench.papers.cat.measures.layers import Deltas, Perturbed, Where, perturbed
 from bench.records.measure import Measured
 from bench.threat import rowwise
