@@ -30,7 +30,8 @@ from bench.experiments.plan import Plan, RunPlan, surrogate, surrogates_first, t
 from bench.experiments.study import AttackConfig, MeasureConfig
 from bench.external import ExternalModel, Named, load_external, self_check
 from bench.external.identity import fingerprint, own_spec, write_fingerprint
-from bench.jobs.driver import Workspace, run_plans
+from bench.jobs.driver import run_plans
+from bench.jobs.workspace import Workspace
 from bench.records import Records, RunRecord, load_records
 from bench.records.run_folder import RunFolder
 from bench.records.spec import CHECKPOINTS, CHUNK, GIVEN, ModelSpec, TrainSpec

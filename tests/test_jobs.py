@@ -12,16 +12,19 @@ import numpy as np
 import pytest
 import torch
 
-from bench.errors import ModelError, RecordError
+from bench.errors import ConfigError, ModelError, RecordError
 from bench.estimate import made_dataset, made_spec
 from bench.experiments.plan import Plan, RunPlan, make_plans
 from bench.experiments.suite import load_suite
 from bench.external import ExternalModel
 from bench.external.identity import Fingerprint, refuse_another, write_fingerprint
-from bench.jobs import driver
-from bench.jobs.driver import MAX_LOSSES, Driver, Workspace
+from bench.jobs import display, runs
+from bench.jobs.driver import MAX_LOSSES, Driver
 from bench.jobs.job import Done, Event, Failed, Job, Lost, Sent, Shown, Trained
 from bench.jobs.parcel import Mirror, Parcel
+from bench.jobs.processes import ProcessesEngine
+from bench.jobs.work import Worker
+from bench.jobs.workspace import Workspace
 from bench.progress import Reporter
 from bench.records import Chunk, load_records
 from bench.records.measure import Measured, measure_files
@@ -79,6 +82,10 @@ class Scripted:
         """The most jobs that were out at once, of one run."""
         self._out: dict[int, tuple[Job, Iterator[Event]]] = {}
 
+    def use(self, device: torch.device) -> None: ...
+
+    def begin(self, make: Callable[..., Worker]) -> None: ...
+
     @property
     def free(self) -> int:
         return self.slots - len(self._out)
@@ -119,7 +126,7 @@ def results(tmp_path: Path) -> Path:
 
 def drive(results: Path, engine: Scripted, *runs: RunPlan) -> Reporter:
     reporter = Reporter()
-    where = Workspace(results, torch.device("cpu"), reporter, "bench run")
+    where = Workspace(results, torch.device("cpu"), reporter, "bench run", engine)
     Driver([Plan("made", runs, DATA, "made")], where, engine).run()
     return reporter
 
@@ -315,7 +322,7 @@ def test_a_run_of_another_command_is_waited_for(
         claim.__exit__(None, None, None)
 
     monkeypatch.setattr("bench.jobs.driver.sleep", wait)
-    monkeypatch.setattr(driver, "WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(runs, "WAIT_SECONDS", 0.0)
     drive(results, engine, theirs, mine)
     assert waits == [4]  # its own run is done by then
     assert complete(results) == {0: 1, 1: 1}
@@ -355,7 +362,7 @@ def test_a_full_disk_ends_the_command_with_one_line(
 def test_one_line_says_what_each_worker_does_and_what_is_left(
     results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(driver, "SHOW_SECONDS", 0.0)
+    monkeypatch.setattr(display, "SHOW_SECONDS", 0.0)
     monkeypatch.setattr("bench.progress.PLAIN_SECONDS", 0.0)
     first, second = run_plan(0, PGD), run_plan(1, PGD)
     drive(results, Scripted(slots=2), first, second)
@@ -384,6 +391,26 @@ def test_a_model_that_is_another_when_it_is_loaded_again_is_refused(tmp_path: Pa
     refuse_another(tmp_path, Fingerprint(few, np.ones((1, 4), np.float32)))
     with raises_line(ModelError, "--workers 1"):
         refuse_another(tmp_path, Fingerprint(few, np.zeros((1, 4), np.float32)))
+
+
+@pytest.mark.slow
+def test_more_workers_than_gpus_need_per_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    threads = torch.get_num_threads()
+    for n, per_gpu, device, fits in (
+        *((3, 1, "cuda", False), (3, 2, "cuda", True)),
+        *((2, 1, "cuda:1", False), (2, 2, "cuda:1", True)),
+    ):
+        engine = ProcessesEngine(n, per_gpu)
+        try:
+            if fits:
+                engine.use(torch.device(device))
+            else:
+                with raises_line(ConfigError, f"--workers {n}", "1 job on each", "--per-gpu 2"):
+                    engine.use(torch.device(device))
+        finally:
+            engine.close()
+            torch.set_num_threads(threads)
 
 
 # --- files on their way ---
@@ -431,7 +458,7 @@ def test_committed_records_need_no_job(tmp_path: Path) -> None:
     for run in runs:
         shutil.copytree(committed / run.run_id, tmp_path / run.run_id)
     before, engine = files(tmp_path), Scripted()
-    where = Workspace(tmp_path, torch.device("cpu"), Reporter(quiet=True), "bench run")
+    where = Workspace(tmp_path, torch.device("cpu"), Reporter(quiet=True), "bench run", engine)
     Driver([replace(plan, cells=tuple(runs))], where, engine).run()
     assert engine.jobs == []
     assert files(tmp_path) == before

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyautoattack
 import pytest
 import torch
@@ -30,6 +31,7 @@ from bench.records.run_folder import RunFolder
 from bench.records.spec import TrainSpec
 from bench.seeding import seed_for
 from bench.threat import Threat
+from benchmarks.kills import workers_of
 from tests import commands
 from tests.commands import done, forget, linear_model
 from tests.short import ShortAutoAttack
@@ -43,6 +45,7 @@ N = 280
 """Two chunks."""
 ASKED = ["--attacks", f"pgd-20@{EPS},autoattack@{EPS}", "--test-size", str(N), "--quiet"]
 SHORT = """
+import psutil
 import pyautoattack
 from tests.short import ShortAutoAttack
 pyautoattack.AutoAttack = ShortAutoAttack
@@ -366,16 +369,12 @@ def test_an_outside_model_is_not_attacked_while_its_folder_is_mended(
     assert sorted(p.name for p in folder.rglob("*.npz")) == made
 
 
-def test_a_mistake_is_found_before_any_worker_starts(
-    results: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        "bench.jobs.processes.ProcessesEngine._start", lambda *_: pytest.fail("a worker started")
-    )
+def test_a_mistake_is_one_line_and_leaves_no_worker(results: Path) -> None:
     found = bench("evaluate", results, "--attacks", "pgd20", "--workers", "3")
     assert found.exit_code == 2
     assert len(found.stderr.strip().splitlines()) == 1
     assert "Did you mean 'pgd-20'" in found.stderr
+    assert not workers_of(psutil.Process())
 
 
 @pytest.mark.usefixtures("_registry_as_before")

@@ -1,12 +1,17 @@
 """`bench evaluate` and `bench verify-adversarials`: existing models and their saved images."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bench.commands import options as shared
 from bench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from bench.jobs.workspace import Machines
 
 
 @click.command()
@@ -63,8 +68,7 @@ from bench.errors import ConfigError
     help="With --model: a naturally trained run, the surrogate of transfer and C1, C2, C12.",
 )
 @click.option("--save-adversarials", is_flag=True, help="Also save the adversarial images.")
-@shared.workers
-@shared.device
+@shared.machines
 @shared.results
 @shared.quiet
 def evaluate(
@@ -73,9 +77,8 @@ def evaluate(
     weights: Path | None,
     mean: str | None,
     std: str | None,
-    device: str,
     results: Path,
-    workers: int,
+    machines: Machines,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -92,11 +95,12 @@ def evaluate(
         raise ConfigError("name runs by their ids (bench report lists them), or one --model")
     if runs and (weights or mean or std):
         raise ConfigError("--weights, --mean and --std go with --model; a run has its own")
-    from bench.evaluate_model import EvaluateOptions, evaluate_external, evaluate_runs
-    from bench.external import Named
-    from bench.jobs.driver import workspace
+    from bench.jobs.workspace import workspace
 
-    with workspace(results, device, workers, quiet) as where:
+    with workspace(results, machines, quiet) as where:
+        from bench.evaluate_model import EvaluateOptions, evaluate_external, evaluate_runs
+        from bench.external import Named
+
         if model:
             named = Named(model=model, weights=weights, mean=mean, std=std)
             evaluate_external(named, EvaluateOptions(**options), where)

@@ -1,6 +1,9 @@
 """Options that several commands share."""
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -39,13 +42,6 @@ results = click.option(
 device = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
 )
-workers = click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Number of worker processes: one per GPU, or a share of the CPU cores.",
-)
 quiet = click.option("--quiet", is_flag=True, help="Print errors only.")
 data_root = click.option("--data-root", help="Folder of downloaded data sets.  [default: data]")
 mean = click.option(
@@ -54,3 +50,36 @@ mean = click.option(
 std = click.option(
     "--std", help="With --mean: and by this standard deviation per channel: 0.25,0.24,0.26."
 )
+
+MACHINES = (
+    click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Number of worker processes: one per GPU, or a share of the CPU cores.",
+    ),
+    click.option(
+        "--per-gpu",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Number of workers that share a GPU; several help where networks are small.",
+    ),
+    device,
+)
+
+
+def machines(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say what to compute on; the command gets them as `machines`."""
+
+    @wraps(command)
+    def wrapped(*args: Any, device: str, workers: int, per_gpu: int, **others: Any) -> Any:
+        from bench.jobs.workspace import Machines
+
+        chosen = Machines(device=device, workers=workers, per_gpu=per_gpu)
+        return command(*args, machines=chosen, **others)
+
+    for option in reversed(MACHINES):
+        wrapped = option(wrapped)
+    return wrapped

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bench.experiments.plan import Plan, RunStatus
     from bench.experiments.study import Study
     from bench.experiments.suite import Suite
-    from bench.jobs.driver import Workspace
+    from bench.jobs.workspace import Machines, Workspace
 
 ONE_STUDY = ("methods", "arch", "eps", "attacks", "params")
 """Options that can change a suite of one study, but not a suite of several."""
@@ -92,8 +92,7 @@ ONE_STUDY = ("methods", "arch", "eps", "attacks", "params")
     help="Compile the networks attacked in training. Faster on a GPU after about a minute; slower "
     "on a CPU.",
 )
-@shared.workers
-@shared.device
+@shared.machines
 @shared.results
 @click.option(
     "--tensorboard",
@@ -106,9 +105,8 @@ ONE_STUDY = ("methods", "arch", "eps", "attacks", "params")
 def run(
     dry_run: bool,
     quiet: bool,
-    device: str,
     results: Path,
-    workers: int,
+    machines: Machines,
     against: tuple[str, ...],
     compiles: bool,
     tensorboard: Path | None,
@@ -120,19 +118,24 @@ def run(
     'bench report' makes tables and figures of them.
     """
     suite, studies = _studies(options)  # report a mistake in the options before loading torch
-    from bench.estimate import describe_plan
-    from bench.experiments.plan import make_plans, suite_manifests
-    from bench.jobs.driver import run_plans, workspace
-    from bench.records.manifest import add_to_manifests
+    from bench.jobs.workspace import workspace
     from bench.tensorboard import HistoryScalars
 
     own = studies[0].methods
     scalars = None if tensorboard is None or dry_run else HistoryScalars(tensorboard)
     if against:
         suite.only()
-        studies = [_with_baselines(studies[0], against)]
-    with workspace(results, device, workers, quiet) as where:
+    if dry_run:
+        machines = replace(machines, workers=1)
+    with workspace(results, machines, quiet) as where:
+        from bench.estimate import describe_plan
+        from bench.experiments.plan import make_plans, suite_manifests
+        from bench.jobs.driver import run_plans
+        from bench.records.manifest import add_to_manifests
+
         reporter = where.reporter
+        if against:
+            studies = [_with_baselines(studies[0], against)]
         studies = _with_precision(studies, where)
         if compiles and where.device.type == "cpu":
             reporter.say("--compile: on a CPU this takes longer than without")

@@ -1,9 +1,15 @@
 """The engine for one worker: jobs run in the driver's own process."""
 
-from collections.abc import Callable
+from __future__ import annotations
 
-from bench.jobs.job import Event, Job
-from bench.jobs.work import Worker
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from bench.jobs.job import Event, Job
+    from bench.jobs.work import Worker
 
 
 class HereEngine:
@@ -11,9 +17,14 @@ class HereEngine:
 
     slots = 1
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
+    def __init__(self) -> None:
         self._next: tuple[int, Job] | None = None
+
+    def use(self, device: torch.device) -> None:
+        self._device = device
+
+    def begin(self, make: Callable[..., Worker]) -> None:
+        self._worker = make(self._device)
 
     @property
     def free(self) -> int:

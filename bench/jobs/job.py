@@ -1,13 +1,20 @@
-"""What the driver hands out, and what comes back."""
+"""What the driver hands out, and what comes back. Without torch, so that engines start early."""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from bench.experiments.plan import RunPlan
 from bench.jobs.parcel import Parcel
 from bench.records.spec import EvalSpec, MeasureSpec, TrainSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from bench.experiments.plan import RunPlan
+    from bench.jobs.work import Worker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +39,11 @@ class Job:
     def trains(self) -> bool:
         return not (self.run.evaluations or self.run.measures)
 
+    @property
+    def units(self) -> frozenset[tuple[str, int]]:
+        """Return what no two jobs of a run have in common: ids of what is made, and the chunk."""
+        return frozenset((spec_id, self.chunk) for spec_id in self.made or [""])
+
     @cached_property
     def name(self) -> str:
         """Return what no other job of a command is called."""
@@ -53,6 +65,13 @@ class Job:
             return f"{self.run.run_id}: training"
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         return f"{self.run.run_id} ({self.run.checkpoints[0]}): {names[0]}{more}"
+
+
+@dataclass(frozen=True)
+class Began:
+    """A training begins at its first batch, on this machine."""
+
+    machine: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -110,7 +129,7 @@ class Lost:
     reason: str
 
 
-Event: TypeAlias = Sent | Trained | Shown | Said | Failed | Done | Lost
+Event: TypeAlias = Began | Sent | Trained | Shown | Said | Failed | Done | Lost
 Send: TypeAlias = Callable[[Event], None]
 
 
@@ -119,6 +138,16 @@ class Engine(Protocol):
 
     slots: int
     """Number of jobs that may run at once."""
+
+    def use(self, device: torch.device) -> None:
+        """Compute on this device, or on all GPUs if it is one without a number.
+
+        Raises ConfigError if that cannot be.
+        """
+
+    def begin(self, make: Callable[..., Worker]) -> None:
+        """Get ready for jobs. make: returns a worker, given its device and, if it may not work in
+        the results folder, `scratch`, a folder of its own; picklable."""
 
     @property
     def free(self) -> int:

@@ -1,6 +1,10 @@
-"""The engine for one machine: a process per GPU, or per share of the CPU cores."""
+"""The engine for one machine: a process per GPU, or per share of the CPU cores.
 
-import os
+The processes start before the driver has loaded torch, and load it meanwhile.
+"""
+
+from __future__ import annotations
+
 import shutil
 import signal
 import tempfile
@@ -12,14 +16,17 @@ from functools import partial
 from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from os import _exit
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from bench.errors import RecordError
+from bench.errors import ConfigError, RecordError
 from bench.jobs.job import Done, Event, Job, Lost
-from bench.jobs.work import Worker
-from bench.machine import tune_process
+
+if TYPE_CHECKING:
+    import torch
+
+    from bench.jobs.work import Worker
 
 FROM_TERMINAL = (signal.SIGINT, signal.SIGHUP)
 END_SECONDS = 5.0
@@ -33,22 +40,47 @@ class _Process:
     process: SpawnProcess
     pipe: Connection
     scratch: Path
+    ready: bool = False
+    """Whether it was told how to make its worker."""
     attempt: int | None = None
     run_id: str = ""
     """Of the last job: its data and network are loaded."""
 
 
 class ProcessesEngine:
-    """Starts a process when a job needs one; a process that dies costs only its own job."""
+    """A process that dies costs only its own job; another takes its place."""
 
-    def __init__(self, slots: int, device: torch.device, make: Callable[..., Worker]) -> None:
-        """Every process gets the next GPU, or as many CPU threads as this one has.
-
-        make: returns a worker, given its device and `scratch`, a folder of its own; picklable.
-        """
-        self.slots, self._device, self._make = slots, device, make
+    def __init__(self, slots: int, per_gpu: int = 1) -> None:
+        self.slots, self._per_gpu = slots, per_gpu
         self._folder = Path(tempfile.mkdtemp(prefix="atbench-"))
         self._workers: list[_Process | None] = [None] * slots
+        for number in range(slots):
+            self._start(number)
+
+    def use(self, device: torch.device) -> None:
+        """Give each process the next GPU, or as many CPU threads as the others."""
+        import torch
+
+        self._devices = [device]
+        if device.type == "cuda":
+            if device.index is None:
+                self._devices = [
+                    torch.device("cuda", number) for number in range(torch.cuda.device_count())
+                ]
+            n_gpus = len(self._devices)
+            if self.slots > (most := n_gpus * self._per_gpu):
+                each = -(-self.slots // n_gpus)
+                raise ConfigError(
+                    f"--workers {self.slots}: there is room for {most} ({n_gpus} GPU"
+                    f"{'' if n_gpus == 1 else 's'}, {self._per_gpu} job"
+                    f"{'' if self._per_gpu == 1 else 's'} on each); name no more, or run several "
+                    f"on a GPU with --per-gpu {each}"
+                )
+        torch.set_num_threads(max(1, torch.get_num_threads() // self.slots))
+        self._threads = torch.get_num_threads()
+
+    def begin(self, make: Callable[..., Worker]) -> None:
+        self._make = make
 
     @property
     def free(self) -> int:
@@ -61,6 +93,11 @@ class ProcessesEngine:
         worker = self._workers[number] or self._start(number)
         worker.attempt, worker.run_id = attempt, job.run.run_id
         with suppress(OSError):  # it died while idle; `poll` finds its end of the pipe closed
+            if not worker.ready:
+                device = self._devices[number % len(self._devices)]
+                make = partial(self._make, device, scratch=worker.scratch)
+                worker.pipe.send((make, self._threads))
+                worker.ready = True
             worker.pipe.send(job)
 
     def poll(self, seconds: float, take: Callable[[int, Event], None]) -> None:
@@ -89,27 +126,17 @@ class ProcessesEngine:
         return 2 if worker is None else int(worker.run_id != run_id)
 
     def _start(self, number: int) -> _Process:
-        device, scratch = self._device, self._folder / str(number)
-        if device.type == "cuda":
-            count = torch.cuda.device_count()
-            device = torch.device("cuda", ((device.index or 0) + number) % count)
+        scratch = self._folder / str(number)
         context = get_context("spawn")
         ours, theirs = context.Pipe()
-        make = partial(self._make, device, scratch=scratch)
-        process = context.Process(target=_serve, args=(theirs, make, scratch))
-        # both are inherited: torch reads the variable when it loads; what a terminal sends to all
-        # processes is for the driver
-        before = os.environ.get("OMP_NUM_THREADS")
-        os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
+        process = context.Process(target=_serve, args=(theirs, scratch))
         resource_tracker.ensure_running()  # `start` would run it, and unblock SIGINT after that
+        # inherited: what a terminal sends to all processes is for the driver
         signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINAL)
         try:
             process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, FROM_TERMINAL)
-            del os.environ["OMP_NUM_THREADS"]
-            if before is not None:
-                os.environ["OMP_NUM_THREADS"] = before
         theirs.close()
         worker = self._workers[number] = _Process(process, ours, scratch)
         return worker
@@ -127,12 +154,19 @@ class ProcessesEngine:
         return f"exit code {worker.process.exitcode}"
 
 
-def _serve(pipe: Connection, make: Callable[[], Worker], scratch: Path) -> None:
+def _serve(pipe: Connection, scratch: Path) -> None:
     """Do the jobs that come through the pipe, until it closes."""
     threading.Thread(target=_end_with_parent, args=(scratch,), daemon=True).start()
+    import torch
+
+    import bench.jobs.work  # noqa: F401  (takes seconds, in which the driver plans)
+    from bench.machine import tune_process
+
     tune_process()
-    worker = make()
     with suppress(EOFError, OSError):
+        make, n_threads = pipe.recv()
+        torch.set_num_threads(n_threads)
+        worker = make()
         while True:
             job = pipe.recv()
             try:
@@ -152,4 +186,4 @@ def _end_with_parent(scratch: Path) -> None:
             scratch.parent.rmdir()
         if not scratch.exists():
             break
-    os._exit(1)
+    _exit(1)

@@ -16,7 +16,7 @@ from bench.errors import BenchError, ConfigError, ModelError, NonFiniteLoss, Rec
 from bench.evaluation.inputs import blamed
 from bench.evaluation.store import AttackedCheckpoint, Images, attack, measure
 from bench.external.identity import fingerprint, refuse_another
-from bench.jobs.job import Done, Failed, Job, Said, Send, Sent, Shown, Trained
+from bench.jobs.job import Began, Done, Failed, Job, Said, Send, Sent, Shown, Trained
 from bench.jobs.parcel import Mirror, Parcel
 from bench.machine import describe_machine, free_memory
 from bench.progress import Reporter, Task
@@ -24,6 +24,7 @@ from bench.provenance import evaluation_code
 from bench.records.run_folder import RunFolder
 from bench.records.spec import CHUNK, EvalSpec, MeasureSpec, ModelSpec
 from bench.registry import method_sha256
+from bench.training.checkpoint import has_state
 from bench.training.engine import Trainer
 
 SHOW_SECONDS = 0.25
@@ -95,6 +96,8 @@ class Worker:
             *(spec, method, dataset, folder, self.device), compiles=self.compiles
         )
         trainer.saved = flush
+        if not has_state(folder.path):
+            send(Began(describe_machine(self.device)))
         try:
             summary = trainer.run(_RemoteReporter(send))
         except NonFiniteLoss as error:
