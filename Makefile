@@ -2,11 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# markers of tests that need more than `make install` brings
+MORE := cluster or browser or latex or site
 
-.PHONY: install demo test quick lint types verify pytest docs clean help
+.PHONY: install demo test test-all quick lint types verify pytest docs site clean help
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
 
 install: $(VENV)/.installed  ## make .venv with everything that `bench` needs
 
@@ -17,6 +19,13 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[robustbench,test]"
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[robustbench,docs]"
+	touch $@
+
+$(VENV)/.installed-all: $(VENV)/.installed-test $(VENV)/.installed-docs
 	touch $@
 
 demo: install  ## train and attack the paper's methods on digits, print Table 3
@@ -38,13 +47,19 @@ verify: $(VENV)/.installed-test  ## methods and attacks do what results/pinned s
 	$(BIN)/bench verify
 
 pytest: $(VENV)/.installed-test
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 -m "not ($(MORE))"
+
+test-all: $(VENV)/.installed-all  ## the tests that `make test` leaves out; installs what they need
+	$(BIN)/python -m pytest -m "$(MORE)"
 
 quick: $(VENV)/.installed-test  ## the tests that take under a minute in all
-	$(BIN)/python -m pytest --numprocesses 2 -m "not slow"
+	$(BIN)/python -m pytest --numprocesses 2 -m "not (slow or $(MORE))"
 
-docs: $(VENV)/.installed  ## regenerate docs/methods.md and README's table
+docs: $(VENV)/.installed  ## regenerate README's table and the pages made from records
 	$(BIN)/python docs/generate.py
 
+site: $(VENV)/.installed-docs  ## build the documentation: site/index.html
+	$(BIN)/python -m mkdocs build --strict
+
 clean:  ## remove the environment and what the demo wrote
-	rm -rf $(VENV) results/demo reports/demo
+	rm -rf $(VENV) site results/demo reports/demo

@@ -1,6 +1,7 @@
 """Resolve `--precision auto` from paired trainings in fp32 and bf16.
 
-`make docs` makes precision.json from the records in results/precision, and docs/precision.md.
+`make docs` makes precision.json from the records in results/precision, and the page
+docs/explanation/precision.md.
 """
 
 import json
@@ -58,9 +59,9 @@ def automatic(fast_bf16: bool, rows: Sequence[Paired]) -> tuple[str, str]:
         return "fp32", (
             f"on {row.dataset}, {row.method} in bf16 differs from fp32 by "
             f"{100 * row.low:+.1f} to {100 * row.high:+.1f} points of robust accuracy, "
-            f"and {100 * ALLOWED:g} are allowed (docs/precision.md)"
+            f"and {100 * ALLOWED:g} are allowed (docs/explanation/precision.md)"
         )
     return "bf16", (
         f"bf16 is within {100 * ALLOWED:g} points of fp32 in all {len(rows)} comparisons on record "
-        "(docs/precision.md)"
+        "(docs/explanation/precision.md)"
     )

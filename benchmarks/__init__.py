@@ -8,7 +8,7 @@ scaling  how a step grows with batch, network, attack steps and image size
 layers   each layer's speed next to what the machine reaches
 report   seconds of `bench report` and `bench --help`
 
-Records go to results/speed; `make docs` makes docs/speed.md and docs/scaling.md of them.
+Records go to results/speed; `make docs` makes docs/explanation/speed.md and scaling.md of them.
 """
 
 import bench.cli  # noqa: F401  sets how OpenMP threads wait, before torch is loaded

@@ -1,50 +1,63 @@
 """The generated pages: equal to what code and records say, and the same on every machine."""
 
-from collections.abc import Iterator
+import re
 from pathlib import Path
 
 import pytest
 
-from bench.attacks import list_attacks
-from bench.evaluation.checks import CHECKS
 from bench.records import load_records
-from bench.registry import list_methods, method_class
 from bench.report.table3 import brief
-from docs.generate import DIGITS, PAGES, ROOT, filled, generated, main, methods_page, prose
+from docs.generate import DIGITS, PAGES, ROOT, filled, generated, main
+from docs.reference_pages import PARTS, method_pages, prose
 from tests.report.made import evaluate, evaluate_all, train_run
 
 START, END = "<!-- digits-table:start -->", "<!-- digits-table:end -->"
 README = f"Before.\n\n{START}\nan old table\n{END}\n\nAfter.\n"
 
 
-def our_methods() -> list[str]:
-    """Without those that other tests of this process registered."""
-    return [n for n in list_methods() if method_class(n).__module__.startswith("methods.")]
+@pytest.mark.slow
+def test_every_generated_file_is_up_to_date() -> None:
+    files = generated(ROOT)
+    assert len(files) == 5
+    assert [p for p, text in files.items() if p.read_text() != text] == [], "run `make docs`"
 
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("docs.generate.list_methods", our_methods)
-        yield methods_page()
+def pages() -> dict[str, str]:
+    return method_pages()
 
 
-@pytest.mark.slow
-def test_every_generated_file_is_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("docs.generate.list_methods", our_methods)
-    files = generated(ROOT)
-    assert len(files) == 7
-    assert [p for p, text in files.items() if p.read_text() != text] == [], "run `make docs`"
-    evaluation = files[ROOT / "docs" / "evaluation.md"]
-    for name in list_attacks():
-        assert f"| `{name}` |" in evaluation
-    assert evaluation.count("\n| C") == len(CHECKS)
-
-
-def test_every_parameter_has_a_meaning(page: str) -> None:
-    rows = [line for line in page.splitlines() if line.startswith("| `")]
+def test_each_method_has_a_page_and_each_parameter_a_meaning(pages: dict[str, str]) -> None:
+    ours = {path.stem for path in (ROOT / "results" / "pinned").glob("method-*.json")}
+    assert {f"method-{name}" for name in pages if name != "index"} == ours
+    rows = [line for page in pages.values() for line in page.splitlines() if line[:3] == "| `"]
     assert len(rows) > 50
     assert [row for row in rows if row.split(" | ")[-1].strip(" |") == ""] == []
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_each_part_made_from_code_is_on_one_page(name: str) -> None:
+    marker = f"<!-- {name} -->"
+    pages = [path for path in (ROOT / "docs").rglob("*.md") if marker in path.read_text()]
+    assert len(pages) == 1
+    assert PARTS[name]().count("\n") > 5
+
+
+def named(pattern: str, *folders: str) -> set[str]:
+    """What the texts in these folders and at the top name."""
+    texts = [path for name in folders for path in (ROOT / name).rglob("*.*")]
+    texts = [path for path in texts if path.suffix != ".pyc"]
+    texts += [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+    return {name for path in texts for name in re.findall(pattern, path.read_text())}
+
+
+def test_every_file_that_a_text_names_exists() -> None:
+    pages = named(r"docs/[\w/-]+\.md", "bench", "benchmarks", "methods", "docs")
+    assert len(pages) > 5
+    code = named(r"`((?:bench|benchmarks|methods|tests)/[\w/]+(?:\.\w+)?)`", "docs")
+    code = {name for name in code if not re.search("[A-Z]{3}", name)}
+    assert len(code) > 10
+    assert [name for name in pages | code if not (ROOT / name).exists()] == []
 
 
 def test_a_docstring_becomes_paragraphs_and_code() -> None:
@@ -121,22 +134,22 @@ def test_seeds_and_settings_are_named(tmp_path: Path) -> None:
 
 
 def test_what_is_out_of_date_is_named_and_then_written(
-    tmp_path: Path, page: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(PAGES, "docs/methods.md", lambda root: page)
+    monkeypatch.setitem(PAGES, "docs/made.md", lambda root: "made")
     evaluate_all(train_run(tmp_path / DIGITS, "madry"), clean=0.9, pgd=0.6, cw=0.6,
                  autoattack=0.5)  # fmt: skip
-    methods, readme = tmp_path / "docs" / "methods.md", tmp_path / "README.md"
-    methods.parent.mkdir()
-    methods.write_text(page.replace("radius", "Radius"))
+    made, readme = tmp_path / "docs" / "made.md", tmp_path / "README.md"
+    made.parent.mkdir()
+    made.write_text("older")
     assert main(["--check"], tmp_path) == 1
-    assert capsys.readouterr().err == "docs/methods.md is out of date: run `make docs`\n"
+    assert capsys.readouterr().err == "docs/made.md is out of date: run `make docs`\n"
     readme.write_text(README)
     assert main(["--check"], tmp_path) == 1
     assert "README.md is out of date" in capsys.readouterr().err
     assert readme.read_text() == README
     assert main([], tmp_path) == 0
-    assert capsys.readouterr().out == "wrote docs/methods.md\nwrote README.md\n"
-    assert methods.read_text() == page
+    assert capsys.readouterr().out == "wrote docs/made.md\nwrote README.md\n"
+    assert made.read_text() == "made"
     assert main(["--check"], tmp_path) == 0
     assert capsys.readouterr() == ("", "")

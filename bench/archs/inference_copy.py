@@ -11,7 +11,7 @@ changes it. The backward pass through the first layer is in bf16.
 
 A compiled copy is for training on a GPU, where all batches have the same size: torch.compile merges
 pointwise operations and, on CUDA, records each pass as a graph that is launched at once. On a CPU
-it is slower (docs/speed.md).
+it is slower (docs/explanation/speed.md).
 
 Shapes: B batch, C H W image, K classes.
 """

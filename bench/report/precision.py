@@ -58,7 +58,10 @@ def paired_precisions(runs: Iterable[RunRecord]) -> list[Paired]:
 
 
 def precision_page(rows: Sequence[Paired], verdict: str) -> str:
-    """Return docs/precision.md. verdict: what `--precision auto` makes of the rows, and why."""
+    """Return docs/explanation/precision.md.
+
+    verdict: what `--precision auto` makes of the rows, and why.
+    """
     text = pd.DataFrame(
         {
             "method": row.method,
