@@ -18,7 +18,6 @@ def step_row(
     device: torch.device,
     *,
     rounds: int,
-    compiles: bool = False,
     peak: bool = True,
 ) -> dict[str, Any]:
     """Measure both sides in turns; only ours for a method without a plain loop.
@@ -28,7 +27,7 @@ def step_row(
     one large matrix product. Both are measured after the rounds.
     """
     n = spec.n_train
-    sides = [workloads.engine_step(spec, device, compiles=compiles)]
+    sides = [workloads.engine_step(spec, device)]
     if spec.method in LOOPS:
         sides.append(workloads.plain_step(spec, device))
     passes = [*(_passes(side, n) for side in sides), None]
@@ -41,7 +40,6 @@ def step_row(
         as_product = flops / layers.matmul_peak(device, spec.precision)
         own = median(ours)
         shares = {"share_of_peak": least / own, "share_of_matrix_peak": as_product / own}
-    notes = ["compiled"] * compiles + ["no plain loop is written for it"] * (len(sides) == 1)
     return {
         **turns.compared(f"step-{spec.method}", ours, theirs, n),
         **shares,
@@ -53,7 +51,7 @@ def step_row(
         "reference_passes": passes[1],
         "robust_share": None,
         "n_apart": None,
-        "note": "; ".join(notes) or None,
+        "note": None if theirs else "no plain loop is written for it",
     }
 
 
@@ -71,11 +69,8 @@ def _passes(step: workloads.Step, n: int) -> dict[str, float]:
 @turns.options
 @turns.step_options
 @click.option("--peak/--no-peak", default=True, help="Also the shares of the peaks.")
-@click.option("--compile", "compiles", is_flag=True, help="Compile the networks that we attack.")
 @turns.out_option("Also write the rows as JSON.")
-def main(
-    device: str, rounds: int, out: Path | None, peak: bool, compiles: bool, **work: Any
-) -> None:
+def main(device: str, rounds: int, out: Path | None, peak: bool, **work: Any) -> None:
     """Time a training step of each method next to a plain loop of the same update.
 
     Both do the same work on the same images and take turns in one process. Ratios are medians over
@@ -88,7 +83,7 @@ def main(
     where = turns.begin(device, out)
     rows = []
     for spec in workloads.specs(where, **work):
-        rows.append(step_row(spec, where, rounds=rounds, compiles=compiles, peak=peak))
+        rows.append(step_row(spec, where, rounds=rounds, peak=peak))
         turns.keep(out, rows, where)
     turns.show(rows, where)
 

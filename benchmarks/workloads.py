@@ -72,16 +72,12 @@ class Step:
         return self.run()
 
 
-def engine_step(
-    spec: TrainSpec, device: torch.device, *, compiles: bool = False, **params: object
-) -> Step:
+def engine_step(spec: TrainSpec, device: torch.device, **params: object) -> Step:
     """Return the engine's step on all images of `spec`; `params` are the method's."""
     n = spec.n_train
     method = get_method(spec.method, **params)
-    trainer = Trainer(
-        *(spec, method, made_dataset(n, spec), RunFolder(UNWRITTEN, spec.run_id), device),
-        compiles=compiles,
-    )
+    folder = RunFolder(UNWRITTEN, spec.run_id)
+    trainer = Trainer(spec, method, made_dataset(n, spec), folder, device)
     trainer.state.epoch = spec.recipe.epochs // 2  # what some methods do depends on the epoch
     return Step(lambda: trainer.time_batch(n), trainer.network)
 

@@ -10,7 +10,8 @@ also those of a backward pass. It
 - counts where the host would wait for the device: `.item()`, `nonzero`, boolean indices, copies;
 - counts the operations that would launch a kernel.
 
-It sees no wrong result of a kernel, no dtype that a kernel lacks, no memory limit and no stream.
+CUDA graphs are tapes (`tests.pretended_graphs`). It sees no wrong result of a kernel, no dtype that
+a kernel lacks, no memory limit and no stream.
 0-dim CPU tensors pass everywhere; CUDA refuses some. It relies on internals of torch: `fault` tells
 whether they are as they were.
 """
@@ -34,6 +35,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from tests import pretended_graphs
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 ROOT = Path(__file__).parents[1]
@@ -71,6 +74,8 @@ class Log:
     launches: int = 0
     rng_state: Tensor = field(default_factory=lambda: torch.zeros(16, dtype=torch.uint8))
     """Of the device's default generator."""
+    tapes: list[pretended_graphs.Tape] = field(default_factory=list)
+    """CUDA graphs, in the order in which they were recorded."""
     silent: int = 0
 
     def clear(self) -> None:
@@ -381,6 +386,7 @@ def pretended() -> Iterator[Log]:
         (torch.cuda, "set_rng_state", set_rng_state),
         (torch.cuda, "manual_seed", seed),
         (torch.cuda, "manual_seed_all", seed),
+        *((torch.cuda, name, value) for name, value in pretended_graphs.changes(log).items()),
         (torch.cuda, "reset_peak_memory_stats", lambda device=None: None),
         (torch.cuda, "max_memory_allocated", lambda device=None: 0),
     ]

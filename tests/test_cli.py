@@ -70,20 +70,6 @@ def test_a_run_does_only_what_is_missing(tmp_path: Path) -> None:
     assert head["provenance"]["machine"]["packages"]["torch"]
 
 
-@pytest.mark.slow
-def test_a_run_that_compiles_says_so_and_trains_the_same_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bench.archs.inference_copy.BACKEND", "aot_eager")
-    one = ["--results", tmp_path, *SIZES, "--methods", "madry", "--attacks", "clean"]
-    first = done("run", *one, "--compile")
-    assert "--compile: on a CPU this takes longer than without" in first.stderr
-    (trained,) = load_records(tmp_path)
-    assert trained.train is not None
-    assert trained.train["compiled"] is True
-    assert done("run", *one).stderr.count("done already") == 1
-
-
 def test_damaged_weights_are_refused_and_trained_again(results: Path) -> None:
     weights = run_folder(results) / "best.safetensors"
     trained = weights.read_bytes()

@@ -9,9 +9,7 @@ In bf16, the image, the first layer and the classifier stay in fp32. Near 0.5 ne
 numbers are 0.002 to 0.004 apart, more than the start noise of TRADES, so rounding an image to bf16
 changes it. The backward pass through the first layer is in bf16.
 
-A compiled copy is for training on a GPU, where all batches have the same size: torch.compile merges
-pointwise operations and, on CUDA, records each pass as a graph that is launched at once. On a CPU
-it is slower (docs/explanation/speed.md).
+On CUDA the passes of a copy run as graphs (`bench.archs.graphs`).
 
 Shapes: B batch, C H W image, K classes.
 """
@@ -19,30 +17,24 @@ Shapes: B batch, C H W image, K classes.
 import copy
 import operator
 import warnings
+import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx, nn
 
 from bench.archs.arch import Arch
+from bench.archs.graphs import Graphs
 
 Precision = Literal["fp32", "bf16"]
 Hook = TypeVar("Hook", bound=Callable[..., object])
 MARK = "_counts_rows"
 ADDITIONS = (operator.add, torch.add)
 """Operations whose result may be overwritten: no gradient needs it."""
-BACKEND = "inductor"
-
-
-def pad_batch(x: Tensor, n_rows: int) -> Tensor:
-    """Return x (n, ...) padded to at least n_rows rows by repeating the last; empty stays empty."""
-    lacking = n_rows - len(x)
-    if lacking <= 0 or len(x) == 0:
-        return x
-    return torch.cat([x, x[-1:].expand(lacking, *x.shape[1:])])
 
 
 def counts_rows(hook: Hook) -> Hook:
@@ -67,32 +59,76 @@ class InferenceCopy(nn.Module):
         super().__init__()
         self.precision = precision
         self._merges = merges(model)
+        is_watched = any(map(_is_watched, model.modules()))  # by hooks that a graph would not call
         network = copy.deepcopy(model)
         if precision == "bf16":
             _halve(network)
         self._merges.apply(network)
         self.network = network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
         self.training = False
-        self._source = (model,)  # in a tuple, so that it is no submodule
+        self._source = weakref.ref(model)  # which may keep its copy, see `kept_copy`
+        for module in network.modules():
+            for key, hook in list(module._forward_hooks.items()):
+                if hasattr(hook, MARK):
+                    self._forward_hooks[key] = module._forward_hooks.pop(key)
+        self._graphs = None if is_watched else Graphs(self._run)
         self.refresh()
 
     @torch.no_grad()
     def refresh(self) -> None:
-        (model,) = self._source
-        present = model.state_dict()
-        for conv, norm in self._merges.norms.items():
-            weight, bias = _fold(model.get_submodule(conv), model.get_submodule(norm))
-            present |= {f"{conv}.weight": weight, f"{conv}.bias": bias}
-        for name, tensor in self.network.state_dict().items():
-            tensor.copy_(present[name])
+        """Copy the model's present weights, in place: graphs read them where they are."""
+        model = self._source()
+        assert model is not None, "the copied network is gone"
+        present, own = model.state_dict(), self.network.state_dict()
+        if self._merges.norms:
+            convs, norms = (
+                [model.get_submodule(name) for name in names]
+                for names in (self._merges.norms, self._merges.norms.values())
+            )
+            scales, shifts = _folded(convs, norms)
+            for name, scale, shift in zip(self._merges.norms, scales, shifts, strict=True):
+                weight = present.pop(f"{name}.weight")
+                torch.mul(weight, scale.view(-1, 1, 1, 1), out=own.pop(f"{name}.weight"))
+                present[f"{name}.bias"] = shift
+        torch._foreach_copy_(list(own.values()), [present[name] for name in own])
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> logits (B, K), in the dtype of x."""
         x = x.contiguous(memory_format=self.layout)
+        return self._graphs(x) if self._graphs else self._run(x)
+
+    def _run(self, x: Tensor) -> Tensor:
         if self.precision == "fp32":
             logits: Tensor = self.network(x)
             return logits
         return self.network.rest(self.network.stem(x).bfloat16())
+
+
+_COPIES: WeakKeyDictionary[Arch, dict[Precision, tuple[Any, InferenceCopy]]] = WeakKeyDictionary()
+
+
+def kept_copy(model: Arch, precision: Precision) -> InferenceCopy:
+    """Return the copy of `model` with its present weights: the same one as long as it fits.
+
+    A copy is not made again for every chunk of images and every attack, nor are its graphs.
+    """
+    copies, form = _COPIES.setdefault(model, {}), _form(model)
+    before, kept = copies.get(precision, (None, None))
+    if kept is not None and before == form:
+        kept.refresh()
+        return kept
+    copies[precision] = form, InferenceCopy(model, precision)
+    return copies[precision][1]
+
+
+def _form(model: nn.Module) -> Any:
+    """What a copy of `model` takes from it, other than the values of its tensors."""
+    modules = [
+        (name, type(module), *module._forward_hooks, *module._forward_pre_hooks)
+        for name, module in model.named_modules()
+    ]
+    tensors = [(name, t.shape, t.dtype, t.device) for name, t in model.state_dict().items()]
+    return modules, tensors
 
 
 @dataclass(frozen=True)
@@ -169,10 +205,17 @@ def _is_watched(module: nn.Module) -> bool:
     return bool(watching or module._forward_pre_hooks or module._backward_hooks)
 
 
-def _fold(conv: Any, norm: Any) -> tuple[Tensor, Tensor]:
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    mean = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
-    return conv.weight * scale.view(-1, 1, 1, 1), norm.bias - mean * scale
+def _folded(convs: Sequence[Any], norms: Sequence[Any]) -> tuple[Sequence[Tensor], list[Tensor]]:
+    """Return each BatchNorm's scale and the bias of the convolution before it; few launches."""
+    variances = torch._foreach_add([norm.running_var for norm in norms], [n.eps for n in norms])
+    torch._foreach_rsqrt_(variances)
+    scales = torch._foreach_mul([norm.weight for norm in norms], variances)
+    means = [
+        norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
+        for conv, norm in zip(convs, norms, strict=True)
+    ]
+    shifts = torch._foreach_sub([norm.bias for norm in norms], torch._foreach_mul(means, scales))
+    return scales, list(shifts)
 
 
 def _halve(network: Arch) -> None:
@@ -186,89 +229,3 @@ def _halve(network: Arch) -> None:
 
 def _as_float(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(value.float() for value in args)
-
-
-class CompileWarning(UserWarning):
-    """A network that could not be compiled: correct, but slower."""
-
-
-class CompiledCopy(nn.Module):
-    """A InferenceCopy compiled at its first call, which takes a minute.
-
-    n_rows: batch size. Smaller batches are padded to it, since every size is compiled anew; larger
-    ones run uncompiled.
-    """
-
-    layout = InferenceCopy.layout
-
-    def __init__(self, model: Arch, precision: Precision, n_rows: int) -> None:
-        super().__init__()
-        self.copy = InferenceCopy(model, precision)
-        self.training = False
-        self.n_rows = n_rows
-        for module in self.copy.modules():
-            for key, hook in list(module._forward_hooks.items()):
-                if hasattr(hook, MARK):  # which a graph does not call
-                    self._forward_hooks[key] = module._forward_hooks.pop(key)
-        # torch recompiles a forward pass only a few times, across models: forget earlier copies
-        torch._dynamo.reset()
-        on_cuda = next(model.parameters()).is_cuda
-        how: dict[str, Any] = {"mode": "reduce-overhead"} if on_cuda else {}
-        compiled = torch.compile(self.copy, dynamic=False, backend=BACKEND, **how)
-        self._run: Callable[[Tensor], Tensor] = compiled
-        self._is_compiled: bool | None = None  # False once it failed
-        self.refresh = self.copy.refresh  # in place, where the graphs read the weights
-
-    @property
-    def runs_compiled(self) -> bool:
-        return bool(self._is_compiled)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) in [0, 1] -> logits (B, K), never a view.
-
-        Warns with CompileWarning, and runs uncompiled, if the compiler fails.
-        """
-        fits = 0 < len(x) <= self.n_rows
-        if fits and self._is_compiled is None:
-            self._compile(pad_batch(x, self.n_rows))
-        if not fits or not self._is_compiled:
-            logits: Tensor = self.copy(x)
-            return logits
-        logits = self._run(_Own.apply(pad_batch(x, self.n_rows)))
-        return logits[: len(x)].clone()  # the graph reuses this memory for its next logits
-
-    def _compile(self, rows: Tensor) -> None:
-        """Compile forward and backward now, where errors are caught."""
-        try:
-            with warnings.catch_warnings():
-                # the compiler itself reads the .grad of every input
-                warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a")
-                with torch.enable_grad():
-                    x = rows.detach().clone().requires_grad_()
-                    torch.autograd.grad(self._run(_Own.apply(x)).sum(), x)
-                with torch.no_grad():
-                    self._run(_Own.apply(rows.detach()))
-            self._is_compiled = True
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # a compiler may raise anything
-            self._is_compiled = False
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            notice = (  # which compiler failed, and at what
-                f"the network was not compiled ({type(error).__name__}: {' '.join(lines[:2])}); "
-                "attacks run uncompiled: leave --compile out, or install what the compiler lacks"
-            )
-            warnings.warn(CompileWarning(notice), stacklevel=3)
-
-
-class _Own(torch.autograd.Function):
-    """Copy images into the graph's layout, and their gradient out of its reused memory."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        # not contiguous(), which leaves the strides of one channel as they are
-        return x.clone(memory_format=CompiledCopy.layout)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient.clone()

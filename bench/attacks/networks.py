@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from bench.archs.arch import Arch
-from bench.archs.inference_copy import InferenceCopy, pad_batch
+from bench.archs.graphs import pad_batch
+from bench.archs.inference_copy import InferenceCopy, kept_copy
 from bench.attacks.attack import AttackWarning, Search
 from bench.machine import free_memory, has_fast_bf16, out_of_memory
 
@@ -45,7 +46,6 @@ class BatchedModel(nn.Module):
         self.batch_size = max(batch_size, MIN_ROWS)
         self.recomputes = model in _ROWS
         self.training = model.training  # train() would thaw layers that were frozen by hand
-        self._copies: dict[Search, BatchedModel] = {}  # in a dict, so that they are no submodules
 
     @property
     def layout(self) -> torch.memory_format:
@@ -70,19 +70,12 @@ class BatchedModel(nn.Module):
         return logits
 
     def gradient_source(self, search: Search) -> BatchedModel:
-        """Blocks of the same size around a copy, which is made once and follows the weights."""
-        if search in self._copies:
-            copy = self._copies[search].model
-            assert isinstance(copy, InferenceCopy)
-            copy.refresh()
-            return self._copies[search]
+        """Blocks of the same size around the copy."""
         source = gradient_source(self.model, search)
         if source is self.model:
             return self
         blocked = BatchedModel(source, self.batch_size)
         blocked.recomputes = self.recomputes
-        if isinstance(source, InferenceCopy):
-            self._copies[search] = blocked
         return blocked
 
 
@@ -112,7 +105,7 @@ def gradient_source(model: nn.Module, search: Search) -> nn.Module:
         return model.gradient_source(search)
     if search == "bf16" and not _takes_bf16(model):
         return model
-    return InferenceCopy(model, search) if isinstance(model, Arch) else model
+    return kept_copy(model, search) if isinstance(model, Arch) else model
 
 
 def _takes_bf16(model: nn.Module) -> bool:

@@ -85,13 +85,6 @@ ONE_STUDY = ("methods", "arch", "eps", "attacks", "params")
     help="Precision of training; auto takes bf16 if the device is fast in it and it costs no "
     "accuracy.",
 )
-@click.option(
-    "--compile",
-    "compiles",
-    is_flag=True,
-    help="Compile the networks attacked in training. Faster on a GPU after about a minute; slower "
-    "on a CPU.",
-)
 @shared.machines
 @shared.results
 @click.option(
@@ -108,7 +101,6 @@ def run(
     results: Path,
     machines: Machines,
     against: tuple[str, ...],
-    compiles: bool,
     tensorboard: Path | None,
     **options: Any,
 ) -> None:
@@ -137,8 +129,6 @@ def run(
         if against:
             studies = [_with_baselines(studies[0], against)]
         studies = _with_precision(studies, where)
-        if compiles and where.device.type == "cpu":
-            reporter.say("--compile: on a CPU this takes longer than without")
         plans = make_plans(suite.title, studies)
         for line in dict.fromkeys(line for p in plans for line in p.dataset.lines(trains=True)):
             reporter.say(line)
@@ -152,7 +142,7 @@ def run(
         add_to_manifests(results, [found for plan in plans for found in suite_manifests(plan)])
         before = [status for plan in plans for status in plan.statuses(results)]
         where = replace(where, scalars=scalars)
-        run_plans(plans, where, {"suite": suite.name}, compiles=compiles)
+        run_plans(plans, where, {"suite": suite.name})
     after = [status for plan in plans for status in plan.statuses(results)]
     if not quiet:
         click.echo(_done(before, after, results, len(reporter.failures)))

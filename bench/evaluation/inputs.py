@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.archs import Arch
-from bench.archs.inference_copy import pad_batch
+from bench.archs.graphs import pad_batch
 from bench.archs.weights import is_lazy
 from bench.attacks.networks import MIN_ROWS
 from bench.errors import BenchError, ConfigError, DataError, ModelError, one_line

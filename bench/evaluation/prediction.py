@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from bench.archs.inference_copy import pad_batch
+from bench.archs.graphs import pad_batch
 from bench.attacks.maximise import attack_mode
 from bench.attacks.networks import MIN_ROWS
 from bench.machine import exact_arithmetic

@@ -40,15 +40,14 @@ def run_plans(
     where: Workspace,
     provenance: Mapping[str, Any] | None = None,
     *,
-    compiles: bool = False,
     networks: Mapping[str, nn.Module] | None = None,
 ) -> None:
     """Do what is missing of the plans; failures are in the reporter. Raises RecordError.
 
-    provenance: more entries of it. compiles: compile the copies that trainings attack. networks:
-    external models by run id, for a worker in this process.
+    provenance: more entries of it. networks: external models by run id, for a
+    worker in this process.
     """
-    make = partial(Worker, where.results, [plan.dataset for plan in plans], compiles=compiles)
+    make = partial(Worker, where.results, [plan.dataset for plan in plans])
     if where.engine.slots == 1:
         make = partial(make, networks=networks)
     where.engine.begin(make)

@@ -44,15 +44,14 @@ class Worker:
         datasets: Sequence[Dataset],
         device: torch.device,
         *,
-        compiles: bool = False,
         scratch: Path | None = None,
         networks: Mapping[str, nn.Module] | None = None,
     ) -> None:
         """results: only read, except by a training without `scratch`, which works in it.
 
-        compiles: compile the copies that trainings attack; networks: external models by run id.
+        networks: external models by run id.
         """
-        self.results, self.device, self.scratch, self.compiles = results, device, scratch, compiles
+        self.results, self.device, self.scratch = results, device, scratch
         self.images = [Images(dataset, device) for dataset in datasets]
         self.info = describe_machine(device) | {"code": evaluation_code()}
         self.external = dict(networks or {})
@@ -92,9 +91,7 @@ class Worker:
                 send(Sent(mirror.changes()))
 
         dataset = self.images[job.dataset].dataset
-        trainer = _SavingTrainer(
-            *(spec, method, dataset, folder, self.device), compiles=self.compiles
-        )
+        trainer = _SavingTrainer(spec, method, dataset, folder, self.device)
         trainer.saved = flush
         if not has_state(folder.path):
             send(Began(describe_machine(self.device)))

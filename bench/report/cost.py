@@ -77,7 +77,7 @@ def _cost(run: RunRecord) -> dict[str, Any]:
     key: what must be equal before seconds are compared; None where the machine is unknown.
     """
     train, machine = run.train or {}, run.provenance.get("machine") or {}
-    cost, compiled = train.get("cost") or {}, train.get("compiled")
+    cost = train.get("cost") or {}
     names = (*_RECORDED, "images_per_second")
     if any(name not in cost for name in (*names, "train_seconds")):
         return {}
@@ -89,8 +89,6 @@ def _cost(run: RunRecord) -> dict[str, Any]:
         return found
     facts = {name: machine[name] for name in _FACTS}
     text = _machine(**facts)
-    if compiled:  # one that attacks compiled networks is another machine
-        text += f", attacks compiled ({'all' if compiled is True else compiled})"
     recipe = run.spec.get("recipe", {})
     batch = recipe.get("batch_size"), recipe.get("micro_batch")
     return {**found, **facts, "machine": text, "key": (text, *batch, run.spec.get("precision"))}

@@ -48,8 +48,6 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None
     rate: float = 0.0
-    compiled: list[bool] = field(default_factory=list)
-    """Whether the attacks ran compiled; both values, if that changed at a resume."""
     tf32: list[str] = field(default_factory=list)
     """What computed fp32 in TF32, in some epoch."""
     epoch_seconds: float = 0.0
@@ -87,10 +85,7 @@ class Trainer:
         dataset: Dataset,
         folder: RunFolder,
         device: torch.device,
-        *,
-        compiles: bool = False,
     ) -> None:
-        """compiles: compile the copy that eval-mode attacks run on, which takes a minute."""
         self.spec, self.method, self.folder, self.device = spec, method, folder, device
         threat = Threat(spec.norm, spec.eps)
         method.validate(threat, spec.num_classes)
@@ -106,9 +101,7 @@ class Trainer:
         model = MixedPrecision(self.network) if mixed else self.network
         self.cost = Cost()
         self.cost.watch(model, self.network.first_layer)
-        rows = len(micro_batches(parts[0], spec.recipe.micro_batch)[0])
-        compiled_rows = rows if compiles else 0
-        self.optimiser = Optimiser(model, spec.recipe, self.n_batches, compiled_rows=compiled_rows)
+        self.optimiser = Optimiser(model, spec.recipe, self.n_batches)
         examples = method.example_state(len(self.data), threat)
         self.state = TrainState(
             model=model,
@@ -245,7 +238,6 @@ class Trainer:
         with self.cost.counting():
             metrics = self._step(Batch(x, self.data.labels(index), index))
         progress.add(metrics, len(index), step)
-        progress.compiled = sorted({*progress.compiled, self.optimiser.runs_compiled})
         state.next_batch()
 
     def _step(self, batch: Batch) -> Mapping[str, Tensor]:
@@ -337,8 +329,6 @@ class Trainer:
             "first_layer_per_image": self.cost.first_layer / n_seen,
         }
         summary = {"status": "done", "epochs": epochs, "checkpoints": checkpoints, "cost": cost}
-        if True in progress.compiled:  # seconds depend on it
-            summary["compiled"] = "partly" if False in progress.compiled else True
         if progress.tf32:
             summary["tf32"] = progress.tf32
         return summary | {"warnings": self.warnings, "error": None}
@@ -364,7 +354,7 @@ class Trainer:
     def _resume(self, reporter: Reporter) -> None:
         saved, self.warnings = load_state(self.folder.path, self.device)
         if saved is not None:
-            known = {"compiled": [False], "tf32": []} | saved  # older states have none
+            known = {"tf32": []} | saved  # older states have none
             self.progress = Progress(**{f.name: known[f.name] for f in fields(Progress)})
             if best := self.progress.best:
                 # at the end they get their final name, and only then are the states removed

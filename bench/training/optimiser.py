@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.archs.arch import Arch
-from bench.archs.inference_copy import CompiledCopy, InferenceCopy, Precision
+from bench.archs.inference_copy import InferenceCopy, kept_copy
 from bench.attacks.maximise import ModelMode
 from bench.records.spec import Recipe
 
@@ -45,15 +45,11 @@ def plain(model: nn.Module) -> Arch:
 class Optimiser:
     """SGD with the recipe's schedule; methods reach it as `state.stepper`."""
 
-    def __init__(
-        self, model: nn.Module, recipe: Recipe, n_batches: int, *, compiled_rows: int = 0
-    ) -> None:
-        """compiled_rows: batch size for which the attacked copy is compiled; 0: not compiled."""
+    def __init__(self, model: nn.Module, recipe: Recipe, n_batches: int) -> None:
         self.recipe = recipe
         self.n_batches = n_batches
         self.model = model
-        self.compiled_rows = compiled_rows
-        self._copy: InferenceCopy | CompiledCopy | None = None
+        self._copy: InferenceCopy | None = None
         self.sgd = torch.optim.SGD(
             _groups(model, recipe),
             lr=recipe.lr,
@@ -62,10 +58,6 @@ class Optimiser:
             nesterov=recipe.nesterov,
             fused=True,
         )
-
-    @property
-    def runs_compiled(self) -> bool:
-        return isinstance(self._copy, CompiledCopy) and self._copy.runs_compiled
 
     def set_rate(self, batch_number: int) -> float:
         """Set and return the learning rate of this batch."""
@@ -99,11 +91,7 @@ class Optimiser:
             self._copy.refresh()
             return self._copy
         network = plain(model)
-        precision: Precision = "fp32" if network is model else "bf16"
-        if self.compiled_rows:
-            self._copy = CompiledCopy(network, precision, self.compiled_rows)
-        else:
-            self._copy = InferenceCopy(network, precision)
+        self._copy = kept_copy(network, "fp32" if network is model else "bf16")
         return self._copy
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 
 from bench.archs.arch import Arch
-from bench.archs.inference_copy import InferenceCopy
+from bench.archs.inference_copy import kept_copy
 from bench.attacks import get_attack
 from bench.attacks.attack import is_correct
 from bench.attacks.networks import BatchedModel, fitted
@@ -43,7 +43,7 @@ def score(model: Arch, split: Loader, threat: Threat, seed: int) -> Score:
 def _score(model: Arch, split: Loader, threat: Threat, seed: int, rows: int) -> Score:
     device = split.y.device
     generator = generator_for(seed, "validation", device=device)
-    attack, blocked = get_attack(ATTACK), BatchedModel(InferenceCopy(model), rows)
+    attack, blocked = get_attack(ATTACK), BatchedModel(kept_copy(model, "fp32"), rows)
     clean = torch.zeros((), dtype=torch.int64, device=device)
     robust = clean.clone()
     for index in torch.arange(len(split), device=device).split(BATCH):  # type: ignore[no-untyped-call]

@@ -1,12 +1,10 @@
-"""Every method composes with what the engine may put around it: resume, bf16, torch.compile."""
+"""Every method composes with what the engine may put around it: resume and bf16."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from bench.archs import inference_copy as compiled
 from bench.archs.weights import read_weights
 from bench.data import Dataset, load_dataset
 from bench.progress import Reporter
@@ -25,9 +23,9 @@ def dataset() -> Dataset:
     return load_dataset("digits", train_size=50, test_size=10)
 
 
-def trainer(name: str, dataset: Dataset, results: Path, **options: Any) -> Trainer:
+def trainer(name: str, dataset: Dataset, results: Path) -> Trainer:
     """Two epochs of three batches, the last of 5 images."""
-    return trainer_of(short_spec(name, n_train=50), dataset, results, **options)
+    return trainer_of(short_spec(name, n_train=50), dataset, results)
 
 
 @pytest.mark.parametrize("name", list_methods())
@@ -45,25 +43,6 @@ def test_resumed_in_the_middle_of_an_epoch_is_bit_equal(
     assert resumed.run(QUIET)["checkpoints"] == expected["checkpoints"]
     one, two = (read_weights(t.folder.weights("last")) for t in (whole, resumed))
     assert all(torch.equal(one[key], two[key]) for key in one)
-
-
-@pytest.mark.parametrize(("first", "then"), [(False, True), (True, False), (True, True)])
-def test_a_training_records_whether_it_ran_compiled(
-    first: bool, then: bool, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
-    monkeypatch.setattr(engine, "SAVE_SECONDS", -1.0)
-    cut = trainer("madry", dataset, tmp_path, compiles=first)
-    stop_at(cut, 4)
-    with pytest.raises(Stopped):
-        cut.run(QUIET)
-    resumed = trainer("madry", dataset, tmp_path, compiles=then)
-    assert resumed.run(QUIET)["compiled"] == (True if first and then else "partly")
-
-
-def test_what_attacks_no_copy_is_not_recorded_as_compiled(dataset: Dataset, tmp_path: Path) -> None:
-    natural = trainer("natural", dataset, tmp_path, compiles=True)
-    assert "compiled" not in natural.run(QUIET)
 
 
 @pytest.mark.parametrize("name", list_methods())

@@ -42,7 +42,6 @@ def train_run(
     machine: Mapping[str, Any] | None = MACHINE,
     provenance: Mapping[str, Any] | None = None,
     precision: str = "fp32",
-    compiled: bool | str = False,
 ) -> RunFolder:
     """A run that is done; with `error`, failed; with `n_epochs_done` alone, unfinished.
 
@@ -83,7 +82,7 @@ def train_run(
             "first_layer_per_image": passes[0] if first_layer is None else first_layer,
         }
         summary = {"status": "done", "epochs": epochs, "cost": cost, "warnings": list(warnings)}
-        _end(folder, summary | ({"compiled": compiled} if compiled else {}) | {"error": None})
+        _end(folder, summary | {"error": None})
     return folder
 
 

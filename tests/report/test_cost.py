@@ -72,16 +72,6 @@ def test_seconds_of_another_machine_are_not_compared(
     )
 
 
-def test_a_machine_that_compiles_is_another_machine(tmp_path: Path) -> None:
-    train_run(tmp_path, "madry")
-    train_run(tmp_path, "trades", compiled="partly")
-    train_run(tmp_path, "mart", compiled=True)
-    assert [cells(tmp_path)[name][3] for name in ("trades", "mart")] == ["\u2013"] * 2
-    found = costs(section_of(tmp_path)).set_index("label")["machine"]
-    assert found["trades"] == f"{found['madry']}, attacks compiled (partly)"
-    assert found["mart"] == f"{found['madry']}, attacks compiled (all)"
-
-
 def test_machines_are_not_equal_by_being_unknown(tmp_path: Path) -> None:
     for method in ("madry", "trades"):
         train_run(tmp_path, method, machine=None)

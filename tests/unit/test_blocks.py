@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from bench.archs import build
 from bench.archs.arch import ArchSpec
 from bench.archs.feedforward import Cnn
-from bench.archs.inference_copy import InferenceCopy, pad_batch
+from bench.archs.graphs import pad_batch
+from bench.archs.inference_copy import InferenceCopy
 from bench.attacks import AttackWarning, FastPGD, Search, get_attack
 from bench.attacks.networks import MIN_ROWS, BatchedModel, Ensemble, gradient_source
 from bench.errors import ConfigError
@@ -203,8 +204,8 @@ def test_an_image_that_only_a_copy_gets_wrong_is_not_broken(
 ) -> None:
     """Every image looks broken to the search at once."""
     honest = run(name)[0] if name in FAST else None  # before its copies lie too
-    monkeypatch.setattr("bench.attacks.networks.InferenceCopy", Liar)
-    net = subject().model
+    net = watched()
+    monkeypatch.setattr("bench.archs.inference_copy.InferenceCopy", Liar)
     found = outcome(name, net, surrogate=(net,) if name == "transfer" else ())
     assert found.x_adv is not None
     assert torch.equal(found.survived, right(net, found.x_adv, subject().y) & found.clean)
@@ -217,7 +218,7 @@ def test_called_directly_fast_attacks_repeat_on_the_network_where_the_copy_misle
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     honest, _ = run("pgd-20")  # before its copies lie too
-    monkeypatch.setattr("bench.attacks.networks.InferenceCopy", Liar)
+    monkeypatch.setattr("bench.archs.inference_copy.InferenceCopy", Liar)
     net, found = watched(), subject()
     images = found.x, found.y, found.threat
     n_left = int(right(net, get_attack("pgd-20-fast")(net, *images), found.y).sum())
@@ -265,13 +266,17 @@ def test_one_copy_serves_all_and_follows_the_weights() -> None:
     assert isinstance(first, BatchedModel)
     assert isinstance(first.model, InferenceCopy)
     assert first.batch_size == 16
-    assert gradient_source(blocked, "bf16") is not first
+    assert gradient_source(net, "bf16") is not first.model
     assert [name for name, _ in blocked.named_children()] == ["model"]
     with torch.no_grad():
         net.fc.bias.add_(torch.arange(10.0))
-    assert gradient_source(blocked, "fp32") is first
+    assert gradient_source(net, "fp32") is first.model
     x = subject().x
     torch.testing.assert_close(first(x), net(x))
+    net.fc.register_forward_hook(lambda module, args, output: 2 * output)  # another network
+    again = gradient_source(net, "fp32")
+    assert again is not first.model
+    torch.testing.assert_close(again(x), net(x))
 
 
 def test_a_copy_is_not_copied_and_an_ensemble_is_of_copies() -> None:

@@ -1,0 +1,105 @@
+"""CUDA graphs without a GPU: a tape of the recorded operations, replayed on the same tensors.
+
+Like a graph, a replay reads and writes the memory of the recording, whatever it holds by then; what
+was recorded has no values before the first replay; and nothing may be read back while recording.
+Unlike a graph, it notices tensors that moved or changed their form since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+if TYPE_CHECKING:
+    from tests.pretended_cuda import Log
+
+READS = ("aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::is_nonzero")
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+
+
+def _place(t: Tensor) -> tuple[Any, ...]:
+    return t.data_ptr(), t.shape, t.stride(), t.dtype
+
+
+class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """In place of torch.cuda.CUDAGraph."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.log = log
+        self.calls: list[tuple[Any, ...]] = []
+        self.n_replays = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func.name().partition(".")[0] in READS:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        given = _tensors((args, kwargs))
+        out = func(*args, **kwargs)
+        storages = {t.untyped_storage().data_ptr() for t in given}
+        new = [t for t in _tensors(out) if t.untyped_storage().data_ptr() not in storages]
+        if new or func._schema.is_mutable:
+            places = [(t, _place(t)) for t in given]
+            self.calls.append((func, args, kwargs, new, places))
+        return out
+
+    @torch.no_grad()
+    def end(self) -> None:
+        for *_, new, _ in self.calls:
+            for t in new:
+                if t.is_floating_point():
+                    with _unsafe_preserve_version_counter(t):
+                        t.fill_(torch.nan)
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        self.n_replays += 1
+        launches = self.log.launches
+        with self.log.silence():
+            self._launch()
+        self.log.launches = launches + 1
+
+    def _launch(self) -> None:
+        for func, args, kwargs, new, places in self.calls:
+            for tensor, place in places:
+                assert _place(tensor) == place, f"{func.name()}: a tensor of the graph changed"
+            found = _tensors(func(*args, **kwargs)) if new else [func(*args, **kwargs)]
+            for old, now in zip(new, found, strict=bool(new)):
+                assert (old.shape, old.dtype) == (now.shape, now.dtype)
+                old.detach().copy_(now.detach())
+
+
+def changes(log: Log) -> dict[str, Any]:
+    """Return what takes the place of graphs and streams in torch.cuda."""
+
+    def made() -> Tape:
+        log.tapes.append(Tape(log))
+        return log.tapes[-1]
+
+    @contextmanager
+    def recording(tape: Tape, pool: Any = None) -> Iterator[None]:
+        with tape:
+            yield
+        tape.end()
+
+    stream = mock.Mock()
+    return {
+        "CUDAGraph": made,
+        "graph": recording,
+        "graph_pool_handle": lambda: object(),
+        "Stream": lambda: stream,
+        "stream": lambda of: nullcontext(),
+        "current_stream": lambda device=None: stream,
+        "mem_get_info": lambda device=None: (60 * 2**30, 80 * 2**30),
+    }
