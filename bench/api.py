@@ -7,7 +7,8 @@ from bench import losses
 from bench.archs.batchnorm import recorded_statistics, statistics_of
 from bench.attacks.maximise import ModelMode, Start, attack_mode, maximise
 from bench.errors import ConfigError
-from bench.method import Batch, Method, TrainState, param, predict
+from bench.method import Batch, Method, TrainState, predict
+from bench.param import param
 from bench.registry import get_method, register
 from bench.threat import REFERENCE_EPS, Threat, rowwise
 

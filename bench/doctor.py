@@ -235,7 +235,7 @@ def jobs_of(suite: Suite, data_root: str | None, precision: str = "fp32") -> tup
     jobs: dict[str, RunPlan] = {}
     for study in suite.studies:
         dataset = stand_in(study.dataset, data_root, study.train_size, study.test_size)
-        for job in make_plan(replace(study, precision=precision), dataset).cells:
+        for job in make_plan(replace(study, precision=precision), dataset).runs:
             run_id = job.run_id
             jobs[run_id] = jobs[run_id].joined(job) if run_id in jobs else job
     return tuple(jobs.values())

@@ -154,9 +154,9 @@ def describe_plan(plan: Plan, results: Path, device: torch.device, reporter: Rep
     rows = [("run", "training", "evaluations and checks", "time, about")]
     estimator = Estimator(device, plan.dataset)
     total = 0.0
-    with reporter.task("measuring", len(plan.cells)) as task:
-        for cell in plan.cells:
-            row, seconds = _row(cell, results, estimator)
+    with reporter.task("measuring", len(plan.runs)) as task:
+        for run in plan.runs:
+            row, seconds = _row(run, results, estimator)
             rows.append(row)
             total += seconds
             task.advance()
@@ -208,19 +208,19 @@ def made_dataset(n: int, spec: TrainSpec) -> Dataset:
 
 
 def _row(
-    cell: RunPlan, results: Path, estimator: Estimator
+    run: RunPlan, results: Path, estimator: Estimator
 ) -> tuple[tuple[str, str, str, str], float]:
-    folder, spec = RunFolder(results, cell.run_id), cell.train_spec
-    status = cell.status(folder)
-    n_all, n_missing = len(cell.evaluations) + len(cell.measures), status.n_missing
+    folder, spec = RunFolder(results, run.run_id), run.train_spec
+    status = run.status(folder)
+    n_all, n_missing = len(run.evaluations) + len(run.measures), status.n_missing
     evaluations = f"{n_all - n_missing} of {n_all} done"
     if status.failed:
         return (folder.run_id, "failed before", evaluations, "-"), 0.0
     training = "done" if status.trained else f"{spec.recipe.epochs} epochs"
     if status.finished:
         return (folder.run_id, training, evaluations, "-"), 0.0
-    assert cell.method is not None
-    seconds = estimator.per_image(spec, cell.method)
+    assert run.method is not None
+    seconds = estimator.per_image(spec, run.method)
     assert seconds is not None
     train = 0.0 if status.trained else seconds.training(spec)
     attack = sum(seconds.attack(missing) for missing, _ in status.missing)

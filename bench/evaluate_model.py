@@ -130,7 +130,7 @@ def evaluate_external(named: Named, options: EvaluateOptions, where: Workspace) 
     data = options.load(options.dataset)
     load = partial(_load_named, named)
     plan, network = _external_plan(load, data, options.dataset, options, where)
-    (run,) = plan.cells
+    (run,) = plan.runs
     run_plans([plan], where, networks={run.run_id: network})
     n, folder = len(run.evaluations) + len(run.measures), where.results / run.run_id
     if where.reporter.exit_code == 2:
@@ -177,23 +177,22 @@ def _plan(
     asked = SpecBuilder(dataset)
     attacks = options.attack_configs(options.checkpoints)
     checks = options.check_config(options.checkpoints)
-    asked.refuse_too_few_classes(attacks)
-    cells, beside = [], {}
+    planned, beside = [], {}
     for run in runs:
         spec = TrainSpec.from_dict(run.spec)
         for checkpoint in options.checkpoints:
             load_network(spec, RunFolder(where.results, run.run_id), checkpoint)
         serve = {}
         for name in all_sources(attacks, checks):
-            cell = _surrogate(name, spec, dataset, records, where)
-            serve[name] = cell.spec.run_id
-            beside[cell.spec.run_id] = cell
+            found = _surrogate(name, spec, dataset, records, where)
+            serve[name] = found.run_id
+            beside[found.run_id] = found
         eps = spec.attacked_eps if options.eps is None else options.eps
         evaluations = asked.evaluations(attacks, eps, serve)
         measures = asked.checks(checks, eps, serve) if checks else ()
-        cells.append(RunPlan(spec, None, evaluations, measures, options.save_adversarials))
-    title = f"attacks on {len(cells)} runs on {dataset.name}"
-    return Plan(title, surrogates_first(cells, beside), dataset, source)
+        planned.append(RunPlan(spec, None, evaluations, measures, options.save_adversarials))
+    title = f"attacks on {len(runs)} runs on {dataset.name}"
+    return Plan(title, surrogates_first(planned, beside), dataset, source)
 
 
 def _surrogate(
@@ -227,14 +226,14 @@ def _surrogate(
         and other.run_id != spec.run_id
     ]
     if alike:
-        cell = RunPlan(alike[0], name)
+        planned = RunPlan(alike[0], name)
     else:
         method = get_method(name)
         params = {key: getattr(method, key) for key in parameters(type(method))}
         twin = replace(spec, method=name, params=params, method_sha256=None)
-        cell = RunPlan(surrogate(spec, twin), name)
-    if RunFolder(where.results, cell.spec.run_id).weights("best").exists():
-        return cell
+        planned = RunPlan(surrogate(spec, twin), name)
+    if RunFolder(where.results, planned.run_id).weights("best").exists():
+        return planned
     if training_sha256(dataset) != spec.data_sha256:
         here = "others" if len(dataset.train) else "none"
         raise ConfigError(
@@ -242,7 +241,7 @@ def _surrogate(
             f"{dataset.name} has {here} here; name them with --dataset, or an existing run of "
             "`bench run` (transfer:RUN_ID)"
         )
-    return cell
+    return planned
 
 
 def _load_named(
@@ -281,7 +280,6 @@ def _external_plan(
     Returns the model too. Raises a BenchError if it or a surrogate cannot be used.
     """
     attacks = options.attack_configs((GIVEN,))
-    SpecBuilder(data).refuse_too_few_classes(attacks)
     own = {TWIN: options.surrogate} if options.surrogate else {}
     runs = {source: own.get(source, source) for source in all_sources(attacks, None)}
     for run_id in {*runs.values(), *own.values()}:
@@ -289,7 +287,6 @@ def _external_plan(
     eps = REFERENCE_EPS if options.eps is None else options.eps
     external, n_classes = _checked(load, data, where)
     asked = SpecBuilder(data.seen_by(n_classes))
-    asked.refuse_too_few_classes(attacks)
     checks = options.check_config((GIVEN,))
     run = RunPlan(
         external.spec,

@@ -9,20 +9,18 @@ Shapes: B batch, C H W image, K classes, N training images.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
-from typing import ClassVar, Literal, Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from bench.attacks.maximise import ModelMode, Objective, OnStep, Start, attack_mode, maximise
 from bench.errors import ConfigError
+from bench.param import check_ranges
 from bench.seeding import generator_for
 from bench.threat import Threat
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -135,57 +133,6 @@ class TrainState:
     def step(self) -> None:
         """Make one optimiser step, and clear the gradients."""
         self.stepper.step()
-
-
-@dataclass(frozen=True)
-class Range:
-    """The values that a parameter may have; `str` puts them into words."""
-
-    ge: float | None = None
-    gt: float | None = None
-    le: float | None = None
-    lt: float | None = None
-    optional: bool = False
-    """Whether None is a value too."""
-
-    def _bounds(self) -> list[tuple[Callable[[float, float], bool], str, float]]:
-        bounds = (
-            (operator.ge, "at least", self.ge),
-            (operator.gt, "above", self.gt),
-            (operator.le, "at most", self.le),
-            (operator.lt, "below", self.lt),
-        )
-        return [(holds, word, bound) for holds, word, bound in bounds if bound is not None]
-
-    def __contains__(self, value: float | None) -> bool:
-        if value is None:
-            return self.optional
-        return all(holds(value, bound) for holds, _, bound in self._bounds())
-
-    def __str__(self) -> str:
-        if self.ge is not None and self.le is not None:
-            return f"{self.ge:g} to {self.le:g}"
-        text = " and ".join(f"{word} {bound:g}" for _, word, bound in self._bounds())
-        return f"{text}, or none" if self.optional else text
-
-
-def param(default: T, **bounds: float) -> T:
-    """Declare a method's parameter and its range, as in `beta: float = param(6.0, ge=0)`.
-
-    bounds: ge, gt, le, lt; the value is at least, above, at most, below this. A default of None
-    allows None as well.
-    """
-    allowed = Range(**bounds, optional=default is None)
-    declared: T = field(default=default, metadata={"range": allowed})
-    return declared
-
-
-def check_ranges(method: Method) -> None:
-    """Raise ConfigError for the first parameter that is outside the range it declares."""
-    for one in fields(method):  # type: ignore[arg-type]
-        allowed, value = one.metadata.get("range"), getattr(method, one.name)
-        if allowed is not None and value not in allowed:
-            raise ConfigError(f"{one.name} = {value} is out of range: {allowed}")
 
 
 def predict(model: nn.Module, x: Tensor, mode: ModelMode = "eval") -> Tensor:

@@ -16,7 +16,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from bench.eps import parse_number
 from bench.errors import BenchError, ConfigError, one_line, refuse_unknown
-from bench.method import Method, check_ranges
+from bench.method import Method
+from bench.param import check_ranges
 from bench.storage import sha256_file
 
 ENTRY_POINTS = "atbench.methods"

@@ -96,7 +96,7 @@ def test_damaged_weights_are_refused_and_trained_again(results: Path) -> None:
         (["--recipe", "comon"], ["Did you mean 'common'?"]),
         (["--attacks", "pgd20"], ["Did you mean 'pgd-20'?"]),
         (["--seeds", "a"], ["--seeds a", "0,1,2"]),
-        (["--epochs", "0"], ["epochs = 0", "should be greater than or equal to 1"]),
+        (["--epochs", "0"], ["epochs = 0", "is out of range: at least 1"]),
         (["--train-size", "1438"], ["train_size 1438: dataset 'digits' has 1437 train images"]),
         (["--train-size", "1"], ["training needs 2 classes, so raise train_size"]),
         (["--test-size", "0"], ["test_size 0: dataset 'digits' has 360 test images"]),

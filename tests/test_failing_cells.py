@@ -1,4 +1,4 @@
-"""A cell that fails is told in one line, the others go on, and the same command finishes later."""
+"""A run that fails is told in one line, the others go on, and the same command finishes later."""
 
 from __future__ import annotations
 

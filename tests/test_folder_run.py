@@ -70,8 +70,8 @@ def trained(results: Path, dataset: str, stopped_at: int | None = None) -> dict[
         training={"epochs": 2, "batch_size": 10, "lr": 0.05},
     )
     plan = make_plan(study)
-    cell = plan.cells[0]
-    trainer = trainer_of(cell.train_spec, plan.dataset, results)
+    planned = plan.runs[0]
+    trainer = trainer_of(planned.train_spec, plan.dataset, results)
     if stopped_at is not None:
         stop_at(trainer, stopped_at)
     trainer.run(Reporter(quiet=True))

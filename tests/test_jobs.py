@@ -453,12 +453,12 @@ def test_a_mirror_sends_what_changed(tmp_path: Path) -> None:
 def test_committed_records_need_no_job(tmp_path: Path) -> None:
     committed = Path(__file__).parent.parent / "results" / "digits"
     (plan,) = make_plans("digits", load_suite("digits").studies)
-    runs = [cell for cell in plan.cells if cell.train_spec.seed == 0]
+    runs = [run for run in plan.runs if run.train_spec.seed == 0]
     assert len(runs) == 7
     for run in runs:
         shutil.copytree(committed / run.run_id, tmp_path / run.run_id)
     before, engine = files(tmp_path), Scripted()
     where = Workspace(tmp_path, torch.device("cpu"), Reporter(quiet=True), "bench run", engine)
-    Driver([replace(plan, cells=tuple(runs))], where, engine).run()
+    Driver([replace(plan, runs=tuple(runs))], where, engine).run()
     assert engine.jobs == []
     assert files(tmp_path) == before

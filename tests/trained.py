@@ -41,17 +41,17 @@ class Trained:
 
 @cache
 def trained(method: str, arch: str = "cnn", epochs: int = 10) -> Trained:
-    """The digits suite's cell of that method, on 500 images for a while, with short attacks."""
+    """The digits suite's run of that method, on 500 images for a while, with short attacks."""
     short = {method: {"steps": "5"}} if "steps" in parameters(method_class(method)) else {}
     suite = replace(load_suite("digits").only(), methods=(method,), params=short, train_size=500)
     plan = make_plan(replace(suite, arch=arch))
-    cell = next(cell for cell in plan.cells if cell.train_spec.method == method)
+    planned = next(planned for planned in plan.runs if planned.train_spec.method == method)
     spec = replace(
-        cell.train_spec, recipe=replace(cell.train_spec.recipe, epochs=epochs, batch_size=30)
+        planned.train_spec, recipe=replace(planned.train_spec.recipe, epochs=epochs, batch_size=30)
     )
-    assert cell.method is not None
+    assert planned.method is not None
     with TemporaryDirectory() as results:
-        trainer = trainer_of(spec, plan.dataset, Path(results), cell.method)
+        trainer = trainer_of(spec, plan.dataset, Path(results), planned.method)
         trainer.run(Reporter(quiet=True))
         model = initial_model(spec)
         load_state(model, read_weights(trainer.folder.weights("last")))
@@ -65,7 +65,7 @@ def short_spec(
     """The digits suite's training by that method, but short: of the first images alone."""
     whole = load_suite("digits").only()
     study = replace(whole, methods=(name,), train_size=n_train, test_size=n_train // 5)
-    spec = make_plan(study).cells[-1].train_spec
+    spec = make_plan(study).runs[-1].train_spec
     recipe = replace(spec.recipe, epochs=epochs, batch_size=batch_size)
     return replace(spec, recipe=recipe, **changes)
 

@@ -132,7 +132,7 @@ def run(
         plans = make_plans(suite.title, studies)
         for line in dict.fromkeys(line for p in plans for line in p.dataset.lines(trains=True)):
             reporter.say(line)
-        for line in dict.fromkeys(cell.warning for plan in plans for cell in plan.cells):
+        for line in dict.fromkeys(run.warning for plan in plans for run in plan.runs):
             if line:
                 reporter.say(line)
         if dry_run:
@@ -188,7 +188,7 @@ def _verdicts(plan: Plan, results: Path, methods: Sequence[str], against: Sequen
     from bench.records import load_records
     from bench.report.compare import compare, corrected, sentence
 
-    ids = {cell.spec.run_id for cell in plan.cells}
+    ids = {run.run_id for run in plan.runs}
     runs = [run for run in load_records(results) if run.run_id in ids]
     compared, missing = [], []
     for first, second in _pairs(methods, against):

@@ -11,6 +11,7 @@ from bench.data.dataset import first_images
 from bench.errors import ConfigError, refuse_unknown
 from bench.evaluation.checks import CHECKS, CheckBudget, check_params, left_out
 from bench.experiments.study import AttackConfig, MeasureConfig
+from bench.experiments.tables import read_table
 from bench.papers import plugins
 from bench.records.spec import EvalSpec, MeasureSpec
 
@@ -28,9 +29,21 @@ class SpecBuilder:
     def evaluations(
         self, attacks: Iterable[AttackConfig], eps: float, surrogates: Mapping[str, str]
     ) -> tuple[EvalSpec, ...]:
+        """Return the attacks on each of their checkpoints; raises ConfigError for too few classes.
+
+        AutoAttack would refuse too few classes itself, but after the training. Nothing is refused
+        where the model may know more classes than the data show.
+        """
         specs: dict[str, EvalSpec] = {}
         for attack in attacks:
-            runs = [surrogates[source] for source in get_attack(attack.name).sources]
+            found = get_attack(attack.name)
+            if self.dataset.all_classes and self.dataset.num_classes < found.min_classes:
+                raise ConfigError(
+                    f"attack '{attack.name}' needs at least {found.min_classes} classes and "
+                    f"{self.dataset.name} has {self.dataset.num_classes}; "
+                    "use --attacks pgd-20,cw"
+                )
+            runs = [surrogates[source] for source in found.sources]
             for checkpoint in attack.checkpoints:
                 spec = EvalSpec(
                     checkpoint=checkpoint,
@@ -47,12 +60,7 @@ class SpecBuilder:
         self, asked: MeasureConfig, eps: float, surrogates: Mapping[str, str]
     ) -> tuple[MeasureSpec, ...]:
         """Return the masking checks that can be made on this data set with these surrogates."""
-        try:
-            budget = CheckBudget(**asked.params)
-        except TypeError:
-            raise ConfigError(
-                f"checks take steps, samples and restarts, not {', '.join(sorted(asked.params))}"
-            ) from None
+        budget = read_table(CheckBudget, asked.params, "[checks]")
         refuse_unknown("check", asked.names, CHECKS)
         runs = [surrogates[TWIN]] if TWIN in surrogates else []
         absent = left_out(len(runs), self.dataset.num_classes)
@@ -76,20 +84,6 @@ class SpecBuilder:
         for name in asked.names:
             refuse_unknown(f"key ([[measures]], {name})", asked.params, _keys(name))
         return self._specs(asked, eps, dict.fromkeys(asked.names, asked.params))
-
-    def refuse_too_few_classes(self, attacks: Iterable[AttackConfig]) -> None:
-        """AutoAttack would refuse too few classes itself, but after the training.
-
-        Nothing is refused where the model may know more classes than the data show.
-        """
-        for attack in attacks:
-            least = get_attack(attack.name).min_classes
-            if self.dataset.all_classes and self.dataset.num_classes < least:
-                raise ConfigError(
-                    f"attack '{attack.name}' needs at least {least} classes and "
-                    f"{self.dataset.name} has {self.dataset.num_classes}; "
-                    "use --attacks pgd-20,cw"
-                )
 
     def _specs(
         self, asked: MeasureConfig, eps: float, params: Mapping[str, Mapping[str, Any]]

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -151,17 +150,17 @@ class RunStatus:
 
 @dataclass(frozen=True)
 class Plan:
-    """Cells on one data set."""
+    """Runs on one data set."""
 
     title: str
-    cells: tuple[RunPlan, ...]
+    runs: tuple[RunPlan, ...]
     dataset: Dataset
     source: str
     studies: tuple[Study, ...] = ()
-    """The studies of the cells; none for evaluations of existing runs."""
+    """The studies of the runs; none for evaluations of existing runs."""
 
     def statuses(self, results: Path) -> list[RunStatus]:
-        return [cell.status(RunFolder(results, cell.spec.run_id)) for cell in self.cells]
+        return [run.status(RunFolder(results, run.run_id)) for run in self.runs]
 
 
 def make_plans(title: str, studies: Sequence[Study]) -> list[Plan]:
@@ -175,19 +174,19 @@ def make_plans(title: str, studies: Sequence[Study]) -> list[Plan]:
         replace(
             plans[0],
             title=title,
-            cells=surrogates_first(joined(cell for plan in plans for cell in plan.cells), {}),
+            runs=surrogates_first(joined(run for plan in plans for run in plan.runs), {}),
             studies=tuple(study for plan in plans for study in plan.studies),
         )
         for plans in together.values()
     ]
 
 
-def joined(cells: Iterable[RunPlan]) -> list[RunPlan]:
-    """Return the cells with each training once."""
+def joined(runs: Iterable[RunPlan]) -> list[RunPlan]:
+    """Return the runs with each training once."""
     found: dict[str, RunPlan] = {}
-    for cell in cells:
-        run_id = cell.spec.run_id
-        found[run_id] = found[run_id].joined(cell) if run_id in found else cell
+    for run in runs:
+        run_id = run.run_id
+        found[run_id] = found[run_id].joined(run) if run_id in found else run
     return list(found.values())
 
 
@@ -214,25 +213,24 @@ def make_plan(
         test_size=study.test_size,
     )
     asked = asked or SpecBuilder(dataset)
-    asked.refuse_too_few_classes(study.attacks)
     specs = {}
     for name, (method, recipe) in resolved.items():
         method.validate(Threat(eps=study.eps), dataset.num_classes)
         specs[name] = _train_spec(study, name, method, arch, recipe, dataset)
-    cells: list[RunPlan] = []
+    runs: list[RunPlan] = []
     beside: dict[str, RunPlan] = {}
     for name in study.methods:
         for seed in study.seeds:
             spec = replace(specs[name], seed=seed)
             serve = {source: surrogate(spec, specs[source]) for source in wanted}
             beside |= {s.run_id: RunPlan(s, source) for source, s in serve.items()}
-            runs = {source: s.run_id for source, s in serve.items()}
-            measures = asked.checks(study.checks, study.eps, runs) if study.checks else ()
+            ids = {source: s.run_id for source, s in serve.items()}
+            measures = asked.checks(study.checks, study.eps, ids) if study.checks else ()
             for group in study.measures:
                 measures += asked.measures(group, study.eps)
-            evaluations = asked.evaluations(study.attacks, study.eps, runs)
-            cells.append(RunPlan(spec, name, evaluations, measures))
-    return Plan(study.title, surrogates_first(cells, beside), dataset, study.dataset, (study,))
+            evaluations = asked.evaluations(study.attacks, study.eps, ids)
+            runs.append(RunPlan(spec, name, evaluations, measures))
+    return Plan(study.title, surrogates_first(runs, beside), dataset, study.dataset, (study,))
 
 
 def surrogate(spec: TrainSpec, source: TrainSpec) -> TrainSpec:
@@ -241,14 +239,12 @@ def surrogate(spec: TrainSpec, source: TrainSpec) -> TrainSpec:
     return replace(twin, seed=spec.seed + 1) if twin.run_id == spec.run_id else twin
 
 
-def surrogates_first(
-    cells: Sequence[RunPlan], beside: Mapping[str, RunPlan]
-) -> tuple[RunPlan, ...]:
-    """Return the cells and the surrogates that only serve them, surrogates first."""
-    own = {cell.spec.run_id for cell in cells}
-    needed = {run for cell in cells for run in cell.surrogates}
-    support = [cell for run, cell in beside.items() if run in needed - own]
-    return (*support, *sorted(cells, key=lambda cell: cell.spec.run_id not in needed))
+def surrogates_first(runs: Sequence[RunPlan], beside: Mapping[str, RunPlan]) -> tuple[RunPlan, ...]:
+    """Return the runs and the surrogates that only serve them, surrogates first."""
+    own = {run.run_id for run in runs}
+    needed = {run_id for run in runs for run_id in run.surrogates}
+    support = [run for run_id, run in beside.items() if run_id in needed - own]
+    return (*support, *sorted(runs, key=lambda run: run.run_id not in needed))
 
 
 def training_sha256(dataset: Dataset) -> str:
@@ -301,44 +297,39 @@ def suite_manifests(plan: Plan) -> list[Manifest]:
 
     A suite's own plan on these data says so: its run ids are the same.
     """
-    run_ids = {cell.spec.run_id for cell in plan.cells if cell.evaluations or cell.measures}
-    asked = SpecBuilder(plan.dataset)
+    run_ids = {run.run_id for run in plan.runs if run.checkpoints}
+    builder = SpecBuilder(plan.dataset)
     found = []
     for suite, size in [(name, size) for name, _ in list_suites() for size in sizes(name)]:
         own = [study for study in load_suite(suite, size).studies if study.suite == suite]
-        cells = [
-            (number, cell)
-            for number, study in enumerate(own)
-            for cell in _same_cells(study, plan, asked)
-            if cell.spec.run_id in run_ids and (cell.evaluations or cell.measures)
-        ]
         runs = tuple(
-            PlannedRun(
-                study=number,
-                dataset=cell.train_spec.dataset,
-                method=cell.train_spec.method,
-                seed=cell.train_spec.seed,
-                arch=cell.train_spec.arch,
-                eps=cell.train_spec.attacked_eps,
-                run_id=cell.run_id,
-                evaluations=tuple(e.eval_id for e in cell.evaluations),
-                measures=tuple(m.measure_id for m in cell.measures),
-            )
-            for number, cell in cells
+            _planned(run, number)
+            for number, study in enumerate(own)
+            for run in _same_runs(study, plan, builder)
+            if run.run_id in run_ids and run.checkpoints
         )
-        evaluations = {e.eval_id: _facts("attack", e) for _, c in cells for e in c.evaluations}
-        measures = {m.measure_id: _facts("name", m) for _, c in cells for m in c.measures}
         if runs:
-            found.append(
-                Manifest(
-                    suite=suite, size=size, runs=runs, evaluations=evaluations, measures=measures
-                )
-            )
+            found.append(Manifest(suite=suite, size=size, runs=runs))
     return found
 
 
-def _same_cells(study: Study, plan: Plan, asked: SpecBuilder) -> Sequence[RunPlan]:
-    """Return the cells of a suite's study with the data, recipe, methods and seeds of the plan."""
+def _planned(run: RunPlan, study: int) -> PlannedRun:
+    spec = run.train_spec
+    return PlannedRun(
+        study=study,
+        dataset=spec.dataset,
+        method=spec.method,
+        seed=spec.seed,
+        arch=spec.arch,
+        eps=spec.attacked_eps,
+        run_id=run.run_id,
+        evaluations=tuple(e.eval_id for e in run.evaluations),
+        measures=tuple(m.measure_id for m in run.measures),
+    )
+
+
+def _same_runs(study: Study, plan: Plan, asked: SpecBuilder) -> Sequence[RunPlan]:
+    """Return the runs of a suite's study with the data, recipe, methods and seeds of the plan."""
     alike = [
         other
         for other in plan.studies
@@ -357,10 +348,6 @@ def _same_cells(study: Study, plan: Plan, asked: SpecBuilder) -> Sequence[RunPla
         test_size=alike[0].test_size,
     )
     try:
-        return make_plan(same, plan.dataset, asked).cells
+        return make_plan(same, plan.dataset, asked).runs
     except ConfigError:  # the suite cannot run on these data
         return ()
-
-
-def _facts(name: str, spec: EvalSpec | MeasureSpec) -> dict[str, Any]:
-    return {key: getattr(spec, key) for key in (name, "checkpoint", "split", "eps", "n_examples")}

@@ -69,12 +69,12 @@ class Driver:
         self.machine = describe_machine(where.device)
         self.runs: dict[str, Run] = {}
         for number, plan in enumerate(plans):
-            for cell in plan.cells:
-                if cell.method is not None:
-                    training_code(source_file(cell.method))  # hash the file before it can change
-                if cell.run_id in self.runs:
-                    cell = self.runs[cell.run_id].plan.joined(cell)
-                self.runs[cell.run_id] = Run(cell, plan, number, where)
+            for planned in plan.runs:
+                if planned.method is not None:
+                    training_code(source_file(planned.method))  # hash the file before it can change
+                if planned.run_id in self.runs:
+                    planned = self.runs[planned.run_id].plan.joined(planned)
+                self.runs[planned.run_id] = Run(planned, plan, number, where)
         self.serving = {s for run in self.runs.values() for s in run.plan.surrogates}
         self.out: dict[int, Attempt] = {}
         self.losses: dict[str, int] = {}

@@ -21,10 +21,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench.errors import RecordError, one_line
 from bench.records.evaluation import EvaluationRecord, load_chunk
@@ -93,28 +93,11 @@ class Damage:
     reason: str
 
 
-class Records(Sequence[RunRecord]):
+class Records(tuple[RunRecord, ...]):
     """The runs of a results folder, ordered by run id; its damaged files; its manifests."""
 
-    def __init__(
-        self,
-        runs: Sequence[RunRecord],
-        damaged: Sequence[Damage] = (),
-        manifests: Sequence[Manifest] = (),
-    ) -> None:
-        self._runs = tuple(runs)
-        self.damaged = tuple(damaged)
-        self.manifests = tuple(manifests)
-
-    @overload
-    def __getitem__(self, index: int) -> RunRecord: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[RunRecord]: ...
-    def __getitem__(self, index: int | slice) -> RunRecord | Sequence[RunRecord]:
-        return self._runs[index]
-
-    def __len__(self) -> int:
-        return len(self._runs)
+    damaged: tuple[Damage, ...] = ()
+    manifests: tuple[Manifest, ...] = ()
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per evaluation, and one with an empty attack for a run without any."""
@@ -169,8 +152,10 @@ def load_records(results: str | Path) -> Records:
     damaged: list[Damage] = []
     folders = [Path(results, name) for name in _names(results)]
     runs = [_load_run(f, damaged) for f in folders if (f / "spec.json").exists()]
-    manifests = _all_undamaged(load_manifest, manifest_files(results), damaged)
-    return Records([run for run in runs if run is not None], damaged, manifests)
+    records = Records(run for run in runs if run is not None)
+    records.manifests = _all_undamaged(load_manifest, manifest_files(results), damaged)
+    records.damaged = tuple(damaged)
+    return records
 
 
 def _names(folder: str | Path) -> list[str]:

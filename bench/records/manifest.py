@@ -11,10 +11,9 @@ train it, whichever suite the command named; a run trained otherwise (other epoc
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from bench.errors import RecordError
 from bench.storage import quarantine, read_json, write_json
@@ -46,10 +45,6 @@ class Manifest:
     suite: str
     size: str
     runs: tuple[PlannedRun, ...]
-    evaluations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Evaluation id -> attack, checkpoint, split, eps, n_examples."""
-    measures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Measure id -> name, checkpoint, split, eps, n_examples."""
 
     @property
     def file_name(self) -> str:
@@ -64,12 +59,7 @@ class Manifest:
                 evaluations=tuple(sorted({*earlier.evaluations, *run.evaluations})),
                 measures=tuple(sorted({*earlier.measures, *run.measures})),
             )
-        return replace(
-            self,
-            runs=tuple(sorted(runs.values())),
-            evaluations=dict(sorted({**self.evaluations, **other.evaluations}.items())),
-            measures=dict(sorted({**self.measures, **other.measures}.items())),
-        )
+        return replace(self, runs=tuple(sorted(runs.values())))
 
 
 def manifest_files(results: str | Path) -> list[Path]:
@@ -81,7 +71,8 @@ def load_manifest(path: Path) -> Manifest:
     try:
         lists = ("evaluations", "measures")
         runs = (run | {key: tuple(run[key]) for key in lists} for run in content["runs"])
-        return Manifest(**{**content, "runs": tuple(PlannedRun(**run) for run in runs)})
+        planned = tuple(PlannedRun(**run) for run in runs)
+        return Manifest(suite=content["suite"], size=content["size"], runs=planned)
     except (AttributeError, KeyError, TypeError) as error:
         raise RecordError(f"{path} is damaged: {error!r}") from None
 

@@ -2,7 +2,7 @@
 
 A training's id hashes only what can change the weights, so adding an attack, moving the folder or
 renaming the data does not retrain. Never change a default: it is hashed. A new field of a recipe is
-marked `later`: at its default it is left out of the hash, and old ids stay valid.
+named in `LATER`, so that old ids stay valid.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Annotated, Any, Literal
-
-from pydantic import Field
+from typing import Any, Literal
 
 from bench.errors import ConfigError, refuse_unknown
+from bench.param import Range, check_ranges, param
 
 PRECISIONS = ("fp32", "bf16")
 CHECKPOINTS = ("best", "last")
@@ -25,8 +24,8 @@ GIVEN = "given"
 SPLITS = ("train", "val", "test")
 CHUNK = 256
 """Images per evaluation chunk: chunk c holds the indices [256 c, 256 c + 256)."""
-_LATER = {"later": True}
-_Positive = Annotated[float, Field(gt=0)]
+LATER = ("micro_batch", "decay", "fresh_momentum", "time_decay", "eps")
+"""Values of a recipe that are not hashed at their default: older ids are without them."""
 
 
 def digest(value: Any, length: int) -> str:
@@ -50,43 +49,44 @@ class _Json:
 class Recipe:
     """How a model is trained, whatever its method; every value can change the weights."""
 
-    epochs: Annotated[int, Field(ge=1)]
-    batch_size: Annotated[int, Field(ge=1)]
-    micro_batch: Annotated[int, Field(ge=2)] | None = field(default=None, metadata=_LATER)
+    epochs: int = field(metadata={"range": Range(ge=1)})
+    batch_size: int = field(metadata={"range": Range(ge=1)})
+    micro_batch: int | None = param(None, ge=2)
     """Images per forward pass of a step, whose gradients are summed over the batch; BatchNorm takes
     the statistics of these images. None takes the whole batch at once."""
-    lr: _Positive
+    lr: float = field(metadata={"range": Range(gt=0)})
     """Peak learning rate of SGD."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    momentum: float = param(0.9, ge=0, lt=1)
     nesterov: bool = False
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    decay: Literal["all", "weights"] = field(default="all", metadata=_LATER)
+    weight_decay: float = param(5e-4, ge=0)
+    decay: Literal["all", "weights"] = "all"
     """What it applies to: all parameters, or only the weights of convolutions and linear layers."""
     schedule: Literal["multistep", "cosine", "onecycle"] = "multistep"
     """The rate changes per iteration."""
-    milestones: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
+    milestones: tuple[float, ...] = param((), gt=0, le=1)
     """For multistep: fractions of the training at which the rate drops."""
-    drop: _Positive | tuple[_Positive, ...] = 0.1
+    drop: float | tuple[float, ...] = param(0.1, gt=0)
     """For multistep: the factor at each milestone; or one fraction of `lr` per milestone."""
-    fresh_momentum: bool = field(default=False, metadata=_LATER)
+    fresh_momentum: bool = False
     """For multistep: whether each drop also clears the momentum, like a new optimiser."""
-    time_decay: Annotated[float, Field(ge=0)] = field(default=0.0, metadata=_LATER)
+    time_decay: float = param(0.0, ge=0)
     """The rate is divided by 1 + time_decay t, where t is the completed fraction of training."""
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    warmup: float = param(0.3, ge=0, lt=1)
     """For onecycle: the fraction of training in which the rate rises."""
-    clip: _Positive | None = None
+    clip: float | None = param(None, gt=0)
     """Largest norm of the whole gradient; None does not clip."""
-    pad: Annotated[int, Field(ge=0)] | None = None
+    pad: int | None = param(None, ge=0)
     """Padding of the random crop, in pixels; None takes the data set's."""
     pad_mode: Literal["constant", "reflect"] = "constant"
     """constant (zeros) or reflect."""
     flip: bool | None = None
     """Random horizontal flips; None takes the data set's."""
-    eps: Annotated[float, Field(gt=0, le=1)] | None = field(default=None, metadata=_LATER)
+    eps: float | None = param(None, gt=0, le=1)
     """Training radius for a study at 8/255, scaled in proportion for others; None takes the
     study's. In a TrainSpec it is None: the spec's own eps holds the result."""
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         if self.micro_batch is not None and self.micro_batch >= self.batch_size:
             raise ConfigError(
                 f"micro_batch = {self.micro_batch} must be below batch_size = {self.batch_size}"
@@ -99,7 +99,7 @@ class Recipe:
         return {
             f.name: getattr(self, f.name)
             for f in fields(self)
-            if not (f.metadata.get("later") and getattr(self, f.name) == f.default)
+            if f.name not in LATER or getattr(self, f.name) != f.default
         }
 
 

@@ -184,7 +184,7 @@ def run_method(name: str) -> Outcome:
     losses: list[float] = []
     with one_thread(torch.float64), traced_arch() as arch, TemporaryDirectory() as folder:
         plan = make_plan(replace(STUDY, arch=arch, methods=(name,)))
-        spec, method, dataset = plan.cells[0].train_spec, plan.cells[0].method, plan.dataset
+        spec, method, dataset = plan.runs[0].train_spec, plan.runs[0].method, plan.dataset
         assert method is not None
         step = method.train_step
 

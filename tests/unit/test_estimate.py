@@ -33,8 +33,8 @@ def test_each_method_on_each_network_is_measured_once(
 ) -> None:
     study = replace(load_suite("digits").only(), methods=("madry",), seeds=(0,), checks=None)
     plan = make_plan(replace(study, attacks=study.attacks[:1]))
-    (cell,) = plan.cells
-    other = replace(cell, spec=replace(cell.train_spec, arch="linear"))
+    (run,) = plan.runs
+    other = replace(run, spec=replace(run.train_spec, arch="linear"))
     measured = []
 
     def measure(spec: TrainSpec, *_: object) -> SecondsPerImage:
@@ -43,9 +43,7 @@ def test_each_method_on_each_network_is_measured_once(
 
     monkeypatch.setattr(estimate, "_measure", measure)
     with Reporter(quiet=True) as reporter:
-        both = replace(
-            plan, cells=(cell, other, replace(cell, spec=replace(cell.train_spec, seed=1)))
-        )
+        both = replace(plan, runs=(run, other, replace(run, spec=replace(run.train_spec, seed=1))))
         text = describe_plan(both, tmp_path, CPU, reporter)
     assert measured == ["cnn", "linear"]
     assert "masking checks and other measures come on top" in text

@@ -80,8 +80,9 @@ def test_a_manifest_asks_for_all_that_the_suite_asks_of_a_run() -> None:
     study = replace(FIGURE4A, methods=("madry",), attacks=(AttackConfig.parse("clean"),))
     (found,) = (m for m in suite_manifests(make_plan(study)) if m.suite == "table3")
     (run,) = found.runs
-    assert {found.evaluations[e]["attack"] for e in run.evaluations} >= {"pgd-20", "autoattack"}
-    assert {found.measures[m]["name"] for m in run.measures} >= {"C1", "C14"}
+    ids = [*run.evaluations, *run.measures]
+    for name in ("pgd-20", "autoattack", "C1", "C14"):
+        assert any(one.startswith(f"{name}-best") for one in ids)
     # a training that only serves as a surrogate belongs to no suite
     table4 = load_suite("table4", "tiny").studies[0]
     assert "natural" not in owners(table4).get("table3@tiny", set())

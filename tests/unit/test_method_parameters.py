@@ -9,7 +9,7 @@ import pytest
 from bench import registry
 from bench.api import Method, param, register
 from bench.errors import ConfigError
-from bench.method import Range
+from bench.param import Range
 from bench.registry import get_method, list_methods, method_class, parameters
 from methods import cat
 from tests.harness import raises_line

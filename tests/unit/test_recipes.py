@@ -233,7 +233,7 @@ def test_eps_is_the_radius_of_the_training_alone(eps: float) -> None:
         recipe="authors",
         eps=eps,
     )
-    _surrogate, trades, madry = make_plan(study).cells
+    _surrogate, trades, madry = make_plan(study).runs
     trades_spec, madry_spec = trades.train_spec, madry.train_spec
     assert trades_spec.eps == pytest.approx(0.031 * eps / (8 / 255), rel=1e-12)
     assert eps != 8 / 255 or trades_spec.eps == 0.031  # exactly

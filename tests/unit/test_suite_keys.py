@@ -185,7 +185,9 @@ def test_a_measure_takes_the_keys_of_its_function_alone(monkeypatch: pytest.Monk
     """`complexity` has no parameters, so that a group with `landscape` can have none."""
     text = SUITE[: SUITE.index("[sizes.tiny]")]
     landscape = text.replace('"complexity", ', "").replace("n_points = 5", "n_piont = 5")
+    effort = landscape.replace("n_piont", "n_points").replace("steps = 20", "steps = 20.5")
     for changed, words in (
+        (effort, "[checks]: steps = 20.5 should be a valid integer"),
         (text, "([[measures]], complexity) 'n_points'"),
         (landscape, "([[measures]], landscape) 'n_piont'. Did you mean 'n_points'"),
     ):
@@ -246,7 +248,7 @@ def test_every_shipped_suite_refuses_one_more_key(
 
 @pytest.mark.parametrize("name", list_recipes())
 def test_the_tables_of_a_shipped_recipe_are_for_what_there_is(name: str) -> None:
-    """A misspelt table would be for no cell, and nothing would say so."""
+    """A misspelt table would be for no run, and nothing would say so."""
     table = recipe._table(name)
     assert set(table.get("arch", {})) <= set(list_archs())
     assert set(table.get("dataset", {})) <= set(sources())

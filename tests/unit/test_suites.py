@@ -1,4 +1,4 @@
-"""Suites are data: every file loads in every size, sizes change what they say, cells are shared."""
+"""Suites are data: every file loads in every size, sizes change what they say, runs are shared."""
 
 from collections import Counter
 
@@ -60,25 +60,25 @@ def test_a_cell_that_several_artefacts_need_is_trained_once() -> None:
     studies = load_suite("paper", "tiny").studies
     plans = make_plans("t", studies)
     assert [plan.dataset.name for plan in plans] == ["two-gaussians", "digits"]
-    cells = plans[1].cells
-    ids = [cell.spec.run_id for cell in cells]
+    runs = plans[1].runs
+    ids = [run.run_id for run in runs]
     assert len(ids) == len(set(ids))
     alone = [make_plan(study, plans[1].dataset) for study in studies if study.dataset == "digits"]
-    asked = Counter(cell.spec.run_id for plan in alone for cell in plan.cells)
+    asked = Counter(run.run_id for plan in alone for run in plan.runs)
     assert set(asked) == set(ids)
     assert max(asked.values()) > 3
-    cat = next(cell for cell in cells if cell.train_spec.method == "cat-ce")
-    for cell in (c for plan in alone for c in plan.cells if c.spec.run_id == cat.spec.run_id):
-        assert all(evaluation in cat.evaluations for evaluation in cell.evaluations)
-        assert all(measure in cat.measures for measure in cell.measures)
+    cat = next(run for run in runs if run.train_spec.method == "cat-ce")
+    for run in (c for plan in alone for c in plan.runs if c.run_id == cat.spec.run_id):
+        assert all(evaluation in cat.evaluations for evaluation in run.evaluations)
+        assert all(measure in cat.measures for measure in run.measures)
     of_train, of_test = (
         next(m for m in cat.measures if m.name == name) for name in ("bilateral", "margins")
     )
     assert (of_train.split, of_test.split) == ("train", "test")
     assert of_train.data_sha256 != of_test.data_sha256
-    first = {run for cell in cells for run in cell.surrogates}
+    first = {run for one in runs for run in one.surrogates}
     place = {run_id: number for number, run_id in enumerate(ids)}
-    served = [place[c.spec.run_id] for c in cells if c.surrogates and c.spec.run_id not in first]
+    served = [place[c.run_id] for c in runs if c.surrogates and c.run_id not in first]
     assert max(place[run] for run in first) < min(served)
 
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from bench.attacks import Attack, get_attack
 from bench.attacks.networks import BatchedModel
-from bench.errors import ConfigError
 from bench.evaluation.prediction import predictions
 from bench.indicator import Indicator, State, worst
+from bench.param import check_ranges, param
 from bench.seeding import generator_for
 from bench.threat import Threat
 
@@ -119,20 +119,15 @@ def masking_check(
 class CheckBudget:
     """How much the checks compute; the defaults are those of their sources."""
 
-    steps: int = 1000
+    steps: int = param(1000, ge=20)
     """Steps of the longest attack of C4."""
-    samples: int = 10_000
+    samples: int = param(10_000, ge=1)
     """Random points per image in C6."""
-    restarts: int = 20
+    restarts: int = param(20, ge=6)
     """Restarts of C10, which compares them with five."""
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 20), ("samples", 1), ("restarts", 6)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise ConfigError(
-                    f"checks: {name} = {value} is out of range: a whole number, at least {least}"
-                )
+        check_ranges(self)
 
 
 @dataclass
