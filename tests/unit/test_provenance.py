@@ -106,11 +106,11 @@ def test_an_installed_package_has_no_revision(
         provenance._version.cache_clear()
 
 
-# What cannot move a number: files and their formats, what is said, what is asked (it is in the id),
-# and the states of checks, which are computed again when a record is read.
+# What cannot move a number: files and their formats, what is said, what is asked (it is in the id)
+# or refused, and the states of checks, which are computed again when a record is read.
 IDLE = (
-    *("errors", "storage", "progress", "spec", "recipe", "run_store", "records", "measure_record"),
-    *("provenance", "registry", "machine", "papers", "indicator"),
+    *("errors", "storage", "progress", "param", "records", "provenance", "registry", "machine"),
+    *("papers", "indicator"),
 )
 
 
