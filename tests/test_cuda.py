@@ -1,25 +1,30 @@
 """Every path on the pretended CUDA device: devices never mix, and waits of the host are counted."""
 
+import copy
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
+import pyautoattack
 import pytest
 import torch
 from torch import Tensor, nn
 
 from bench.api import Batch, Method, TrainState, losses
-from bench.archs import ARCHS
+from bench.archs import ARCHS, Arch, build
 from bench.archs.resnet import WideResNet
+from bench.attacks import list_attacks
 from bench.estimate import made_dataset, made_spec
+from bench.evaluation import attack_chunk
 from bench.machine import tf32_operations
 from bench.progress import Reporter
 from bench.registry import list_methods
 from bench.threat import Threat
 from bench.training.engine import Trainer
 from tests.pretended_cuda import CUDA, Log
+from tests.short import TinyAutoAttack
 from tests.trained import trainer_of
 
 N, BATCH = 8, 4
@@ -151,3 +156,50 @@ def test_tf32_is_recorded_and_neither_reads_images_nor_judges_them(
     assert summary["tf32"] == ["convolutions"]
     step, judged = (False, True, "convolutions"), (False, False)
     assert seen == {step, judged, (True, True), (True, False)}
+
+
+@cache
+def attacked() -> tuple[Arch, Tensor, Tensor]:
+    """A cnn on the CPU and images that it was fitted to, but for one."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = build("cnn", image_size=8, mean=(0.5,) * 3, std=(0.25,) * 3)
+        x, y = torch.rand(12, 3, 8, 8), torch.arange(12) % 10
+    sgd = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    for _ in range(15):
+        torch.autograd.backward(losses.cross_entropy(net(x), y).mean())
+        sgd.step()
+        sgd.zero_grad()
+    y[0] = 9
+    return net.eval(), x, y
+
+
+def on_device() -> tuple[Arch, Tensor, Tensor]:
+    net, x, y = attacked()
+    return copy.deepcopy(net).to(CUDA), x.to(CUDA), y.to(CUDA)
+
+
+LONG = ("pgd-100", "pgd-500", "pgd-100x10-mma", "pgd-50x10-fast")
+"""Attacks with the code of shorter ones."""
+
+
+@pytest.mark.parametrize("name", [name for name in list_attacks() if name not in LONG])
+def test_an_attack_is_the_one_on_the_cpu_and_each_part_is_read_back_once(
+    name: str, monkeypatch: pytest.MonkeyPatch, cuda: Log
+) -> None:
+    monkeypatch.setattr(pyautoattack, "AutoAttack", TinyAutoAttack)
+    threat, outcomes = Threat(eps=0.1), []
+    for net, x, y in (attacked(), on_device()):
+        index, surrogate = torch.arange(len(y)), (net,) if name == "transfer" else ()
+        cuda.clear()
+        outcomes.append(attack_chunk(net, x, y, index, threat, name, surrogate=surrogate))
+    on_cpu, found = outcomes
+    for of in ("clean", "survived", "broken_by"):
+        assert torch.equal(getattr(found, of), getattr(on_cpu, of))
+    last = found.broken_by.where(found.broken_by >= 0, len(found.parts))
+    n_parts = min(int(last[found.clean].max()) + 1, len(found.parts)) - (name == "clean")
+    n_reads = 1 + n_parts + len(found.package_checks[:1])  # first, of the clean images
+    assert sum(n for at, n in cuda.waits.items() if "evaluation/" in at) == n_reads
+    if name in ("fgsm", "cw", "pgd-20", "transfer"):  # what does not ask which images are left
+        assert 0 < found.survived.sum() < found.clean.sum()
+        assert cuda.n_waits == n_reads, cuda.waits

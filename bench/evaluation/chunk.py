@@ -17,15 +17,23 @@ from torch import Tensor, nn
 
 from bench.attacks import Attack, AttackWarning, get_attack
 from bench.attacks.networks import BatchedModel, fitted
+from bench.attacks.pgd import Clean
 from bench.evaluation.checks.context import Check
 from bench.evaluation.model_checks import package_checks
 from bench.evaluation.prediction import evaluating, predictions
+from bench.machine import sent
 from bench.records.spec import CHUNK
 from bench.seeding import generator_for
 from bench.threat import Threat
 
 TOLERANCE = 1e-6
 """Rounding by which a distance may exceed eps, in pixels."""
+NOTES = (
+    "{name} returned {n} images that are not finite: broken",
+    "{name} left the ball on {n} images; they were projected",
+    "{n} images under {name} have logits that are not finite: broken",
+)
+"""What a record says of images whose attack, distance or logits are not as they should be."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +139,7 @@ def _attack_chunk(
 ) -> Outcome:
     since, number = time.monotonic(), int(index[0]) // CHUNK
     assert (index // CHUNK == number).all(), "the images of a call are of one chunk"
-    rows = (index - number * CHUNK).to(x.device)
+    rows = sent(index - number * CHUNK, x.device)
     parts = list(found.stages) or [(attack, found)]
     names = tuple(name for name, _ in parts)
     with evaluating(blocked):
@@ -142,7 +150,7 @@ def _attack_chunk(
         for part in range(unfinished.n_parts if unfinished else 0, len(parts)):
             work.run(part, *parts[part], generator_for(seed, attack, number, device=x.device))
             if part + 1 < len(parts):
-                broken_by, after = work.broken_by.cpu().clone(), work.after.cpu().clone()
+                broken_by, after = work.broken_by.clone(), work.after.clone()
                 seconds = time.monotonic() - since
                 on_part(PartialOutcome(part + 1, broken_by, after, seconds, tuple(work.notes)))
         checks: tuple[Check, ...] = ()
@@ -151,13 +159,13 @@ def _attack_chunk(
             square = int((work.broken_by == names.index("square")).sum()) if follows else None
             checks = package_checks(blocked, x, y, square)
         return Outcome(
-            clean=work.clean.cpu(),
-            survived=(work.clean & (work.broken_by < 0)).cpu(),
-            broken_by=work.broken_by.cpu(),
+            clean=work.clean,
+            survived=work.clean & (work.broken_by < 0),
+            broken_by=work.broken_by,
             parts=names,
             seconds=time.monotonic() - since,
             warnings=tuple(work.notes),
-            after=work.after.cpu() if found.sources else None,
+            after=work.after if found.sources else None,
             package_checks=checks,
             x_adv=work.x_adv.cpu() if work.x_adv is not None else None,
         )
@@ -166,7 +174,8 @@ def _attack_chunk(
 class _Work:
     """The state of one chunk under one attack, while it runs.
 
-    rows: (n,) positions in the frame of 256 that noise is drawn for.
+    What became of the images is kept on the CPU: each part is read back once, for a GPU is waited
+    for at every read. rows: (n,) positions in the frame of 256 that noise is drawn for.
     """
 
     transfers = False
@@ -185,59 +194,62 @@ class _Work:
         self.model, self.x, self.y, self.rows, self.threat = model, x, y, rows, threat
         self.notes = dict[str, None]()  # warnings for the record, each once
         if clean is None:
-            self.clean, missing = predictions(model, x, y)
-            if missing:
+            clean, finite = torch.stack(predictions(model, x, y)).cpu()
+            if not finite.all():
+                missing = int((~finite).sum())
                 self.notes[f"{missing} clean images have logits that are not finite"] = None
-        else:
-            self.clean = clean.to(y.device)
-        if unfinished is None:
-            self.broken_by = torch.full((len(y),), -1, dtype=torch.int8, device=y.device)
-            self.after = torch.ones_like(self.clean)
-        else:
-            self.broken_by = unfinished.broken_by.clone().to(y.device)
-            self.after = unfinished.after.clone().to(y.device)
+        self.clean = clean
+        self.broken_by = torch.full((len(y),), -1, dtype=torch.int8)
+        self.after = torch.ones_like(clean)
+        if unfinished is not None:
+            self.broken_by, self.after = unfinished.broken_by.clone(), unfinished.after.clone()
             self.notes |= dict.fromkeys(unfinished.warnings)
 
     def run(self, part: int, name: str, attack: Attack, generator: torch.Generator) -> None:
         """Run one part on the images that are left; a transfer attack, on every image."""
-        left = (self.clean & (self.broken_by < 0)).nonzero().squeeze(1)
-        tried = torch.arange(len(self.y), device=self.y.device) if self.transfers else left
+        left = self.clean & (self.broken_by < 0)
+        tried = (left | self.transfers).nonzero().squeeze(1)
         if len(tried) == 0:
             return
-        x, y = self.x[tried], self.y[tried]
+        there = sent(tried, self.x.device)
+        x, y, rows = (of[there] for of in (self.x, self.y, self.rows))
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", AttackWarning)
-            rows = self.rows[tried]
             x_adv = attack(self.model, x, y, self.threat, generator=generator, rows=rows)
         self.notes |= dict.fromkeys(str(warning.message) for warning in caught)
-        if torch.equal(x_adv, x):  # nothing moved, and these images were judged already
-            right, projected = self.clean[tried], x.clone()  # written to below
+        if isinstance(attack, Clean):  # these images were judged already
+            right, projected = self.clean[tried], x
         else:
             right, projected = self._judged(x, y, x_adv, name)
+            right = self.clean[tried] if right is None else right
         if self.transfers:
             self.after[tried] &= right
         if self.x_adv is not None:
             # a broken image keeps its breaker; an image that is wrong without an attack stays
             # unchanged, since a transferred image may be correct
-            fresh = (self.broken_by[tried] < 0) & self.clean[tried]
-            self.x_adv[tried[fresh]] = projected[fresh]
-        broken = tried[~right & self.clean[tried] & (self.broken_by[tried] < 0)]
-        self.broken_by[broken] = part
+            fresh = sent(left[tried].nonzero().squeeze(1), x.device)
+            self.x_adv[there[fresh]] = projected[fresh]
+        self.broken_by[tried[~right & left[tried]]] = part
 
-    def _judged(self, x: Tensor, y: Tensor, x_adv: Tensor, name: str) -> tuple[Tensor, Tensor]:
-        """Return (n,) bool, still correct on the projected adversarial image, and those images."""
-        unusable = ~x_adv.isfinite().flatten(1).all(1)
-        x_adv = torch.where(unusable.view(-1, 1, 1, 1), x, x_adv)
-        outside = self.threat.distance(x_adv, x) > self.threat.eps + TOLERANCE
+    def _judged(
+        self, x: Tensor, y: Tensor, x_adv: Tensor, name: str
+    ) -> tuple[Tensor | None, Tensor]:
+        """Return (n,) bool, on the CPU, still correct on the projected adversarial image, and those
+        images; None if no pixel moved, since these images were judged already.
+        """
+        usable, moved = x_adv.isfinite().flatten(1).all(1), (x_adv != x).any().expand(len(x))
+        x_adv = torch.where(usable.view(-1, 1, 1, 1), x_adv, x)
+        inside = self.threat.distance(x_adv, x) <= self.threat.eps + TOLERANCE
         projected = self.threat.project(x_adv, x)
-        assert bool((self.threat.distance(projected, x) <= self.threat.eps + TOLERANCE).all())
-        right, missing = predictions(self.model, projected, y)
-        for n, note in (
-            (int(unusable.sum()), "{name} returned {n} images that are not finite: broken"),
-            (int(outside.sum()), "{name} left the ball on {n} images; they were projected"),
-            (missing, "{n} images under {name} have logits that are not finite: broken"),
-        ):
-            if n:
+        near = self.threat.distance(projected, x) <= self.threat.eps + TOLERANCE
+        right, finite = predictions(self.model, projected, y)
+        flags = torch.stack([moved, near, right & usable, usable, inside, finite]).cpu()
+        moved, near, right, *fine = flags
+        if not moved.all():
+            return None, projected
+        assert near.all()
+        for note, each in zip(NOTES, fine, strict=True):
+            if n := len(each) - int(each.sum()):
                 self.notes[note.format(name=name, n=n)] = None
-        return right & ~unusable, projected
+        return right, projected

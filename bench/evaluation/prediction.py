@@ -35,11 +35,11 @@ def input_gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return torch.as_tensor(gradient)
 
 
-def predictions(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, int]:
-    """Return (n,) bool, whether each prediction is correct, and the number of non-finite rows.
+def predictions(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return whether each prediction is correct, and whether its logits are finite, (n,) bool.
 
     Bit for bit, a prediction does not depend on the other images of the call.
     """
     with torch.no_grad():
         logits = model(pad_batch(x, MIN_ROWS))[: len(x)]
-    return is_right(logits, y), int((~logits.isfinite().all(1)).sum())
+    return is_right(logits, y), logits.isfinite().all(1)
