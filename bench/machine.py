@@ -169,11 +169,15 @@ def _fp32_flags() -> tuple[str, object, list[Any]]:
 
 
 def tf32_operations(device: torch.device) -> list[str]:
-    """Return what now computes fp32 in TF32 on the device: by torch's default, convolutions."""
+    """Return what now computes fp32 in TF32 on the device: by torch's default, convolutions.
+
+    NVIDIA's libraries never do with NVIDIA_TF32_OVERRIDE=0.
+    """
     name, _, owners = _fp32_flags()
     kinds = zip(("matrix products", "convolutions"), owners[-2:], strict=True)
     found = [kind for kind, owner in kinds if getattr(owner, name) in (True, "tf32")]
-    return found if device.type == "cuda" else []
+    allowed = device.type == "cuda" and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
+    return found if allowed else []
 
 
 def bf16_flags(cpuinfo: Path = CPUINFO) -> tuple[str, ...]:

@@ -20,8 +20,8 @@ from bench.attacks.networks import BatchedModel, fitted
 from bench.attacks.pgd import Clean
 from bench.evaluation.checks.context import Check
 from bench.evaluation.model_checks import package_checks
-from bench.evaluation.prediction import evaluating, predictions
-from bench.machine import sent
+from bench.evaluation.prediction import predictions, searching
+from bench.machine import exact_arithmetic, sent
 from bench.records.spec import CHUNK
 from bench.seeding import generator_for
 from bench.threat import Threat
@@ -88,9 +88,10 @@ def attack_chunk(
 ) -> Outcome:
     """Attack the correct images in eval mode, and count what the evaluator itself sees.
 
-    Attacks may search on a copy of the network (`Attack.search`); counted is the prediction of the
-    network itself, in its own dtype. Every adversarial image is projected into the threat, its
-    distance checked, and predicted again before it counts. NaN counts as broken.
+    Attacks may search on a copy of the network (`Attack.search`) and, on CUDA, in TF32 (torch's
+    default); counted is the prediction of the network itself, exact in its own dtype. Every
+    adversarial image is projected into the threat, its distance checked, and predicted again before
+    it counts. NaN counts as broken.
 
     x: (n, C, H, W) in [0, 1] on the model's device; y: (n,); index: (n,) dataset indices within
     one chunk, on the CPU. batch_size: most rows per call of a network, halved if the memory runs
@@ -142,7 +143,7 @@ def _attack_chunk(
     rows = sent(index - number * CHUNK, x.device)
     parts = list(found.stages) or [(attack, found)]
     names = tuple(name for name, _ in parts)
-    with evaluating(blocked):
+    with searching(blocked):
         work = _Work(blocked, x, y, rows, threat, clean, unfinished)
         work.transfers = bool(found.sources)
         work.x_adv = x.clone() if keep_images else None
@@ -157,7 +158,8 @@ def _attack_chunk(
         if found.is_autoattack:
             follows = "square" in names[1:]
             square = int((work.broken_by == names.index("square")).sum()) if follows else None
-            checks = package_checks(blocked, x, y, square)
+            with exact_arithmetic():
+                checks = package_checks(blocked, x, y, square)
         return Outcome(
             clean=work.clean,
             survived=work.clean & (work.broken_by < 0),

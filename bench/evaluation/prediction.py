@@ -22,6 +22,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def searching(model: nn.Module) -> Iterator[None]:
+    """Like `evaluating`, but in the arithmetic that torch is set to: by default TF32 on CUDA."""
+    cuda, cpu = (torch.autocast(kind, enabled=False) for kind in ("cuda", "cpu"))
+    with attack_mode(model, "eval"), cuda, cpu:
+        yield
+
+
 def is_right(logits: Tensor, y: Tensor) -> Tensor:
     """(B, K), (B,) -> (B,) bool: correct; logits that are not finite are never correct."""
     return (logits.argmax(1) == y) & logits.isfinite().all(1)
@@ -38,8 +46,9 @@ def input_gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 def predictions(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return whether each prediction is correct, and whether its logits are finite, (n,) bool.
 
-    Bit for bit, a prediction does not depend on the other images of the call.
+    In exact arithmetic, whatever is set around it. Bit for bit, a prediction does not depend on the
+    other images of the call.
     """
-    with torch.no_grad():
+    with torch.no_grad(), exact_arithmetic():
         logits = model(pad_batch(x, MIN_ROWS))[: len(x)]
     return is_right(logits, y), logits.isfinite().all(1)

@@ -21,6 +21,7 @@ from bench.evaluation.adversarials import adversarials_bytes
 from bench.evaluation.chunk import PartialOutcome, attack_chunk
 from bench.evaluation.measuring import Measuring
 from bench.evaluation.model_checks import expects_normalised, inspect_model
+from bench.machine import tf32_operations
 from bench.provenance import UNKNOWN, canonical, evaluation_code
 from bench.records import Chunk
 from bench.records.measure import measure_files
@@ -105,6 +106,7 @@ def attack(
     """
     index = spec.chunks()[number]
     x, y = target.images.chunk(index, spec.split)
+    tf32 = tf32_operations(x.device) if spec.attack != "clean" else []
     notes = target.inspected((spec.split, *index), x, y, probe=number == 0)
     resumes = on_part is not None and not keep_images
     outcome = attack_chunk(
@@ -131,7 +133,7 @@ def attack(
         parts=outcome.parts,
         seconds=outcome.seconds,
         warnings=(*notes, *outcome.warnings),
-        info=target.info,
+        info={**target.info, **({"tf32": tf32} if tf32 else {})},
         label=y.cpu().numpy(),
         after=outcome.after.numpy() if outcome.after is not None else None,
         package_checks=tuple(check.to_dict() for check in outcome.package_checks),

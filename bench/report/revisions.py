@@ -1,6 +1,6 @@
 """Whether the rows of a table were made by the same code, in words."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bench.provenance import UNKNOWN, canonical
@@ -69,6 +69,13 @@ def code_facts(
         lines = [UNRECORDED if one == UNKNOWN else f"Made by {one}."]
     else:
         lines = [_sentence(verb, parts) for verb, parts in told.items()]
+    lines += _arithmetic(
+        (f"{label}, {e.spec.attack}", chunk.info)
+        for label, run in found
+        for e in run.evaluations
+        if wanted and wanted(e) and e.spec.attack != "clean"
+        for chunk in e.chunks
+    )
     own_files: dict[str, list[MadeBy]] = {}
     for label, run in found:
         part = _made(label, "", run.provenance, "method_sha256")._replace(name=f"seed {run.seed}")
@@ -77,6 +84,19 @@ def code_facts(
         f"The seeds of {label} were trained by different versions of its method: {_holders(parts)}."
         for label, parts in own_files.items()
         if len({part.sha256 for part in parts}) > 1
+    ]
+
+
+def _arithmetic(searches: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """Return a sentence if only some attacks searched in TF32; names and infos of chunks."""
+    names: dict[bool, dict[str, None]] = {True: {}, False: {}}
+    for name, info in searches:
+        names[bool(info.get("tf32"))][name] = None
+    if not all(names.values()):
+        return []
+    return [
+        f"Attacks searched in TF32 on a GPU for {listed([*names[True]])}, and in exact fp32 for "
+        f"{listed([*names[False]])}; every image was judged in exact fp32."
     ]
 
 

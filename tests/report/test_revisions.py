@@ -204,3 +204,14 @@ def test_a_claim_says_where_its_own_models_are_by_different_code(tmp_path: Path)
     assert "\n- Trained by version 0.1.0 of the code, revision 1a2b3c4." in by_key["5a"]
     assert "\n- Attacked by code whose revision was not recorded." in by_key["5a"]
     assert UNRECORDED not in text.split("\n## ")[0]
+
+
+def test_a_table_notes_that_only_some_attacks_searched_in_tf32(tmp_path: Path) -> None:
+    same = code(evaluation_sha256="ee")
+    made(tmp_path, "madry", trained(), same | {"tf32": ["convolutions"]})
+    assert len(told(tmp_path)) == 1
+    made(tmp_path, "trades", trained(), same)
+    assert told(tmp_path)[1:] == [
+        "Attacks searched in TF32 on a GPU for madry, pgd-20, and in exact fp32 for trades, "
+        "pgd-20; every image was judged in exact fp32."
+    ]

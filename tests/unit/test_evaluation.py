@@ -1,5 +1,7 @@
 """The evaluator counts what it sees itself, and says what it cannot believe."""
 
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -8,6 +10,7 @@ from bench.attacks import ATTACKS, Attack
 from bench.errors import ConfigError
 from bench.evaluation import evaluate
 from bench.evaluation.chunk import attack_chunk
+from bench.machine import tf32_operations
 from bench.threat import Threat
 from tests.harness import SmallNet, small_batch, small_net
 
@@ -68,3 +71,28 @@ def test_a_model_in_train_mode_is_named_evaluated_in_eval_mode_and_left_as_it_wa
 def test_a_model_without_a_class_of_the_labels_is_one_clear_error() -> None:
     with pytest.raises(ConfigError, match="3 classes"):
         evaluate(net(3), *images(10), THREAT)
+
+
+@pytest.mark.parametrize("attack", ["pgd-10", "autoattack"])
+def test_a_search_keeps_torchs_arithmetic_and_the_judge_is_exact(
+    attack: str, short_autoattack: None
+) -> None:
+    class Noting(SmallNet):
+        seen: ClassVar[list[tuple[bool, bool]]] = []
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen.append((x.requires_grad, bool(tf32_operations(torch.device("cuda")))))
+            return super().forward(x)
+
+    model, batch = Noting().eval(), small_batch(n=20, dtype=torch.float32)
+    index = torch.arange(20)
+    attack_chunk(model, batch.x, model(batch.x).argmax(1), index, Threat(eps=0.01), attack)
+    gradients = [tf32 for gradient, tf32 in model.seen if gradient]
+    assert gradients[:10] == [True] * 10
+    assert model.seen.count((False, False)) >= 2  # of clean and of adversarial images
+
+
+def test_a_gpu_without_tf32_is_recorded_as_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tf32_operations(torch.device("cuda")) == ["convolutions"]
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    assert tf32_operations(torch.device("cuda")) == []
