@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import lru_cache
 from itertools import chain, count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
@@ -66,6 +66,17 @@ def check_writable(path: Path) -> None:
     if path.is_dir():
         raise _not_written(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
     _temporary(path, b"").unlink(missing_ok=True)
+
+
+def open_lock(folder: Path) -> TextIO:
+    """Return the open lock file of a folder, which is made; raises RecordError if it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return (folder / ".lock").open("a")
+    except OSError as error:
+        raise RecordError(
+            f"cannot write {folder}: {error.strerror}; name another folder with --results"
+        ) from None
 
 
 def _temporary(path: Path, content: bytes) -> Path:

@@ -16,13 +16,12 @@ def convert(results: Path, dry_run: bool) -> None:
     changes. What is unfinished stays as it is; a damaged file is kept with the ending .damaged.
     After an interruption, run it again.
     """
-    from bench.records.merge import finished
     from bench.records.run_folder import RunFolder
 
     counts, busy = [], []
     for head in sorted(results.glob("*/spec.json")):
         folder = RunFolder(results, head.parent.name)
-        n = sum(len(entries) for entries in finished(folder.path).values())
+        n = sum(len(entries) for entries in folder.unmerged().values())
         if not dry_run:
             with folder.claimed() as alone:
                 n = 0 if alone is False else folder.merge()

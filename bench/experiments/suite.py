@@ -117,12 +117,12 @@ class Suite:
 
 
 def list_suites() -> list[tuple[str, str]]:
-    return [(name, str(_table(name)["title"])) for name in _names()]
+    return [(name, str(_table(name)["title"])) for name in _files()]
 
 
 def load_suite(name: str, size: str | None = None) -> Suite:
     """Return a suite in one of its sizes; raises ConfigError for an unknown name or size."""
-    refuse_unknown("suite", [name], _names())
+    refuse_unknown("suite", [name], _files())
     size = size or FULL
     if size not in sizes(name):
         raise ConfigError(
@@ -235,15 +235,12 @@ def _least(*counts: int | None) -> int | None:
     return min((count for count in counts if count is not None), default=None)
 
 
-def _names() -> tuple[str, ...]:
-    return tuple(sorted(_files()))
-
-
 @cache
 def _files() -> dict[str, Traversable]:
     folders = [files("bench") / "suites", *(paper.folder / "suites" for paper in papers())]
     found = [file for folder in folders if folder.is_dir() for file in folder.iterdir()]
-    return {file.name[:-5]: file for file in found if file.name.endswith(".toml")}
+    named = {file.name[:-5]: file for file in found if file.name.endswith(".toml")}
+    return dict(sorted(named.items()))
 
 
 @cache

@@ -3,7 +3,7 @@
     results/<run_id>/spec.json       specification, provenance, method card
     results/<run_id>/train.json      summary, cost, status, warnings, error
     results/<run_id>/history.jsonl   one line per epoch
-    results/<run_id>/evaluations/<checkpoint>.npz   finished evaluations, see bench/records/merge.py
+    results/<run_id>/evaluations/<checkpoint>.npz   finished evaluations, joined from their chunks
     results/<run_id>/measures/<checkpoint>.npz      finished masking checks and measures
     results/<run_id>/evaluations/<eval_id>/eval.json          of an unfinished one, the EvalSpec
     results/<run_id>/evaluations/<eval_id>/<chunk>.npz .json  its chunks so far
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 SCHEMA = 1
 """Version of the layout, in every spec.json."""
+ARCHIVES = tuple(f"{checkpoint}.npz" for checkpoint in (*CHECKPOINTS, GIVEN))
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 """Levels of every NAME_quantiles in history.jsonl: the per-example state NAME after an epoch."""
 
@@ -234,8 +235,7 @@ def _with_archived(
     """Return what a folder holds, sorted by id; of what is there twice, that in the archive."""
     aside: list[Damage] = []
     found = unmerged(folder, aside)  # first: another process may be moving it into the archive
-    archives = {f"{checkpoint}.npz" for checkpoint in (*CHECKPOINTS, GIVEN)}
-    for path in (folder / name for name in _names(folder) if name in archives):
+    for path in (folder / name for name in _names(folder) if name in ARCHIVES):
         entries, reasons = _undamaged(read_archive, path, damaged) or ({}, {})
         for key, entry in entries.items():
             try:

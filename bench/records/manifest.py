@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import fcntl
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bench.errors import RecordError
-from bench.storage import quarantine, read_json, write_json
+from bench.storage import open_lock, quarantine, read_json, write_json
 
 FULL = "full"
 FOLDER = "suites"
@@ -78,19 +79,16 @@ def load_manifest(path: Path) -> Manifest:
 
 
 def add_to_manifests(results: Path, manifests: Sequence[Manifest]) -> None:
-    """Merge manifests into those of a results folder; safe with several processes at once."""
+    """Merge manifests into those of a results folder; safe with several processes at once.
+
+    On a file system without locks, the last of them wins.
+    """
     if not manifests:
         return
     folder = results / FOLDER
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("a")
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    except OSError as error:
-        raise RecordError(
-            f"cannot write {folder}: {error.strerror}; name another folder with --results"
-        ) from None
-    with lock:
+    with open_lock(folder) as lock:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
         for manifest in manifests:
             path = folder / manifest.file_name
             earlier = None

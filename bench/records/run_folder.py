@@ -11,22 +11,27 @@ from typing import Any, TypeVar
 
 from bench.errors import RecordError
 from bench.provenance import UNKNOWN, canonical
-from bench.records.evaluation import Chunk, load_chunk
-from bench.records.load import SCHEMA
-from bench.records.measure import load_measure
-from bench.records.merge import merge_finished
+from bench.records.evaluation import Chunk, EvaluationRecord, load_chunk
+from bench.records.load import ARCHIVES, SCHEMA, unmerged_evaluations, unmerged_measures
+from bench.records.measure import MeasureRecord, load_measure
 from bench.records.spec import EvalSpec, MeasureSpec, ModelSpec, TrainSpec
 from bench.storage import (
+    Entry,
     archived,
     json_bytes,
+    mend_archive,
+    open_lock,
     pair_files,
     quarantine,
+    read_archive,
     read_json,
+    write_archive,
     write_atomic,
     write_json,
 )
 
 T = TypeVar("T")
+KINDS = ("evaluations", "measures")
 
 
 class RunFolder:
@@ -59,16 +64,7 @@ class RunFolder:
 
         The operating system holds the lock, so the claim ends with the block or the process.
         """
-        results = self.path.parent
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / ".lock").open("a")
-        except OSError as error:
-            raise RecordError(
-                f"cannot write the results folder {results}: {error.strerror}; "
-                "name another with --results"
-            ) from None
-        with file:
+        with open_lock(self.path) as file:
             ours: bool | None = True
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -133,9 +129,42 @@ class RunFolder:
         self.merge()
         return sorted({*self.path.rglob("*.damaged*")} - before)
 
+    def unmerged(self) -> dict[Path, dict[str, Entry]]:
+        """Return what is finished and in files of its own, by the archive to move it to, and id."""
+        records: list[tuple[str, str, EvaluationRecord | MeasureRecord]] = []
+        for eval_id, evaluation in unmerged_evaluations(self.path / "evaluations", []).items():
+            records.append(("evaluations", eval_id, evaluation))
+        for measure_id, measure in unmerged_measures(self.path / "measures", []).items():
+            records.append(("measures", measure_id, measure))
+        found: dict[Path, dict[str, Entry]] = {}
+        for kind, record_id, record in records:
+            if (entry := record.entry()) is not None:
+                path = self.path / kind / f"{record.spec.checkpoint}.npz"
+                found.setdefault(path, {})[record_id] = entry
+        return found
+
     def merge(self) -> int:
-        """Move what is finished into a file per checkpoint; return how many were moved."""
-        return merge_finished(self.path)
+        """Move finished evaluations and measures into an archive per checkpoint; return how many.
+
+        For one process at a time. A file is removed only after its content was read back from the
+        archive, so after a kill the next call continues. Damaged files and unfinished evaluations
+        stay; a damaged archive is kept aside, and one with its undamaged entries takes its place.
+        """
+        archives = [self.path / kind / name for kind in KINDS for name in ARCHIVES]
+        for path in archives:
+            if path.exists():
+                mend_archive(path)
+        found = self.unmerged()
+        for path, entries in found.items():
+            there, _ = read_archive(path)
+            if not entries.keys() <= there.keys():
+                write_archive(path, {**entries, **there})
+        for path in archives:
+            for record_id in archived(path):
+                _remove_chunks(path.with_name(record_id))
+                for suffix in (".json", ".npz"):  # of a measure
+                    path.with_name(record_id + suffix).unlink(missing_ok=True)
+        return sum(len(entries) for entries in found.values())
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
         lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
@@ -195,6 +224,16 @@ def chunk_files(spec: EvalSpec, number: int, chunk: Chunk) -> dict[str, bytes]:
     folder = f"evaluations/{spec.eval_id}"
     head = {f"{folder}/eval.json": json_bytes(spec.to_dict())}
     return head | pair_files(f"{folder}/{number}", chunk.entry())
+
+
+def _remove_chunks(folder: Path) -> None:
+    """Remove the chunks of an evaluation that is in an archive; adversarial images stay."""
+    (folder / "eval.json").unlink(missing_ok=True)  # first: without it no chunk is read
+    for path in folder.glob("[0-9]*"):
+        if path.stem.isdecimal() and path.suffix in (".json", ".npz", ".unfinished"):
+            path.unlink(missing_ok=True)
+    with suppress(OSError):  # what is left are images, or files that were damaged
+        folder.rmdir()
 
 
 def adversarials_name(spec: EvalSpec, number: int) -> str:

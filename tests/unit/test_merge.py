@@ -16,7 +16,6 @@ from bench import storage
 from bench.errors import RecordError
 from bench.records import RunRecord, load_records
 from bench.records.measure import Measured
-from bench.records.merge import merge_finished
 from bench.records.run_folder import RunFolder
 from bench.records.spec import EvalSpec, MeasureSpec
 from bench.storage import (
@@ -162,18 +161,18 @@ def test_a_kill_at_any_moment_loses_nothing(folder: RunFolder, tmp_path: Path) -
     before = loaded(folder.path.parent)
     for n_calls in range(100):
         results = Path(shutil.copytree(folder.path.parent, tmp_path / str(n_calls)))
-        run = results / SPEC.run_id
+        run = RunFolder(results, SPEC.run_id)
         with pytest.MonkeyPatch.context() as patch:
             calls = iter(range(n_calls))
             for name in ("replace", "unlink", "rmdir"):
                 patch.setattr(Path, name, _stopping(getattr(Path, name), calls))
             try:
-                assert merge_finished(run) == 4
+                assert run.merge() == 4
                 break
             except Stopped:
                 pass
         assert loaded(results) == before
-        merge_finished(run)
+        run.merge()
         assert loaded(results) == before
     assert n_calls > 15
 
@@ -263,7 +262,7 @@ def test_one_damaged_entry_is_named_and_kept_aside_and_the_others_stay(folder: R
 def test_an_archive_that_cannot_be_read_is_not_taken_for_damaged(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    merge_finished(folder.path)
+    folder.merge()
     path = folder.path / "evaluations" / "best.npz"
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_bytes", Mock(side_effect=OSError(errno.EIO, "I/O error")))
@@ -276,7 +275,7 @@ def test_an_archive_that_cannot_be_read_is_not_taken_for_damaged(
 def test_convert_removes_what_a_kill_left_of_the_merged_files(folder: RunFolder) -> None:
     chunks = [p for p in folder.path.glob("evaluations/*/*") if p.name != "eval.json"]
     left = {path: path.read_bytes() for path in chunks}
-    merge_finished(folder.path)
+    folder.merge()
     for path, content in left.items():
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)

@@ -102,7 +102,7 @@ def use(monkeypatch: pytest.MonkeyPatch, text: str, old: str = "", new: str = ""
     table = tomllib.loads(text.replace(old, new, 1))
     module = recipe if text is RECIPE else suite
     monkeypatch.setattr(module, "_table", lambda name: table)
-    monkeypatch.setattr(suite, "_names", lambda: ("made",))
+    monkeypatch.setattr(suite, "_files", lambda: {"made": None})
     monkeypatch.setattr(recipe, "list_recipes", lambda: ["made"] if text is RECIPE else SHIPPED)
 
 
