@@ -78,7 +78,7 @@ class Size:
     archs: Mapping[str, str] = field(default_factory=dict)
     """Replacements of networks."""
     dataset: str | None = None
-    reference_eps: str = "8/255"
+    reference_eps: str | float = "8/255"
     """Replaces 8/255: every eps is scaled with it."""
     recipe: str | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -94,7 +94,7 @@ class Size:
 
     @property
     def factor(self) -> float:
-        return parse_eps(self.reference_eps) / REFERENCE_EPS
+        return parse_eps(str(self.reference_eps)) / REFERENCE_EPS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,19 +117,22 @@ class Suite:
 
 
 def list_suites() -> list[tuple[str, str]]:
-    return [(name, str(_table(name)["title"])) for name in _files()]
+    return [(name, _title(name)) for name in _files()]
+
+
+def _title(name: str) -> str:
+    return str(_table(name).get("title", name))
 
 
 def load_suite(name: str, size: str | None = None) -> Suite:
     """Return a suite in one of its sizes; raises ConfigError for an unknown name or size."""
-    refuse_unknown("suite", [name], _files())
     size = size or FULL
     if size not in sizes(name):
         raise ConfigError(
             f"suite '{name}' has no size '{size}'; its sizes: {', '.join(sizes(name))}"
         )
     studies = tuple(_studies(name, size))
-    return Suite(name=name, title=str(_table(name)["title"]), size=size, studies=studies)
+    return Suite(name=name, title=_title(name), size=size, studies=studies)
 
 
 def sizes(name: str) -> list[str]:
@@ -245,4 +248,5 @@ def _files() -> dict[str, Traversable]:
 
 @cache
 def _table(name: str) -> dict[str, Any]:
+    refuse_unknown("suite", [name], _files())
     return load_toml(_files()[name])

@@ -31,7 +31,6 @@ from bench.storage import (
 )
 
 T = TypeVar("T")
-KINDS = ("evaluations", "measures")
 
 
 class RunFolder:
@@ -131,16 +130,16 @@ class RunFolder:
 
     def unmerged(self) -> dict[Path, dict[str, Entry]]:
         """Return what is finished and in files of its own, by the archive to move it to, and id."""
-        records: list[tuple[str, str, EvaluationRecord | MeasureRecord]] = []
-        for eval_id, evaluation in unmerged_evaluations(self.path / "evaluations", []).items():
-            records.append(("evaluations", eval_id, evaluation))
-        for measure_id, measure in unmerged_measures(self.path / "measures", []).items():
-            records.append(("measures", measure_id, measure))
+        kinds: dict[str, Mapping[str, EvaluationRecord | MeasureRecord]] = {
+            "evaluations": unmerged_evaluations(self.path / "evaluations", []),
+            "measures": unmerged_measures(self.path / "measures", []),
+        }
         found: dict[Path, dict[str, Entry]] = {}
-        for kind, record_id, record in records:
-            if (entry := record.entry()) is not None:
-                path = self.path / kind / f"{record.spec.checkpoint}.npz"
-                found.setdefault(path, {})[record_id] = entry
+        for kind, records in kinds.items():
+            for record_id, record in records.items():
+                if (entry := record.entry()) is not None:
+                    path = self.path / kind / f"{record.spec.checkpoint}.npz"
+                    found.setdefault(path, {})[record_id] = entry
         return found
 
     def merge(self) -> int:
@@ -150,7 +149,7 @@ class RunFolder:
         archive, so after a kill the next call continues. Damaged files and unfinished evaluations
         stay; a damaged archive is kept aside, and one with its undamaged entries takes its place.
         """
-        archives = [self.path / kind / name for kind in KINDS for name in ARCHIVES]
+        archives = [self.path / k / name for k in ("evaluations", "measures") for name in ARCHIVES]
         for path in archives:
             if path.exists():
                 mend_archive(path)
