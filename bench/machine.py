@@ -123,6 +123,26 @@ def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
+def on_cpu(values: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return nested mappings with their tensors on the CPU; the host waits for a GPU once."""
+    import torch
+
+    there = set[torch.device]()
+
+    def copied(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: copied(item) for name, item in value.items()}
+        if not isinstance(value, torch.Tensor) or value.device.type != "cuda":
+            return value
+        there.add(value.device)
+        return value.to("cpu", non_blocking=True)
+
+    found = {name: copied(value) for name, value in values.items()}
+    for device in there:
+        torch.cuda.synchronize(device)
+    return found
+
+
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bf16 in hardware; elsewhere bf16 is slower than fp32."""
     if device.type == "cuda":

@@ -271,7 +271,7 @@ class _Functions(TorchFunctionMode):
             self.calls.pop()
         if (asked is not None and not tensors) or (name in MADE and device == CUDA):
             put(out, device)
-        if name in MADE and device == CUDA:
+        if name in MADE and device == CUDA and (name == "new_tensor" or not tensors):
             self.log.wait("numbers to the device")
         if name == "copy_" and isinstance(args[1], Tensor):
             self._copied(where(args[0]), args[1], kwargs.get("non_blocking", False))

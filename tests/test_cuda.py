@@ -7,27 +7,35 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
+import numpy as np
 import pyautoattack
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.testing import assert_close
 
 from bench.api import Batch, Method, TrainState, losses
 from bench.archs import ARCHS, Arch, build
 from bench.archs.resnet import WideResNet
 from bench.attacks import list_attacks
+from bench.data import load_dataset
+from bench.data.folder import list_files
+from bench.data.loader import batches, epoch_order, loader
 from bench.estimate import made_dataset, made_spec
 from bench.evaluation import attack_chunk
 from bench.machine import tf32_operations
+from bench.papers import plugins
 from bench.progress import Reporter
 from bench.registry import list_methods
 from bench.threat import Threat
 from bench.training.engine import Trainer
+from tests.pictures import make_folder
 from tests.pretended_cuda import CUDA, Log
 from tests.short import TinyAutoAttack
-from tests.trained import trainer_of
+from tests.trained import Stopped, stop_at, trainer_of
 
 N, BATCH = 8, 4
+MEASURES = plugins("measures")
 
 
 @pytest.fixture
@@ -80,7 +88,7 @@ def test_a_step_on_the_device_is_the_step_on_the_cpu(name: str, tmp_path: Path, 
         states.append({k: v.cpu() for k, v in made.network.state_dict().items()})
         assert name != "mma" or 0 < (made.state.examples["margin"] > 0).sum() < BATCH
     atol = 1e-6 if name == "mma" else 0
-    torch.testing.assert_close(*states, rtol=0, atol=atol)
+    assert_close(*states, rtol=0, atol=atol)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,3 +211,43 @@ def test_an_attack_is_the_one_on_the_cpu_and_each_part_is_read_back_once(
     if name in ("fgsm", "cw", "pgd-20", "transfer"):  # what does not ask which images are left
         assert 0 < found.survived.sum() < found.clean.sum()
         assert cuda.n_waits == n_reads, cuda.waits
+
+
+@pytest.mark.parametrize("name", ["natural", "cat-ce", "free"])
+def test_an_epoch_ends_with_five_waits_and_a_resumed_training_is_the_whole_one(
+    name: str, tmp_path: Path, cuda: Log
+) -> None:
+    """For the check of the loss, the score, the history, the best weights and the saved state."""
+    whole = trainer(name, tmp_path / "whole")
+    cuda.clear()
+    whole.run(Reporter(quiet=True))
+    assert cuda.n_waits == 2 * 5 + 1, cuda.waits  # and for the last weights
+    stopped = trainer(name, tmp_path / "stopped")
+    stop_at(stopped, stopped.batches_per_epoch + 1)
+    with pytest.raises(Stopped):
+        stopped.run(Reporter(quiet=True))
+    resumed = trainer(name, tmp_path / "stopped")
+    resumed.run(Reporter(quiet=True))
+    assert_close(resumed.network.state_dict(), whole.network.state_dict(), rtol=0, atol=0)
+
+
+def test_data_loaders_wait_once_an_epoch_where_images_are_streamed(
+    tmp_path: Path, cuda: Log
+) -> None:
+    """To learn the order; resident images, of a folder too, never."""
+    root = make_folder(tmp_path, {"train": 5, "val": 1, "test": 1})
+    for streamed, n_waits in ((True, 1), (False, 0)):
+        split = load_dataset("digits").train.take(np.arange(15))
+        if streamed:
+            split = list_files(root / "train", {"a": 0, "b": 1, "c": 2}, 8)
+        data, on_host = (loader(split, 1 / 16, device) for device in (CUDA, "cpu"))
+        cuda.clear()
+        order = epoch_order(len(data), 0, 0, CUDA)
+        parts = batches(order, 6)
+        data.expect(parts, 0)
+        seen = [data.views(part, 0, number) for number, part in enumerate(parts)]
+        labels = [data.labels(part) for part in parts]
+        assert cuda.n_waits == n_waits, cuda.waits
+        for number, part in enumerate(parts):
+            assert torch.equal(seen[number].cpu(), on_host.views(part.cpu(), 0, number))
+            assert torch.equal(labels[number].cpu(), on_host.labels(part.cpu()))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from bench.errors import CheckpointError, one_line, unknown_name
+from bench.machine import on_cpu
 from bench.storage import sha256, write_atomic
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
@@ -98,7 +99,7 @@ def network_bytes(model: nn.Module) -> bytes:
     """Return the model's state dict as a safetensors file, which refuses shared memory."""
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in model.state_dict().items()
+        for name, tensor in on_cpu(model.state_dict()).items()
     }
     return safetensors.torch.save(tensors)
 

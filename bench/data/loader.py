@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bench.data.dataset import Split, StoredSplit
 from bench.errors import ConfigError, unknown_name
+from bench.machine import sent
 from bench.seeding import generator_for
 
 PADDING_MODES = ("constant", "reflect")
@@ -109,7 +110,8 @@ def augment(
 
 def epoch_order(n: int, run_seed: int, epoch: int, device: torch.device | str) -> Tensor:
     """Return the order of n images in an epoch, (n,) int64, drawn on the CPU for all devices."""
-    return torch.randperm(n, generator=generator_for(run_seed, "order", epoch)).to(device)
+    order = torch.randperm(n, generator=generator_for(run_seed, "order", epoch))
+    return sent(order, torch.device(device))
 
 
 def batches(order: Tensor, batch_size: int) -> tuple[Tensor, ...]:

@@ -33,6 +33,7 @@ from torchvision.transforms import functional
 from bench.data.dataset import FileSplit, padding, reason, shorter_side
 from bench.data.loader import Loader
 from bench.errors import DataError
+from bench.machine import sent
 from bench.seeding import seed_for
 
 AHEAD = 2
@@ -125,7 +126,9 @@ class StreamedSplit(Loader):
     def views(self, index: Tensor, run_seed: int, batch_number: int) -> Tensor:
         held, reading = self._ahead.pop((run_seed, batch_number), (None, []))
         if held is not index:  # comparing contents would wait for the device
-            reading = self._read(index.tolist(), run_seed, batch_number)
+            part, rows = self._expected.get(batch_number, (None, ()))
+            rows = rows if part is index else index.tolist()
+            reading = self._read(rows, run_seed, batch_number)
         for number in range(batch_number + 1, batch_number + 1 + AHEAD):
             if number in self._expected and (run_seed, number) not in self._ahead:
                 part, rows = self._expected[number]
@@ -153,5 +156,5 @@ class StreamedSplit(Loader):
     def _gathered(self, reading: Reading) -> Tensor:
         # uint8 to the device, then floats: a quarter of the transfer. Division as in DeviceSplit.
         pixels = torch.from_numpy(np.stack([future.result() for future in reading]))
-        x = pixels.to(self.y.device).permute(0, 3, 1, 2)
+        x = sent(pixels, self.y.device).permute(0, 3, 1, 2)
         return x.contiguous().float().div_(255)

@@ -21,7 +21,7 @@ from bench.evaluation.adversarials import adversarials_bytes
 from bench.evaluation.chunk import PartialOutcome, attack_chunk
 from bench.evaluation.measuring import Measuring
 from bench.evaluation.model_checks import expects_normalised, inspect_model
-from bench.machine import tf32_operations
+from bench.machine import sent, tf32_operations
 from bench.provenance import UNKNOWN, canonical, evaluation_code
 from bench.records import Chunk
 from bench.records.measure import measure_files
@@ -51,7 +51,7 @@ class Images:
     def chunk(self, index: Sequence[int], split: str = "test") -> tuple[Tensor, Tensor]:
         """x (n, C, H, W) in [0, 1] and y (n,)."""
         images = self.split(split)
-        rows = torch.tensor(index, device=images.y.device)
+        rows = sent(torch.tensor(index), images.y.device)
         return images.images(rows), images.labels(rows)
 
 

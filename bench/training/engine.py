@@ -21,7 +21,7 @@ from bench.attacks.networks import MIN_ROWS
 from bench.data.dataset import Dataset
 from bench.data.loader import augment, batches, epoch_order, loader
 from bench.errors import MemoryLimit, NonFiniteLoss
-from bench.machine import free_memory, out_of_memory, tf32_operations
+from bench.machine import free_memory, on_cpu, out_of_memory, sent, tf32_operations
 from bench.method import Batch, Method, TrainState
 from bench.progress import Reporter, Task
 from bench.records import QUANTILES
@@ -289,22 +289,24 @@ class Trainer:
 
     def _history_row(self, epoch: int, result: Score) -> dict[str, Any]:
         n, seconds = self.progress.n_summed, self.progress.epoch_seconds
+        measured = dict(self.progress.sums)
+        for name, value in self.state.examples.items():
+            if value.is_floating_point() and value.ndim == 1:
+                levels = sent(torch.tensor(QUANTILES, dtype=value.dtype), value.device)
+                measured[f"{name}_quantiles"] = torch.quantile(value, levels)
+                measured[f"{name}_mean"] = value.mean()
+        measured = on_cpu(measured)
         row: dict[str, Any] = {
             "epoch": epoch,
             "lr": self.progress.rate,
-            **{name: float(value) / n for name, value in self.progress.sums.items()},
+            **{name: float(measured.pop(name)) / n for name in self.progress.sums},
             "val_clean": result.n_clean / result.n,
             "val_robust": result.n_robust / result.n,
             "n_val": result.n,
             "train_seconds": seconds,
             "images_per_second": n / max(seconds, 1e-9),
         }
-        for name, value in self.state.examples.items():
-            if value.is_floating_point() and value.ndim == 1:
-                levels = torch.tensor(QUANTILES, device=value.device, dtype=value.dtype)
-                row[f"{name}_quantiles"] = torch.quantile(value, levels).tolist()
-                row[f"{name}_mean"] = float(value.mean())
-        return row
+        return row | {name: value.tolist() for name, value in measured.items()}
 
     def _summary(self) -> dict[str, Any]:
         progress, epochs = self.progress, self.spec.recipe.epochs
@@ -348,7 +350,7 @@ class Trainer:
             "memory": self.state.memory,
             "cost": [self.cost.forward, self.cost.backward, self.cost.first_layer],
         }
-        save_state(self.folder.path, state | vars(self.progress))
+        save_state(self.folder.path, on_cpu(state | vars(self.progress)))
         self._saved = time.monotonic()
 
     def _resume(self, reporter: Reporter) -> None:

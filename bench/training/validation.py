@@ -53,4 +53,5 @@ def _score(model: Arch, split: Loader, threat: Threat, seed: int, rows: int) -> 
             right = is_correct(blocked, x, y)
             robust += (right & is_correct(blocked, x_adv, y)).sum()
         clean += right.sum()
-    return Score(int(clean), int(robust), len(split))
+    n_clean, n_robust = torch.stack([clean, robust]).tolist()
+    return Score(n_clean, n_robust, len(split))
