@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # markers of tests that need more than `make install` brings
 MORE := cluster or browser or latex or site
+# packages of Debian that these tests need
+DEBIAN := texlive-latex-base texlive-latex-recommended
 
 .PHONY: install demo test test-all quick lint types verify pytest docs site clean help
 
@@ -31,7 +33,7 @@ $(VENV)/.installed-all: $(VENV)/.installed-test $(VENV)/.installed-docs
 demo: install  ## train and attack the paper's methods on digits, print Table 3
 	$(BIN)/bench run --seeds 0 --workers 2 --no-checks --results results/demo
 	$(BIN)/bench report --results results/demo --reports reports/demo
-	@echo "The report is in reports/demo/table3.md"
+	@echo "The report is in reports/demo/index.md"
 
 test: lint types verify pytest  ## lint, types, pinned facts and the test suite
 
@@ -50,6 +52,7 @@ pytest: $(VENV)/.installed-test
 	$(BIN)/python -m pytest --numprocesses 2 -m "not ($(MORE))"
 
 test-all: $(VENV)/.installed-all  ## the tests that `make test` leaves out; installs what they need
+	dpkg -s $(DEBIAN) >/dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $(DEBIAN); }
 	$(BIN)/python -m pytest -m "$(MORE)"
 
 quick: $(VENV)/.installed-test  ## the tests that take under a minute in all

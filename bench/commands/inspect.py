@@ -13,11 +13,12 @@ LISTED = ("methods", "archs", "datasets", "attacks", "suites", "recipes")
 
 @click.command("list")
 @click.argument("kind", type=click.Choice(LISTED), default="methods")
-def list_command(kind: str) -> None:
+@click.option("--long", is_flag=True, help="Of methods: their formulas, state and cost per step.")
+def list_command(kind: str, long: bool) -> None:
     """Print the names of methods, archs, datasets, attacks, suites or recipes."""
     from bench.listing import listing
 
-    click.echo(listing(kind))
+    click.echo(listing(kind, long))
 
 
 @click.command()

@@ -20,7 +20,7 @@ from bench.commands import options as shared
 @click.option("--suite", help="Make only this suite's tables and figures: table1, figure2.  [all]")
 @click.option("--size", help="Suite size to report: full, small, tiny.  [the most complete]")
 def report(results: Path, reports: Path, suite: str | None, size: str | None) -> None:
-    """Make tables and figures from the records, and print Table 3.
+    """Make tables and figures from the records, and print Table 3 of the largest setting.
 
     index.md in the reports folder links to all of them and lists what still lacks records.
     """

@@ -48,6 +48,8 @@ class Output:
     """What has no record, in words."""
     remark: str = ""
     """What index.md says next to the links."""
+    summary: str = ""
+    """Markdown that index.md shows of it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,6 @@ from bench.report.frame import results_frame
 from bench.report.groups import Group, Setting, group_runs
 from bench.report.rows import TableRow, checkpoints, core_first, status
 from bench.report.statistics import LEVEL, holm
-from bench.report.table3 import title
 from bench.report.titles import CLEAN
 
 _CHOICES = ("dataset", "arch", "recipe", "eps")
@@ -292,7 +291,7 @@ def block(comparison: MethodComparison) -> str:
     for side, seeds, (accuracy, alone) in zip(c.sides, c.seeds, counts, strict=True):
         cells = [side.group.label, side.checkpoint, seeds, percent(accuracy)]
         rows.append([*cells, str(alone)] if c.one_seed else cells)
-    return f"{title(c.setting)}\n\n{aligned(rows)}\n\n{sentence(c)}"
+    return f"{c.setting.title}\n\n{aligned(rows)}\n\n{sentence(c)}"
 
 
 def p_text(p: float) -> str:

@@ -15,7 +15,7 @@ from bench.records import RunRecord
 from bench.report.export import Notes, Table
 from bench.report.formatting import MISSING, eps_text
 from bench.report.groups import Group, Setting, training_values
-from bench.report.published import REFERENCE
+from bench.report.published import REFERENCE, shown_name
 from bench.report.revisions import code_facts
 from bench.report.rows import Section, status
 
@@ -142,8 +142,8 @@ def cost_table(section: Section) -> Table:
     ended = found[found["passes"].notna()]
     several = ended.loc[ended["method"] == REFERENCE, "label"].nunique() > 1
     heads = [
-        *("Method", "Forward", "Backward", f"Passes, relative to {REFERENCE}"),
-        *(f"Seconds, relative to {REFERENCE}", "Images per second (machine)", "Seeds"),
+        *("Method", "Forward", "Backward", f"Passes, relative to {shown_name(REFERENCE)}"),
+        *(f"Seconds, relative to {shown_name(REFERENCE)}", "Images per second (machine)", "Seeds"),
     ]
     letters = _letters(found)
     by_label = dict(iter(ended.groupby("label")))
@@ -161,11 +161,11 @@ def _line(
     """Return a group's cells; own: its trainings that left a cost."""
     total, n = len(group.runs), len(own)
     states = [
-        f"{group.label}{f', seed {run.seed}' * (total > 1)}: {status(run)}."
+        f"{group.title}{f', seed {run.seed}' * (total > 1)}: {status(run)}."
         for run in group.runs
         if run.status != "done"
     ]
-    name = f"{group.label}{notes.mark(*states)}"
+    name = f"{group.title}{notes.mark(*states)}"
     if not n:
         return [name, *[MISSING] * 6]
     mean, reference = own[[*_RECORDED, "passes_relative"]].mean(), own["reference"].iloc[0]
@@ -175,12 +175,15 @@ def _line(
     if reference:
         spread = f" \u00b1 {own['passes_relative'].std():.2f}" if n > 1 else ""
         passes = f"{mean['passes_relative']:.2f}{spread}"
-    passes += notes.mark(f"Relative to {reference}.") if several else ""
+    passes += notes.mark(f"Relative to {shown_name(reference)}.") if several else ""
     lacks = int(own["seconds_relative"].isna().sum())
     if lacks < n:
         seconds = f"{own['seconds_relative'].min():.2f}"
     where = f", seeds left out: {lacks}" if lacks < n else ""
-    unlike = f"No {REFERENCE} run on an equal machine at equal batch size and precision{where}."
+    unlike = (
+        f"No {shown_name(REFERENCE)} run on an equal machine at equal batch size and "
+        f"precision{where}."
+    )
     return [
         name,
         f"{mean['forward_per_image']:.1f}{notes.mark(*stem) if more >= 0.05 else ''}",
@@ -220,7 +223,9 @@ def cost_facts(section: Section, results: str | Path) -> list[str]:
 
 def _no_reference(setting: Setting, runs: Iterable[RunRecord], results: str | Path) -> str:
     """Return why nothing is relative, and the command that makes the missing run."""
-    missing = f"No {REFERENCE} run in this table has ended, so nothing is relative to it"
+    missing = (
+        f"No {shown_name(REFERENCE)} run in this table has ended, so nothing is relative to it"
+    )
     if any(run.method == REFERENCE and run.status == "failed" for run in runs):
         return f"{missing}: its training failed."  # and would again
     run = max(runs, key=lambda run: run.status == "done")

@@ -33,6 +33,10 @@ _RC: Any = {
     "legend.fontsize": 9.0,
     "text.parse_math": False,  # names come from outside; our own formulas ask for it
 }
+_ONE_COLUMN = 4
+"""Columns of a table that fit one column of a page of two."""
+_CHARACTERS = 110
+"""That fit a page, at 8 points."""
 _NO_WIDTH = "\u200b"
 _CODE = re.compile(r"(?<!`)(`+)(?!`)(?:.*?[^`])\1(?!`)")
 """A span of code, used for commands and run ids."""
@@ -83,6 +87,8 @@ class Table:
     """A cell refers to note 1 by `superscript([1])` at its end."""
     n_left: int = 1
     """Columns aligned to the left; the others to the right in LaTeX."""
+    widths: tuple[float, ...] = ()
+    """Of the first columns in LaTeX, where their texts are to be wrapped: shares of a line."""
 
 
 class Notes:
@@ -108,29 +114,52 @@ def markdown(table: Table, below: Sequence[str] = ()) -> Markup:
 
 
 def latex(table: Table, caption: str, label: str, below: Sequence[str] = ()) -> str:
-    """Return a table environment as wide as the page, its notes and `below` under the rules."""
-    text = table.text.map(_latex_cell).rename(columns=latex_escaped)
-    n_right = len(text.columns) - table.n_left
-    tabular = (
-        text.style.hide(axis="index")
-        .to_latex(column_format="l" * table.n_left + "r" * n_right, hrules=True)
-        .strip()
-    )
-    lines = [
-        r"\begin{table*}",
-        r"\centering\footnotesize",
-        rf"\caption{{{latex_escaped(caption)}}}",
-    ]
-    lines += [rf"\label{{tab:{label}}}", r"\resizebox{\linewidth}{!}{%", f"{tabular}}}"]
+    """Return a table environment at 8 points, its notes and `below` under the rules.
+
+    As wide as the page, where it has more columns than fit one column of it; of very many columns
+    several tables below each other.
+    """
+    text = table.text.map(_latex_cell).rename(columns=_latex_heading)
+    wrapped = [rf">{{\raggedright\arraybackslash}}p{{{w}\linewidth}}" for w in table.widths]
+    left = [*wrapped, *"l" * (table.n_left - len(wrapped))]
+    tabulars = []
+    for places in _blocks(table):
+        own = text.iloc[:, [*range(table.n_left), *places]].style.hide(axis="index")
+        columns = "".join(["@{}", *left, *"r" * len(places), "@{}"])
+        tabulars.append(own.to_latex(column_format=columns, hrules=True).strip())
+    environment, space = ("table*", 4) if len(text.columns) > _ONE_COLUMN else ("table", 3)
     notes = [f"$^{{{n}}}$ {latex_escaped(note)}" for n, note in enumerate(table.notes, 1)]
-    for paragraph in (*notes, *map(latex_escaped, below)):
-        lines += ["", rf"\noindent\scriptsize {paragraph}"]
-    return "\n".join([*lines, r"\end{table*}"])
+    under = " ".join([*notes, *map(latex_escaped, below)])
+    return "\n".join(
+        [
+            rf"\begin{{{environment}}}",
+            rf"\caption{{{latex_escaped(caption)}}}\label{{tab:{label}}}",
+            rf"\centering\fontsize{{8}}{{9.6}}\selectfont\setlength{{\tabcolsep}}{{{space}pt}}",
+            "\n\\par\\medskip\n".join(tabulars),
+            *([r"\par\smallskip\raggedright", under] if under else []),
+            rf"\end{{{environment}}}",
+        ]
+    )
+
+
+def _blocks(table: Table) -> list[list[int]]:
+    """Return the places of the columns of numbers, in blocks that fit a page."""
+    sizes = [2 + max(map(len, [*_lines(str(name)), *table.text[name]])) for name in table.text]
+    blocks: list[list[int]] = [[]]
+    start = sum(sizes[: table.n_left])
+    total = start
+    for place in range(table.n_left, len(sizes)):
+        if total + sizes[place] > _CHARACTERS and not table.widths and blocks[-1]:
+            blocks.append([])
+            total = start
+        blocks[-1].append(place)
+        total += sizes[place]
+    return blocks
 
 
 def latex_document(tables: Iterable[str]) -> str:
     """Return the text of a file of LaTeX tables."""
-    return "\n\n".join(["% Needs the packages booktabs and graphicx.", *tables])
+    return "\n\n".join(["% Needs the packages booktabs and array.", *tables])
 
 
 def csv_text(frame: pd.DataFrame, note: str, float_format: str = "%.6f") -> str:
@@ -180,6 +209,16 @@ def _latex_cell(text: str) -> str:
     escaped = rf"\textbf{{{escaped}}}" if isinstance(text, Bold) else escaped
     # a cell may follow `\\` or a rule, which take [ and * as arguments
     return f"{{}}{escaped}" if escaped.startswith(("[", "*")) else escaped
+
+
+def _latex_heading(text: str) -> str:
+    """Return a heading; what follows a comma or stands in brackets is on a line of its own."""
+    lines = r"\\".join(map(latex_escaped, _lines(text)))
+    return rf"\shortstack[r]{{{lines}}}" if r"\\" in lines else lines
+
+
+def _lines(heading: str) -> list[str]:
+    return re.split(r", | (?=\()", heading)
 
 
 def render(template: str, /, package: str = "bench.report", **context: Any) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 
 from bench.records import RunRecord
 from bench.records.spec import slug
-from bench.report.formatting import ALARM
+from bench.report.formatting import ALARM, eps_both, eps_text
 from bench.report.frame import EPS_DIGITS
 from bench.report.masking import masking
-from bench.report.published import method_order
+from bench.report.published import method_order, shown_name
 from bench.report.titles import CLEAN
 
 
@@ -33,6 +33,14 @@ class Setting:
         return slug(f"{head}-eps{self.eps:.4f}" if self.eps >= 0 else head)
 
     @property
+    def title(self) -> str:
+        """`digits, cnn, recipe common, eps 8/255 (0.0314)`."""
+        parts = [self.dataset, self.arch or "models from outside"]
+        parts += [f"recipe {self.recipe}"] if self.recipe else []
+        parts += [f"eps {eps_both(self.eps)}"] if self.eps >= 0 else []
+        return ", ".join(parts)
+
+    @property
     def cells(self) -> dict[str, str]:
         """The first columns of every .csv."""
         return {**asdict(self), "eps": f"{self.eps:.9g}" if self.eps >= 0 else ""}
@@ -48,6 +56,12 @@ class Group:
     outside: bool
     runs: tuple[RunRecord, ...]
     """By seed."""
+
+    @property
+    def title(self) -> str:
+        """The label with the name of the method's card: `TRADES (beta=1)`."""
+        name = "" if self.outside else str(self.runs[0].card.get("title") or "")
+        return self.label.replace(self.method, name, 1) if name else shown_name(self.label)
 
 
 def group_runs(runs: Iterable[RunRecord]) -> list[tuple[Setting, list[Group]]]:
@@ -162,6 +176,8 @@ def short(name: str) -> str:
 def shown(value: Any) -> str:
     """Return a specification's value for a label; checksums cut to eight digits."""
     text = f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float) and len(text) > 6:
+        text = eps_text(value)  # 8/255 for 0.0313725
     return text[:8] if len(text) == 64 and set(text) <= set("0123456789abcdef") else text
 
 

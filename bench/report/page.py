@@ -1,26 +1,30 @@
 """The report: from the records of a results folder to the files of a reports folder."""
 
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import fill
 
 from bench.errors import unknown_name
 from bench.experiments.suite import list_suites, load_suite
+from bench.listing import aligned
 from bench.papers import papers
 from bench.records import Records
 from bench.report.artefact import Artefact, Output, output_files
-from bench.report.export import Markup, bullets, plain, render
+from bench.report.export import Bold, Markup, bullets, markdown, plain, render
 from bench.report.formatting import counted
 from bench.report.published import published_papers
-from bench.report.rows import sections
-from bench.report.setting_files import TABLES, setting_output
+from bench.report.rows import Section, sections
+from bench.report.setting_files import CURVES, TABLES, setting_output
 from bench.report.suite_runs import SuiteRuns, choose, command_for_missing
-from bench.report.table3 import require, single_seeds
+from bench.report.table3 import absent, require, short_table, single_seeds, unlike_papers
 from bench.storage import write_atomic
 
 MAX_LACKS = 6
 """Lines on what one artefact lacks; more are counted."""
+MAX_LINKS = 24
+"""Files of one artefact that index.md links; of more in a folder only that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +34,7 @@ class ReportResult:
     paths: tuple[Path, ...]
     """index.md links them."""
     text: str
-    """For the terminal: the content of table3.md and the tables of cost.md, where they were made,
-    else the names of the files."""
+    """For the terminal: Table 3 of the largest setting and where the rest is; else the files."""
 
 
 @dataclass(kw_only=True)
@@ -72,20 +75,22 @@ def write_report(
     wanted, with_tables = _wanted(suite)
     chosen = {a.suite: choose(records, a.suite, size) for _, a in wanted if a.suite}
     made = [_made(p, a, records, chosen.get(a.suite), note, a.name == suite) for p, a in wanted]
-    files, text = dict[str, bytes](), "\n".join(map(_told, made))
+    files, said = dict[str, bytes](), [_told(one) for one in made if suite or one.error]
     if with_tables:
         output = setting_output(parts, records, results)
         files = output_files(output, note)
-        costs = [page for name, page in output.pages.items() if name == "cost"]
-        text = "\n".join([files["table3.md"].decode(), *costs])
+        said.insert(0, _terminal(parts))
     tables = sorted(files)
     for one in made:
         files |= one.files
     if suite is None:
-        files["index.md"] = _index(made, tables, note).encode()
+        files["index.md"] = _index(made, tables, parts, note).encode()
+        said.append(f"The report: {reports / 'index.md'}")
+    elif with_tables:
+        said.append(f"More: {reports / 'table3.md'}")
     for file, content in files.items():
         write_atomic(reports / file, content)
-    return ReportResult(paths=tuple(reports / file for file in files), text=text)
+    return ReportResult(paths=tuple(reports / file for file in files), text="\n\n".join(said))
 
 
 def _wanted(suite: str | None) -> tuple[list[tuple[str, Artefact]], bool]:
@@ -140,45 +145,77 @@ def _told(made: MadeArtefact) -> str:
     return f"{name}: no records; make them: {command_for_missing(suite, made.chosen)}"
 
 
-def _index(made: Sequence[MadeArtefact], tables: Sequence[str], note: str) -> str:
+def _terminal(parts: Sequence[Section]) -> str:
+    """Return Table 3 of the setting with most methods, at most about 80 characters wide."""
+    section, table, said = short_table(parts)
+    marked = table.text.map(lambda cell: f"{cell} *" if isinstance(cell, Bold) else cell)
+    rows = [list(marked.columns), *marked.to_numpy().tolist()]
+    more = f"{counted(len(parts) - 1, 'other setting')}: see table3.md." if len(parts) > 1 else ""
+    said = [line.replace("Bold:", "*:") for line in said]
+    notes = [*said, *unlike_papers(section), *single_seeds([section]), *absent(section), more]
+    below = "\n".join(fill(line, 100) for line in notes if line)
+    return f"{section.setting.title}\n\n{aligned(rows)}\n\n{below}"
+
+
+def _index(
+    made: Sequence[MadeArtefact], tables: Sequence[str], parts: Sequence[Section], note: str
+) -> str:
+    section, table, said = short_table(parts)
     links = [
         (heading, [f"{file}{kind}" for kind in kinds if f"{file}{kind}" in tables])
         for heading, file, kinds in TABLES.values()
     ]
-    figures = [name for name in tables if name.startswith("robust-accuracy-")]
-    links.append(("Robust accuracy against eps, every setting on record", figures))
+    figures = [name for name in tables if name.startswith(CURVES)]
+    links.append(("Robust accuracy against eps", figures))
+    picture = f"{CURVES}{section.setting.slug}.png"
     entries: dict[str, list[str]] = {}
     for one in made:
         if one.files:
             entries.setdefault(one.paper, []).append(_line(one))
+    absent = [one.artefact.name for one in made if not one.files and not one.error]
     return render(
         "index.md.j2",
         origin=note,
+        title=section.setting.title,
+        banner=[*unlike_papers(section), *single_seeds([section])],
+        table=markdown(table, said),
+        more=counted(len(parts) - 1, "other setting") if len(parts) > 1 else "",
+        picture=Markup(picture) if picture in tables else "",
+        summaries=[Markup(one.output.summary) for one in made if one.output.summary],
         tables=bullets(Markup(f"{heading}: {_links(files)}") for heading, files in links if files),
         papers={paper: bullets(lines) for paper, lines in entries.items()},
+        absent=", ".join(absent),
         missing=bullets(line for one in made for line in _lacking(one)),
     )
 
 
 def _line(made: MadeArtefact) -> str:
     said = [made.chosen.caption if made.chosen else "", made.output.remark]
-    links = f"{made.artefact.title}: {_links(sorted(made.files))}."
+    links = f"{plain(made.artefact.title)}: {_links(sorted(made.files))}."
     return Markup(" ".join([links, *(plain(text) for text in said if text)]))
 
 
-def _links(files: Iterable[str]) -> str:
-    return ", ".join(f"[{plain(name)}]({name})" for name in files)
+def _links(files: Sequence[str]) -> str:
+    """Return links to files, of the same name together; only their folder where it has many."""
+    if len(files) > MAX_LINKS and "/" in files[0]:
+        folder = files[0].partition("/")[0]
+        return f"[{plain(folder)}/]({folder}/)"
+    kinds: dict[str, list[str]] = {}
+    for file in files:
+        kinds.setdefault(file.rpartition(".")[0], []).append(file)
+    return "; ".join(
+        f"{plain(stem)} " + " ".join(f"[{file.rpartition('.')[2]}]({file})" for file in own)
+        for stem, own in kinds.items()
+    )
 
 
 def _lacking(made: MadeArtefact) -> list[str]:
     name, suite, lacks = made.artefact.name, made.artefact.suite, made.output.lacks
     if made.error:
         return [f"{name} ({made.artefact.title}) could not be made: {made.error}"]
-    if not suite or (made.files and not lacks):
+    if not suite or not made.files or not lacks:
         return []
-    what = f"{name} ({made.artefact.title})"
-    if made.files:
-        more = len(lacks) - MAX_LACKS
-        what = f"{name} lacks {'; '.join(lacks[:MAX_LACKS])}"
-        what += f"; and {more} more" if more > 0 else ""
+    more = len(lacks) - MAX_LACKS
+    what = f"{name} lacks {'; '.join(lacks[:MAX_LACKS])}"
+    what += f"; and {more} more" if more > 0 else ""
     return [f"{what}: `{command_for_missing(suite, made.chosen)}`"]

@@ -1,5 +1,6 @@
 """What papers state in their tables, read from the published.toml of their folders. Fractions."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -60,6 +61,8 @@ class PublishedPaper:
     """A sentence on the paper's models in public leaderboards."""
     suites: tuple[str, ...] = ()
     """Suites that the report's Table 3 is for."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Method -> what readers call it."""
     styles: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
     """Method -> name of a colour, marker, dash."""
     table3: Mapping[str, Published] = field(default_factory=dict)
@@ -102,6 +105,13 @@ def method_order(method: str) -> tuple[int, str]:
     """Return the sort key of a method: the papers' order first, then by name."""
     names = [name for paper in published_papers() for name in paper.order]
     return (names.index(method) if method in names else len(names), method)
+
+
+def shown_name(label: str) -> str:
+    """Return a label with the name that readers know: `cat-ce, eps 1` as `CAT-CE, eps 1`."""
+    method = re.split("[ ,]", label, maxsplit=1)[0]
+    names = {own: name for paper in published_papers() for own, name in paper.names.items()}
+    return names.get(method, method) + label.removeprefix(method)
 
 
 @cache

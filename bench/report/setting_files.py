@@ -17,30 +17,35 @@ from bench.report.export import (
     latex,
     latex_document,
     markdown,
+    plain,
     render,
 )
-from bench.report.formatting import ALARM, MISSING
+from bench.report.formatting import MISSING
 from bench.report.rows import Section
 from bench.report.table3 import (
-    LEGEND,
     damage,
     facts,
+    last_table,
     left_out,
     main_table,
     other_table,
     provenance,
+    reading,
+    stated_facts,
+    stated_table,
     table3_csv,
-    title,
+    unlike_papers,
     warnings,
 )
 from bench.report.tables.masking import alarm_lines, checked_rows, masking_csv, masking_table
 from bench.report.tables.pairwise import (
+    leaders,
     pair_matrix,
     pairwise_csv,
     pairwise_legend,
     pairwise_table,
 )
-from bench.report.tables.per_class import class_csv, class_facts, class_table, per_class
+from bench.report.tables.per_class import class_csv, class_facts, class_table, enough, per_class
 from bench.report.tables.published_results import (
     autoattack_results,
     results_csv,
@@ -50,6 +55,8 @@ from bench.report.tables.published_results import (
 
 TABLES = {
     "main": ("Table 3, every setting on record", "table3", (".md", ".csv", ".tex")),
+    "narrow": ("Table 3 for one column of a page", "table3-narrow", (".tex",)),
+    "more": ("Last checkpoints and other attacks", "table3-more", (".tex",)),
     "masking": ("Checks for masked gradients", "masking", (".md", ".csv")),
     "pairwise": ("Differences between methods", "comparisons", (".csv", ".tex")),
     "classes": ("Accuracy of each class", "classes", (".md", ".csv")),
@@ -57,15 +64,22 @@ TABLES = {
     "published": ("Published AutoAttack results next to ours", "context", (".csv",)),
 }
 """Name of a table -> its title in index.md, the name of its files of all settings, their kinds."""
+CURVES = "robust-accuracy-"
+"""Begins the names of the files of robust accuracy against eps."""
+LEAST_METHODS, LEAST_RADII = 2, 3
+"""What a figure of them needs; eps 0 is one radius."""
 LATEX = {
-    "table3": [
-        ("main", "Clean and robust accuracy", "", LEGEND),
-        ("other", "Other attacks", "-other", LEGEND),
+    "table3": [("main", "Clean and robust accuracy", "")],
+    "table3-narrow": [("narrow", "Clean and robust accuracy", "-narrow")],
+    "table3-more": [
+        ("last", "Best and last checkpoints", "-last"),
+        ("other", "Other attacks", "-other"),
+        ("stated", "Accuracy that papers state", "-stated"),
     ],
-    "cost": [("cost", "Cost of training", "-cost", COST_LEGEND)],
-    "comparisons": [("pairwise", "Differences in robust accuracy", "-comparisons", "")],
+    "cost": [("cost", "Cost of training", "-cost")],
+    "comparisons": [("pairwise", "Differences in robust accuracy", "-comparisons")],
 }
-"""Name of a file -> its tables: name, caption, end of the label, first sentence below."""
+"""Name of a file -> its tables: name, caption, end of the label."""
 
 
 def setting_output(parts: Sequence[Section], records: Records, results: str | Path) -> Output:
@@ -77,10 +91,8 @@ def setting_output(parts: Sequence[Section], records: Records, results: str | Pa
     unlabelled = "unlabelled" if any(not m.clean for _, own in classes for m in own) else ""
     context: dict[str, Any] = {
         "parts": found,
-        "legend": LEGEND,
         "cost_legend": COST_LEGEND,
         "link": lambda name: Markup(f"[{name}]({name})"),
-        "alarm": ALARM.strip(),
         "alarmed": any(row.masking.alarms for part in parts for row in part.rows),
         "classes": "labelled" if "classes" in present else unlabelled,
         "left_out": bullets(left_out(parts, [one["curves"] for one in found])),
@@ -99,7 +111,7 @@ def setting_output(parts: Sequence[Section], records: Records, results: str | Pa
     curved = {one["image"]: one for one in found if one["curves"]}
     tables = {file: [text for one in found for text in _latex_tables(one, file)] for file in LATEX}
     return Output(
-        numbers={file: numbers[name] for file, (name, _) in made.items()}
+        numbers={file: numbers[name] for file, (name, kinds) in made.items() if ".csv" in kinds}
         | {image: curve_csv(one["curves"]) for image, one in curved.items()},
         pages={
             file: render(f"{file}.md.j2", **context)
@@ -118,21 +130,36 @@ def _setting(section: Section, results: str | Path) -> dict[str, Any]:
     """Return the tables and figures of a setting, and what the pages' templates show of it."""
     matrix, classes = pair_matrix(section), per_class(section)
     published, checked = autoattack_results(section), checked_rows(section)
-    outside = all(group.outside for group in section.groups)
+    outside, bold = all(group.outside for group in section.groups), leaders(matrix)
+    more = ["Lowest seen: correct under every attack on record."]
+    last = ["best: the epoch with the highest robust accuracy on the validation split."]
     made: dict[str, tuple[Table | None, Sequence[str]]] = {
-        "main": (main_table(section), facts(section)),
-        "other": (other_table(section), []),
+        "main": (main_table(section, bold), reading(section, bold)),
+        "narrow": (
+            main_table(section, bold, narrow=True),
+            reading(section, bold, narrow=True),
+        ),
+        "last": (last_table(section), last),
+        "other": (other_table(section), more),
+        "stated": (stated_table(section), stated_facts()),
         "published": (results_table(published) if published else None, results_facts()),
         "pairwise": (pairwise_table(matrix), [pairwise_legend(matrix)]) if matrix else (None, []),
         "cost": (None, []) if outside else (cost_table(section), cost_facts(section, results)),
         "classes": (
-            class_table(classes) if any(m.clean for m in classes) else None,
+            class_table(classes) if enough(classes) else None,
             class_facts(classes),
         ),
         "masking": (masking_table(checked) if checked else None, []),
     }
-    tables = {name: (table, below) for name, (table, below) in made.items() if table}
-    heading, lines = title(section.setting), curves(section)
+    tables = {
+        name: (table, below)
+        for name, (table, below) in made.items()
+        if table is not None and len(table.text)
+    }
+    heading, lines = section.setting.title, curves(section)
+    radii = {eps for curve in lines for eps in curve.points}
+    if len({curve.label for curve in lines}) < LEAST_METHODS or len(radii) < LEAST_RADII:
+        lines = []
     shown, attacked = drawn(section, lines), {curve.label for curve in lines}
     absent = [group.label for group in section.groups if group.label not in attacked]
     text = {name: markdown(*tables[name]) if name in tables else Markup() for name in made}
@@ -140,13 +167,16 @@ def _setting(section: Section, results: str | Path) -> dict[str, Any]:
         **text,
         "section": section,
         "tables": tables,
+        "facts": bullets(facts(section)),
+        "unlike": bullets(unlike_papers(section)),
+        "no_pairs": plain(pairwise_legend(matrix)) if matrix and not text["pairwise"] else "",
         "curves": lines,
         "drawn": shown,
         "matrix": matrix,
         "per_class": classes,
         "title": heading,
         "classes": text["classes"] or bullets(class_facts(classes)),
-        "image": f"robust-accuracy-{section.setting.slug}" if lines else "",
+        "image": f"{CURVES}{section.setting.slug}" if lines else "",
         "alternative": Markup(alternative(f"Robust accuracy against eps: {heading}")),
         "absent": ", ".join(absent),
         "n_drawn": len({curve.label for curve in shown}),
@@ -164,8 +194,8 @@ def _latex_tables(one: Mapping[str, Any], file: str) -> list[str]:
             one["tables"][name][0],
             f"{caption}: {one['title']}.",
             f"{one['section'].setting.slug}{suffix}",
-            [*filter(None, [legend]), *one["tables"][name][1]],
+            one["tables"][name][1],
         )
-        for name, caption, suffix, legend in LATEX[file]
+        for name, caption, suffix in LATEX[file]
         if name in one["tables"]
     ]

@@ -3,7 +3,16 @@
 CLEAN, PGD, CW, AUTOATTACK = "clean", "pgd-20", "cw", "autoattack"
 CORE = (PGD, CW, AUTOATTACK)
 """Attacks that have a column in every table."""
-TITLES = {CLEAN: "Clean", PGD: "PGD-20", CW: "C&W", AUTOATTACK: "AutoAttack"} | {
+TITLES = {
+    CLEAN: "Clean",
+    PGD: "PGD-20",
+    CW: "C&W",
+    AUTOATTACK: "AutoAttack",
+    "md": "MD",
+    "multitargeted": "MultiTargeted",
+    "transfer": "Transfer",
+    **{f"pgd-{steps}": f"PGD-{steps}" for steps in (10, 50, 100, 500)},
+} | {
     f"{attack}-fast{suffix}": f"{title}, fast ({search} search)"
     for attack, title in ((PGD, "PGD-20"), (AUTOATTACK, "AutoAttack"))
     for suffix, search in (("", "bf16"), ("-fp32", "fp32"))

@@ -38,7 +38,7 @@ def test_costs_are_relative_to_the_mean_of_the_reference(tmp_path: Path) -> None
     assert (found["reference"], found["n_seeds"]) == ("madry", 2)
     seeds = costs(section_of(tmp_path)).set_index(["label", "seed"])["seconds_relative"]
     assert seeds["madry"].tolist() == pytest.approx([1.0, 3.0])
-    assert cells(tmp_path)["dynamic"][:4] == ["6.0", "5.0", "0.50", "4.00"]
+    assert cells(tmp_path)["Dynamic AT"][:4] == ["6.0", "5.0", "0.50", "4.00"]
 
 
 def test_an_epoch_of_more_images_is_not_slower(tmp_path: Path) -> None:
@@ -65,9 +65,9 @@ def test_seconds_of_another_machine_are_not_compared(
 ) -> None:
     train_run(tmp_path, "madry")
     train_run(tmp_path, "trades", machine=machine, batch_size=batch_size, passes=(14, 12))
-    row = cells(tmp_path)["trades"]
+    row = cells(tmp_path)["TRADES"]
     assert row[2:4] == ["1.18", "\u2013"]
-    assert "No madry run on an equal machine at equal batch size and precision." in (
+    assert "No Madry AT run on an equal machine at equal batch size and precision." in (
         cost_table(section_of(tmp_path)).notes
     )
 
@@ -75,14 +75,14 @@ def test_seconds_of_another_machine_are_not_compared(
 def test_machines_are_not_equal_by_being_unknown(tmp_path: Path) -> None:
     for method in ("madry", "trades"):
         train_run(tmp_path, method, machine=None)
-    assert cells(tmp_path)["trades"][3:5] == ["\u2013", "647 (not on record)"]
+    assert cells(tmp_path)["TRADES"][3:5] == ["\u2013", "647 (not on record)"]
 
 
 def test_seeds_on_two_machines_are_shown_apart(tmp_path: Path) -> None:
     train_run(tmp_path, "madry", machine=MACHINE)
     train_run(tmp_path, "trades", machine=MACHINE, epoch_seconds=4.0)
     train_run(tmp_path, "trades", seed=1, machine=GPU, epoch_seconds=0.01)
-    row = cells(tmp_path)["trades"]
+    row = cells(tmp_path)["TRADES"]
     assert row[3:5] == ["2.00", "324 (A), 129400 (B)"]
     assert any("seeds left out: 1" in note for note in cost_table(section_of(tmp_path)).notes)
     assert "Machine B: H100 (host: Host, 16 threads)." in cost_facts(
@@ -93,9 +93,11 @@ def test_seeds_on_two_machines_are_shown_apart(tmp_path: Path) -> None:
 def test_without_a_reference_the_command_that_adds_it_is_named(tmp_path: Path) -> None:
     source = {"suite": "digits", "dataset_source": "digits"}
     train_run(tmp_path, "cat-ce", passes=(12, 11), provenance=source)
-    assert cells(tmp_path)["cat-ce"][2:4] == ["\u2013", "\u2013"]
+    assert cells(tmp_path)["CAT-CE"][2:4] == ["\u2013", "\u2013"]
     (line, _) = cost_facts(section_of(tmp_path), "results/mine")
-    assert line.startswith("No madry run in this table has ended, so nothing is relative to it; `")
+    assert line.startswith(
+        "No Madry AT run in this table has ended, so nothing is relative to it; `"
+    )
     command = line.split("`")[1].split()
     assert command[:2] == ["bench", "run"]
     options = run.make_context("run", command[2:]).params
@@ -109,7 +111,7 @@ def test_without_a_reference_the_command_that_adds_it_is_named(tmp_path: Path) -
 def test_a_failed_reference_is_not_asked_for_again(tmp_path: Path) -> None:
     train_run(tmp_path, "cat-ce", passes=(12, 11))
     train_run(tmp_path, "madry", error="the loss is not finite")
-    assert cells(tmp_path)["cat-ce"][2:4] == ["\u2013", "\u2013"]
+    assert cells(tmp_path)["CAT-CE"][2:4] == ["\u2013", "\u2013"]
     assert cost_facts(section_of(tmp_path), "results")[0].endswith("its training failed.")
 
 
@@ -120,7 +122,7 @@ def test_of_two_references_the_one_trained_alike_counts(tmp_path: Path) -> None:
     found = group_costs(section_of(tmp_path)).loc["trades"]
     assert found["reference"] == "madry (epochs=10)"
     assert found["passes_relative"] == 2.0
-    assert "Relative to madry (epochs=10)." in cost_table(section_of(tmp_path)).notes
+    assert "Relative to Madry AT (epochs=10)." in cost_table(section_of(tmp_path)).notes
 
 
 def test_a_model_from_outside_has_no_cost(tmp_path: Path) -> None:
@@ -161,7 +163,7 @@ def test_a_real_training_leaves_what_the_table_needs(tmp_path: Path) -> None:
         main, ["run", *options.split(), "--results", str(tmp_path), "--quiet"]
     )
     assert done.exit_code == 0, done.output
-    row = cells(tmp_path)["natural"]
+    row = cells(tmp_path)["Natural"]
     assert row[:3] == ["1.0", "1.0", "0.09"]
     assert float(row[3]) > 0
     assert row[4].endswith(" (A)")

@@ -289,18 +289,18 @@ def test_ratios_are_to_the_paper_s_method_beyond_the_range_of_a_float() -> None:
     methods = {"natural": 20.0, "madry": 400.40483, "trades": 407.5, "mart": None,
                "cat-ce": 400.0, "cat-mix": 400.2}  # fmt: skip
     assert ratios(*(network(method, log10) for method, log10 in methods.items())) == {
-        "natural": "1.0e-380",
-        "madry": "2.54",
-        "trades": "3.2e+07",
-        "mart": "\u2013",
-        "cat-ce": "1",
-        "cat-mix": "1.58",
+        "Natural": "1.0e-380",
+        "Madry AT": "2.54",
+        "TRADES": "3.2e+07",
+        "MART": "\u2013",
+        "CAT-CE": "1",
+        "CAT-MIX": "1.58",
     }
 
 
 def test_seeds_are_joined_by_the_geometric_mean() -> None:
     networks = [network("madry", 2.0), network("madry", 3.0), network("cat-ce", 2.0)]
-    assert ratios(*networks)["madry"] == "3.16 \u00d7\u00f7 5.09"
+    assert ratios(*networks)["Madry AT"] == "3.16 \u00d7\u00f7 5.09"
     rows, reference = with_ratios(pd.DataFrame(networks))
     text = complexity_text(rows, reference)
     assert (list(text["Seeds"]), list(text["Layers"])) == (["2", "1"], ["5", "5"])
@@ -309,13 +309,13 @@ def test_seeds_are_joined_by_the_geometric_mean() -> None:
 
 def test_the_plain_label_is_the_reference() -> None:
     networks = [network("cat-ce", 1.0, "cat-ce, eps 0.1"), network("cat-ce", 0.0)]
-    assert ratios(*networks) == {"cat-ce": "1", "cat-ce, eps 0.1": "10"}
+    assert ratios(*networks) == {"CAT-CE": "1", "CAT-CE, eps 0.1": "10"}
 
 
 def test_without_the_paper_s_method_the_logarithms_stand_and_nothing_is_drawn(
     tmp_path: Path,
 ) -> None:
-    assert ratios(network("madry", -1.5)) == {"madry": "\u22121.50"}
+    assert ratios(network("madry", -1.5)) == {"Madry AT": "\u22121.50"}
     complexities(tmp_path, with_cat=False)
     made = make(tmp_path, "complexity")
     assert not made.figures

@@ -76,8 +76,9 @@ def test_numbers_equal_the_golden_ones(folder: Path, name: str) -> None:
 
 
 def written(folder: Path) -> str:
-    """Write the report of folder/results to folder/r; return Table 3."""
-    return write_report(load_records(folder / "results"), folder / "r", command="x").text
+    """Write the report of folder/results to folder/r; return table3.md."""
+    write_report(load_records(folder / "results"), folder / "r", command="x")
+    return (folder / "r" / "table3.md").read_text()
 
 
 def lines(text: str) -> Iterator[list[str]]:
@@ -86,60 +87,40 @@ def lines(text: str) -> Iterator[list[str]]:
             yield [cell.strip() for cell in line.strip("|").split(" | ")]
 
 
-def by_heading(text: str) -> dict[str, dict[str, str]]:
-    """The rows of Table 3 by their first cell; each by the first word of its heading."""
-    heading = next(cells for cells in lines(text) if cells[0] == "Method")
-    rows = (cells for cells in lines(text) if len(cells) == len(heading))
-    words = [re.split(r"[ :]", title)[0] for title in heading]
-    return {cells[0]: dict(zip(words, cells, strict=True)) for cells in rows}
-
-
-def test_what_is_missing_is_shown(report: ReportResult, digits: str) -> None:
-    rows = by_heading(digits)
-    for method, state in (
-        ("mart", "failed: the loss is not finite at epoch 3, step 12"),
-        ("mma", "unfinished: 7 of 20 epochs"),
-        ("bilateral", "not evaluated"),
+def test_what_is_missing_is_named(folder: Path, digits: str) -> None:
+    rows = {cells[0]: cells for cells in lines(digits) if len(cells) == 7}
+    assert list(rows) == [
+        *("Method", "TRADES", "Madry AT", "mine.py:make (outside model)", "CAT-CE"),
+        "Natural training",
+    ]
+    for text in (
+        "Not in the table: Madry AT, seed 2: failed: the loss is not finite at epoch 1, step 9; "
+        "Bilateral AT: not evaluated; MMA: unfinished: 7 of 20 epochs; "
+        "MART: failed: the loss is not finite at epoch 3, step 12; YOPO: not evaluated.",
+        "TRADES: AutoAttack 256 of 300 images.",
+        "Madry AT: 2 of 3 seeds.",
+        "The evaluator warns of CAT-CE: Square broke images that PGD-20 did not.",
+        "CAT-CE, seed 0, best, square: Square broke images that PGD-20 did not",
+        "PGD-20 is more than 5 points above AutoAttack for CAT-CE (44.0): do not read PGD-20",
     ):
-        (name,) = (name for name in rows if name.startswith(method))
-        measured = ("Clean", "PGD-20", "C&W", "AutoAttack", "Robust", "Lowest", "Masking", "n")
-        assert {rows[name][heading] for heading in measured} == {"\u2013"}
-        mark = name.removeprefix(f"{method} ")
-        assert f"- {mark} {method}: {state}." in digits
-    (full,) = (
-        cells for cells in lines(digits) if cells[:2] == ["trades", "best"] and len(cells) == 7
-    )
-    assert full[5].endswith("(256 of 300 images)")
-    (madry,) = (cells for name, cells in rows.items() if name.startswith("madry "))
-    assert madry["Seeds"] == "2 of 3"
-    assert "madry, seed 2: failed: the loss is not finite at epoch 1, step 9." in report.text
-    assert "cat-ce, seed 0, best, square: Square broke images" in report.text
-    assert "pgd-20 at eps 8/255 (best, train split, linf): 1 evaluation" in report.text
-    assert "does not match its checksum" in report.text.split("## Damaged files")[1]
+        assert f"- {text}" in digits
+    page = (folder / "table3.md").read_text()
+    assert "- pgd-20 at eps 8/255 (best, train split, linf): 1 evaluation" in page
+    assert "does not match its checksum" in page.split("## Damaged files")[1]
 
 
-def test_the_papers_values_are_next_to_ours_and_marked_where_they_differ(
-    report: ReportResult,
+def test_the_papers_values_are_only_next_to_ours_of_the_same_data_and_network(
+    folder: Path,
 ) -> None:
-    headings = [cells[-1] for cells in lines(report.text) if cells[-1].startswith("Paper")]
-    where = "Paper: clean / PGD-20 / C&W (CIFAR-10, WRN-34-10, eps 8/255"
-    other = ": another data set, network, recipe, not comparable"
-    assert headings == [f"{where})", f"{where}{other})", f"{where}{other})"]
-    values = {name: row["Paper"] for name, row in by_heading(report.text).items()}
-    (cat,) = (value for name, value in values.items() if name.startswith("cat-ce"))
-    assert cat.startswith("93.48 / 73.38 / 61.88")
-    assert values["mine.py:make (outside model)"] == ""
+    parts = (folder / "table3.md").read_text().split("\n## ")[1:]
+    stated = [part.startswith("cifar10, wrn-34-10") for part in parts[:3]]
+    assert stated == ["### Stated in papers" in part for part in parts[:3]] == [True, False, False]
+    assert "| CAT-CE | 93.48" in re.sub(" +", " ", parts[0])
+    unlike = ["Do not compare with its values." in part for part in parts[:3]]
+    assert unlike == [False, True, True]
 
 
-def test_only_the_masked_row_carries_the_hint(digits: str) -> None:
-    (note,) = (line for line in digits.splitlines() if "PGD-20 is more than 5 points" in line)
-    mark = note.split()[1]
-    for column in (3, 8):  # PGD-20, and the gap
-        marked = [c[0] for c in lines(digits) if len(c) > 8 and c[column].endswith(f" {mark}")]
-        assert [name.split()[0] for name in marked] == ["cat-ce"]
-
-
-@pytest.mark.parametrize("name", ["table3.tex", "cost.tex", "comparisons.tex"])
+@pytest.mark.parametrize("name", ["table3.tex", "table3-more.tex", "cost.tex", "comparisons.tex"])
 def test_latex_is_balanced_and_aligned(folder: Path, name: str) -> None:
     text = (folder / name).read_text()
     depth = 0
@@ -153,7 +134,7 @@ def test_latex_is_balanced_and_aligned(folder: Path, name: str) -> None:
     assert not [line for line in body if "_" in line.replace("\\_", "")]
     assert text.isascii()
     for table in text.split("\\begin{tabular}")[1:]:
-        n_columns = len(re.match(r"\{([lr]+)\}", table)[1])  # type: ignore[index]
+        n_columns = len(re.match(r"\{@\{\}([lr]+)@\{\}\}", table)[1])  # type: ignore[index]
         rows = [line for line in table.split("\\end{tabular}")[0].splitlines() if "&" in line]
         assert {row.replace("\\&", "").count("&") + 1 for row in rows} == {n_columns}
 
@@ -165,8 +146,6 @@ def test_origin_is_in_every_file_and_nothing_depends_on_the_place(
         "Made by `bench report` from 14 runs and 45 evaluations. "
         "One seed does not rank methods, and 5 of 6 rows here have only one."
     )
-    cost = (folder / "cost.md").read_text().removeprefix(f"{origin}\n")
-    assert report.text == (folder / "table3.md").read_text() + cost
     assert sorted(report.paths) == sorted(p for p in folder.rglob("*") if p.is_file())
     for path in report.paths:
         content = path.read_bytes()
@@ -207,22 +186,53 @@ def test_a_run_without_any_attack_needs_no_figure(tmp_path: Path) -> None:
     assert not list((tmp_path / "r").glob("robust-accuracy-*"))
 
 
+def test_a_figure_has_at_least_two_methods_and_three_radii(tmp_path: Path) -> None:
+    for number, method in enumerate(("madry", "trades")):
+        run = train_run(tmp_path / "results", method)
+        for eps in (4 / 255, 8 / 255):
+            evaluate(run, "pgd-20", range(5), 10, eps=eps)
+        written(tmp_path)
+        assert len(list((tmp_path / "r").glob("robust-accuracy-*.png"))) == number
+
+
+def test_the_terminal_gets_one_short_table_and_where_the_rest_is(report: ReportResult) -> None:
+    shown = report.text.splitlines()
+    assert shown[0] == "digits, cnn, recipe common, eps 8/255 (0.0314)"
+    assert shown[2].split() == [
+        "Method",
+        "Clean",
+        "PGD-20",
+        "C&W",
+        "AutoAttack",
+        "Worst",
+        "case",
+        "Cost",
+    ]
+    assert shown[3].split()[:2] == ["TRADES", "84.0"]
+    assert "54.0 [44.3, 63.4] *" in shown[3]
+    assert "2 other settings: see table3.md." in shown
+    assert shown[-1] == f"The report: {report.paths[0].parent / 'index.md'}"
+    assert len(shown) < 30
+    assert max(map(len, shown[:-1])) <= 100
+
+
 @pytest.mark.slow
 def test_evaluations_of_different_data_are_not_trusted(tmp_path: Path) -> None:
     run = train_run(tmp_path / "results", "natural")
     evaluate(run, "pgd-20", range(9), 10)
     assert "Do not trust" not in written(tmp_path)
     evaluate(run, "cw", range(9), 10, data_sha256="e" * 64)
-    assert f"Do not trust natural (run {run.run_id})" in written(tmp_path)
+    assert f"Do not trust Natural (run {run.run_id})" in written(tmp_path)
 
 
 def test_free_text_does_not_break_the_table(tmp_path: Path) -> None:
-    train_run(tmp_path / "results", "mine_50%", error="a | b\n<c> 5% & {d_e} \\f $g$ #h ~i ^j")
+    name = r"a|b_50% & {c} \f $g$ #h ~i ^j"
+    evaluate(train_run(tmp_path / "results", name), "pgd-20", range(5), 10)
+    train_run(tmp_path / "results", "mine", error="a | b\n<c> 5% & {d_e} \\f $g$ #h ~i ^j")
     assert "failed: a | b \\<c> 5% & {d_e}" in written(tmp_path)
     tex = (tmp_path / "r" / "table3.tex").read_text()
-    assert r"mine\_50\% $^{1}$ & --" in tex
-    assert r"a \textbar{} b \textless{}c\textgreater{} 5\% \& \{d\_e\} \textbackslash{}f" in tex
-    assert r"\$g\$ \#h \textasciitilde{}i \textasciicircum{}j" in tex
+    assert r"a\textbar{}b\_50\% \& \{c\} \textbackslash{}f \$g\$ \#h" in tex
+    assert r"\textasciitilde{}i \textasciicircum{}j & 100.0 & 50.0" in tex
 
 
 @pytest.mark.slow
@@ -294,15 +304,13 @@ def test_a_new_column_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         title="PGD & again",
         value=lambda row, _: row.attacks.get("pgd-20"),
         unit="accuracy",
-        notes=lambda _row, _section: ["A note on it."],
-        brief=True,
+        interval=True,
     )
     monkeypatch.setattr(columns, "COLUMNS", [*columns.COLUMNS, column])
     written(tmp_path)
     page, tex = ((tmp_path / "r" / f"table3.{kind}").read_text() for kind in ("md", "tex"))
-    head, row = (cells for cells in lines(page) if cells[0] in ("Method", "madry"))
-    assert row[head.index("PGD & again")].startswith("80.0 [49.0, 94.3] \u00b9")
-    assert "- \u00b9 A note on it." in page
+    head, row = (cells for cells in lines(page) if cells[0] in ("Method", "Madry AT"))
+    assert row[head.index("PGD & again")] == "80.0 [49.0, 94.3]"
     assert r"PGD \& again" in tex
     found = numbers(tmp_path / "r" / "table3.csv").iloc[0]
     assert (found["pgd20_again"], found["pgd20_again_n"]) == (0.8, 10)
@@ -353,12 +361,10 @@ def test_a_second_paper_is_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     finally:
         papers.cache_clear()
     index = (tmp_path / "r" / "index.md").read_text()
-    assert "## The rival paper" in index
-    assert "All rivals: [rivals.csv](rivals.csv), [rivals.md](rivals.md)" in index
+    assert "### The rival paper" in index
+    assert "All rivals: rivals [csv](rivals.csv) [md](rivals.md) [tex](rivals.tex)" in index
     assert "broken (A broken one) could not be made: KeyError: 'nothing'" in index
     assert told == "broken: could not be made: KeyError: 'nothing'"
     assert "| madry" in (tmp_path / "r" / "rivals.md").read_text()
-    head = next(lines((tmp_path / "r" / "table3.md").read_text()))
-    assert len([name for name in head if name.startswith("Paper")]) == 2
     found = numbers(tmp_path / "r" / "table3.csv").iloc[0]
     assert (found["paper_rival_clean"], found["paper_cat_clean"]) == (0.5, 0.873)

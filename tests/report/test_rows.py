@@ -6,13 +6,11 @@ import pytest
 
 from bench.records import load_records
 from bench.records.run_folder import RunFolder
-from bench.records.spec import GIVEN
 from bench.report.accuracy import AccuracyEstimate
-from bench.report.export import Table
-from bench.report.formatting import superscript
+from bench.report.export import Bold
 from bench.report.groups import attack_labels
 from bench.report.rows import MASKING_GAP, Section, TableRow, by_robustness, sections, status
-from bench.report.table3 import main_table, single_seeds
+from bench.report.table3 import facts, last_table, main_table, single_seeds
 from tests.report.made import attacked, evaluate, evaluate_all, model_run, section_of, train_run
 
 OUTSIDE = "mine.py:make (outside model)"
@@ -232,14 +230,41 @@ def test_a_table_says_that_one_seed_does_not_rank_methods(tmp_path: Path) -> Non
     assert said("madry") == said("mart") == []  # nothing to rank
 
 
-def test_the_short_table_has_means_deviations_and_the_number_of_seeds(tmp_path: Path) -> None:
+def test_table_3_is_sorted_by_worst_case_and_has_the_papers_names(tmp_path: Path) -> None:
     for seed, n_left in enumerate((4, 6, 8)):
         attacked(tmp_path, "madry", 10, {"pgd-20": n_left}, seed=seed)
-    attacked(tmp_path, "trades", 10, {"pgd-20": 5})
-    text = main_table(section_of(tmp_path), brief=True).text.set_index("Method")
-    assert text["PGD-20"].tolist() == ["60.0 \u00b1 20.0", "50.0 [23.7, 76.3]"]
-    assert text["n"].tolist() == ["10", "10"]
-    assert text["Seeds"].tolist() == ["3", "1"]
+    attacked(tmp_path, "trades", 10, {"pgd-20": 9})
+    train_run(tmp_path, "mart", error="no memory")
+    section = section_of(tmp_path)
+    text = main_table(section, {"trades"}).text
+    assert list(text) == ["Method", "Clean", "PGD-20", "C&W", "AutoAttack", "Worst case", "Cost"]
+    assert text["Method"].tolist() == ["TRADES", "Madry AT"]
+    assert text["PGD-20"].tolist() == ["90.0", "60.0"]
+    assert text["Worst case"].tolist() == ["90.0 [59.6, 98.2]", "60.0 \u00b1 20.0"]
+    assert [isinstance(cell, Bold) for cell in text["Worst case"]] == [True, False]
+    narrow = main_table(section, narrow=True).text
+    assert list(narrow) == ["Method", "Clean", "AutoAttack", "Worst case"]
+    (absent,) = (line for line in facts(section) if line.startswith("Not in the table"))
+    assert absent == "Not in the table: MART: failed: no memory."
+
+
+def test_only_last_checkpoints_are_shown_as_such(tmp_path: Path) -> None:
+    evaluate(train_run(tmp_path, "madry"), "pgd-20", range(4), 10, checkpoint="last")
+    trades = attacked(tmp_path, "trades", 10, {"pgd-20": 5})
+    evaluate(trades, "pgd-20", range(3), 10, checkpoint="last")
+    section = section_of(tmp_path)
+    assert main_table(section).text["Method"].tolist() == ["TRADES", "Madry AT (last)"]
+    last = last_table(section)
+    assert last is not None
+    assert last.text.to_dict("records") == [
+        {
+            "Method": "TRADES",
+            "Clean, best": "100.0",
+            "Clean, last": "100.0",
+            "PGD-20, best": "50.0",
+            "PGD-20, last": "30.0",
+        }
+    ]
 
 
 def test_status_of_runs(tmp_path: Path) -> None:
@@ -296,33 +321,12 @@ def test_attacks_of_one_name_are_told_apart() -> None:
     }
 
 
-def notes_of(table: Table) -> list[list[str]]:
-    """The notes of the first cells of each row, where a run's state and warnings are marked."""
-    heads = table.text.iloc[:, : table.n_left].agg(" ".join, axis=1)
-    return [
-        [note for n, note in enumerate(table.notes, 1) if superscript([n]) in head]
-        for head in heads
-    ]
-
-
-def test_a_row_that_the_evaluator_warns_of_is_marked_and_no_other(tmp_path: Path) -> None:
+def test_a_row_that_the_evaluator_warns_of_is_named_and_no_other(tmp_path: Path) -> None:
     madry, trades = train_run(tmp_path, "madry"), train_run(tmp_path, "trades")
-    evaluate(madry, "pgd-20", 0.5, 100)
-    evaluate(madry, "pgd-20", 0.5, 100, checkpoint="last", warnings=["logits are random"])
+    evaluate(madry, "pgd-20", 0.5, 100, warnings=["logits are random", "a second one"])
     evaluate(madry, "pgd-20", 0.7, 100, eps=4 / 255, warnings=["left the ball"])  # in no table
     evaluate(trades, "pgd-20", 0.5, 100)
-    warned = ["The evaluator warns: logits are random."]
-    assert notes_of(main_table(section_of(tmp_path))) == [[], warned, [], []]
-    assert notes_of(main_table(section_of(tmp_path), brief=True)) == [[], []]
-    evaluate(trades, "cw", 0.5, 100, warnings=["logits are random"])
-    assert notes_of(main_table(section_of(tmp_path), brief=True)) == [[], warned]
-
-
-def test_many_warnings_are_one_note(tmp_path: Path) -> None:
-    outside = model_run(tmp_path)
-    for attack, texts in (("pgd-20", "abc"), ("cw", "cde")):
-        evaluate(outside, attack, 0.5, 100, checkpoint=GIVEN, warnings=list(texts))
-    ((note,),) = notes_of(main_table(section_of(tmp_path)))
-    shown, more = note.removeprefix("The evaluator warns: ").split("; and ")
-    assert more == "2 more, listed below."
-    assert len(set(shown.split("; ")) & set("abcde")) == 3
+    warned = [line for line in facts(section_of(tmp_path)) if "warns" in line]
+    assert warned == [
+        "The evaluator warns of Madry AT: logits are random; and 1 more, listed below."
+    ]

@@ -17,6 +17,7 @@ from bench.report.columns import number
 from bench.report.export import Table
 from bench.report.formatting import MINUS, MISSING
 from bench.report.frame import same_eps
+from bench.report.published import shown_name
 from bench.report.style import styles
 from bench.report.suite_runs import SuiteRuns
 
@@ -123,6 +124,7 @@ def complexity_text(networks: pd.DataFrame, reference: str | None) -> pd.DataFra
     layers = by_label["n_layers"].agg(lambda n: ", ".join(map(str, sorted(set(n)))))
     text = text.set_axis(list(COLUMNS.values()), axis=1)
     text = text.assign(Layers=layers, Seeds=by_label.size().map(str))
+    text.index = text.index.map(shown_name)
     return text.reset_index(names="Method")
 
 

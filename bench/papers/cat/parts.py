@@ -283,11 +283,6 @@ def captioned(chosen: SuiteRuns, labels: Iterable[str]) -> str:
     return f"{chosen.caption} {alarm_note(labels)}".strip()
 
 
-def not_comparable(chosen: SuiteRuns) -> str:
-    """Return the end of the heading of the paper's numbers; empty for the paper's own size."""
-    return "" if chosen.full else f" ({chosen.dataset}, size {chosen.suite.size}: not comparable)"
-
-
 def difference_cells(key: str, estimate: AccuracyEstimate | None) -> dict[str, float | None]:
     """Return the cells of a .csv for a difference of accuracies, as fractions."""
     names = {"": "value", "_low": "low", "_high": "high"}

@@ -16,7 +16,6 @@ from bench.papers.cat.parts import (
     alarm_note,
     difference_cells,
     lacks,
-    not_comparable,
     parts,
 )
 from bench.papers.cat.stated import STATED
@@ -25,9 +24,10 @@ from bench.report.accuracy import AccuracyEstimate
 from bench.report.artefact import Output
 from bench.report.columns import accuracy_text, estimate_cells, number
 from bench.report.export import Bold, Notes, Table
-from bench.report.formatting import MISSING, percent, span
+from bench.report.formatting import MISSING, eps_text, listed, percent, span
 from bench.report.frame import Outcome, same_eps
 from bench.report.groups import shown
+from bench.report.published import shown_name
 from bench.report.suite_runs import SuiteRuns
 from bench.report.titles import PGD
 
@@ -36,6 +36,8 @@ TITLE_2 = "Table 2: the losses of the methods"
 TITLE_4 = "Table 4: transferred attacks, next to the white-box attack at the same radius"
 _SPLITS = ("test", "train")
 _TRANSFER = "transfer"
+_ALL = ", all images"
+"""Ends the headings of accuracies that count images misclassified without an attack."""
 _ARCHS_4 = [arch for arch in STATED.more["table4"] if arch != "note"]
 _LOSSES = (
     "x: image, x': attacked image, y: its class, Z: logits, p: their softmax; e_i, r_i: radius of "
@@ -53,6 +55,7 @@ class Made:
     name: str
     n_left: int
     """Columns of text."""
+    widths: tuple[float, ...] = ()
     rows: list[dict[str, str]] = field(default_factory=list)
     numbers: list[dict[str, Any]] = field(default_factory=list)
     notes: Notes = field(default_factory=Notes)
@@ -62,7 +65,8 @@ class Made:
         if not self.numbers:
             return Output(lacks=lacks)
         text = pd.DataFrame(self.rows)
-        table = Table(text=text, notes=tuple(self.notes.texts), n_left=self.n_left)
+        notes = tuple(self.notes.texts)
+        table = Table(text=text, notes=notes, n_left=self.n_left, widths=self.widths)
         return Output(
             tables={self.name: table},
             numbers={self.name: pd.DataFrame(self.numbers)},
@@ -73,26 +77,27 @@ class Made:
 
 def make_table1(chosen: SuiteRuns) -> Output:
     """Return a row per radius and checkpoint; nothing if nothing was attacked."""
-    found, made = parts(chosen), Made(name="table1", n_left=3)
+    found, made = parts(chosen), Made(name="table1", n_left=2)
     for part in found:
         for method in part.study.methods:
-            _table1(part, method, not_comparable(chosen), made)
+            _table1(part, method, chosen.full, made)
+    radii = listed([part.eps_text(part.study.eps) for part in found])
+    sizes = [row["n"] for row in made.numbers]
     reading = (
-        f"{PERCENT} Robust: under PGD-20 at eps {found[0].eps_text(found[0].eps(_pgd(found[0])))}. "
-        "Training images are not augmented. best: the epoch with the highest robust accuracy on "
-        f"the validation split; last: the final epoch. {MISSING}: not on record."
+        f"{PERCENT} Robust: under PGD-20 at eps {found[0].eps_text(found[0].eps(_pgd(found[0])))}; "
+        f"n = {span(sizes) if sizes else MISSING}. Trained at {radii}. Training images are not "
+        "augmented. best: the epoch with the highest robust accuracy on the validation split."
     )
     return made.output(reading, lacks(found))
 
 
-def _table1(part: Part, method: str, not_comparable: str, made: Made) -> None:
+def _table1(part: Part, method: str, full: bool, made: Made) -> None:
     """Add the rows of one training radius."""
     eps, n_seeds = part.study.eps, len(part.runs(method))
-    label = _label(part, method, made.notes)
-    head = [label, part.eps_text(eps)]
+    label = f"{_label(part, method, made.notes)}, eps {eps_text(eps)}"
     for checkpoint in CHECKPOINTS if n_seeds else [MISSING]:
-        method_, radius = head if checkpoint != CHECKPOINTS[-1] else ("", "")
-        row = {"Method": method_, "Trained at eps": radius, "Checkpoint": checkpoint}
+        first = checkpoint != CHECKPOINTS[-1]
+        row = {"Method": label if first else "", "Checkpoint": checkpoint}
         papers = {}
         for split in _SPLITS:
             attacks = AttackConfig(name=CLEAN, split=split), _pgd(part, split)
@@ -116,20 +121,17 @@ def _table1(part: Part, method: str, not_comparable: str, made: Made) -> None:
                             "paper_accuracy": stated if compared else None,
                         }
                     )
-            n = next((estimate.n for estimate in (robust, clean) if estimate), None)
-            row[f"Clean, {split}"] = accuracy_text(clean, n_seeds, n)
-            row[f"Robust, {split}"] = accuracy_text(robust, n_seeds, n)
-            row[f"n ({split})"] = span(n) if n else MISSING
-            text = MISSING if radius else ""
-            if stated is not None and radius:
-                text = percent(stated, 2) + made.notes.mark(STATED.more["table1"]["note"])
-            papers[f"Paper: robust, {split}{not_comparable}"] = text
-        made.rows.append(row | {"Seeds": str(n_seeds) if n_seeds else MISSING} | papers)
+            row[f"Clean, {split}"] = MISSING if clean is None else percent(clean.value)
+            row[f"Robust, {split}"] = accuracy_text(robust, n_seeds, robust.n if robust else None)
+            if full:
+                stated_here = stated is not None and first
+                papers[f"Paper, {split}"] = percent(stated or 0.0, 2) if stated_here else ""
+        made.rows.append(row | papers)
 
 
 def _label(part: Part, method: str, notes: Notes) -> str:
     absent = "" if part.runs(method) else notes.mark("No training on record.")
-    return f"{part.label(method)}{absent}"
+    return f"{shown_name(part.label(method))}{absent}"
 
 
 def _pgd(part: Part, split: str = "test") -> AttackConfig:
@@ -145,7 +147,10 @@ def _stated1(part: Part, split: str) -> float | None:
 
 def make_table2(chosen: SuiteRuns) -> Output:
     """Return what each method minimises and its adversary maximises; nothing without a card."""
-    (part,), made = parts(chosen), Made(name="table2", n_left=5)
+    (part,), made = (
+        parts(chosen),
+        Made(name="table2", n_left=5, widths=(0.1, 0.3, 0.26, 0.11, 0.12)),
+    )
     absent = []
     for method in part.study.methods:
         cards = [run.card for run in part.runs(method)]
@@ -174,7 +179,7 @@ def make_table2(chosen: SuiteRuns) -> Output:
         mark = made.notes.mark(defect) if defect else ""
         made.rows.append(
             {
-                "Method": part.label(method),
+                "Method": shown_name(method),
                 "Outer: minimised": f"{outer or MISSING}{mark}",
                 "Inner: the attack": inner or MISSING,
                 "With": ", ".join(named) or MISSING,
@@ -193,15 +198,20 @@ def make_table4(chosen: SuiteRuns) -> Output:
     found, made = parts(chosen), Made(name="table4", n_left=2)
     for part in found:
         for method in part.study.methods:
-            _table4(part, method, not_comparable(chosen), made)
+            _table4(part, method, chosen.full, made)
+    both = [name for name in made.rows[0] if name.startswith("From") and name.endswith(_ALL)]
+    if all(
+        row[name.removesuffix(_ALL)].startswith(row[name]) for row in made.rows for name in both
+    ):
+        made.rows[:] = [{k: v for k, v in row.items() if k not in both} for row in made.rows]
     return made.output(_reading4(found), lacks(found))
 
 
-def _table4(part: Part, method: str, not_comparable: str, made: Made) -> None:
+def _table4(part: Part, method: str, full: bool, made: Made) -> None:
     """Add the row of one method on one network."""
     names = ((config, config.name.partition(":")) for config in part.study.attacks)
     transfers = {s or "natural": config for config, (name, _, s) in names if name == _TRANSFER}
-    eps, n_seeds = part.eps(next(iter(transfers.values()))), len(part.runs(method))
+    eps, n_seeds = _eps4(part), len(part.runs(method))
     white = next((a for a in part.attacks(PGD) if same_eps(part.eps(a), eps)), None)
     stated = _stated4(part, method)
     scored = [("", white, "robust")] if white else []
@@ -240,18 +250,28 @@ def _table4(part: Part, method: str, not_comparable: str, made: Made) -> None:
         if gap is not None and gap.value < 0:
             below = f"{texts[source, 'robust']}{made.notes.mark(_below_white_box(gap))}"
             texts[source, "robust"] = Bold(below)
-    made.rows.append(
-        {
-            "Network": part.study.arch if method == part.study.methods[0] else "",
-            "Method": label,
-            f"White-box PGD-20 at {part.eps_text(eps)}": texts.get(("", "robust"), MISSING),
-            **{f"From {source}": texts[source, "robust"] for source in transfers},
-            **{f"From {source}, all images": texts[source, "all images"] for source in transfers},
-            "n": span(n) if n else MISSING,
-            "Seeds": str(n_seeds) if n_seeds else MISSING,
-            f"Paper, all images{not_comparable}": _paper4(part, method, stated, made.notes),
-        }
-    )
+    row = {
+        "Network": part.study.arch if method == part.study.methods[0] else "",
+        "Method": label,
+        "White-box PGD-20": texts.get(("", "robust"), MISSING),
+        **{f"From {_source(source)}": texts[source, "robust"] for source in transfers},
+    }
+    stated_text = _paper4(part, method, stated, made.notes) if full else ""
+    for source in transfers:
+        every = found[source, "all images"]
+        text = MISSING if every is None else percent(every.value)
+        row[f"From {_source(source)}{_ALL}"] = text
+    made.rows.append(row | ({f"Paper{_ALL}": stated_text} if full else {}))
+
+
+def _source(methods: str) -> str:
+    """Return `Natural and Madry AT` for `natural+madry`."""
+    return listed([shown_name(method) for method in methods.split("+")])
+
+
+def _eps4(part: Part) -> float:
+    """Return the radius of the transferred attacks."""
+    return next(part.eps(a) for a in part.study.attacks if a.name.startswith(_TRANSFER))
 
 
 def _below_white_box(gap: AccuracyEstimate) -> str:
@@ -292,8 +312,8 @@ def _reading4(found: list[Part]) -> str:
     }
     by = f" by {' or '.join(sorted(crafted))}" if any(crafted) else ""
     return (
-        f"{PERCENT} Of n test images those that are correct without and under the attack; all "
-        "images: correct under the attack, whatever the clean outcome. From: images crafted on "
+        f"{PERCENT} At eps {found[0].eps_text(_eps4(found[0]))}. Correct without and under the "
+        "attack; all images: correct under it, whatever the clean outcome. From: images crafted on "
         f"networks of that method, of several on the mean of their logits,{by}; the network is of "
         "the target's kind, and of another seed if it is of the target's method. In bold: "
         f"below the white-box accuracy. Best checkpoints. {MISSING}: not on record."

@@ -21,6 +21,7 @@ from bench.report.export import Bold, Notes, Table
 from bench.report.formatting import MISSING, listed, percent
 from bench.report.groups import Setting
 from bench.report.rows import MOST, Section, by_robustness
+from bench.report.titles import attack_title
 
 _TEST = "McNemar's exact test on the images"
 _TEST_OF_SEEDS = "a t test over seeds and images"
@@ -34,6 +35,8 @@ class PairMatrix:
     setting: Setting
     labels: tuple[str, ...]
     """The most robust one first."""
+    names: tuple[str, ...]
+    """Of the labels, for readers."""
     pairs: Mapping[tuple[str, str], MethodComparison]
     """By the labels in that order, of those that share an attack and an image."""
     n_methods: int
@@ -65,19 +68,38 @@ def pair_matrix(section: Section, most: int = MOST) -> PairMatrix | None:
     return PairMatrix(
         setting=section.setting,
         labels=tuple(method.group.label for method in shown),
+        names=tuple(method.group.title for method in shown),
         pairs=dict(zip(found, tested, strict=True)),
         n_methods=len(methods),
     )
 
 
-def pairwise_table(found: PairMatrix) -> Table:
-    """Return row minus column, in points; only above the diagonal, since the rest mirrors it."""
-    notes, columns = Notes(), found.labels[1:]
+def leaders(found: PairMatrix | None) -> frozenset[str]:
+    """Return the most robust method and those not significantly below it.
+
+    By their labels; none where no pair of methods differs significantly.
+    """
+    if found is None or not any(pair.significant for pair in found.pairs.values()):
+        return frozenset()
+    top = found.labels[0]
+    below = {b for (a, b), pair in found.pairs.items() if a == top and pair.significant}
+    return frozenset(found.labels) - below
+
+
+def pairwise_table(found: PairMatrix) -> Table | None:
+    """Return row minus column, in points, above the diagonal; None where nothing is significant.
+
+    Columns have the numbers of the rows, so that many methods fit a page.
+    """
+    if not any(pair.significant for pair in found.pairs.values()):
+        return None
+    notes, numbers = Notes(), range(1, len(found.labels))
     lines = [
-        [row, *(_cell(found, row, c, notes) if i <= j else "" for j, c in enumerate(columns))]
-        for i, row in enumerate(found.labels[:-1])
+        [f"{i} {found.names[i - 1]}"]
+        + [_cell(found, row, found.labels[j], notes) if i <= j else "" for j in numbers]
+        for i, row in enumerate(found.labels, 1)
     ]
-    heads = ["More robust, in points, than", *columns]
+    heads = ["Points above number", *(str(number + 1) for number in numbers)]
     return Table(text=pd.DataFrame(lines, columns=heads, dtype=object), notes=tuple(notes.texts))
 
 
@@ -85,7 +107,11 @@ def _cell(found: PairMatrix, row: str, column: str, notes: Notes) -> str:
     c = found.pairs.get((row, column))
     if c is None:
         return MISSING
-    where = f"Under {listed(c.attacks)}, on" if c.attacks != found.usual[0] else "On"
+    where = (
+        f"Under {listed(list(map(attack_title, c.attacks)))}, on"
+        if c.attacks != found.usual[0]
+        else "On"
+    )
     unlike = (c.attacks, c.numbers.n) != found.usual
     marks = notes.mark(f"{where} {c.numbers.n} images.") if unlike else ""
     text = f"{percent(c.numbers.difference)}{marks}"
@@ -105,14 +131,14 @@ def pairwise_legend(found: PairMatrix) -> str:
     if len(compared) == 1:
         verdict = f"{n_significant} of 1 pair"
     few = "" if shown == found.n_methods else f"The {shown} most robust of {found.n_methods}. "
+    attacked = listed([attack_title(label) for label in attacks])
+    if not n_significant:
+        return f"{few}No difference is significant at 5% by {test}, {verdict} (n = {n})."
     return (
-        f"{few}"
-        f"Row minus column: points of the lowest accuracy seen, over {listed(attacks)}, on "
-        f"the same {n} images unless a note says otherwise; best checkpoints. Bold: significant at "
-        f"5% by {test}{', ' if len(compared) > 1 else ': '}{verdict}. {_FIXED if fixed else ''}"
-        f"{MISSING}: no attack or no image in common. "
-        "comparisons.csv has each pair's 95% interval and p, which are not corrected (the interval "
-        "excludes 0 exactly where p is below 5%), and the corrected p_holm."
+        f"{few}Points of the lowest accuracy seen, over {attacked}, on the same {n} images; row "
+        f"minus column. Bold: significant at 5% by {test}{', ' if len(compared) > 1 else ': '}"
+        f"{verdict}. {_FIXED if fixed else ''}comparisons.csv has each pair's interval, p and the "
+        "corrected p_holm."
     )
 
 

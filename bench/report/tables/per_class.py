@@ -21,6 +21,8 @@ from bench.report.formatting import MISSING, span
 from bench.report.groups import Setting
 from bench.report.rows import SPLIT, Section, TableRow
 
+LEAST = 20
+"""Images of a class in a table."""
 _PARTS = ("", "_low", "_high", "_std", "_n", "_n_seeds")
 
 
@@ -85,8 +87,14 @@ def class_table(methods: Sequence[ClassAccuracies]) -> Table:
     ]
     for name, of in (("mean", fmean), ("lowest", min)):
         lines.append([name, "", *(_pair(method, of, classes) for method in known)])
-    heads = ["Class", "n (robust)", *(method.label for method in known)]
+    heads = ["Class", "n (robust)", *(method.row.group.title for method in known)]
     return Table(text=pd.DataFrame(lines, columns=heads, dtype=object))
+
+
+def enough(methods: Sequence[ClassAccuracies]) -> bool:
+    """Whether every class has so many images that its accuracy is more than noise."""
+    counts = [n for method in methods for one in method.clean.values() for n in one.n]
+    return min(counts, default=0) >= LEAST
 
 
 def class_facts(methods: Sequence[ClassAccuracies]) -> list[str]:
