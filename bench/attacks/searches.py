@@ -12,12 +12,20 @@ from torch import Tensor, nn
 
 from bench.attacks.attack import is_correct
 from bench.attacks.margins import other_classes
+from bench.attacks.maximise import NARROWS_EVERY
+from bench.machine import sent
 
 FULL = 64
 """Batch size beyond which a larger batch gains little."""
 MOST_STEPS = 64
 """Newton's steps to a hyperplane: about four are needed; a length not found by then is short."""
 PRECISION = 1e-6
+LOOKS_EVERY = {"cpu": 1, "cuda": 4}
+"""Newton's steps between two looks whether all are done: a look waits for a GPU."""
+SQUARES_NARROW_EVERY = {"cpu": 1, "cuda": 20}
+"""Queries of Square between two counts of the remaining images."""
+DRAWN_AHEAD = 100
+"""Queries of Square that are drawn at once: draws are made on the CPU, and copied to a GPU."""
 
 Run = Callable[[Any, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """(the package's attack, images, labels, targets) -> x_adv, and (n,) bool, which are broken."""
@@ -100,8 +108,10 @@ def nearest_by_linearising(
     towards x by beta. An image within eps of x is done.
     """
     best, distance = x.clone(), x.new_full((len(x),), torch.inf)
-    now, rows = x, torch.arange(len(x), device=x.device)  # of the remaining images
-    for _ in range(n_iter):
+    rows = torch.arange(len(x), device=x.device)  # of the remaining images, like what follows
+    now, nearest, away = x, x, distance
+    every = NARROWS_EVERY.get(x.device.type, NARROWS_EVERY["cuda"])
+    for number in range(n_iter):
         ahead, normals = _difference(model, now, y, target)
         points, normals = now.flatten(1), normals.flatten(1)
         offsets = torch.linalg.vecdot(normals, points) - ahead
@@ -114,13 +124,18 @@ def nearest_by_linearising(
         now = (now + eta * from_now) * (1 - share) + (x + eta * from_x) * share
         now = now.clamp_(0.0, 1.0)
         is_broken = model(now).argmax(1) != y
-        away = (now - x).flatten(1).abs().amax(1)
-        is_nearer = is_broken & (away < distance[rows])
-        best[rows[is_nearer]], distance[rows[is_nearer]] = now[is_nearer], away[is_nearer]
+        reached = (now - x).flatten(1).abs().amax(1)
+        is_nearer = is_broken & (reached < away) & (away > eps)  # one within eps is done
+        nearest = torch.where(is_nearer.view(-1, 1, 1, 1), now, nearest)
+        away = torch.where(is_nearer, reached, away)
         now = torch.where(is_broken.view(-1, 1, 1, 1), x + (now - x) * beta, now)
-        left = (distance[rows] > eps).nonzero().squeeze(1)
-        if len(left) < len(rows):
-            now, x, y, target, rows = (of[left] for of in (now, x, y, target, rows))
+        if (number + 1) % every and number + 1 < n_iter:
+            continue
+        left = (away > eps).nonzero().squeeze(1)
+        if len(left) < len(rows) or number + 1 == n_iter:
+            best[rows], distance[rows] = nearest, away
+            remaining = now, nearest, away, x, y, target, rows
+            now, nearest, away, x, y, target, rows = (of[left] for of in remaining)
         if len(rows) == 0:
             break
     return best, distance
@@ -156,13 +171,14 @@ def step_to_hyperplane(points: Tensor, normals: Tensor, offsets: Tensor) -> Tens
     length = torch.zeros_like(distance).unsqueeze(1)
     missing = distance.abs().unsqueeze(1)
     has_room = torch.empty_like(room)
-    for _ in range(MOST_STEPS):
+    every = LOOKS_EVERY.get(points.device.type, LOOKS_EVERY["cuda"])
+    for number in range(1, MOST_STEPS + 1):
         covered = torch.linalg.vecdot(slopes, torch.minimum(room, length)).unsqueeze(1)
         torch.gt(room, length, out=has_room)
         slope = torch.linalg.vecdot(slopes, has_room).unsqueeze(1)
         growth = torch.where(slope > 0, (missing - covered) / slope, 0.0).clamp_(min=0.0)
         length = length + growth
-        if not bool((growth > PRECISION * length).any()):
+        if number % every == 0 and not bool((growth > PRECISION * length).any()):
             break
     return towards.sign() * torch.minimum(room, length)
 
@@ -176,35 +192,46 @@ def search_squares(
     in every image. The package recomputes all pixels; here only the square is written, and restored
     if it did not help. Random draws, queries and, in float32, images are bit-equal.
 
-    attack: the package's `SquareAttack`, which draws, calls the network and has the schedule.
+    attack: the package's `SquareAttack`, which calls the network and has the schedule.
     layout: memory layout of the network's input. None stands for the package's count of queries.
     """
     (n, c, h, w), eps = x.shape, attack.eps
     best = torch.clamp(x + eps * attack.random_choice([n, c, 1, w]), 0.0, 1.0)
-    margin, loss = attack.margin_and_loss(best, y)
+    margin = _lead(attack.predict(best), y)
     now = best.clone(memory_format=layout)
     low, high = (x - eps).clamp_(min=0.0), (x + eps).clamp_(max=1.0)
     rows = torch.arange(n, device=x.device)  # of the remaining images, which `now` holds
+    every = SQUARES_NARROW_EVERY.get(x.device.type, SQUARES_NARROW_EVERY["cuda"])
     for query in range(attack.n_queries):
-        left = (margin > 0.0).nonzero().squeeze(1)
-        if len(left) < len(rows):
-            best[rows] = now
-            rows, y, margin, loss = rows[left], y[left], margin[left], loss[left]
-            now, low, high = (images[left].to(memory_format=layout) for images in (now, low, high))
-        if len(rows) == 0:
-            break
+        if query % every == 0:
+            left = (margin > 0.0).nonzero().squeeze(1)
+            if len(left) < len(rows):
+                best[rows] = now
+                rows, y, margin = rows[left], y[left], margin[left]
+                now, low, high = (of[left].to(memory_format=layout) for of in (now, low, high))
+            if len(rows) == 0:
+                break
+        if query % DRAWN_AHEAD == 0:  # in the package's order: top, left and a sign per channel
+            drawn = torch.rand(min(DRAWN_AHEAD, attack.n_queries - query), 2 + c)
+            places = drawn[:, :2]
+            moves = sent(2.0 * eps * torch.sign(2 * drawn[:, 2:] - 1), x.device)
         share = attack.p_selection(query)
         side = min(max(round(math.sqrt(share * (c * h * w) / c)), 1), h, w)
-        top, start = (int((room - side) * torch.rand([1])) for room in (h, w))
+        place = places[query % DRAWN_AHEAD]
+        top, start = (int((room - side) * at) for room, at in zip((h, w), place, strict=True))
         square = (..., slice(top, top + side), slice(start, start + side))
         before = now[square].clone()
-        moved = before + 2.0 * eps * attack.random_choice([c, 1, 1])
+        moved = before + moves[query % DRAWN_AHEAD].view(c, 1, 1)
         now[square] = torch.clamp(moved, low[square], high[square])
-        new_margin, new_loss = attack.margin_and_loss(now, y)
-        is_less = new_loss < loss
-        loss = torch.where(is_less, new_loss, loss)
-        is_better = is_less | (new_margin <= 0.0)
-        margin = torch.where(is_better, new_margin, margin)
+        lead = _lead(attack.predict(now), y)
+        is_better = (lead < margin) & (margin > 0.0)  # a broken image stays as it is
+        margin = torch.where(is_better, lead, margin)
         now[square] = torch.where(is_better.view(-1, 1, 1, 1), now[square], before)
     best[rows] = now
     return None, best
+
+
+def _lead(logits: Tensor, y: Tensor) -> Tensor:
+    """(n, K), (n,) -> (n,): the logit of y minus the largest other; written into the logits."""
+    own = logits.gather(1, y[:, None])
+    return own.squeeze(1) - logits.scatter_(1, y[:, None], -torch.inf).amax(1)
