@@ -45,7 +45,11 @@ class Proxy(nn.Module):
     def __init__(self, model: nn.Module, weights: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()
         self.model = model
-        self.values = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        buffers = dict(model.named_buffers())
+        self.values = {name: torch.empty_like(buffer) for name, buffer in buffers.items()}
+        for dtype in {buffer.dtype for buffer in buffers.values()}:  # one launch for each
+            names = [name for name, buffer in buffers.items() if buffer.dtype == dtype]
+            torch._foreach_copy_([self.values[n] for n in names], [buffers[n] for n in names])
         self.values |= weights or {}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,10 +73,13 @@ def layerwise_ascent(
     weights = layers(state.model)
     loss = method.loss(replace(state, model=Proxy(state.model)), batch, x_adv)
     gradients = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
-    return {
-        name: gamma * weight.detach().norm() / (gradient.norm() + TINY) * gradient
-        for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
-    }
+    lengths, steepness = (
+        torch.stack(torch._foreach_norm([value.detach() for value in values]))
+        for values in (weights.values(), gradients)
+    )
+    scales = gamma * lengths / (steepness + TINY)
+    moves = torch._foreach_mul(gradients, scales.unbind())
+    return dict(zip(weights, moves, strict=True))
 
 
 def warmed_up(state: TrainState, warmup: float) -> bool:
@@ -87,8 +94,9 @@ def moved(model: nn.Module, by: Mapping[str, Tensor]) -> Iterator[None]:
 
     @torch.no_grad()
     def add(sign: float) -> None:
-        for name, step in by.items():
-            parameters[name].add_(step, alpha=sign)
+        if by:
+            names = list(by)
+            torch._foreach_add_([parameters[n] for n in names], [by[n] for n in names], alpha=sign)
 
     add(1.0)
     try:

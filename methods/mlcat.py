@@ -20,6 +20,7 @@ first batch of an epoch; `attack_bn="train"`); the attack has one random start (
 more forward to compare restarts, which only moves running averages).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,25 +46,22 @@ class MLCAT(AWPMadry):
 
     def ascent(self, state: TrainState, batch: Batch, x_adv: Tensor) -> dict[str, Tensor]:
         """Return v, by layer."""
-        weights = {name: weight.detach() for name, weight in layers(state.model).items()}
+        names, parameters = zip(*layers(state.model).items(), strict=True)
+        weights = [weight.detach() for weight in parameters]
         length = self.gamma * _norm(weights)
-        total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-        step = total
+        step = total = [torch.zeros_like(weight) for weight in weights]
         for _ in range(self.ascents):
-            at = {name: (weights[name] + step[name]).requires_grad_() for name in weights}
-            each = losses.cross_entropy(Proxy(state.model, at)(x_adv), batch.y)
+            at = [point.requires_grad_() for point in torch._foreach_add(weights, step)]
+            proxy = Proxy(state.model, dict(zip(names, at, strict=True)))
+            each = losses.cross_entropy(proxy(x_adv), batch.y)
             loss = (each * (each < self.threshold)).mean()
-            gradients = torch.autograd.grad(loss, list(at.values()), materialize_grads=True)
-            total = {
-                name: before + gradient
-                for (name, before), gradient in zip(total.items(), gradients, strict=True)
-            }
-            scale = length / (_norm(total) + TINY)
-            step = {name: scale * direction for name, direction in total.items()}
-        return step
+            gradients = torch.autograd.grad(loss, at, materialize_grads=True)
+            total = list(torch._foreach_add(total, gradients))
+            step = list(torch._foreach_mul(total, length / (_norm(total) + TINY)))
+        return dict(zip(names, step, strict=True))
 
 
-def _norm(values: dict[str, Tensor]) -> Tensor:
+def _norm(values: Sequence[Tensor]) -> Tensor:
     """L2 norm of all tensors as one vector."""
-    norm: Tensor = torch.stack([value.norm() for value in values.values()]).norm()
+    norm: Tensor = torch.stack(torch._foreach_norm(values)).norm()
     return norm

@@ -17,30 +17,48 @@ def recorded_statistics(model: nn.Module) -> Iterator[Callable[[], None]]:
     Replaces a second pass on the same images and weights, whose logits are known. Equals that pass
     up to rounding. Call the function after the recorded pass.
     """
-    before = [
-        (module, [value.clone() for value in _buffers(module)])
-        for module in model.modules()
-        if isinstance(module, _BatchNorm) and module.training and module.track_running_stats
-    ]
-    batch: list[tuple[_BatchNorm, Tensor, Tensor, Tensor]] = []
+    groups: dict[object, list[_BatchNorm]] = {}  # each layer by itself would be 30 launches
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and module.training and module.track_running_stats:
+            groups.setdefault((module.momentum, _buffers(module)[0].dtype), []).append(module)
+    before = [_joined(modules) for modules in groups.values()]
+    batch: list[tuple[list[_BatchNorm], Tensor, Tensor, Tensor]] = []
 
     def again() -> None:
-        for module, batch_mean, batch_var, n in batch:
-            mean, var, passes = _buffers(module)
-            passes.add_(n)
-            # .data hides this from autograd, like in the layer: the graph of a train-mode pass
-            # keeps the running statistics without reading them
-            mean.data.lerp_(batch_mean, _rate(module, n))
-            var.data.lerp_(batch_var, _rate(module, n))
+        for modules, batch_mean, batch_var, n in batch:
+            means, variances, passes = (
+                list(of) for of in zip(*map(_buffers, modules), strict=True)
+            )
+            torch._foreach_add_(passes, list(n.unbind()))
+            sizes = [len(mean) for mean in means]
+            rate = _repeated(_rate(modules[0], n, torch.stack(passes)), sizes)
+            for values, of_batch in ((means, batch_mean), (variances, batch_var)):
+                moved = torch.cat(values).lerp_(of_batch, rate).split(sizes)
+                # .data hides this from autograd, like in the layer: the graph of a train-mode pass
+                # keeps the running statistics without reading them
+                torch._foreach_copy_([value.data for value in values], list(moved))
 
     yield again
-    for module, (old_mean, old_var, old_passes) in before:
-        mean, var, passes = _buffers(module)
+    for modules, (old_mean, old_var, old_passes) in zip(groups.values(), before, strict=True):
+        mean, var, passes = _joined(modules)
         n = passes - old_passes  # 0 if the model used other buffers
-        rate = _rate(module, n)
+        rate = _rate(modules[0], n, passes)
         share = torch.where(rate > 0, rate, 1.0)  # 0: unchanged statistics
+        share = _repeated(share, [module.num_features for module in modules])
         means = old_mean + (mean - old_mean) / share, old_var + (var - old_var) / share
-        batch.append((module, *means, n))
+        batch.append((modules, *means, n))
+
+
+def _joined(modules: list[_BatchNorm]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the means and variances of all layers in one vector each, and their passes."""
+    means, variances, passes = zip(*map(_buffers, modules), strict=True)
+    return torch.cat(means), torch.cat(variances), torch.stack(passes)
+
+
+def _repeated(values: Tensor, sizes: list[int]) -> Tensor:
+    """(M,) -> one vector, in which each value stands `sizes` times."""
+    pairs = zip(values.unbind(), sizes, strict=True)
+    return torch.cat([value.expand(size) for value, size in pairs])
 
 
 @contextmanager
@@ -71,7 +89,7 @@ def _of_rows(module: _BatchNorm, rows: Tensor, x: Tensor) -> Tensor:
     squares = torch.where(counted, values - mean, 0.0).square().sum(dims)
     mean, unbiased = mean.flatten(), squares / (n - 1).clamp(min=1)
     passes.add_(enough)
-    rate = _rate(module, enough)
+    rate = _rate(module, enough, passes)
     running_mean.lerp_(mean, rate)
     running_var.lerp_(unbiased, rate)
     mean = torch.where(enough, mean, running_mean)
@@ -79,12 +97,12 @@ def _of_rows(module: _BatchNorm, rows: Tensor, x: Tensor) -> Tensor:
     return F.batch_norm(x, mean, var, module.weight, module.bias, eps=module.eps)
 
 
-def _rate(module: _BatchNorm, n: Tensor) -> Tensor:
+def _rate(module: _BatchNorm, n: Tensor, passes: Tensor) -> Tensor:
     """Weight of n passes in the running statistics: fixed, or that of a cumulative average."""
-    mean, _, passes = _buffers(module)
+    dtype = _buffers(module)[0].dtype
     if module.momentum is None:
-        return n.to(mean.dtype) / passes.clamp(min=1)
-    return 1 - (1 - mean.new_full((), module.momentum)) ** n
+        return n.to(dtype) / passes.clamp(min=1)
+    return 1 - (1 - torch.full_like(n, module.momentum, dtype=dtype)) ** n
 
 
 def _buffers(module: _BatchNorm) -> tuple[Tensor, Tensor, Tensor]:
