@@ -143,6 +143,23 @@ def on_cpu(values: Mapping[Any, Any]) -> dict[Any, Any]:
     return found
 
 
+@contextmanager
+def tuned_convolutions() -> Iterator[None]:
+    """Let cuDNN time its algorithms once for each shape; for work whose shapes repeat.
+
+    Not where deterministic algorithms are asked for: the choice is not the same every time.
+    """
+    import torch
+
+    cudnn, before = torch.backends.cudnn, torch.backends.cudnn.benchmark
+    exact = cudnn.deterministic or torch.are_deterministic_algorithms_enabled()
+    cudnn.benchmark = before or not exact
+    try:
+        yield
+    finally:
+        cudnn.benchmark = before
+
+
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bf16 in hardware; elsewhere bf16 is slower than fp32."""
     if device.type == "cuda":

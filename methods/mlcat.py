@@ -63,5 +63,5 @@ class MLCAT(AWPMadry):
 
 def _norm(values: Sequence[Tensor]) -> Tensor:
     """L2 norm of all tensors as one vector."""
-    norm: Tensor = torch.stack(torch._foreach_norm(values)).norm()
+    norm: Tensor = torch.stack(torch._foreach_norm(list(values))).norm()
     return norm

@@ -33,7 +33,7 @@ def recorded_statistics(model: nn.Module) -> Iterator[Callable[[], None]]:
             sizes = [len(mean) for mean in means]
             rate = _repeated(_rate(modules[0], n, torch.stack(passes)), sizes)
             for values, of_batch in ((means, batch_mean), (variances, batch_var)):
-                moved = torch.cat(values).lerp_(of_batch, rate).split(sizes)
+                moved = torch.split(torch.cat(values).lerp_(of_batch, rate), sizes)
                 # .data hides this from autograd, like in the layer: the graph of a train-mode pass
                 # keeps the running statistics without reading them
                 torch._foreach_copy_([value.data for value in values], list(moved))

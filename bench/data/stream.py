@@ -36,7 +36,8 @@ from bench.errors import DataError
 from bench.machine import sent
 from bench.seeding import seed_for
 
-AHEAD = 2
+AHEAD = 4
+"""Batches that are decoded before they are needed."""
 
 Reading: TypeAlias = list[Future[NDArray[np.uint8]]]
 AREA = (0.08, 1.0)
