@@ -21,7 +21,14 @@ from bench.attacks.networks import MIN_ROWS
 from bench.data.dataset import Dataset
 from bench.data.loader import augment, batches, epoch_order, loader
 from bench.errors import MemoryLimit, NonFiniteLoss
-from bench.machine import free_memory, on_cpu, out_of_memory, sent, tf32_operations
+from bench.machine import (
+    free_memory,
+    on_cpu,
+    out_of_memory,
+    sent,
+    tf32_operations,
+    tuned_convolutions,
+)
 from bench.method import Batch, Method, TrainState
 from bench.progress import Reporter, Task
 from bench.records import QUANTILES
@@ -235,7 +242,7 @@ class Trainer:
             generator=state.generator("augmentation"),
         )
         state.model.train()
-        with self.cost.counting():
+        with self.cost.counting(), tuned_convolutions():
             metrics = self._step(Batch(x, self.data.labels(index), index))
         progress.add(metrics, len(index), step)
         state.next_batch()

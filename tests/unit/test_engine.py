@@ -316,3 +316,17 @@ def test_only_what_is_inside_the_block_counts_and_copies_count_too() -> None:
             network(x)
         copy.deepcopy(network)(x).sum().backward()
     assert (cost.forward, cost.backward, cost.first_layer) == (9, 6, 9)
+
+
+def test_cudnn_is_tuned_in_steps_only_and_not_where_they_must_be_deterministic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cudnn, seen = torch.backends.cudnn, list[bool]()
+    spec = short_spec("natural")
+    made = trainer_of(spec, load_dataset("digits", train_size=100, test_size=20), tmp_path)
+    made.network.register_forward_hook(lambda *_: seen.append(cudnn.benchmark))
+    for deterministic in (False, True):
+        monkeypatch.setattr(cudnn, "deterministic", deterministic)
+        made._batch(torch.arange(8), 0)
+        assert not cudnn.benchmark
+    assert seen == [True, False]
