@@ -45,10 +45,6 @@ STAND_INS = {
         f"bench run --methods cat-ce,trades {IMAGES} --dry-run"
     ),
     "bench run --methods cat-ce,trades --arch wrn": f"bench run --methods cat-ce,trades {IMAGES}",
-    "bench run --suite figure2 --size small --dry-run": (
-        "bench run --suite figure2 --size small --dry-run --dataset npz:images.npz"
-        " --train-size 200 --test-size 100"
-    ),
     # weights of the zoo are a download, so an untrained network takes their place
     "bench evaluate --model robustbench:Wong2020Fast --dataset cifar10": (
         "bench evaluate --model torchvision:resnet18 --weights mine.pt --dataset npz:images.npz"
