@@ -48,12 +48,12 @@ STAND_INS = {
     # weights of the zoo are a download, so an untrained network takes their place
     "bench evaluate --model robustbench:Wong2020Fast --dataset cifar10": (
         "bench evaluate --model torchvision:resnet18 --weights mine.pt --dataset npz:images.npz"
-        " --attacks clean"
+        " --attacks clean --test-size 16"
     ),
     "bench evaluate --model torchvision:resnet18 --weights mine.pt --dataset cifar10 "
     "--mean 0.4914,0.4822,0.4465 --std 0.2471,0.2435,0.2616": (
         "bench evaluate --model torchvision:resnet18 --weights mine.pt --dataset npz:images.npz"
-        " --mean 0.4914,0.4822,0.4465 --std 0.2471,0.2435,0.2616 --attacks clean"
+        " --mean 0.4914,0.4822,0.4465 --std 0.2471,0.2435,0.2616 --attacks clean --test-size 16"
     ),
     # of the workflow: installed already; minutes
     "pip install . --extra-index-url https://download.pytorch.org/whl/cpu": "true",
