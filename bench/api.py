@@ -9,6 +9,7 @@ from bench.attacks.maximise import ModelMode, Start, attack_mode, maximise
 from bench.errors import ConfigError
 from bench.method import Batch, Method, TrainState, predict
 from bench.param import param
+from bench.ranks import drawn
 from bench.registry import get_method, register
 from bench.threat import REFERENCE_EPS, Threat, rowwise
 
@@ -22,6 +23,7 @@ __all__ = [
     "Threat",
     "TrainState",
     "attack_mode",
+    "drawn",
     "get_method",
     "losses",
     "maximise",

@@ -49,12 +49,34 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def n_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def several_devices(device: torch.device, n: int) -> list[torch.device]:
+    """Return n GPUs, from `device` on, or the CPU n times; raises ConfigError if there are fewer.
+
+    n: from --gpus-per-training.
+    """
+    import torch
+
+    if device.type != "cuda":
+        return [device] * n
+    n_gpus = torch.cuda.device_count()
+    if n > n_gpus:
+        raise ConfigError(
+            f"--gpus-per-training {n}: this machine has {n_gpus} GPU{'s' * (n_gpus != 1)}, and a "
+            "training cannot use those of another"
+        )
+    return [torch.device("cuda", ((device.index or 0) + number) % n_gpus) for number in range(n)]
+
+
 def tune_process() -> None:
     """Use at most as many threads as cores, and keep freed memory for the next step."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    torch.set_num_threads(min(torch.get_num_threads(), cores or 1))
+    torch.set_num_threads(min(torch.get_num_threads(), n_cores()))
     if any(name in os.environ for name in MALLOC_VARIABLES):  # set up by the user
         return
     # Activations are freed and allocated again in every pass; glibc would return them to the

@@ -4,12 +4,17 @@ Adversarial training is a min-max problem, and a method has its two halves: `per
 maximisation, and `loss`, the outer minimisation. A method holds hyper-parameters and nothing
 else; what changes lives in the TrainState and so in the checkpoint.
 
+Several ranks may share a minibatch (bench/ranks.py). A batch then holds the rows of one rank.
+`backward` weights a mean over them, so that most methods need not know; what a method computes over
+the whole minibatch in another way goes through `gradients`, `sum`, `whole` and `own` of the state.
+
 Shapes: B batch, C H W image, K classes, N training images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
@@ -19,6 +24,7 @@ from torch import Tensor, nn
 from bench.attacks.maximise import ModelMode, Objective, OnStep, Start, attack_mode, maximise
 from bench.errors import ConfigError
 from bench.param import check_ranges
+from bench.ranks import ALONE, Generator, Ranks
 from bench.seeding import generator_for
 from bench.threat import Threat
 
@@ -68,19 +74,22 @@ class TrainState:
     """Other tensors that persist, such as Free's perturbation; in the checkpoint."""
     scratch: dict[str, Tensor] = field(default_factory=dict)
     """Handed from `perturb` to `loss`; cleared before each batch."""
+    ranks: Ranks = ALONE
+    """The processes that share the training."""
     _generators: dict[str, torch.Generator] = field(default_factory=dict, repr=False)
 
-    def generator(self, purpose: str) -> torch.Generator:
+    def generator(self, purpose: str) -> Generator:
         """Return this batch's random stream for one purpose, such as "start" or "labels".
 
         Its seed depends on run, purpose and batch number only: resumed training draws the same
-        numbers as uninterrupted training, and one purpose never shifts another.
+        numbers as uninterrupted training, and one purpose never shifts another. Draw with
+        `bench.api.drawn`, since the stream is for the whole minibatch that ranks share.
         """
         if purpose not in self._generators:
             self._generators[purpose] = generator_for(
                 self.seed, "train", purpose, self.batch_number, device=self.device
             )
-        return self._generators[purpose]
+        return self.ranks.stream(self._generators[purpose])
 
     def next_batch(self) -> None:
         """End the batch; the engine calls it."""
@@ -126,9 +135,56 @@ class TrainState:
             model_mode=model_mode,
         )
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a scalar loss to the parameters' gradients."""
-        self.stepper.backward(loss)
+    def backward(self, loss: Tensor, reduction: Literal["mean", "sum"] = "mean") -> None:
+        """Add the gradients of a scalar loss to the parameters' gradients.
+
+        reduction: what the loss is over the images of the batch.
+        """
+        part = self.ranks.part
+        self.stepper.backward(loss if part is None or reduction == "sum" else loss * part.share)
+
+    def gradients(self, loss: Tensor, of: Sequence[Tensor]) -> list[Tensor]:
+        """Return the gradients of a mean over the minibatch; zeros where it does not depend."""
+        part = self.ranks.part
+        loss = loss if part is None else loss * part.share
+        found = list(torch.autograd.grad(loss, of, materialize_grads=True))
+        self.ranks.sum_all_(found)
+        return found
+
+    def sum(self, value: Tensor) -> Tensor:
+        """Return a sum over the whole minibatch, given the sum over the rows here."""
+        return self.ranks.sum(value)
+
+    def whole(self, own: Tensor) -> Tensor:
+        """(B, ...) -> (n, ...): the rows of the whole minibatch, given the rows here."""
+        return self.ranks.whole(own)
+
+    def own(self, whole: Tensor) -> Tensor:
+        """(n, ...) -> (B, ...): the rows here; a view of those of the whole minibatch."""
+        return whole if self.ranks.part is None else whole[self.ranks.part.rows]
+
+    def whole_size(self, n_own: int) -> int:
+        """Return the number of images in the whole minibatch, of which `n_own` are here."""
+        return n_own if self.ranks.part is None else self.ranks.part.n
+
+    def count(self, n_own: int) -> int:
+        """Return a number of images, given the number here; ranks wait for each other."""
+        if self.ranks.size == 1:
+            return n_own
+        return int(self.sum(torch.tensor(n_own, device=self.device)))
+
+    @contextmanager
+    def subset(self, chosen: Tensor) -> Iterator[None]:
+        """Draw for the chosen rows (B,) inside, as one process does that draws for them alone.
+
+        A pass in train mode needs all ranks, those included that have none of these rows.
+        """
+        if self.ranks.part is None:
+            yield
+            return
+        places = self.own(self.whole(chosen).cumsum(0) - 1)[chosen]
+        with self.ranks.sharing(self.ranks.part.n, places):
+            yield
 
     def step(self) -> None:
         """Make one optimiser step, and clear the gradients."""

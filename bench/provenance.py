@@ -20,7 +20,9 @@ from bench.storage import sha256
 
 UNKNOWN = "unknown"
 """The hash in records older than the hashes."""
-SHARED = ("archs", "attacks", "data", "losses.py", "seeding.py", "threat.py", "eps.py")
+SHARED = (
+    *("archs", "attacks", "data", "losses.py", "ranks.py", "seeding.py", "threat.py", "eps.py"),
+)
 """Below `bench`: the code that both training and evaluation use."""
 TRAINING = (*SHARED, "training", "method.py", "api.py")
 """The code that sets the weights, with the method's file."""

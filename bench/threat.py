@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bench.eps import REFERENCE_EPS, parse_eps
 from bench.errors import ConfigError
+from bench.ranks import Generator, drawn
 
 
 def rowwise(value: Tensor, like: Tensor) -> Tensor:
@@ -67,8 +68,11 @@ class Threat:
         """(B, ...) -> (B,): the largest first-order gain over a ball of radius 1 (L1 for linf)."""
         return gradient.abs().flatten(1).sum(1)
 
-    def uniform(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        return torch.empty_like(x).uniform_(-1.0, 1.0, generator=generator)
+    def uniform(self, x: Tensor, generator: Generator | None) -> Tensor:
+        """Return noise of the shape of x, uniform in the ball of radius 1."""
+        return drawn(
+            x, generator, lambda x, g: torch.empty_like(x).uniform_(-1.0, 1.0, generator=g)
+        )
 
 
 __all__ = ["REFERENCE_EPS", "Threat", "parse_eps", "per_example", "rowwise"]

@@ -72,7 +72,7 @@ def layerwise_ascent(
     """Return v_l by layer: one step up the method's loss, gamma times as long as the layer."""
     weights = layers(state.model)
     loss = method.loss(replace(state, model=Proxy(state.model)), batch, x_adv)
-    gradients = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
+    gradients = state.gradients(loss, list(weights.values()))
     lengths, steepness = (
         torch.stack(torch._foreach_norm([value.detach() for value in values]))
         for values in (weights.values(), gradients)

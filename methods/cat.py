@@ -52,6 +52,7 @@ from bench.api import (
     Method,
     Threat,
     TrainState,
+    drawn,
     losses,
     param,
     predict,
@@ -234,7 +235,13 @@ class CatCE(Method):
     def _dirichlet(self, state: TrainState, batch: Batch) -> Tensor:
         """(B, K): normalised gammas, since torch's Dirichlet takes no generator."""
         beta = torch.full((len(batch.y), state.num_classes), self.dir_beta, device=state.device)
-        gamma = torch._standard_gamma(beta, generator=state.generator("labels"))
+        gamma = drawn(
+            beta,
+            state.generator("labels"),
+            lambda like, g: torch._standard_gamma(
+                torch.full_like(like, self.dir_beta), generator=g
+            ),
+        )
         return gamma / gamma.sum(1, keepdim=True)  # the sum is above 0: no gamma underflows
 
 
@@ -274,4 +281,5 @@ class CatMix(CatCE):
         """(B,): B * radius, in units of eps = 8/255, turns the batch mean into the code's sum."""
         if self.mix_weight == "mean":
             return torch.ones_like(radius)
-        return len(radius) * REFERENCE_EPS * radius / max(state.threat.eps, 1e-30)
+        n = state.whole_size(len(radius))
+        return n * REFERENCE_EPS * radius / max(state.threat.eps, 1e-30)

@@ -56,7 +56,8 @@ class Fast(Method):
     def perturb(self, state: TrainState, batch: Batch) -> Tensor:
         """Take the one step; keep the first batch of an epoch for the guard."""
         if self.max_drop < 1 and "guard_x" not in state.memory:
-            state.memory |= {"guard_x": batch.x.clone(), "guard_y": batch.y.clone()}
+            whole = state.whole(batch.x), state.whole(batch.y)
+            state.memory |= {"guard_x": whole[0].clone(), "guard_y": whole[1].clone()}
         return state.maximise(
             lambda logits, y, _: losses.cross_entropy(logits, y),
             state.attack_model(self.attack_bn),
@@ -83,7 +84,10 @@ class Fast(Method):
         memory = state.memory
         if "guard_x" not in memory:  # no guard, or frozen
             return
-        accuracy, loss = self._guard(state, memory.pop("guard_x"), memory.pop("guard_y"))
+        x, y = memory.pop("guard_x"), memory.pop("guard_y")
+        with state.ranks.sharing(len(x)) as rows:
+            guard = self._guard(state, x[rows], y[rows])
+            accuracy, loss = (state.ranks.mean(value) for value in guard)
         if memory.get("guard_accuracy", 0.0) - accuracy > self.max_drop:
             for name, tensor in state.model.state_dict().items():
                 tensor.copy_(memory.pop(f"kept.{name}"))

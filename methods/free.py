@@ -64,12 +64,14 @@ class Free(Method):
             rows.copy_((rows + step).clamp(-state.threat.eps, state.threat.eps))
             state.step()
             total += loss.detach()
+        if (whole := state.whole(rows)) is not rows:  # where ranks share it
+            state.memory["perturbation"][: len(whole)] = whole
         return {"loss": total / self.replays}
 
     def _rows(self, state: TrainState, batch: Batch) -> Tensor:
         """The rows of the perturbation that this minibatch uses: a view to write to."""
-        stored = state.memory.get("perturbation", batch.x[:0])
-        if len(stored) < len(batch.x):
-            new = torch.zeros_like(batch.x[len(stored) :])
+        stored, n = state.memory.get("perturbation", batch.x[:0]), state.whole_size(len(batch.x))
+        if len(stored) < n:
+            new = batch.x.new_zeros((n - len(stored), *batch.x.shape[1:]))
             stored = state.memory["perturbation"] = torch.cat([stored, new])
-        return stored[: len(batch.x)]
+        return state.own(stored[:n])

@@ -96,7 +96,7 @@ class IKL(Method):
             state.backward(loss)
             state.step()
         hot = F.one_hot(batch.y, state.num_classes).to(clean.dtype)
-        seen = hot.T @ (clean.detach() / self.temperature).softmax(1)
+        seen = state.sum(hot.T @ (clean.detach() / self.temperature).softmax(1))
         state.memory["class_sum"] = state.memory.get("class_sum", 0) + seen
         return {"loss": loss.detach()}
 

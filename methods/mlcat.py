@@ -55,7 +55,7 @@ class MLCAT(AWPMadry):
             proxy = Proxy(state.model, dict(zip(names, at, strict=True)))
             each = losses.cross_entropy(proxy(x_adv), batch.y)
             loss = (each * (each < self.threshold)).mean()
-            gradients = torch.autograd.grad(loss, at, materialize_grads=True)
+            gradients = state.gradients(loss, at)
             total = list(torch._foreach_add(total, gradients))
             step = list(torch._foreach_mul(total, length / (_norm(total) + TINY)))
         return dict(zip(names, step, strict=True))

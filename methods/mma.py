@@ -92,11 +92,12 @@ class MMA(Method):
             right = soft_margin(state.model(batch.x), batch.y) < 0
         x_adv, margin = batch.x.clone(), batch.x.new_zeros(len(batch.x))
         tried = torch.arange(len(right), device=right.device)
-        if right.is_cpu:  # a GPU takes them all: the host would wait for the number of right ones
+        if self._selects(state, right):
             tried = tried[right]
-        if len(tried) > 0:
+        if state.count(len(tried)) > 0:
             part = Batch(batch.x[tried], batch.y[tried], batch.index[tried])
-            x_adv[tried], margin[tried] = self._boundary(state, part, right[tried])
+            with state.subset(right):
+                x_adv[tried], margin[tried] = self._boundary(state, part, right[tried])
         stored = state.examples["margin"]
         stored[batch.index] = margin.to(stored.dtype)
         state.scratch["counts"] = ~right | (margin < state.threat.scale(self.d_max))
@@ -108,6 +109,10 @@ class MMA(Method):
         clean = losses.cross_entropy(functional_call(state.model, buffers, (batch.x,)), batch.y)
         near = losses.cross_entropy(state.model(x_adv), batch.y) * state.scratch["counts"]
         return (1 - self.clean_weight) * near.mean() + self.clean_weight * clean.mean()
+
+    def _selects(self, state: TrainState, right: Tensor) -> bool:
+        """Whether only the images that are right are tried; the host waits for their number."""
+        return right.is_cpu or state.ranks.size > 1
 
     def _boundary(self, state: TrainState, batch: Batch, right: Tensor) -> tuple[Tensor, Tensor]:
         """x + t u, and t (B,), of the images that are right (B,) bool; x and 0 of the others."""
@@ -140,10 +145,11 @@ class MMA(Method):
         t: Tensor,
     ) -> Tensor:
         """(B,): t at which SLM crosses 0, in [0, REACH d_max]; x_adv is x + t u at first."""
-        mode = self.bisection_bn if len(batch.x) > 1 else "eval"
+        mode = self.bisection_bn if state.count(len(batch.x)) > 1 else "eval"
         model = state.attack_model(mode)
         low, high = torch.zeros_like(t), torch.full_like(t, REACH * state.threat.scale(self.d_max))
-        counted = nullcontext() if right.is_cpu else statistics_of(model, right)
+        selected = self._selects(state, right)
+        counted = nullcontext() if selected else statistics_of(model, right)
         with attack_mode(model, mode), counted, torch.no_grad():
             inside = soft_margin(model(x_adv), batch.y) < 0
             for _ in range(self.bisections):

@@ -88,7 +88,7 @@ class YOPO(Method):
                 start=x_adv,
                 model_mode="train",
             )
-            state.backward(-(layer(x_adv) * p).sum())
+            state.backward(-(layer(x_adv) * p).sum(), reduction="sum")
             total += loss.detach()
         state.step()
         return {"loss": total / self.passes}

@@ -156,6 +156,30 @@ def test_workers_end_with_their_driver_and_leave_nothing(
 
 
 @pytest.mark.slow
+def test_a_killed_rank_costs_a_resume_and_ranks_end_with_their_driver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    results, asked = tmp_path / "r", ["--epochs", "40", "--attacks", "clean"]
+    with started(results, *asked, "--gpus-per-training", "2") as driver:
+        wait_until(lambda: any(results.glob("*/state-*.pt")), driver)
+        first, states = workers_of(driver), set(results.glob("*/state-*.pt"))
+        first[1].kill()
+        wait_until(lambda: set(results.glob("*/state-*.pt")) - states != set(), driver)
+        ranks = workers_of(driver)
+        assert len({*first, *ranks}) == 4
+        driver.kill()
+        assert psutil.wait_procs([*first, *ranks], timeout=60)[1] == []
+    assert not any(results.glob("*/train.json"))
+    subprocess.run(command(results, *asked), check=True, timeout=TIMEOUT)
+    (record,) = load_records(results)
+    assert record.train is not None
+    assert record.train["ranks"] == [1, 2]
+    assert not [path for path in (tmp_path / "tmp").rglob("atbench-*/**/*") if path.is_file()]
+
+
+@pytest.mark.slow
 def test_workers_share_the_runs(tmp_path: Path) -> None:
     asked = ["--epochs", "1", "--attacks", "clean", "--seeds", "0,1,2", "--workers", "2"]
     subprocess.run(command(tmp_path / "w", *asked), check=True, timeout=TIMEOUT)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bench.attacks.maximise import start_noise
 from bench.method import Batch, TrainState
+from bench.ranks import drawn
 from bench.records.spec import Recipe
 from bench.registry import get_method
 from bench.training.optimiser import Optimiser
@@ -28,8 +29,9 @@ def noise(start: Literal["uniform", "gaussian"], state: TrainState, batch: Batch
 
 
 def labels(state: TrainState, batch: Batch) -> dict[str, Any]:
-    stream = state.generator("labels")
-    draws = [torch._standard_gamma(torch.ones(N, 4), generator=stream) for _ in range(2)]
+    ones, stream = torch.ones(N, 4), state.generator("labels")
+    gammas = partial(drawn, ones, stream, lambda one, g: torch._standard_gamma(one, generator=g))
+    draws = gammas(), gammas()
     first, second = (draw / draw.sum(1, keepdim=True) for draw in draws)
     return {"noise": (first, second), "radius": torch.zeros(N)}
 

@@ -20,6 +20,7 @@ from bench.archs import ARCHS
 from bench.attacks import ATTACKS, PGD, AutoAttackPart
 from bench.method import Batch, Method, TrainState
 from bench.progress import Reporter
+from bench.ranks import drawn
 from bench.records.spec import Recipe
 from bench.seeding import generator_for, seed_for
 from bench.threat import Threat
@@ -97,8 +98,8 @@ def uncapped(self: CatCE, before: Tensor, threat: Threat) -> Tensor:
 
 def one_draw(self: CatCE, state: TrainState, batch: Batch) -> Tensor:
     """The labels of another stream."""
-    shape = (len(batch.y), state.num_classes)
-    gamma = torch._standard_gamma(torch.ones(shape), generator=state.generator("label"))
+    ones, stream = torch.ones(len(batch.y), state.num_classes), state.generator("label")
+    gamma = drawn(ones, stream, lambda one, g: torch._standard_gamma(one, generator=g))
     return gamma / gamma.sum(1, keepdim=True)
 
 

@@ -91,9 +91,9 @@ def stop_at(trainer: Trainer, batch_number: int) -> None:
     """Let the training die like a killed process when that batch begins."""
     step = trainer._batch
 
-    def dying(index: Tensor, number: int) -> None:
+    def dying(index: Tensor, number: int, own: Tensor) -> None:
         if trainer.state.batch_number == batch_number:
             raise Stopped
-        step(index, number)
+        step(index, number, own)
 
     trainer._batch = dying  # type: ignore[method-assign, assignment]

@@ -1,13 +1,102 @@
-"""BatchNorm's statistics: update them again without a pass, or take those of some images only."""
+"""BatchNorm's statistics: of all ranks' images, of some images only, or again without a pass."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from bench.errors import ConfigError
+from bench.ranks import Ranks, gather
+
+
+class SharedBatchNorm2d(nn.BatchNorm2d):
+    """In train mode it normalises by the statistics of the whole minibatch that ranks share.
+
+    Elsewhere it is nn.BatchNorm2d. Unlike nn.SyncBatchNorm it also works on a CPU, and on a rank
+    without any row.
+    """
+
+    ranks: Ranks
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.ranks.part is None:
+            return super().forward(x)
+        y, mean, var, n = _Normalise.apply(x, self.weight, self.bias, self.eps, self.ranks)
+        if self.track_running_stats:
+            running_mean, running_var, passes = _buffers(self)
+            with torch.no_grad():
+                passes.add_(1)
+                unbiased = var * (n / (n - 1))
+                for running, value in ((running_mean, mean), (running_var, unbiased)):
+                    rate = 1 / passes if self.momentum is None else self.momentum
+                    # .data, like in the layer itself: an earlier pass's graph does not read it
+                    running.data.mul_(1 - rate).add_((rate * value).to(running.dtype))
+        out: Tensor = y
+        return out
+
+
+def share_batchnorm(model: nn.Module, ranks: Ranks) -> None:
+    """Let each BatchNorm2d of the model see all ranks' rows; names, weights and hooks stay.
+
+    Raises ConfigError for a layer of another kind.
+    """
+    for name, module in model.named_modules():
+        if type(module) is nn.BatchNorm2d and module.affine:
+            module.__class__ = SharedBatchNorm2d
+            vars(module)["ranks"] = ranks
+        elif isinstance(module, _BatchNorm):
+            raise ConfigError(
+                f"--gpus-per-training: {name} is a {type(module).__name__}, and only a BatchNorm2d "
+                "with weights can be shared by several GPUs; train this network on one"
+            )
+
+
+class _Normalise(torch.autograd.Function):
+    """(B, C, H, W) -> the normalised rows, mean (C,), biased variance (C,), count of all ranks."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, ranks: Ranks
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        wide = x.to(weight.dtype)  # from bf16
+        count = x.numel() // x.shape[1]
+        mean = wide.sum((0, 2, 3)) / max(count, 1)
+        squares = (wide - _wide(mean)).square().sum((0, 2, 3))
+        own = torch.stack([mean, squares, torch.full_like(mean, count)])
+        means, every_squares, counts = gather(own).unbind(1)  # (ranks, C) each
+        n = counts[:, 0].sum()
+        mean = (means * counts).sum(0) / n
+        var = (every_squares + counts * (means - mean).square()).sum(0) / n
+        scale = (var + eps).rsqrt()
+        ctx.save_for_backward(x, mean, weight, scale, n)
+        ctx.ranks = ranks
+        ctx.mark_non_differentiable(mean, var, n)
+        y = (wide - _wide(mean)) * _wide(scale * weight) + _wide(bias)
+        return y.to(x.dtype), mean, var, n
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        x, mean, weight, scale, n = ctx.saved_tensors
+        dy = gradient.to(weight.dtype)
+        normal = (x.to(weight.dtype) - _wide(mean)) * _wide(scale)
+        d_bias, d_weight = dy.sum((0, 2, 3)), (dy * normal).sum((0, 2, 3))
+        if not ctx.needs_input_grad[0]:
+            return None, d_weight, d_bias, None, None
+        mean_dy, mean_dy_normal = ctx.ranks.sum(torch.stack([d_bias, d_weight])) / n
+        dx = (dy - _wide(mean_dy) - normal * _wide(mean_dy_normal)) * _wide(weight * scale)
+        return dx.to(x.dtype), d_weight, d_bias, None, None
+
+
+def _wide(value: Tensor) -> Tensor:
+    """(C,) -> (1, C, 1, 1)."""
+    return value.view(1, -1, 1, 1)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from bench.archs.arch import Arch
+from bench.archs.batchnorm import SharedBatchNorm2d
 from bench.archs.graphs import Graphs
 
 Precision = Literal["fp32", "bf16"]
@@ -151,6 +152,14 @@ class Merges:
             relu.inplace = True
 
 
+class _Tracer(fx.Tracer):
+    """Like torch's own layers, SharedBatchNorm2d is one node."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        own = isinstance(m, SharedBatchNorm2d)
+        return own or super().is_leaf_module(m, module_qualified_name)
+
+
 class FoldWarning(UserWarning):
     """A network whose layers could not be merged: correct, but slower."""
 
@@ -161,7 +170,7 @@ def merges(model: nn.Module) -> Merges:
     Warns with FoldWarning, and merges nothing, if the forward pass cannot be traced.
     """
     try:
-        graph = fx.Tracer().trace(model)
+        graph = _Tracer().trace(model)
     except Exception as error:  # a forward pass may raise anything on a proxy
         reason = (str(error).splitlines() or [""])[0]
         notice = (

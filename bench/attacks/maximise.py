@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import ConfigError
+from bench.ranks import Generator, drawn
 from bench.threat import REFERENCE_EPS, Threat, per_example, rowwise
 
 Objective = Callable[[Tensor, Tensor, int], Tensor]
@@ -60,14 +61,14 @@ def start_noise(
     x: Tensor,
     threat: Threat,
     radius: float | Tensor,
-    generator: torch.Generator | None,
+    generator: Generator | None,
 ) -> Tensor:
     """Return the noise (B, C, H, W) that a start of this kind adds to x."""
     check_choice("start", kind, Start)
     if kind == "zero":
         return torch.zeros_like(x)
     if kind == "gaussian":
-        noise = torch.empty_like(x).normal_(generator=generator)
+        noise = drawn(x, generator, lambda x, g: torch.empty_like(x).normal_(generator=g))
         return noise * (GAUSSIAN_STD * threat.eps)
     return threat.uniform(x, generator) * per_example(radius, x)
 
@@ -89,7 +90,7 @@ def maximise(
     start: Start | Tensor = "zero",
     keep: Keep = "last",
     on_step: OnStep | None = None,
-    generator: torch.Generator | None = None,
+    generator: Generator | None = None,
     model_mode: ModelMode = "eval",
     objective_of: Callable[[Tensor], Objective] | None = None,
 ) -> Tensor:

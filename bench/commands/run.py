@@ -85,6 +85,16 @@ ONE_STUDY = ("methods", "arch", "eps", "attacks", "params")
     help="Precision of training; auto takes bf16 if the device is fast in it and it costs no "
     "accuracy.",
 )
+@click.option(
+    "--gpus-per-training",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="K",
+    help="Train each network on K GPUs of this machine, or by K processes on a CPU. BatchNorm and "
+    "random draws span the whole batch, so results are those of one GPU up to rounding. With "
+    "--workers, a training takes the GPUs of K workers.",
+)
 @shared.machines
 @shared.results
 @click.option(
@@ -100,6 +110,7 @@ def run(
     quiet: bool,
     results: Path,
     machines: Machines,
+    gpus_per_training: int,
     against: tuple[str, ...],
     tensorboard: Path | None,
     **options: Any,
@@ -130,6 +141,7 @@ def run(
             studies = [_with_baselines(studies[0], against)]
         studies = _with_precision(studies, where)
         plans = make_plans(suite.title, studies)
+        where = _with_gpus(where, plans, gpus_per_training)
         for line in dict.fromkeys(line for p in plans for line in p.dataset.lines(trains=True)):
             reporter.say(line)
         for line in dict.fromkeys(run.warning for plan in plans for run in plan.runs):
@@ -137,6 +149,11 @@ def run(
                 reporter.say(line)
         if dry_run:
             texts = [describe_plan(plan, results, where.device, reporter) for plan in plans]
+            if gpus_per_training > 1:
+                texts.append(
+                    "Training times are those of one GPU; --gpus-per-training "
+                    f"{gpus_per_training} divides them by {gpus_per_training} at most."
+                )
             click.echo("\n\n".join(texts))
             return
         add_to_manifests(results, [found for plan in plans for found in suite_manifests(plan)])
@@ -152,6 +169,21 @@ def run(
         raise click.exceptions.Exit(1)
     if reporter.failures:
         raise click.exceptions.Exit(reporter.exit_code)
+
+
+def _with_gpus(where: Workspace, plans: Sequence[Plan], n: int) -> Workspace:
+    """Return where to compute with n GPUs per training; raises ConfigError if that cannot be."""
+    from bench.machine import several_devices
+    from bench.training.batching import refuse_ranks
+
+    if n > 1 and where.device.index is not None:
+        raise ConfigError(
+            f"--gpus-per-training {n}: --device {where.device} is one GPU; use --device cuda"
+        )
+    several_devices(where.device, n)
+    for spec in [run.train_spec for plan in plans for run in plan.runs]:
+        refuse_ranks(spec.recipe, spec.n_train, n)
+    return replace(where, gpus_per_training=n)
 
 
 def _with_precision(studies: list[Study], where: Workspace) -> list[Study]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from bench.data.dataset import Split, StoredSplit
 from bench.errors import ConfigError, unknown_name
 from bench.machine import sent
+from bench.ranks import Generator, drawn
 from bench.seeding import generator_for
 
 PADDING_MODES = ("constant", "reflect")
@@ -73,7 +74,7 @@ def loader(split: StoredSplit, scale: float, device: torch.device | str) -> Load
 
 
 def augment(
-    x: Tensor, *, pad: int, flip: bool, mode: str = "constant", generator: torch.Generator
+    x: Tensor, *, pad: int, flip: bool, mode: str = "constant", generator: Generator
 ) -> Tensor:
     """Return x (B, C, H, W) padded, randomly cropped, and mirrored with probability 1/2 per image.
 
@@ -97,15 +98,26 @@ def augment(
     columns = torch.arange(width, device=device).expand(n, -1)
     offsets: Tensor | list[int] = [0, 0]
     if pad:
-        offsets = torch.randint(0, 2 * pad + 1, (2, n, 1), generator=generator, device=device)
+        offsets = _draw((2,), 2 * pad + 1, x, generator)
     if flip:
-        heads = torch.randint(0, 2, (n, 1), generator=generator, device=device).bool()
+        heads = _draw((), 2, x, generator).bool()
         columns = torch.where(heads, width - 1 - columns, columns)
     rows, columns = rows + offsets[0], columns + offsets[1]
     # one gather over flattened pixels is six times faster on a CPU than indexing by four tensors
     source = rows[:, :, None] * (width + 2 * pad) + columns[:, None, :]
     padded = F.pad(x, (pad,) * 4, mode=mode).flatten(2)
     return padded.gather(2, source.view(n, 1, -1).expand(-1, channels, -1)).view_as(x)
+
+
+def _draw(shape: tuple[int, ...], high: int, x: Tensor, generator: Generator) -> Tensor:
+    """(*shape, B, 1): integers in 0..high - 1, one set per image of x."""
+
+    def draw(rows: Tensor, generator: torch.Generator | None) -> Tensor:
+        size = (*shape, len(rows), 1)
+        found = torch.randint(0, high, size, generator=generator, device=rows.device)
+        return found.movedim(-2, 0)
+
+    return drawn(x, generator, draw).movedim(0, -2)
 
 
 def epoch_order(n: int, run_seed: int, epoch: int, device: torch.device | str) -> Tensor:

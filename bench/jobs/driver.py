@@ -145,6 +145,8 @@ class Driver:
         """Give jobs to idle workers while there are any."""
         while self.engine.free > 0 and (found := self._next()) is not None:
             run, job = found
+            if min(job.gpus, self.engine.slots) > self.engine.free:
+                break  # it waits for more GPUs, and shorter jobs with it
             if run.claim is None:  # another command may have worked on it: look again
                 self._open(run)
             if run.claim is not None and run.jobs and job in run.jobs:

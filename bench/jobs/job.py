@@ -28,6 +28,10 @@ class Job:
     chunk: int = 0
     work: float = 0.0
     """Estimated effort, as `bench.estimate` counts it."""
+    gpus: int = 1
+    """Devices of one machine that it takes, with a rank on each."""
+    devices: tuple[str, ...] = ()
+    """Their names; by default the worker's own and those after it."""
 
     @cached_property
     def made(self) -> dict[str, EvalSpec | MeasureSpec]:
@@ -124,7 +128,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Lost:
-    """The worker died; nothing more will come from this attempt."""
+    """The worker, or a rank of its training, died; nothing more of this attempt counts."""
 
     reason: str
 

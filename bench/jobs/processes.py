@@ -11,7 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -54,6 +54,8 @@ class ProcessesEngine:
         self.slots, self._per_gpu = slots, per_gpu
         self._folder = Path(tempfile.mkdtemp(prefix="atbench-"))
         self._workers: list[_Process | None] = [None] * slots
+        self._lent: dict[int, int] = {}
+        """Attempt by the number of a worker whose device another one uses as well."""
         for number in range(slots):
             self._start(number)
 
@@ -84,12 +86,25 @@ class ProcessesEngine:
 
     @property
     def free(self) -> int:
-        return sum(worker is None or worker.attempt is None for worker in self._workers)
+        return len(self._idle())
+
+    def _idle(self) -> list[int]:
+        workers = enumerate(self._workers)
+        idle = [n for n, worker in workers if worker is None or worker.attempt is None]
+        return [n for n in idle if n not in self._lent]
 
     def submit(self, attempt: int, job: Job) -> None:
-        """Give the job to the idle worker that has its network, else to any."""
-        idle = [n for n, w in enumerate(self._workers) if w is None or w.attempt is None]
-        number = min(idle, key=lambda n: self._rank(n, job.run.run_id))
+        """Give the job to the idle worker that has its network, else to any.
+
+        A job of several devices gets those of other idle workers, which wait for it.
+        """
+        idle = sorted(self._idle(), key=lambda n: self._rank(n, job.run.run_id))
+        number, *others = idle[: job.gpus]
+        self._lent |= dict.fromkeys(others, attempt)
+        if job.gpus > 1 and len(self._devices) > 1:
+            slots = (number, *others, *range(len(self._devices)))
+            names = [str(self._devices[n % len(self._devices)]) for n in slots]
+            job = replace(job, devices=tuple(dict.fromkeys(names))[: job.gpus])
         worker = self._workers[number] or self._start(number)
         worker.attempt, worker.run_id = attempt, job.run.run_id
         with suppress(OSError):  # it died while idle; `poll` finds its end of the pipe closed
@@ -112,6 +127,8 @@ class ProcessesEngine:
                 event = Lost(self._end(self._workers.index(worker)))
             if isinstance(event, Done):
                 worker.attempt = None
+            if isinstance(event, Done | Lost):
+                self._lent = {n: of for n, of in self._lent.items() if of != attempt}
             take(attempt, event)
 
     def close(self) -> None:

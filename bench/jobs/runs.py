@@ -105,7 +105,8 @@ class Run:
         else:
             plan = replace(self.plan, evaluations=(), measures=())
             work = training_effort(self.plan.train_spec)
-            training = Job(run=plan, dataset=self.dataset, work=work)
+            gpus = self.where.gpus_per_training
+            training = Job(run=plan, dataset=self.dataset, work=work, gpus=gpus)
             self.jobs, self.later = [training] * (not training.units & set(out)), rest
             self.status = replace(self.status, trained=False)
 

@@ -2,9 +2,9 @@
 
 import shutil
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,12 +15,15 @@ from bench.data import Dataset
 from bench.errors import BenchError, ConfigError, ModelError, NonFiniteLoss, RecordError, one_line
 from bench.evaluation.inputs import blamed
 from bench.evaluation.store import AttackedCheckpoint, Images, attack, measure
+from bench.experiments.plan import RunPlan
 from bench.external.identity import fingerprint, refuse_another
-from bench.jobs.job import Began, Done, Failed, Job, Said, Send, Sent, Shown, Trained
+from bench.jobs.job import Began, Done, Failed, Job, Lost, Said, Send, Sent, Shown, Trained
 from bench.jobs.parcel import Mirror, Parcel
-from bench.machine import describe_machine, free_memory
+from bench.jobs.spawn import Unforeseen, run_ranks
+from bench.machine import describe_machine, free_memory, several_devices
 from bench.progress import Reporter, Task
 from bench.provenance import evaluation_code
+from bench.ranks import ALONE, RankLost, Ranks
 from bench.records.run_folder import RunFolder
 from bench.records.spec import CHUNK, EvalSpec, MeasureSpec, ModelSpec
 from bench.registry import method_sha256
@@ -73,37 +76,26 @@ class Worker:
 
     def _train(self, job: Job, send: Send) -> None:
         run, home = job.run, RunFolder(self.results, job.run.run_id)
-        spec, method = run.train_spec, run.method
-        assert method is not None
         assert run.method_name is not None
-        if method_sha256(run.method_name) != spec.method_sha256:
+        if method_sha256(run.method_name) != run.train_spec.method_sha256:
             raise ConfigError(f"{run.method_name} changed since this command began; run it again")
-        folder, flush = home, _nothing
+        folder = home
         if self.scratch is not None:
             folder = RunFolder(self.scratch, run.run_id)
             shutil.rmtree(folder.path, ignore_errors=True)
             folder.path.mkdir(parents=True)
             for path in (path for kind in RESUMED for path in home.path.glob(kind)):
                 shutil.copy2(path, folder.path / path.name)
-            mirror = Mirror(folder.path)
-
-            def flush() -> None:
-                send(Sent(mirror.changes()))
-
         dataset = self.images[job.dataset].dataset
-        trainer = _SavingTrainer(spec, method, dataset, folder, self.device)
-        trainer.saved = flush
-        if not has_state(folder.path):
-            send(Began(describe_machine(self.device)))
-        try:
-            summary = trainer.run(_RemoteReporter(send))
-        except NonFiniteLoss as error:
-            place = {"epoch": error.epoch, "step": error.step}
-            summary = {"status": "failed", "error": str(error), **place}
-            summary["warnings"] = trainer.warnings
-            send(Said(f"{run.run_id}: failed: {error}"))
-        flush()
-        send(Trained(summary))
+        work = partial(train, job.run, dataset, folder, folder is not home)
+        if job.gpus == 1:
+            work(self.device, send)
+        else:
+            devices = [torch.device(name) for name in job.devices]
+            try:
+                run_ranks(work, devices or several_devices(self.device, job.gpus), send)
+            except RankLost as error:
+                send(Lost(str(error)))
         if self.scratch is not None:
             shutil.rmtree(folder.path, ignore_errors=True)
 
@@ -113,15 +105,15 @@ class Worker:
         if isinstance(spec, MeasureSpec):
             return Parcel(measure(target, spec))
         folder = RunFolder(self.results, job.run.run_id).evaluation(spec)
-        partial = f"evaluations/{spec.eval_id}/{folder.partial(job.chunk).name}"
+        part = f"evaluations/{spec.eval_id}/{folder.partial(job.chunk).name}"
         made = attack(
             *(target, spec, job.chunk),
             unfinished=folder.unfinished(job.chunk),
-            on_part=lambda content: send(Sent(Parcel({partial: content}))),
+            on_part=lambda content: send(Sent(Parcel({part: content}))),
             keep_images=job.run.keep_images,
             recorded=folder.has(job.chunk),
         )
-        return Parcel(made, (partial,))
+        return Parcel(made, (part,))
 
     @contextmanager
     def _reported(self, send: Send, job: Job, spec_id: str) -> Iterator[None]:
@@ -139,14 +131,14 @@ class Worker:
         """Return why something failed, in one line, and the traceback of an unforeseen error."""
         run_id, fixable = job.run.run_id, isinstance(error, BenchError)
         reason, trace = one_line(str(error), 10_000) if fixable else one_line(error), ""
+        found = Unforeseen.of(error)
+        reason = reason if fixable else found.line
         head, why = f"{run_id} {job.run.checkpoints}", reason.partition(": ")[2]
         if not fixable:
-            frames = traceback.extract_tb(error.__traceback__)
-            own = [f for f in frames if "site-packages" not in f.filename] or frames
-            place = f"{Path(own[-1].filename).name}:{own[-1].lineno}; " if own else ""
+            place = f"{found.place}; " if found.place else ""
             file = RunFolder(self.results, run_id).traceback_file
             reason += f" ({place}its traceback is in {file})"
-            trace = "".join(traceback.format_exception(error))
+            trace = found.trace
         if job.trains:
             line = f"{run_id}: failed here: {reason}"
             line = f"error: {reason} ({run_id} failed)" if fixable else line
@@ -192,8 +184,42 @@ class Worker:
         return self._surrogates[run_id, dataset]
 
 
+def train(
+    run: RunPlan,
+    dataset: Dataset,
+    folder: RunFolder,
+    mirrored: bool,
+    device: torch.device,
+    send: Send,
+    ranks: Ranks = ALONE,
+) -> None:
+    """Train in `folder`; the first rank sends progress, and how it ends.
+
+    mirrored: send the changed files as well, at every saved state.
+    """
+    method, first = run.method, ranks.rank == 0
+    assert method is not None
+    trainer = _SavingTrainer(run.train_spec, method, dataset, folder, device, ranks=ranks)
+    mirror = Mirror(folder.path) if mirrored and first else None
+    if first:
+        trainer.saved = lambda: send(Sent(mirror.changes() if mirror else Parcel()))
+        if not has_state(folder.path):
+            send(Began(describe_machine(device)))
+    try:
+        summary = trainer.run(_RemoteReporter(send) if first else Reporter(quiet=True))
+    except NonFiniteLoss as error:
+        place = {"epoch": error.epoch, "step": error.step}
+        summary = {"status": "failed", "error": str(error), **place}
+        summary["warnings"] = trainer.warnings
+        if first:
+            send(Said(f"{run.run_id}: failed: {error}"))
+    if first:
+        trainer.saved()
+        send(Trained(summary))
+
+
 def _nothing() -> None:
-    """Nothing is sent home by a training that works there."""
+    """Only the first rank tells that it saved."""
 
 
 class _SavingTrainer(Trainer):

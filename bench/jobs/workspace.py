@@ -47,6 +47,8 @@ class Workspace:
     command: str
     """As typed; goes into the records."""
     engine: Engine
+    gpus_per_training: int = 1
+    """Devices that share each training, with a rank on each."""
     scalars: HistoryScalars | None = None
     """Where the histories of trainings also go."""
 

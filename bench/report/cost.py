@@ -89,6 +89,8 @@ def _cost(run: RunRecord) -> dict[str, Any]:
         return found
     facts = {name: machine[name] for name in _FACTS}
     text = _machine(**facts)
+    if ranks := train.get("ranks"):  # one that shares a training is another machine
+        text += f", {' and '.join(map(str, ranks))} ranks"
     recipe = run.spec.get("recipe", {})
     batch = recipe.get("batch_size"), recipe.get("micro_batch")
     return {**found, **facts, "machine": text, "key": (text, *batch, run.spec.get("precision"))}

@@ -45,13 +45,21 @@ class Cost:
         last.register_forward_hook(self._hook(is_last=True))
 
     @contextmanager
-    def counting(self) -> Iterator[None]:
-        """Count the passes inside; those outside, such as validation, do not count."""
+    def counting(self, scale: float = 1.0) -> Iterator[None]:
+        """Count the passes inside; those outside, such as validation, do not count.
+
+        scale: images of the whole minibatch per image on this rank.
+        """
+        before = self.forward, self.backward, self.first_layer
         self._counting = True
         try:
             yield
         finally:
             self._counting = False
+        if scale != 1:
+            now = self.forward, self.backward, self.first_layer
+            counts = [a + round(scale * (b - a)) for a, b in zip(before, now, strict=True)]
+            self.forward, self.backward, self.first_layer = counts
 
     def _hook(self, is_last: bool) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         @counts_rows  # no bound method: copying one would copy this counter with it

@@ -6,7 +6,7 @@ ends with the weights of an uninterrupted run, bit for bit on a CPU.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from torch import Tensor
 
 from bench.archs import build
 from bench.archs.arch import Arch
+from bench.archs.batchnorm import share_batchnorm
 from bench.archs.weights import save_weights
 from bench.attacks.networks import MIN_ROWS
 from bench.data.dataset import Dataset
-from bench.data.loader import augment, batches, epoch_order, loader
-from bench.errors import MemoryLimit, NonFiniteLoss
+from bench.data.loader import augment, epoch_order, loader
+from bench.errors import ConfigError, MemoryLimit, NonFiniteLoss
 from bench.machine import (
     free_memory,
     on_cpu,
@@ -31,12 +32,14 @@ from bench.machine import (
 )
 from bench.method import Batch, Method, TrainState
 from bench.progress import Reporter, Task
+from bench.ranks import ALONE, Ranks, Rows
 from bench.records import QUANTILES
 from bench.records.run_folder import RunFolder
 from bench.records.spec import TrainSpec
 from bench.seeding import seed_for
 from bench.storage import sha256_file
 from bench.threat import Threat
+from bench.training.batching import epoch_parts, micro_batches, own_rows, refuse_ranks
 from bench.training.checkpoint import load_state, save_state
 from bench.training.cost import Cost
 from bench.training.optimiser import MixedPrecision, Optimiser, plain
@@ -57,6 +60,8 @@ class Progress:
     rate: float = 0.0
     tf32: list[str] = field(default_factory=list)
     """What computed fp32 in TF32, in some epoch."""
+    ranks: list[int] = field(default_factory=list)
+    """How many ranks trained; several values, if that changed at a resume."""
     epoch_seconds: float = 0.0
     sums: dict[str, Tensor] = field(default_factory=dict)
     """Sums of the epoch's metrics, kept on the device: reading them waits for it."""
@@ -92,7 +97,11 @@ class Trainer:
         dataset: Dataset,
         folder: RunFolder,
         device: torch.device,
+        *,
+        ranks: Ranks = ALONE,
     ) -> None:
+        """ranks: the processes that train together; all of them do this, and the first saves."""
+        self.ranks = ranks
         self.spec, self.method, self.folder, self.device = spec, method, folder, device
         threat = Threat(spec.norm, spec.eps)
         method.validate(threat, spec.num_classes)
@@ -100,15 +109,18 @@ class Trainer:
             method.refuse_micro_batch()
         self.data = loader(dataset.train, dataset.scale, device)
         self.val = loader(dataset.val, dataset.scale, device)
-        parts = self._parts(torch.arange(len(self.data)))
+        refuse_ranks(spec.recipe, len(self.data), ranks.size)
+        parts = epoch_parts(torch.arange(len(self.data)), spec.recipe.batch_size)
         self.batches_per_epoch = len(parts)
         self.n_batches = self.batches_per_epoch * spec.recipe.epochs
         self.network = initial_model(spec).to(device).to(memory_format=torch.channels_last)
+        if ranks.size > 1:
+            share_batchnorm(self.network, ranks)
         mixed = spec.precision == "bf16"
         model = MixedPrecision(self.network) if mixed else self.network
         self.cost = Cost()
         self.cost.watch(model, self.network.first_layer)
-        self.optimiser = Optimiser(model, spec.recipe, self.n_batches)
+        self.optimiser = Optimiser(model, spec.recipe, self.n_batches, ranks)
         examples = method.example_state(len(self.data), threat)
         self.state = TrainState(
             model=model,
@@ -118,6 +130,7 @@ class Trainer:
             n_epochs=spec.recipe.epochs,
             stepper=self.optimiser,
             device=device,
+            ranks=ranks,
             examples={name: value.to(device) for name, value in examples.items()},
         )
         self.progress = Progress()
@@ -129,27 +142,24 @@ class Trainer:
 
         Raises NonFiniteLoss, and MemoryLimit if it does not fit; the saved state stays.
         """
+        if self.ranks.rank > 0:
+            self.ranks.wait()  # the first may put damaged files aside
         self._resume(reporter)
+        if self.ranks.rank == 0:
+            self.ranks.wait()
+        self.progress.ranks = sorted({*self.progress.ranks, self.ranks.size})
         with reporter.task(self.folder.run_id, self.n_batches) as task:
             task.begin_at(self.state.batch_number)
             first = self.state.batch_number // self.batches_per_epoch
             for epoch in range(first, self.spec.recipe.epochs):
                 self._epoch(epoch, task)
+        if self.ranks.rank > 0:
+            return {}
         save_weights(plain(self.method.eval_model(self.state)), self.folder.weights("last"))
         best = self._best_path()
         if best.exists():
             best.replace(self.folder.weights("best"))
         return self._summary()
-
-    def _parts(self, order: Tensor) -> list[Tensor]:
-        """Split an epoch into batches; a single last image joins the batch before.
-
-        BatchNorm cannot normalise one value per channel in a network that ends at one pixel.
-        """
-        parts = list(batches(order, self.spec.recipe.batch_size))
-        if len(parts) > 1 and len(parts[-1]) == 1 and len(parts[-2]) > 1:
-            parts[-2:] = [torch.cat(parts[-2:])]
-        return parts
 
     def time_batch(self, n: int) -> float:
         """Time a step on the first n images, in seconds; the trainer is unusable afterwards."""
@@ -166,6 +176,9 @@ class Trainer:
         batch = self.spec.recipe.batch_size
         n = self.spec.recipe.micro_batch or rows
         head = f"{self.folder.run_id}: a batch of {n} images does not fit into the memory of "
+        if self.ranks.size > 1:  # the others take no part in tries
+            advice = "choose a smaller --batch-size or --micro-batch, or more --gpus-per-training"
+            return MemoryLimit(f"{head}{self.ranks.size} GPUs; {advice}")
         while (n := n // 2) >= 2 and not self._fits(n, rows):
             pass
         if n < 2:
@@ -205,11 +218,12 @@ class Trainer:
         progress = self.progress
         progress.tf32 = sorted({*progress.tf32, *tf32_operations(self.device)})
         order = epoch_order(len(self.data), self.spec.seed, epoch, self.device)
-        parts = self._parts(order)
-        self.data.expect(parts, epoch * self.batches_per_epoch)
+        parts = epoch_parts(order, self.spec.recipe.batch_size)
+        own = parts if self.ranks.size == 1 else [part[self._own(len(part))] for part in parts]
+        self.data.expect(own, epoch * self.batches_per_epoch)
         since = time.monotonic()
         for step in range(state.batch_number % self.batches_per_epoch, len(parts)):
-            self._batch_in_memory(parts[step], step)
+            self._batch_in_memory(parts[step], step, own[step])
             task.advance()
             if (step + 1) % CHECK_BATCHES == 0:
                 self.progress.check(epoch)
@@ -222,52 +236,71 @@ class Trainer:
         self.method.end_epoch(state)
         self._close_epoch(epoch, task)
 
-    def _batch_in_memory(self, index: Tensor, step: int) -> None:
+    def _batch_in_memory(self, index: Tensor, step: int, own: Tensor) -> None:
         """Train on a batch; raises MemoryLimit if it does not fit."""
         try:
-            return self._batch(index, step)
+            return self._batch(index, step, own)
         except Exception as error:
             if not out_of_memory(error):
                 raise
         raise self._too_large(len(index))  # out here, where the error no longer holds the tensors
 
-    def _batch(self, index: Tensor, step: int) -> None:
+    def _own(self, n: int) -> Rows:
+        return own_rows(self.ranks, n, self.spec.recipe.micro_batch)
+
+    def _batch(self, index: Tensor, step: int, own: Tensor | None = None) -> None:
+        """Train on the images of `index`; `own` are those of this rank, all by default."""
         state, progress = self.state, self.progress
+        own, n = index if own is None else own, len(index)
         progress.rate = self.optimiser.set_rate(state.batch_number)
-        x = augment(
-            self.data.views(index, self.spec.seed, state.batch_number),
-            pad=self.spec.recipe.pad or 0,
-            flip=bool(self.spec.recipe.flip),
-            mode=self.spec.recipe.pad_mode,
-            generator=state.generator("augmentation"),
-        )
-        state.model.train()
-        with self.cost.counting(), tuned_convolutions():
-            metrics = self._step(Batch(x, self.data.labels(index), index))
-        progress.add(metrics, len(index), step)
+        with self.ranks.sharing(n, self._own(n)):
+            x = augment(
+                self.data.views(own, self.spec.seed, state.batch_number),
+                pad=self.spec.recipe.pad or 0,
+                flip=bool(self.spec.recipe.flip),
+                mode=self.spec.recipe.pad_mode,
+                generator=state.generator("augmentation"),
+            )
+            state.model.train()
+            with self.cost.counting(n / len(own)), tuned_convolutions():
+                metrics = self._step(Batch(x, self.data.labels(own), own), n)
+            if self.ranks.size > 1:
+                for value in state.examples.values():
+                    value[index] = state.whole(value[own])
+        progress.add(metrics, n, step)
         state.next_batch()
 
-    def _step(self, batch: Batch) -> Mapping[str, Tensor]:
-        """Update on a batch; with micro-batches, by the sum of their gradients."""
-        size = self.spec.recipe.micro_batch
+    def _step(self, batch: Batch, n: int) -> Mapping[str, Tensor]:
+        """Update on the rows here of a batch of n; return metrics of the whole.
+
+        With micro-batches, the update is by the sum of their gradients.
+        """
+        size, state, ranks = self.spec.recipe.micro_batch, self.state, self.ranks
         if size is None:
-            return self.method.train_step(self.state, batch)
-        state, n = self.state, len(batch.x)
+            metrics = self.method.train_step(state, batch)
+            return {name: ranks.mean(value) for name, value in metrics.items()}
         total = torch.zeros((), device=self.device, dtype=batch.x.dtype)
-        for rows in micro_batches(torch.arange(n, device=self.device), size):
+        end = 0
+        for micro in micro_batches(torch.arange(n), size):
+            own = ranks.rows(len(micro))
+            rows = slice(end, end := end + own.stop - own.start)
             part = Batch(batch.x[rows], batch.y[rows], batch.index[rows])
             state.scratch.clear()
-            x_adv = self.method.perturb(state, part)
-            loss = self.method.loss(state, part, x_adv) * (len(rows) / n)
-            state.backward(loss)
-            total += loss.detach()
+            with ranks.sharing(len(micro)):
+                x_adv = self.method.perturb(state, part)
+                loss = self.method.loss(state, part, x_adv) * (len(micro) / n)
+                state.backward(loss)
+                total += ranks.mean(loss.detach())
         state.step()
         return {"loss": total}
 
     def _close_epoch(self, epoch: int, task: Task) -> None:
         progress = self.progress
+        self._refuse_drift(epoch)
         model = plain(self.method.eval_model(self.state))
         result = self._score(model)
+        if self.ranks.rank > 0:
+            return progress.begin_epoch()
         progress.history.append(self._history_row(epoch, result))
         rank = result.rank(self.method.selects_by)
         if progress.best is None or rank >= tuple(progress.best["rank"]):
@@ -282,10 +315,24 @@ class Trainer:
                 older.unlink()
         clean, robust = result.n_clean / result.n, result.n_robust / result.n
         task.advance(0, f"val clean {clean:.1%}, PGD-10 {robust:.1%}")
+        return None
+
+    def _refuse_drift(self, epoch: int) -> None:
+        """Raise ConfigError where ranks differ in anything that a saved state holds."""
+        state = self.state
+        kept = {"": self.network.state_dict(), "examples.": state.examples, "memory.": state.memory}
+        values = {head + name: value for head, of in kept.items() for name, value in of.items()}
+        if not self.ranks.agree(values):
+            raise ConfigError(
+                f"{self.folder.run_id}: the {self.ranks.size} ranks of this training differ after "
+                f"epoch {epoch}; a method must draw with `drawn` from `state.generator`, and keep "
+                "what it shares in `state.examples` or sum it over ranks; train it with "
+                "--gpus-per-training 1"
+            )
 
     def _score(self, model: Arch) -> Score:
         try:
-            return score(model, self.val, self.state.threat, self.spec.seed)
+            return score(model, self.val, self.state.threat, self.spec.seed, self.ranks)
         except Exception as error:
             if not out_of_memory(error):
                 raise
@@ -340,6 +387,8 @@ class Trainer:
         summary = {"status": "done", "epochs": epochs, "checkpoints": checkpoints, "cost": cost}
         if progress.tf32:
             summary["tf32"] = progress.tf32
+        if progress.ranks != [1]:
+            summary["ranks"] = progress.ranks
         return summary | {"warnings": self.warnings, "error": None}
 
     def _best_path(self) -> Path:
@@ -348,6 +397,9 @@ class Trainer:
         return self.folder.path / f"best-{self.progress.best['epoch']}.safetensors"
 
     def _save(self) -> None:
+        self._saved = time.monotonic()
+        if self.ranks.rank > 0:
+            return
         state = {
             "run_id": self.folder.run_id,
             "model": self.network.state_dict(),
@@ -363,7 +415,7 @@ class Trainer:
     def _resume(self, reporter: Reporter) -> None:
         saved, self.warnings = load_state(self.folder.path, self.device)
         if saved is not None:
-            known = {"tf32": []} | saved  # older states have none
+            known = {"tf32": [], "ranks": [1]} | saved  # older states have none
             self.progress = Progress(**{f.name: known[f.name] for f in fields(Progress)})
             if best := self.progress.best:
                 # at the end they get their final name, and only then are the states removed
@@ -386,15 +438,6 @@ class Trainer:
         reporter.say(
             f"{self.folder.run_id}: resumes at batch {state.batch_number} of {self.n_batches}"
         )
-
-
-def micro_batches(rows: Tensor, n: int | None) -> Sequence[Tensor]:
-    """Split a batch into parts of about equal size, of at most n rows; one row is never alone.
-
-    BatchNorm cannot normalise one value per channel in a network that ends at one pixel.
-    """
-    n_parts = 1 if n is None else -(-len(rows) // n)
-    return torch.tensor_split(rows, max(1, min(n_parts, len(rows) // 2)))
 
 
 def initial_model(spec: TrainSpec) -> Arch:

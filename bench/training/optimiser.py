@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bench.archs.arch import Arch
 from bench.archs.inference_copy import InferenceCopy, kept_copy
 from bench.attacks.maximise import ModelMode
+from bench.ranks import ALONE, Ranks
 from bench.records.spec import Recipe
 
 
@@ -45,8 +46,10 @@ def plain(model: nn.Module) -> Arch:
 class Optimiser:
     """SGD with the recipe's schedule; methods reach it as `state.stepper`."""
 
-    def __init__(self, model: nn.Module, recipe: Recipe, n_batches: int) -> None:
-        self.recipe = recipe
+    def __init__(
+        self, model: nn.Module, recipe: Recipe, n_batches: int, ranks: Ranks = ALONE
+    ) -> None:
+        self.recipe, self.ranks = recipe, ranks
         self.n_batches = n_batches
         self.model = model
         self._copy: InferenceCopy | None = None
@@ -74,6 +77,8 @@ class Optimiser:
         torch.autograd.backward(loss)
 
     def step(self) -> None:
+        if self.ranks.size > 1:
+            self.ranks.sum_all_([p.grad for p in self.model.parameters() if p.grad is not None])
         if self.recipe.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self.sgd.step()

@@ -35,6 +35,7 @@ from bench.experiments.study import Study
 from bench.losses import margin
 from bench.method import Batch, TrainState
 from bench.progress import Reporter
+from bench.ranks import ALONE, Ranks
 from bench.records.run_folder import RunFolder
 from bench.storage import sha256_file
 from bench.training.engine import Trainer
@@ -176,8 +177,8 @@ def run_attack(name: str, folder: Path) -> Outcome:
     }
 
 
-def run_method(name: str) -> Outcome:
-    """Train the method `name` and note its losses.
+def run_method(name: str, ranks: Ranks = ALONE) -> Outcome:
+    """Train the method `name` and note its losses; with ranks, together with the others.
 
     Raises NonFiniteLoss, and ConfigError for what the method cannot take.
     """
@@ -190,13 +191,13 @@ def run_method(name: str) -> Outcome:
 
         def noted(state: TrainState, batch: Batch) -> Mapping[str, Tensor]:
             metrics = step(state, batch)
-            losses.append(float(metrics["loss"]))
+            losses.append(float(ranks.mean(metrics["loss"])))
             return metrics
 
         object.__setattr__(method, "train_step", noted)  # methods are frozen
         train, val = _first(dataset.train, N_TRAIN), _first(dataset.val, N_VAL)
         few, run = replace(dataset, train=train, val=val), RunFolder(Path(folder), spec.run_id)
-        trainer = Trainer(spec, method, few, run, torch.device("cpu"))
+        trainer = Trainer(spec, method, few, run, torch.device("cpu"), ranks=ranks)
         trainer.data, trainer.val = _Doubled(trainer.data), _Doubled(trainer.val)
         trainer.run(Reporter(quiet=True))
         values = method.eval_model(trainer.state).state_dict().values()

@@ -42,6 +42,7 @@ def train_run(
     machine: Mapping[str, Any] | None = MACHINE,
     provenance: Mapping[str, Any] | None = None,
     precision: str = "fp32",
+    ranks: Sequence[int] = (),
 ) -> RunFolder:
     """A run that is done; with `error`, failed; with `n_epochs_done` alone, unfinished.
 
@@ -82,6 +83,7 @@ def train_run(
             "first_layer_per_image": passes[0] if first_layer is None else first_layer,
         }
         summary = {"status": "done", "epochs": epochs, "cost": cost, "warnings": list(warnings)}
+        summary |= {"ranks": list(ranks)} if ranks else {}
         _end(folder, summary | {"error": None})
     return folder
 

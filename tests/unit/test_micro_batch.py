@@ -17,8 +17,8 @@ from bench.progress import Reporter
 from bench.records.spec import Recipe, TrainSpec
 from bench.registry import list_methods
 from bench.threat import Threat
+from bench.training.batching import micro_batches
 from bench.training.checkpoint import has_state
-from bench.training.engine import micro_batches
 from bench.verify.baselines import _Doubled
 from bench.verify.networks import one_thread
 from methods.cat import CatCE

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from bench.method import TrainState
+from bench.ranks import drawn
 from bench.registry import get_method
 from bench.seeding import generator_for, seed_for
 from tests.harness import generator, make_state, small_net
@@ -45,8 +46,11 @@ def test_seeds_are_31_bits_and_distinct_also_by_where_a_part_of_a_purpose_ends()
 
 
 def draw(state: TrainState, purpose: str = "start") -> list[float]:
-    drawn: list[float] = torch.rand(4, generator=state.generator(purpose)).tolist()
-    return drawn
+    stream = state.generator(purpose)
+    found: list[float] = drawn(
+        torch.empty(4), stream, lambda x, g: x.uniform_(generator=g)
+    ).tolist()
+    return found
 
 
 def test_streams_of_a_training_depend_on_seed_purpose_and_batch_alone() -> None:
