@@ -117,7 +117,7 @@ def partly_robust(arch: str, n: int, image_size: int, device: torch.device) -> A
     """Train in seconds, then seek eps by bisection on the first 256 of n test digits."""
     digits = load_dataset("digits")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for(0, "speed", "weights"))
+        torch.default_generator.manual_seed(seed_for(0, "speed", "weights"))
         network = build(arch, num_classes=CLASSES, in_channels=CHANNELS, image_size=image_size)
     network = network.to(device)
     small = arch == "cnn"

@@ -1,6 +1,7 @@
 """Every path on the pretended CUDA device: devices never mix, and waits of the host are counted."""
 
 import copy
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -22,13 +23,17 @@ from bench.data import load_dataset
 from bench.data.folder import list_files
 from bench.data.loader import batches, epoch_order, loader
 from bench.estimate import made_dataset, made_spec
-from bench.evaluation import attack_chunk
+from bench.evaluation import attack_chunk, evaluate
+from bench.evaluation.checks import CHECKS, CheckBudget, run_checks
+from bench.evaluation.measuring import MeasuredModel
 from bench.machine import tf32_operations
 from bench.papers import plugins
 from bench.progress import Reporter
 from bench.registry import list_methods
+from bench.storage import read_json
 from bench.threat import Threat
 from bench.training.engine import Trainer
+from tests.commands import done
 from tests.pictures import make_folder
 from tests.pretended_cuda import CUDA, Log
 from tests.short import TinyAutoAttack
@@ -251,3 +256,78 @@ def test_data_loaders_wait_once_an_epoch_where_images_are_streamed(
         for number, part in enumerate(parts):
             assert torch.equal(seen[number].cpu(), on_host.views(part.cpu(), 0, number))
             assert torch.equal(labels[number].cpu(), on_host.labels(part.cpu()))
+
+
+def test_evaluate_counts_what_it_counts_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, cuda: Log
+) -> None:
+    monkeypatch.setattr(pyautoattack, "AutoAttack", TinyAutoAttack)
+    found = []
+    for net, x, y in (attacked(), on_device()):
+        cuda.clear()
+        attacks, others = ("clean", "pgd-10", "cw", "transfer"), {"natural": copy.deepcopy(net)}
+        found.append(evaluate(net, x, y, Threat(eps=0.1), attacks, surrogates=others))
+    on_cpu, there = found
+    for name, survivors in on_cpu.survivors.items():
+        assert torch.equal(there.survivors[name], survivors)
+    assert there.warnings == on_cpu.warnings
+    files = [place.rpartition("/")[2].partition(":")[0] for place in cuda.waits.elements()]
+    # five parts are read back; what is said of the model and the images is found once
+    assert Counter(files) == {"chunk.py": 5, "model_checks.py": 31, "inputs.py": 2}
+
+
+def linear(seed: int) -> Arch:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build("linear", num_classes=4, in_channels=1, image_size=4).eval()
+
+
+@pytest.mark.parametrize("number", CHECKS)
+def test_a_masking_check_runs_on_the_device(
+    number: str, monkeypatch: pytest.MonkeyPatch, cuda: Log
+) -> None:
+    monkeypatch.setattr(pyautoattack, "AutoAttack", TinyAutoAttack)
+    budget = CheckBudget(steps=20, samples=20, restarts=6)
+    x = torch.rand(8, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    values = []
+    for device in (torch.device("cpu"), CUDA):
+        net, other = linear(0).to(device), linear(1).to(device)
+        there = x.to(device)
+        checks = run_checks(
+            *(net, there, net(there).argmax(1), Threat(eps=0.05)),
+            budget=budget,
+            surrogates=[other],
+            numbers=[number],
+        )
+        values.append([(check.name, check.value, check.alarm) for check in checks])
+    assert values[0] == values[1]
+    assert values[0]
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_a_measure_runs_on_the_device(name: str, cuda: Log) -> None:
+    measure, _ = MEASURES[name]
+    x = torch.rand(12, 2, 1, 1, generator=torch.Generator().manual_seed(0))
+    found = []
+    for device in (torch.device("cpu"), CUDA):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2)).to(device).eval()
+        there = x.to(device)
+        y = model(there).argmax(1)
+        found.append(measure(MeasuredModel(model=model, x=there, y=y, threat=Threat(eps=0.05))))
+    assert found[0].values == found[1].values
+
+
+def test_bench_run_on_the_device(tmp_path: Path, cuda: Log) -> None:
+    line = (
+        *("run", "--methods", "cat-ce", "--train-size", 40, "--test-size", 12, "--epochs", 1),
+        *("--attacks", "pgd-20,transfer", "--precision", "bf16", "--seeds", 0, "--quiet"),
+    )
+    done(*line, "--device", "cuda", "--results", tmp_path)
+    trained = [read_json(path) for path in tmp_path.glob("*/train.json")]
+    assert [summary["status"] for summary in trained] == ["done"] * 2
+    found = {path.name for path in tmp_path.glob("cat-ce*/evaluations/*.npz")}
+    assert found == {"best.npz", "last.npz"}
+    # nobody seeded the device's own generator for good
+    assert torch.equal(cuda.rng_state, torch.zeros_like(cuda.rng_state))

@@ -113,7 +113,7 @@ def passes(method: Method) -> Passes:
 @cache
 def _fitted() -> tuple[Arch, Tensor, Tensor]:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         network = build("cnn", in_channels=1).train()
         x, y = torch.rand(N_IMAGES, 1, 8, 8), torch.arange(N_IMAGES)
     sgd = torch.optim.SGD(network.parameters(), lr=0.1)

@@ -443,9 +443,9 @@ class Trainer:
 def initial_model(spec: TrainSpec) -> Arch:
     """Build the network before training, initialised from the run's seed.
 
-    Initialisers draw from the global generator, which is restored.
+    Initialisers draw from the CPU's global generator, which is restored; a GPU's is not touched.
     """
     size: dict[str, Any] = {"num_classes": spec.num_classes, "image_size": spec.image_size}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for(spec.seed, "weights"))
+        torch.default_generator.manual_seed(seed_for(spec.seed, "weights"))
         return build(spec.arch, **size, in_channels=spec.in_channels, mean=spec.mean, std=spec.std)

@@ -132,7 +132,7 @@ def _trained(seed: int) -> PinnedNet:
     """PGD training: about half of the test images survive, so that an attack's strength shows."""
     split = loader((digits := load_dataset("digits")).train, digits.scale, "cpu")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for(seed, "weights"))
+        torch.default_generator.manual_seed(seed_for(seed, "weights"))
         network = PinnedNet()
     generator = generator_for(seed, "train")
     adam = torch.optim.Adam(network.parameters(), lr=RATE)
