@@ -192,8 +192,8 @@ def on_device() -> tuple[Arch, Tensor, Tensor]:
     return copy.deepcopy(net).to(CUDA), x.to(CUDA), y.to(CUDA)
 
 
-LONG = ("pgd-100", "pgd-500", "pgd-100x10-mma", "pgd-50x10-fast")
-"""Attacks with the code of shorter ones."""
+LONG = ("pgd-20x10", "pgd-100", "pgd-500", "pgd-100x10-mma", "pgd-50x10-fast")
+"""Attacks with the code of others, which take fewer steps."""
 
 
 @pytest.mark.parametrize("name", [name for name in list_attacks() if name not in LONG])
