@@ -77,7 +77,7 @@ def test_ranks_that_share_a_training_are_another_machine(tmp_path: Path) -> None
     train_run(tmp_path, "trades", ranks=(4,))
     assert cells(tmp_path)["TRADES"][3] == "\u2013"
     found = costs(section_of(tmp_path)).set_index("label")["machine"]
-    assert found["TRADES"] == f"{found['Madry AT']}, 4 ranks"
+    assert found["trades"] == f"{found['madry']}, 4 ranks"
 
 
 def test_machines_are_not_equal_by_being_unknown(tmp_path: Path) -> None:
