@@ -60,6 +60,35 @@ def speed_table(rows: Sequence[Row]) -> str:
     return markdown_table(list(zip(*filled, strict=True)))
 
 
+NOT_MEASURED = "not measured"
+
+
+def gpu_table(rows: Sequence[Row]) -> str:
+    """Return the rows of `benchmarks.gpu`; what only a GPU shows reads `not measured` elsewhere."""
+    head = ["what", "network", "precision", "side", "images", "images/s"]
+    return markdown_table(
+        [[*head, "of bf16 matrix peak", "peak memory, GiB"]]
+        + [
+            [
+                *(str(r[key]) for key in ("what", "arch", "precision", "side", "n_images")),
+                "fails"
+                if r.get("error", NOT_MEASURED) != NOT_MEASURED
+                else _or_not(r, "images_per_second", significant),
+                _or_not(r, "share_of_matrix_peak", percent),
+                _or_not(r, "peak_bytes", lambda n: significant(n / 2**30)),
+            ]
+            for r in rows
+        ]
+    )
+
+
+def _or_not(row: Row, key: str, text: Callable[[float], str]) -> str:
+    if row.get("error", NOT_MEASURED) != NOT_MEASURED:
+        return "fails"
+    value = row.get(key)
+    return NOT_MEASURED if value is None else text(value)
+
+
 def fused_table(rows: Sequence[Row]) -> str:
     """Return the speed with and without FusedConv, a layer that was dropped."""
     head = ["whole step or evaluation", "seconds with it", "without it", "times faster", "rounds"]

@@ -147,7 +147,7 @@ def methods_as_pinned(ranks: Ranks, names: list[str]) -> Found:
     """Losses, and what differs from the pins."""
     found = {}
     for name in names:
-        made = run_method(name, ranks)
+        made = run_method(name, ranks=ranks)
         pin = read_pin(PINS / f"method-{name}.json")
         found[name] = made, difference(made, pin.fact, elsewhere=pin.elsewhere)
     return found

@@ -70,17 +70,27 @@ def doctor(
     show_default=True,
     help="Folder of the baselines.",
 )
+@click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    help="Compute there, from random numbers of the CPU. cuda: a few minutes test a GPU.",
+)
 @shared.quiet
-def verify(only: tuple[str, ...], pin: bool, pins: Path, quiet: bool) -> None:
+def verify(only: tuple[str, ...], pin: bool, pins: Path, device: str, quiet: bool) -> None:
     """Compare short runs of methods and attacks with their pinned baselines.
 
     Prints a line for each that differs, and what differs. Exit code 1 if any does.
     """
+    from bench.machine import choose_device
     from bench.progress import Reporter
     from bench.verify import verify as compare_with_pins
 
+    where = choose_device(device)
+    if pin and where.type != "cpu":
+        raise ConfigError("--pin writes what a CPU computes: leave --device out")
     with Reporter(quiet=quiet) as reporter:
-        verdict = compare_with_pins(pins, only, reporter, pin=pin)
+        verdict = compare_with_pins(pins, only, reporter, pin=pin, device=where)
     for line in verdict.lines:
         click.echo(line)
     if verdict.moved or not quiet:

@@ -17,7 +17,7 @@ from bench.machine import describe_machine
 from bench.progress import Reporter, duration
 from bench.registry import broken_methods, list_methods
 from bench.storage import write_json
-from bench.verify.baselines import Outcome, difference, run_attack, run_method
+from bench.verify.baselines import CPU, Outcome, difference, run_attack, run_method
 from bench.verify.networks import NETWORKS, load_network, make_networks
 
 Key = tuple[str, str]
@@ -56,17 +56,23 @@ class Pin:
 
 
 def verify(
-    folder: Path, only: Sequence[str], reporter: Reporter, *, pin: bool = False
+    folder: Path,
+    only: Sequence[str],
+    reporter: Reporter,
+    *,
+    pin: bool = False,
+    device: torch.device = CPU,
 ) -> Verification:
     """Compare every method and attack, or those named in `only`, with the pins in `folder`.
 
-    pin: write what differs instead. Raises ConfigError for an unknown name, RecordError for a
-    damaged pin or missing networks, before anything is run.
+    pin: write what differs instead. device: where to run, from random numbers of the CPU. Raises
+    ConfigError for an unknown name, RecordError for a damaged pin or missing networks, before
+    anything is run.
     """
     since = time.monotonic()
     runs: dict[Key, Callable[[], Outcome]] = {
-        **{("method", name): partial(run_method, name) for name in list_methods()},
-        **{("attack", name): partial(run_attack, name, folder) for name in list_attacks()},
+        **{("method", name): partial(run_method, name, device) for name in list_methods()},
+        **{("attack", name): partial(run_attack, name, folder, device) for name in list_attacks()},
     }
     files = {
         (kind, path.stem.removeprefix(f"{kind}-")): path
@@ -87,7 +93,7 @@ def verify(
     with reporter.task("bench verify", len(chosen)) as task:
         for key in chosen:
             task.advance(0, key[1])
-            check = _pin if pin else _compare
+            check = _pin if pin else partial(_compare, device=device)
             line, good = check(folder, key, runs.get(key), pins.get(key))
             lines += [f"{' '.join(key)}: {line}"] if line else []
             moved += [] if good else [key[1]]
@@ -137,7 +143,11 @@ def _read(path: Path, pin: bool) -> Pin | None:
 
 
 def _compare(
-    folder: Path, key: Key, run: Callable[[], Outcome] | None, pin: Pin | None
+    folder: Path,
+    key: Key,
+    run: Callable[[], Outcome] | None,
+    pin: Pin | None,
+    device: torch.device = CPU,
 ) -> tuple[str, bool]:
     """The line about one run, and whether it matches its pin."""
     command = f"bench verify --pin --only {key[1]}"
@@ -148,7 +158,7 @@ def _compare(
     if pin is None:
         return f"has no pin; if it is new, {command} adds it", False
     try:
-        moved = difference(run(), pin.fact, elsewhere=pin.elsewhere)
+        moved = difference(run(), pin.fact, elsewhere=pin.elsewhere or device != CPU)
     except Exception as error:  # methods and attacks may raise anything
         moved = _failure(error)
     return moved, not moved

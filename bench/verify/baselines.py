@@ -39,8 +39,10 @@ from bench.ranks import ALONE, Ranks
 from bench.records.run_folder import RunFolder
 from bench.storage import sha256_file
 from bench.training.engine import Trainer
+from bench.verify.draws import drawn_on_cpu
 from bench.verify.networks import THREAT, load_network, network_file, one_thread, traced_arch
 
+CPU = torch.device("cpu")
 FLOAT64 = {"rel_tol": 1e-9, "abs_tol": 1e-12}
 """Processors sum in another order: at most 1e-13 apart after 20 steps, as measured. The absolute
 tolerance is for numbers near 0, such as the margin of an image on the boundary."""
@@ -146,23 +148,23 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def run_attack(name: str, folder: Path) -> Outcome:
+def run_attack(name: str, folder: Path, device: torch.device = CPU) -> Outcome:
     """Run the attack `name`, as an evaluation does, on the networks in `folder`."""
     attack = get_attack(name)
     n = N_COSTLY if sum(attack.passes) > COSTLY else N_IMAGES
     single = attack.is_autoattack or attack.search == "bf16"
     dtype = torch.float32 if single else torch.float64
-    with one_thread(dtype):
+    with one_thread(dtype), drawn_on_cpu(device):
         digits = load_dataset("digits", test_size=n)
-        split, index = loader(digits.test, digits.scale, "cpu"), torch.arange(n)
-        x, y = split.images(index).to(dtype), split.labels(index)
-        model = load_network(folder, "model").to(dtype)
-        other = load_network(folder, "surrogate").to(dtype)
+        split, index = loader(digits.test, digits.scale, device), torch.arange(n)
+        x, y = split.images(there := index.to(device)).to(dtype), split.labels(there)
+        model = load_network(folder, "model").to(device, dtype)
+        other = load_network(folder, "surrogate").to(device, dtype)
         source = [other] if attack.sources else []
         result = attack_chunk(model, x, y, index, THREAT, name, surrogate=source, keep_images=True)
         assert result.x_adv is not None
         with torch.no_grad():
-            margins = margin(model(result.x_adv), y)
+            margins = margin(model(result.x_adv.to(device)), y)
     asked = {
         **attack_params(name),
         "images": n,
@@ -177,13 +179,18 @@ def run_attack(name: str, folder: Path) -> Outcome:
     }
 
 
-def run_method(name: str, ranks: Ranks = ALONE) -> Outcome:
+def run_method(name: str, device: torch.device = CPU, ranks: Ranks = ALONE) -> Outcome:
     """Train the method `name` and note its losses; with ranks, together with the others.
 
     Raises NonFiniteLoss, and ConfigError for what the method cannot take.
     """
     losses: list[float] = []
-    with one_thread(torch.float64), traced_arch() as arch, TemporaryDirectory() as folder:
+    with (
+        one_thread(torch.float64),
+        drawn_on_cpu(device),
+        traced_arch() as arch,
+        TemporaryDirectory() as folder,
+    ):
         plan = make_plan(replace(STUDY, arch=arch, methods=(name,)))
         spec, method, dataset = plan.runs[0].train_spec, plan.runs[0].method, plan.dataset
         assert method is not None
@@ -197,7 +204,7 @@ def run_method(name: str, ranks: Ranks = ALONE) -> Outcome:
         object.__setattr__(method, "train_step", noted)  # methods are frozen
         train, val = _first(dataset.train, N_TRAIN), _first(dataset.val, N_VAL)
         few, run = replace(dataset, train=train, val=val), RunFolder(Path(folder), spec.run_id)
-        trainer = Trainer(spec, method, few, run, torch.device("cpu"), ranks=ranks)
+        trainer = Trainer(spec, method, few, run, device, ranks=ranks)
         trainer.data, trainer.val = _Doubled(trainer.data), _Doubled(trainer.val)
         trainer.run(Reporter(quiet=True))
         values = method.eval_model(trainer.state).state_dict().values()
