@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # markers of tests that need more than `make install` brings
 MORE := cluster or browser or latex or site
 # packages of Debian that these tests need
-DEBIAN := texlive-latex-base texlive-latex-recommended
+DEBIAN := texlive-latex-base texlive-latex-recommended chromium
 
 .PHONY: install demo test test-all quick lint types verify pytest docs site clean help
 

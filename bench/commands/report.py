@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from bench.commands import options as shared
+from bench.errors import ConfigError
 
 
 @click.command()
@@ -19,14 +20,21 @@ from bench.commands import options as shared
 )
 @click.option("--suite", help="Make only this suite's tables and figures: table1, figure2.  [all]")
 @click.option("--size", help="Suite size to report: full, small, tiny.  [the most complete]")
-def report(results: Path, reports: Path, suite: str | None, size: str | None) -> None:
-    """Make tables and figures from the records, and print Table 3 of the largest setting.
+@click.option("--open", "open_page", is_flag=True, help="Open index.html in the browser.")
+def report(
+    results: Path, reports: Path, suite: str | None, size: str | None, open_page: bool
+) -> None:
+    """Make tables, figures and a page from the records, and print Table 3 of the largest setting.
 
-    index.md in the reports folder links to all of them and lists what still lacks records.
+    index.html in the reports folder shows everything on one page, offline. index.md links to all
+    tables and figures and lists what still lacks records.
     """
     from bench.records import load_records
     from bench.report import write_report
+    from bench.report.page import PAGE
 
+    if open_page and suite is not None:
+        raise ConfigError("--open needs the whole report: leave out --suite")
     made = write_report(
         load_records(results),
         reports,
@@ -36,6 +44,8 @@ def report(results: Path, reports: Path, suite: str | None, size: str | None) ->
         size=size,
     )
     click.echo(made.text)
+    if open_page and click.launch(str((reports / PAGE).resolve())):
+        click.echo("No browser could be started: open the page by hand.", err=True)
 
 
 def _report_command(results: Path, reports: Path, suite: str | None, size: str | None) -> str:

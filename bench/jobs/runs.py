@@ -17,7 +17,7 @@ from bench.provenance import training_code
 from bench.records.load import load_evaluations
 from bench.records.run_folder import RunFolder
 from bench.records.spec import CHECKPOINTS, GIVEN, MeasureSpec, ModelSpec
-from bench.registry import source_file
+from bench.registry import parameters, source_file
 from bench.storage import quarantine, write_json
 from bench.training.checkpoint import has_state, remove_states
 
@@ -176,6 +176,7 @@ class Run:
             "objective": method.objective,
             "inner": method.inner,
             "params": dict(plan.train_spec.params),
+            "defaults": {name: field.default for name, field in parameters(type(method)).items()},
         }
         origin = {"command": self.where.command} | origin | dict(more)
         origin |= {"role": role} if role else {}

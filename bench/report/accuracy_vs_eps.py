@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,6 +55,7 @@ class Curve:
         return legend_label(f"{self.label} (last)" if self.checkpoint == "last" else self.label)
 
 
+@lru_cache(maxsize=64)
 def curves(section: Section) -> list[Curve]:
     """Return the curve of every method that has the attack at any eps above 0, by attack."""
     labels = {run.run_id: group.label for group in section.groups for run in group.runs}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from bench.records import Records
 from bench.report.export import (
@@ -27,6 +27,38 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClaimSummary:
+    """A claim of a paper and what the records say about it, for the scoreboard of index.html."""
+
+    key: str
+    title: str
+    topic: str
+    """Heading that it stands under."""
+    result: str
+    """The verdict in a word or two."""
+    tone: Literal["for", "against", "open", "none"]
+    """open: examined, but the records cannot tell. none: no records, or not tested."""
+    reason: str = ""
+    says: str = ""
+    source: str = ""
+    measured: str = ""
+    rule: str = ""
+    command: str = ""
+    """Makes the missing records."""
+    what: str = ""
+    """The key comparison, `cat-ce vs madry`."""
+    effect: tuple[float, float | None, float | None] | None = None
+    """Its value and 95% interval; accuracies as fractions."""
+    effect_text: str = ""
+    is_fraction: bool = True
+    """Whether the effect is a difference of accuracies, which the forest plot draws."""
+    n: int | None = None
+    seeds: str = ""
+    comparisons: Sequence[Mapping[str, str]] = ()
+    """A row of text per comparison, all with the same keys."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Output:
     """What an artefact made of the records of its suite."""
 
@@ -40,6 +72,8 @@ class Output:
     """File name without suffix -> markdown, written as .md."""
     latex: Mapping[str, str] = field(default_factory=dict)
     """File name without suffix -> LaTeX, written as .tex."""
+    claims: Sequence[ClaimSummary] = ()
+    """For index.html."""
     below: Sequence[str] = ()
     """Sentences under the tables."""
     note: str = ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from bench.records import RunRecord
+from bench.records import EvaluationRecord, RunRecord
 from bench.report.accuracy import AccuracyEstimate
 from bench.report.export import fitted, latex_escaped
 from bench.report.formatting import MINUS, eps_both, listed, percent
@@ -161,16 +161,20 @@ def _estimated(cells: Mapping[str, AccuracyEstimate | None]) -> Iterator[CardAcc
 
 
 def _cascade(row: TableRow) -> Iterator[CardAccuracy]:
+    """Yield AutoAttack's parts on the row's images."""
+    found = [e for e in row.evaluations if e.spec.attack == AUTOATTACK and e.n_examples]
+    if found:
+        evaluation = max(found, key=lambda e: (e.n_examples, e.eval_id))
+        yield from cascade(evaluation.on(row.index), len(row.index))
+
+
+def cascade(evaluation: EvaluationRecord, n_images: int) -> Iterator[CardAccuracy]:
     """Yield AutoAttack's parts in their order, each on what those before it left.
 
-    On the row's images. First the clean accuracy, where AutoAttack had only some of these.
+    First the clean accuracy, where AutoAttack had only some of the row's images.
     """
-    found = [e for e in row.evaluations if e.spec.attack == AUTOATTACK and e.n_examples]
-    if not found:
-        return
-    evaluation = max(found, key=lambda e: (e.n_examples, e.eval_id)).on(row.index)
     n, n_left = evaluation.n_examples, int(evaluation.clean.sum())
-    clean = {CLEAN: None} if n != len(row.index) else {}
+    clean = {CLEAN: None} if n != n_images else {}
     for name, n_broken in {**clean, **evaluation.broken_by()}.items() if n else ():
         n_left -= n_broken or 0
         low, high = wilson(n_left, n)

@@ -14,6 +14,7 @@ from bench.records import Records
 from bench.report.artefact import Artefact, Output, output_files
 from bench.report.export import Bold, Markup, bullets, markdown, plain, render
 from bench.report.formatting import counted
+from bench.report.html.page import index_page
 from bench.report.published import published_papers
 from bench.report.rows import Section, sections
 from bench.report.setting_files import CURVES, TABLES, setting_output
@@ -21,6 +22,8 @@ from bench.report.suite_runs import SuiteRuns, choose, command_for_missing
 from bench.report.table3 import absent, require, short_table, single_seeds, unlike_papers
 from bench.storage import write_atomic
 
+PAGE = "index.html"
+"""The page to open."""
 MAX_LACKS = 6
 """Lines on what one artefact lacks; more are counted."""
 MAX_LINKS = 24
@@ -85,7 +88,11 @@ def write_report(
         files |= one.files
     if suite is None:
         files["index.md"] = _index(made, tables, parts, note).encode()
-        said.append(f"The report: {reports / 'index.md'}")
+        claims = {one.paper: one.output.claims for one in made if one.output.claims}
+        downloads = _listed(tables)
+        downloads += [(one.artefact.title, sorted(one.files)) for one in made if one.files]
+        files[PAGE] = index_page(parts, records, claims, downloads, note, results).encode()
+        said.append(f"The report: {reports / PAGE}")
     elif with_tables:
         said.append(f"More: {reports / 'table3.md'}")
     for file, content in files.items():
@@ -161,12 +168,6 @@ def _index(
     made: Sequence[MadeArtefact], tables: Sequence[str], parts: Sequence[Section], note: str
 ) -> str:
     section, table, said = short_table(parts)
-    links = [
-        (heading, [f"{file}{kind}" for kind in kinds if f"{file}{kind}" in tables])
-        for heading, file, kinds in TABLES.values()
-    ]
-    figures = [name for name in tables if name.startswith(CURVES)]
-    links.append(("Robust accuracy against eps", figures))
     picture = f"{CURVES}{section.setting.slug}.png"
     entries: dict[str, list[str]] = {}
     for one in made:
@@ -182,11 +183,22 @@ def _index(
         more=counted(len(parts) - 1, "other setting") if len(parts) > 1 else "",
         picture=Markup(picture) if picture in tables else "",
         summaries=[Markup(one.output.summary) for one in made if one.output.summary],
-        tables=bullets(Markup(f"{heading}: {_links(files)}") for heading, files in links if files),
+        tables=bullets(Markup(f"{heading}: {_links(own)}") for heading, own in _listed(tables)),
         papers={paper: bullets(lines) for paper, lines in entries.items()},
         absent=", ".join(absent),
         missing=bullets(line for one in made for line in _lacking(one)),
     )
+
+
+def _listed(tables: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Return the files of the tables of every setting, by heading."""
+    found = [
+        (heading, [f"{file}{kind}" for kind in kinds if f"{file}{kind}" in tables])
+        for heading, file, kinds in TABLES.values()
+    ]
+    figures = [name for name in tables if name.startswith(CURVES)]
+    found.append(("Robust accuracy against eps", figures))
+    return [(heading, files) for heading, files in found if files]
 
 
 def _line(made: MadeArtefact) -> str:

@@ -211,7 +211,7 @@ def test_the_terminal_gets_one_short_table_and_where_the_rest_is(report: ReportR
     assert shown[3].split()[:2] == ["TRADES", "84.0"]
     assert "54.0 [44.3, 63.4] *" in shown[3]
     assert "2 other settings: see table3.md." in shown
-    assert shown[-1] == f"The report: {report.paths[0].parent / 'index.md'}"
+    assert shown[-1] == f"The report: {report.paths[0].parent / 'index.html'}"
     assert len(shown) < 30
     assert max(map(len, shown[:-1])) <= 100
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
+from typing import Literal
 
 import pandas as pd
 
@@ -11,7 +12,7 @@ from bench.papers.cat.claim_evidence import TrainedModel
 from bench.papers.cat.claim_rules import VERSUS, ClaimResult, Evidence, tally
 from bench.papers.cat.claims import SMOKE, AssessedClaim, assess_claims
 from bench.records import Records
-from bench.report.artefact import Output
+from bench.report.artefact import ClaimSummary, Output
 from bench.report.export import Markup, Table, bullets, markdown, plain, render
 from bench.report.formatting import ALARM, MINUS, MISSING, percent
 from bench.report.masking import N_CHECKS
@@ -34,13 +35,52 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
 _SHOWN = 14
 """Most rows of a claim on the page; claims.csv has all."""
 _NO_VERDICT = (ClaimResult.MISSING, ClaimResult.UNTESTED, ClaimResult.RAN)
+_TONES: dict[ClaimResult, Literal["for", "against", "open"]] = {
+    ClaimResult.SUPPORTED: "for",
+    ClaimResult.CONTRADICTED: "against",
+    ClaimResult.INCONCLUSIVE: "open",
+    ClaimResult.RAN: "open",
+}
 _REDUCED = {ClaimResult.SUPPORTED: "agrees", ClaimResult.CONTRADICTED: "disagrees"}
 
 
 def make_claims(records: Records) -> Output:
     """Return the page of claims and the numbers behind it."""
     found = assess_claims(records)
-    return Output(pages={"claims": claims_page(found)}, numbers={"claims": claims_frame(found)})
+    return Output(
+        pages={"claims": claims_page(found)},
+        numbers={"claims": claims_frame(found)},
+        claims=claim_summaries(found),
+    )
+
+
+def claim_summaries(found: Sequence[AssessedClaim]) -> list[ClaimSummary]:
+    """Return the claims for the page index.html."""
+    return [_summary(one) for one in found]
+
+
+def _summary(one: AssessedClaim) -> ClaimSummary:
+    key = one.key_evidence
+    compared = [_row(e, one) for e in one.evidence[:_SHOWN]]
+    return ClaimSummary(
+        key=one.claim.key,
+        title=one.claim.title,
+        topic=one.claim.topic,
+        result=verdict_word(one),
+        tone=_TONES.get(one.result, "none"),
+        reason=one.reason,
+        **{name: getattr(one.claim, name) for name in ("says", "source", "measured", "rule")},
+        command=one.command if one.missing or one.result is ClaimResult.MISSING else "",
+        what=", ".join(filter(None, (key.what, key.detail))) if key else "",
+        effect=(key.value, *(key.interval or (None, None))) if key else None,
+        effect_text=f"{_value(key)} {key.unit if key.unit != 'images' else 'points'}"
+        if key
+        else "",
+        is_fraction=key is not None and key.unit in ("points", "images"),
+        n=key.n if key else None,
+        seeds="/".join(str(n) for n in dict.fromkeys(key.seeds)) if key else "",
+        comparisons=compared,
+    )
 
 
 def claims_frame(found: Sequence[AssessedClaim]) -> pd.DataFrame:
@@ -117,13 +157,19 @@ def claims_page(found: Sequence[AssessedClaim]) -> str:
 def verdict_text(one: AssessedClaim) -> str:
     """Return `**Inconclusive** (cat-ce untrained: median radius ...)`: the word first, then why."""
     reason = f" ({plain(one.reason)})" if one.reason else ""
-    word = str(one.result)
+    word = verdict_word(one)
     if one.result in _NO_VERDICT or one.suite is None:
-        return word.capitalize()
-    if not one.suite.full:
-        size = f" at size {one.suite.suite.size} on {plain(one.suite.dataset)}"
-        return f"**{_REDUCED.get(one.result, word).capitalize()}**{size}{reason}"
-    return f"**{word.capitalize()}**{reason}"
+        return word
+    size = (
+        "" if one.suite.full else f" at size {one.suite.suite.size} on {plain(one.suite.dataset)}"
+    )
+    return f"**{word}**{size}{reason}"
+
+
+def verdict_word(one: AssessedClaim) -> str:
+    """Return `Inconclusive`; at a size below the paper's `Agrees` for `Supported`."""
+    reduced = one.suite is not None and not one.suite.full
+    return (_REDUCED.get(one.result, one.result) if reduced else one.result).capitalize()
 
 
 def _key_figure(e: Evidence | None) -> str:

@@ -32,6 +32,7 @@ class Claim:
     says: str
     source: str
     measured: str
+    topic: str = ""
     rule: str = ""
     columns: tuple[str, ...] = ("CAT", "Other", "Difference")
     suite: str = ""

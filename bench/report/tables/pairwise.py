@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import combinations
 from math import comb
 
@@ -49,6 +49,7 @@ class PairMatrix:
         return max(counts, key=lambda key: (counts[key], len(key[0]), key[1], key[0]))
 
 
+@lru_cache(maxsize=64)
 def pair_matrix(section: Section, most: int = MOST) -> PairMatrix | None:
     """Return each pair of main rows, corrected over all pairs; None without a pair.
 
