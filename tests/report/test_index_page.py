@@ -79,7 +79,7 @@ def test_a_rank_is_an_interval(tmp_path: Path) -> None:
     assert ranks(pair_matrix(section)) == {"madry": (1, 1), "trades": (2, 2), "mart": (3, 3)}
     assert [entry.row.group.label for entry in entries(section)] == ["madry", "trades", "mart"]
     assert sentences(section, entries(section))[0] == (
-        "madry has the highest worst-case accuracy, 66.7% [61.1, 71.8] under PGD-20 together, "
+        "Madry AT has the highest worst-case accuracy, 66.7% [61.2, 71.8] under PGD-20 together, "
         "significantly above every method compared with it."
     )
 
@@ -90,7 +90,7 @@ def test_methods_that_cannot_be_told_apart_share_a_rank(tmp_path: Path) -> None:
     section = section_of(tmp_path)
     assert ranks(pair_matrix(section)) == {"madry": (1, 2), "trades": (1, 2), "mart": (3, 3)}
     best, masked, limits = sentences(section, entries(section))
-    assert best.endswith("; trades is not distinguishable from it.")
+    assert best.endswith("; TRADES is not distinguishable from it.")
     assert masked.startswith("No masking check was made")
     assert "One seed does not rank methods" in limits
 

@@ -10,7 +10,7 @@ from bench.report.accuracy import error_limits
 from bench.report.accuracy_vs_eps import Curve, curves, drawn
 from bench.report.compare import MethodComparison, sentence
 from bench.report.formatting import eps_text, listed, percent, span
-from bench.report.html.leaderboard import Entry, shown_names
+from bench.report.html.leaderboard import LeaderboardRow, shown_names
 from bench.report.rows import Section
 from bench.report.style import styles
 from bench.report.tables.pairwise import pair_matrix
@@ -35,7 +35,7 @@ SHAPES = {
 DASHES: dict[Any, list[float]] = {"-": [], "--": [6, 3], ":": [1.5, 2.5], "-.": [6, 2, 1.5, 2]}
 
 
-def looks(found: Sequence[Entry]) -> dict[str, dict[str, Any]]:
+def looks(found: Sequence[LeaderboardRow]) -> dict[str, dict[str, Any]]:
     """Return by name the colour, marker and dash that the figures have."""
     style = styles(entry.row.group.label for entry in found)
     result = {}

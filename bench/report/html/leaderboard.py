@@ -50,7 +50,7 @@ def cell(estimate: AccuracyEstimate | None) -> AccuracyCell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class LeaderboardRow:
     """One row of the leaderboard."""
 
     row: TableRow
@@ -105,7 +105,7 @@ def shown_names(section: Section) -> dict[str, str]:
     }
 
 
-def entries(section: Section) -> list[Entry]:
+def entries(section: Section) -> list[LeaderboardRow]:
     """Return the leaderboard, the most robust method first; methods without a number last."""
     place = {label: i for i, label in enumerate(by_robustness(section))}
     last = [row for row in section.rows if not row.evaluated]
@@ -120,7 +120,7 @@ def entries(section: Section) -> list[Entry]:
     costs = group_costs(section)["passes_relative"].dropna().to_dict()
     papers = {name for table in published_papers() for name in table.table3}
     return [
-        Entry(
+        LeaderboardRow(
             row=row,
             name=names[row.group.label],
             rank=found.get(row.group.label) or ((1, 1) if len(main) == 1 and row.worst else None),
@@ -157,12 +157,12 @@ def ranks(matrix: PairMatrix | None) -> dict[str, tuple[int, int]]:
     return {label: (1 + above[label], n - below[label]) for label in matrix.labels}
 
 
-def sentences(section: Section, found: Sequence[Entry]) -> list[str]:
+def sentences(section: Section, found: Sequence[LeaderboardRow]) -> list[str]:
     """Return what the section shows: the best method, the masking checks, what to keep in mind."""
     return [_best(section, found), _masked(found), " ".join(_limits(section, found))]
 
 
-def _best(section: Section, found: Sequence[Entry]) -> str:
+def _best(section: Section, found: Sequence[LeaderboardRow]) -> str:
     scored = [entry for entry in found if entry.row.worst]
     if not scored:
         attacked = "attacked by all of these" if section.worst_over else "attacked at this radius"
@@ -195,7 +195,7 @@ def _several(names: Sequence[str], most: int = 4) -> str:
     return f"{', '.join(names[:most])} and {len(names) - most} others"
 
 
-def _masked(found: Sequence[Entry]) -> str:
+def _masked(found: Sequence[LeaderboardRow]) -> str:
     states = [(entry.name, *entry.masking) for entry in found if entry.row.evaluated]
     checked = [state for _, state, _ in states if state != "none"]
     if not checked:
@@ -215,7 +215,7 @@ def _masked(found: Sequence[Entry]) -> str:
     )
 
 
-def _limits(section: Section, found: Sequence[Entry]) -> Iterator[str]:
+def _limits(section: Section, found: Sequence[LeaderboardRow]) -> Iterator[str]:
     evaluated = [entry for entry in found if entry.row.evaluated]
     if not evaluated:
         yield "Nothing here was attacked yet."

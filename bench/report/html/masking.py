@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.report.formatting import MISSING
-from bench.report.html.leaderboard import Entry
+from bench.report.html.leaderboard import LeaderboardRow
 from bench.report.masking import NAMES, Finding
 
 GROUPS = (
@@ -77,7 +77,7 @@ def check_cell(findings: Sequence[Finding]) -> CheckCell:
     return CheckCell(state=state, mark=MARKS[state], text=text)
 
 
-def check_groups(found: Sequence[Entry]) -> list[tuple[str, list[dict[str, object]]]]:
+def check_groups(found: Sequence[LeaderboardRow]) -> list[tuple[str, list[dict[str, object]]]]:
     """Return the questions in groups, each with a cell per checked model; empty without any."""
     checked = [entry.row for entry in found if entry.row.masking.findings]
     if not checked:

@@ -10,7 +10,7 @@ from bench.experiments.recipe import load_recipe
 from bench.records import QUANTILES, RunRecord
 from bench.report.formatting import MISSING, percent
 from bench.report.groups import Group, shown
-from bench.report.html.leaderboard import Entry
+from bench.report.html.leaderboard import LeaderboardRow
 from bench.report.model_card import CardAccuracy, cascade
 from bench.report.rows import Section, TableRow, status
 from bench.report.titles import AUTOATTACK
@@ -22,7 +22,7 @@ _LEVELS = {"smallest": 0.0, "10%": 0.1, "median": 0.5, "90%": 0.9, "largest": 1.
 """Quantiles that the page draws."""
 
 
-def histories(section: Section, found: list[Entry]) -> dict[str, list[dict[str, Any]]]:
+def histories(section: Section, found: list[LeaderboardRow]) -> dict[str, list[dict[str, Any]]]:
     """Return by label the columns of each training's history, to three digits more than drawn."""
     runs = [(entry, run) for entry in found for run in entry.row.group.runs if run.history]
     total = sum(len(run.history) for _, run in runs)
@@ -63,12 +63,12 @@ def _short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")
 
 
-def run_views(section: Section, found: list[Entry]) -> list[dict[str, Any]]:
+def run_views(section: Section, found: list[LeaderboardRow]) -> list[dict[str, Any]]:
     """Return what the page says about the trainings of each method."""
     return [_view(entry) for entry in found]
 
 
-def _view(entry: Entry) -> dict[str, Any]:
+def _view(entry: LeaderboardRow) -> dict[str, Any]:
     group, row = entry.row.group, entry.row
     card = group.runs[0].card
     cascades = dict(_cascades(row))

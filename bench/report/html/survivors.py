@@ -15,7 +15,7 @@ from bench.data import load_dataset
 from bench.errors import ConfigError, DataError
 from bench.report.accuracy import ImageOutcomes
 from bench.report.formatting import MISSING
-from bench.report.html.leaderboard import Entry
+from bench.report.html.leaderboard import LeaderboardRow
 from bench.report.rows import MOST, Section, TrainingOutcomes, core_first
 from bench.report.titles import attack_title
 
@@ -28,7 +28,7 @@ LIGHT = ("digits", "npz:")
 WRONG, OTHER, SURVIVES = "wrong without an attack", "only another attack", "survives every attack"
 
 
-def attacks_of(section: Section, found: Sequence[Entry]) -> list[str]:
+def attacks_of(section: Section, found: Sequence[LeaderboardRow]) -> list[str]:
     """Return the labels of the attacks, first those that the worst case joins."""
     labels = {label for entry in found for label in entry.row.labels}
     return sorted(labels, key=lambda label: (label not in section.worst_over, core_first(label)))
@@ -59,7 +59,9 @@ def fate_of(section: Section, attacks: Sequence[str], seed: TrainingOutcomes) ->
     return decided
 
 
-def fate_counts(section: Section, found: Sequence[Entry]) -> list[tuple[Entry, list[float]]]:
+def fate_counts(
+    section: Section, found: Sequence[LeaderboardRow]
+) -> list[tuple[LeaderboardRow, list[float]]]:
     """Return the share of images with each fate, mean over the seeds, of the drawn methods."""
     attacks = attacks_of(section, found)
     n = len(fates(section, attacks))
@@ -74,11 +76,11 @@ def fate_counts(section: Section, found: Sequence[Entry]) -> list[tuple[Entry, l
     ]
 
 
-def _drawn(found: Sequence[Entry]) -> list[Entry]:
+def _drawn(found: Sequence[LeaderboardRow]) -> list[LeaderboardRow]:
     return [entry for entry in found if entry.row.seeds and entry.row.checkpoint != "last"][:MOST]
 
 
-def packed(section: Section, found: Sequence[Entry]) -> dict[str, Any]:
+def packed(section: Section, found: Sequence[LeaderboardRow]) -> dict[str, Any]:
     """Return the outcomes for the page; empty where nothing was attacked.
 
     A bit per image, the first image in the highest bit of the first byte; `known` only where an
@@ -137,7 +139,7 @@ def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
-def _labels(section: Section, shown: Sequence[Entry]) -> list[int] | None:
+def _labels(section: Section, shown: Sequence[LeaderboardRow]) -> list[int] | None:
     """Return the classes of the images, if a record has them."""
     for evaluation in (e for entry in shown for e in entry.row.evaluations):
         if evaluation.label is not None and np.isin(section.index, evaluation.index).all():
@@ -146,7 +148,7 @@ def _labels(section: Section, shown: Sequence[Entry]) -> list[int] | None:
     return None
 
 
-def thumbnails(section: Section, shown: Sequence[Entry]) -> dict[str, Any] | None:
+def thumbnails(section: Section, shown: Sequence[LeaderboardRow]) -> dict[str, Any] | None:
     """Return the pixels of the first images; None where the data are not at hand.
 
     Only data that are the evaluated ones, by their checksum.
@@ -173,7 +175,7 @@ def thumbnails(section: Section, shown: Sequence[Entry]) -> dict[str, Any] | Non
     }
 
 
-def _sources(shown: Sequence[Entry]) -> Iterator[str]:
+def _sources(shown: Sequence[LeaderboardRow]) -> Iterator[str]:
     for entry in shown:
         for seed in entry.row.seeds:
             yield str(seed.run.provenance.get("dataset_source", ""))
