@@ -39,6 +39,10 @@ STAND_INS = {
     "bench run --methods ./mine.py --against madry,trades --seeds 0,1,2": (
         "bench run --methods ./mine.py --against madry,trades --seeds 0,1 --attacks clean,pgd-20"
     ),
+    "bench run --methods ./mine.py --against madry --seeds 0,1,2 "
+    "--attacks clean,pgd-20,cw,autoattack --workers 2": (
+        "bench run --methods ./mine.py --against madry --seeds 0,1 --attacks clean,cw --workers 2"
+    ),
     "bench run --suite mytable --size tiny": "bench run --suite mytable --size tiny --seeds 0",
     # a download
     "bench run --methods cat-ce,trades --arch wrn --dry-run": (
