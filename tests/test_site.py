@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from torchvision.models import resnet18
 
 from bench.attacks import list_attacks
 from bench.cli import COMMANDS
@@ -95,8 +96,7 @@ def checkout(tmp_path: Path) -> Path:
     labels = np.arange(200) % 10
     grey = np.broadcast_to((25 * labels).astype(np.uint8)[:, None, None, None], (200, 32, 32, 3))
     np.savez(tmp_path / "images.npz", x_train=grey, y_train=labels, x_test=grey, y_test=labels)
-    torch_models = pytest.importorskip("torchvision.models")
-    torch.save(torch_models.resnet18(num_classes=10).state_dict(), tmp_path / "mine.pt")
+    torch.save(resnet18(num_classes=10).state_dict(), tmp_path / "mine.pt")
     return tmp_path
 
 
