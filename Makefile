@@ -28,6 +28,7 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 	touch $@
 
 $(VENV)/.installed-all: $(VENV)/.installed-test $(VENV)/.installed-docs
+	$(BIN)/python -m pip install --quiet --editable ".[robustbench,test,docs,ray,slurm]"
 	touch $@
 
 demo: install  ## train and attack the paper's methods on digits, print Table 3

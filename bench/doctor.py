@@ -2,6 +2,8 @@
 
 import platform
 import re
+import shutil
+import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,6 +22,7 @@ from bench.archs import build, list_archs
 from bench.data import Dataset, Source, cut, load_dataset
 from bench.data.dataset import FileSplit
 from bench.data.folder import IMAGE_SIZE, RANGES
+from bench.errors import ConfigError
 from bench.estimate import Estimator, made_spec
 from bench.experiments.plan import RunPlan, make_plan
 from bench.experiments.suite import Suite
@@ -65,6 +68,34 @@ def diagnosis(
     sections.append((f"Training speed on {device}", _speeds(specs, estimator, reporter)))
     sections += expected
     return "\n\n".join(f"{title}\n{indent(text, '  ')}" for title, text in sections)
+
+
+def describe_cluster(cluster: str) -> str:
+    """Return the page of a cluster: a line per node, and what a job costs there.
+
+    Raises ConfigError if there is none.
+    """
+    if cluster == "slurm":
+        if shutil.which("sinfo") is None:
+            raise ConfigError("--cluster slurm: there is no sinfo here; run it on a login node")
+        asked = ["sinfo", "--format=%P %D nodes %G, %c CPUs each, jobs up to %l"]
+        found = subprocess.run(asked, capture_output=True, text=True, check=False)
+        return f"Partitions of Slurm\n{indent((found.stdout or found.stderr).strip(), '  ')}"
+    from bench.jobs.ray_cluster import connected, own_versions
+
+    with connected(cluster) as nodes:
+        rows = [("node", "CPUs", "GPUs", "software")]
+        for node in nodes.answered():
+            gpus = f"{node.gpus} {node.kind}".strip()
+            here = "" if node.versions == own_versions() else " (gets no jobs: other than here)"
+            rows.append((node.host, str(node.cpus), gpus, f"{node.versions}{here}"))
+        seconds = nodes.time_of_empty_job()
+    return (
+        f"Cluster {cluster}\n{indent(aligned(rows), '  ')}\n"
+        f"  An empty job takes {1000 * seconds:.0f} ms. This command sends no usage statistics; "
+        "what the cluster itself sends is set where it is started (ray start "
+        "--disable-usage-stats)."
+    )
 
 
 def hardware(device: torch.device) -> list[tuple[str, str]]:

@@ -113,7 +113,11 @@ def evaluate_runs(names: Sequence[str], options: EvaluateOptions, where: Workspa
         own_eps = TrainSpec.from_dict(run.spec).attacked_eps
         asked = replace(options, eps=own_eps if options.eps is None else options.eps)
         try:
-            plans.append(_external_plan(load, dataset, source, asked, where)[0])
+            plan, _ = _external_plan(load, dataset, source, asked, where)
+            names = ("train.json", *(f"{name}.safetensors" for name in options.checkpoints))
+            (own_run,) = plan.runs
+            own_run = replace(own_run, reads=tuple(f"{run.run_id}/{name}" for name in names))
+            plans.append(replace(plan, runs=(own_run,)))
         except RecordError:
             raise
         except BenchError as error:

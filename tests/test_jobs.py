@@ -6,7 +6,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,11 +22,12 @@ from bench.external import ExternalModel
 from bench.external.identity import Fingerprint, refuse_another, write_fingerprint
 from bench.jobs import display, runs
 from bench.jobs.driver import MAX_LOSSES, Driver
-from bench.jobs.job import Done, Event, Failed, Job, Lost, Sent, Shown, Trained
+from bench.jobs.job import Done, Engine, Event, Failed, Job, Lost, Sent, Shown, Trained
 from bench.jobs.parcel import Mirror, Parcel
 from bench.jobs.processes import ProcessesEngine
+from bench.jobs.slurm import sbatch_options
 from bench.jobs.work import Worker
-from bench.jobs.workspace import Workspace
+from bench.jobs.workspace import Machines, Workspace, workspace
 from bench.progress import Reporter
 from bench.records import Chunk, load_records
 from bench.records.measure import Measured, measure_files
@@ -58,8 +61,8 @@ def works(job: Job, weights: bytes = WEIGHTS) -> Iterator[Event]:
         yield Sent(Parcel(files, ("best-0.safetensors",)))
         checkpoints = {name: {"sha256": sha256(weights)} for name in ("best", "last")}
         yield Trained({"status": "done", "checkpoints": checkpoints, "warnings": []})
-    for spec in job.run.evaluations:
-        yield Sent(Parcel(chunk_files(spec, job.chunk, chunk(spec, job.chunk))))
+    for spec, n in product(job.run.evaluations, job.chunks):
+        yield Sent(Parcel(chunk_files(spec, n, chunk(spec, n))))
     for measure in job.run.measures:
         yield Sent(Parcel(measure_files(measure, Measured(values={"value": 1.0}), 1.0, {})))
     yield Done()
@@ -72,7 +75,7 @@ def chunk(spec: EvalSpec, number: int) -> Chunk:
     return Chunk(index, right, right, none, (spec.attack,), 1.0, label=index % 10)
 
 
-class Scripted:
+class Scripted(Engine):
     """An engine whose workers send what the script says, one event per poll."""
 
     def __init__(self, script: Script | None = None, slots: int = 1) -> None:
@@ -82,7 +85,7 @@ class Scripted:
         """The most jobs that were out at once, of one run."""
         self._out: dict[int, tuple[Job, Iterator[Event]]] = {}
 
-    def use(self, device: torch.device) -> None: ...
+    def use(self, device: torch.device, say: Callable[[str], None]) -> None: ...
 
     def begin(self, make: Callable[..., Worker]) -> None: ...
 
@@ -404,13 +407,88 @@ def test_more_workers_than_gpus_need_per_gpu(monkeypatch: pytest.MonkeyPatch) ->
         engine = ProcessesEngine(n, per_gpu)
         try:
             if fits:
-                engine.use(torch.device(device))
+                engine.use(torch.device(device), print)
             else:
                 with raises_line(ConfigError, f"--workers {n}", "1 job on each", "--per-gpu 2"):
-                    engine.use(torch.device(device))
+                    engine.use(torch.device(device), print)
         finally:
             engine.close()
             torch.set_num_threads(threads)
+
+
+def test_an_engine_with_slow_starts_gets_few_jobs(results: Path) -> None:
+    engine = Scripted(slots=2)
+    engine.whole = True
+    attacks = [replace(PGD, attack=name) for name in ("pgd-20", "pgd-50", "cw", "fgsm")]
+    drive(results, engine, run_plan(0, CLEAN, *attacks))
+    assert complete(results) == {0: 5}
+    made = [job for job in engine.jobs if job.made]
+    assert 2 <= len(made) <= 11  # of 15 chunks
+    assert any(len(job.made) > 1 for job in made)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_jobs_that_an_earlier_command_left_are_followed(results: Path, ends: bool) -> None:
+    earlier = Scripted()
+    run = run_plan(0, PGD)
+    drive(results, earlier, run_plan(0))
+    (training,) = earlier.jobs
+    attack = replace(training, run=run, chunks=(0, 1))
+
+    class Holding(Scripted):
+        @property
+        def held(self) -> list[Job]:
+            return [] if self.jobs else [attack]
+
+    def script(attempt: int, job: Job) -> Iterator[Event]:
+        return works(job) if ends or attempt > 1 else iter([Lost("gone")])
+
+    engine = Holding(script)
+    reporter = drive(results, engine, run)
+    chunks = [job.chunks for job in engine.jobs]
+    assert chunks == [(0, 1), (2,)] if ends else [(0, 1), (0,), (1,), (2,)]
+    assert not reporter.failures
+    assert complete(results) == {0: 1}
+
+
+def test_without_a_machine_the_driver_waits(results: Path) -> None:
+    class Away(Scripted):
+        def poll(self, seconds: float, take: Callable[[int, Event], None]) -> None:
+            self.slots = 1
+            super().poll(seconds, take)
+
+    drive(results, engine := Away(slots=0), run_plan(0, CLEAN))
+    assert complete(results) == {0: 1}
+    assert engine.slots == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"slurm": ("time=1",)}, ["--slurm", "--cluster slurm"]),
+        ({"cluster": "slurm"}, ["--workers N"]),
+        ({"cluster": "slurm", "workers": 2, "per_gpu": 2}, ["--per-gpu"]),
+        ({"cluster": "nonsense"}, ["--cluster nonsense", "HOST:PORT"]),
+        ({"cluster": "127.0.0.1:9"}, ["nothing answers on port 9 of 127.0.0.1"]),
+        ({"cluster": "ray", "device": "cuda:1"}, ["--device cuda:1", "--cluster"]),
+    ],
+)
+def test_a_cluster_that_cannot_be_is_one_line(
+    options: dict[str, Any], words: list[str], results: Path
+) -> None:
+    with raises_line(ConfigError, *words), workspace(results, Machines(**options), quiet=True):
+        pytest.fail("nothing could start")
+
+
+def test_options_of_sbatch_are_read() -> None:
+    times = ("90", "24:00:00", "1-12", "2-1:30", "90:00", "1-0:5:0")
+    minutes = [sbatch_options([f"time={text}"])["time"] for text in times]
+    assert minutes == [90, 1440, 2160, 2970, 90, 1445]
+    found = sbatch_options(["partition=gpu", "cpus-per-task=4"])
+    assert found == {"partition": "gpu", "cpus_per_task": "4"}
+    for wrong in ("partition", "time=soon", "=gpu"):
+        with raises_line(ConfigError, "--slurm", wrong):
+            sbatch_options([wrong])
 
 
 # --- files on their way ---

@@ -33,15 +33,31 @@ def list_command(kind: str, long: bool) -> None:
     show_default=True,
     help="About how long to measure speeds; 0 measures none.",
 )
+@click.option(
+    "--cluster",
+    metavar="ray|HOST:PORT|slurm",
+    help="Show this cluster instead, as `bench run --cluster` names it.",
+)
 def doctor(
-    suite: str | None, size: str | None, device: str, data_root: str | None, seconds: float
+    suite: str | None,
+    size: str | None,
+    device: str,
+    data_root: str | None,
+    seconds: float,
+    cluster: str | None,
 ) -> None:
     """Show this machine, what is missing and how to fix it, and the training speed.
 
     \b
     bench doctor
     bench doctor --suite table3 --size full      also the time of that suite on this machine
+    bench doctor --cluster 10.0.0.5:6379         nodes, GPUs, versions, time of an empty job
     """
+    if cluster:
+        from bench.doctor import describe_cluster
+
+        click.echo(describe_cluster(cluster))
+        return
     from bench.experiments.suite import load_suite
 
     if size and not suite:

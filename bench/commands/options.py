@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,8 @@ MACHINES = (
     click.option(
         "--workers",
         type=click.IntRange(min=1),
-        default=1,
-        show_default=True,
-        help="Number of worker processes: one per GPU, or a share of the CPU cores.",
+        help="Number of worker processes: one per GPU, or a share of the CPU cores. With "
+        "--cluster: the most jobs at once.  [1; with Ray, all that fit]",
     ),
     click.option(
         "--per-gpu",
@@ -65,6 +65,19 @@ MACHINES = (
         default=1,
         show_default=True,
         help="Number of workers that share a GPU; several help where networks are small.",
+    ),
+    click.option(
+        "--cluster",
+        default="",
+        metavar="ray|HOST:PORT|slurm",
+        help="Work on a Ray cluster: the one that was started here, or at HOST:PORT or "
+        "ray://HOST:PORT; or by jobs of Slurm.  [this machine]",
+    ),
+    click.option(
+        "--slurm",
+        callback=comma_list,
+        metavar="KEY=VALUE,...",
+        help="Options of sbatch for --cluster slurm: partition=gpu,time=24:00:00,account=me.",
     ),
     device,
 )
@@ -74,11 +87,12 @@ def machines(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say what to compute on; the command gets them as `machines`."""
 
     @wraps(command)
-    def wrapped(*args: Any, device: str, workers: int, per_gpu: int, **others: Any) -> Any:
+    def wrapped(*args: Any, **given: Any) -> Any:
         from bench.jobs.workspace import Machines
 
-        chosen = Machines(device=device, workers=workers, per_gpu=per_gpu)
-        return command(*args, machines=chosen, **others)
+        names = [field.name for field in fields(Machines)]
+        chosen = Machines(**{name: given.pop(name) for name in names})
+        return command(*args, machines=chosen, **given)
 
     for option in reversed(MACHINES):
         wrapped = option(wrapped)

@@ -124,12 +124,18 @@ def run(
     from bench.jobs.workspace import workspace
     from bench.tensorboard import HistoryScalars
 
+    if machines.cluster and gpus_per_training > 1:
+        raise ConfigError("--gpus-per-training is for this machine: leave --cluster out")
+    if machines.cluster and studies[0].precision == "auto":
+        raise ConfigError(
+            "--precision auto looks at this machine's device: with --cluster, choose fp32 or bf16"
+        )
     own = studies[0].methods
     scalars = None if tensorboard is None or dry_run else HistoryScalars(tensorboard)
     if against:
         suite.only()
     if dry_run:
-        machines = replace(machines, workers=1)
+        machines = replace(machines, workers=None, cluster="", slurm=())
     with workspace(results, machines, quiet) as where:
         from bench.estimate import describe_plan
         from bench.experiments.plan import make_plans, suite_manifests
@@ -139,7 +145,8 @@ def run(
         reporter = where.reporter
         if against:
             studies = [_with_baselines(studies[0], against)]
-        studies = _with_precision(studies, where)
+        if not machines.cluster:
+            studies = _with_precision(studies, where)
         plans = make_plans(suite.title, studies)
         where = _with_gpus(where, plans, gpus_per_training)
         for line in dict.fromkeys(line for p in plans for line in p.dataset.lines(trains=True)):

@@ -47,6 +47,8 @@ class RunPlan:
     """Loads an external model, given the results folder and the images; picklable."""
     notes: tuple[str, ...] = ()
     """On an external model."""
+    reads: tuple[str, ...] = ()
+    """Files of the results folder that `source` reads."""
 
     @property
     def run_id(self) -> str:

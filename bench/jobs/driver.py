@@ -8,8 +8,10 @@ from typing import Any
 from torch import nn
 
 from bench.checkpoints import weights_whole
+from bench.estimate import attack_effort
 from bench.experiments.plan import Plan
 from bench.jobs.display import Attempt, Display
+from bench.jobs.here import HereEngine
 from bench.jobs.job import (
     Began,
     Done,
@@ -48,7 +50,7 @@ def run_plans(
     worker in this process.
     """
     make = partial(Worker, where.results, [plan.dataset for plan in plans])
-    if where.engine.slots == 1:
+    if isinstance(where.engine, HereEngine):
         make = partial(make, networks=networks)
     where.engine.begin(make)
     Driver(plans, where, where.engine, provenance).run()
@@ -76,6 +78,8 @@ class Driver:
                     planned = self.runs[planned.run_id].plan.joined(planned)
                 self.runs[planned.run_id] = Run(planned, plan, number, where)
         self.serving = {s for run in self.runs.values() for s in run.plan.surrogates}
+        self.effort = self._total_effort() / (4 * engine.slots) if engine.whole else 0.0
+        """Of an attack job: about four a worker."""
         self.out: dict[int, Attempt] = {}
         self.losses: dict[str, int] = {}
         """By the name of a job."""
@@ -87,6 +91,13 @@ class Driver:
         self.locks = True
         self.display = Display(self.reporter, engine, self.out, self.runs)
 
+    def _total_effort(self) -> float:
+        return sum(
+            attack_effort(run.plan.spec, spec, spec.n_examples)
+            for run in self.runs.values()
+            for spec in run.plan.evaluations
+        )
+
     def run(self) -> None:
         """Work until every run is finished or failed; raises RecordError."""
         try:
@@ -94,8 +105,8 @@ class Driver:
                 self._open(run)
                 self._close(run)
             self._hand_out()
-            while self.out or any(run.jobs is None for run in self.runs.values()):
-                if self.out:
+            while self.out or self._waits():
+                if self.out or self.engine.free <= 0:
                     self.engine.poll(WAIT_SECONDS, self._take)
                 else:
                     sleep(WAIT_SECONDS)
@@ -106,13 +117,21 @@ class Driver:
                 if run.claim is not None:
                     run.claim.close()
 
+    def _waits(self) -> bool:
+        """Whether runs of another command, or jobs without any machine, may go on some time."""
+        left = [run.jobs for run in self.runs.values()]
+        return None in left or (self.engine.free <= 0 and any(left))
+
     # --- what is missing ---
 
     def _open(self, run: Run) -> None:
         """Claim a run, mend its folder and list its jobs, unless another command has it."""
-        ours = run.open()
+        held = [job for job in self.engine.held if job.run.run_id == run.run_id]
+        ours = run.open(mends=not held and not self._out_of(run))
         if ours is False:
             return
+        for job in held:
+            self._submit(run, job)
         if ours is None and self.locks:
             self.locks = False
             line = f"{self.where.results} cannot lock files: start no second command in it"
@@ -123,14 +142,16 @@ class Driver:
         run.write_scalars()
 
     def _close(self, run: Run) -> None:
-        if not any(attempt.run is run for attempt in self.out.values()):
+        if not self._out_of(run):
             run.close()
+
+    def _out_of(self, run: Run) -> list[Job]:
+        return [attempt.job for attempt in self.out.values() if attempt.run is run]
 
     def _list_jobs(self, run: Run) -> None:
         wanted = {s for other in self.runs.values() for s in other.status.surrogates}
-        jobs = [attempt.job for attempt in self.out.values() if attempt.run is run]
-        out = {unit for job in jobs for unit in job.units}
-        run.list_jobs(out, serves=run.run_id in wanted)
+        out = {unit for job in self._out_of(run) for unit in job.units}
+        run.list_jobs(out, serves=run.run_id in wanted, effort=self.effort)
         if self.engine.slots > 1 and run.jobs:
             run.jobs.sort(key=lambda job: -job.work)
 
@@ -153,12 +174,15 @@ class Driver:
                 run.jobs.remove(job)
                 if job.trains and run.prepare_training():
                     self._write_spec(run, self.machine)
-                self.n_attempts += 1
-                task = Task(self.reporter, job.title, 0)
-                self.out[self.n_attempts] = Attempt(run, job, task, monotonic())
-                self.engine.submit(self.n_attempts, job)
+                self._submit(run, job)
         for run in self.runs.values():
             self._close(run)
+
+    def _submit(self, run: Run, job: Job) -> None:
+        self.n_attempts += 1
+        task = Task(self.reporter, job.title, 0)
+        self.out[self.n_attempts] = Attempt(run, job, task, monotonic())
+        self.engine.submit(self.n_attempts, job)
 
     def _next(self) -> tuple[Run, Job] | None:
         """Return the job to hand out, if there is one.
@@ -181,9 +205,8 @@ class Driver:
                 return (run.run_id != self.last,)
             if job.trains:
                 return 0, run.run_id not in wanted, -job.work
-            n_out = sum(attempt.run is run for attempt in self.out.values())
             left = sum(job.work for job in run.jobs or ())
-            return 1, run.run_id != self.last, -left / (1 + n_out)
+            return 1, run.run_id != self.last, -left / (1 + len(self._out_of(run)))
 
         return min(ready, key=rank, default=None)
 

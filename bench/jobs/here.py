@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from bench.jobs.job import Engine, Event, Job
+
 if TYPE_CHECKING:
     import torch
 
-    from bench.jobs.job import Event, Job
     from bench.jobs.work import Worker
 
 
-class HereEngine:
+class HereEngine(Engine):
     """Runs one job at a time, while it is polled."""
 
     slots = 1
@@ -20,7 +21,7 @@ class HereEngine:
     def __init__(self) -> None:
         self._next: tuple[int, Job] | None = None
 
-    def use(self, device: torch.device) -> None:
+    def use(self, device: torch.device, say: Callable[[str], None]) -> None:
         self._device = device
 
     def begin(self, make: Callable[..., Worker]) -> None:

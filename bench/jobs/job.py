@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from bench.jobs.parcel import Parcel
@@ -19,13 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A training, one chunk of an evaluation, or measures of one checkpoint. Picklable."""
+    """A training, chunks of an evaluation, or measures of one checkpoint. Picklable."""
 
     run: RunPlan
     """With the one evaluation, or the measures, to make; with neither, train."""
     dataset: int
     """Number of the data set among those that the workers have."""
-    chunk: int = 0
+    chunks: tuple[int, ...] = (0,)
+    """Of the evaluation; several where an engine needs long to start a job."""
     work: float = 0.0
     """Estimated effort, as `bench.estimate` counts it."""
     gpus: int = 1
@@ -46,12 +48,12 @@ class Job:
     @property
     def units(self) -> frozenset[tuple[str, int]]:
         """Return what no two jobs of a run have in common: ids of what is made, and the chunk."""
-        return frozenset((spec_id, self.chunk) for spec_id in self.made or [""])
+        return frozenset(product(self.made or [""], self.chunks))
 
     @cached_property
     def name(self) -> str:
         """Return what no other job of a command is called."""
-        return " ".join([self.run.run_id, *self.made, str(self.chunk)])
+        return " ".join([self.run.run_id, *self.made, *map(str, self.chunks)])
 
     @property
     def kind(self) -> tuple[str, ...]:
@@ -140,13 +142,21 @@ Send: TypeAlias = Callable[[Event], None]
 class Engine(Protocol):
     """Carries jobs to workers, and events back."""
 
+    whole: bool = False
+    """Whether a job takes long to start, so that it gets several chunks."""
+
+    @property
+    def held(self) -> Sequence[Job]:
+        """Jobs of an earlier command that still run; `submit` follows them."""
+        return ()
+
     slots: int
     """Number of jobs that may run at once."""
 
-    def use(self, device: torch.device) -> None:
+    def use(self, device: torch.device, say: Callable[[str], None]) -> None:
         """Compute on this device, or on all GPUs if it is one without a number.
 
-        Raises ConfigError if that cannot be.
+        say: prints a line. Raises ConfigError if that cannot be.
         """
 
     def begin(self, make: Callable[..., Worker]) -> None:

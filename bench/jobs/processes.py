@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import ConfigError, RecordError
-from bench.jobs.job import Done, Event, Job, Lost
+from bench.jobs.job import Done, Engine, Event, Job, Lost
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +47,7 @@ class _Process:
     """Of the last job: its data and network are loaded."""
 
 
-class ProcessesEngine:
+class ProcessesEngine(Engine):
     """A process that dies costs only its own job; another takes its place."""
 
     def __init__(self, slots: int, per_gpu: int = 1) -> None:
@@ -59,7 +59,7 @@ class ProcessesEngine:
         for number in range(slots):
             self._start(number)
 
-    def use(self, device: torch.device) -> None:
+    def use(self, device: torch.device, say: Callable[[str], None]) -> None:
         """Give each process the next GPU, or as many CPU threads as the others."""
         import torch
 

@@ -16,7 +16,7 @@ from bench.jobs.workspace import Workspace
 from bench.provenance import training_code
 from bench.records.load import load_evaluations
 from bench.records.run_folder import RunFolder
-from bench.records.spec import CHECKPOINTS, GIVEN, MeasureSpec, ModelSpec
+from bench.records.spec import CHECKPOINTS, GIVEN, EvalSpec, MeasureSpec, ModelSpec
 from bench.registry import parameters, source_file
 from bench.storage import quarantine, write_json
 from bench.training.checkpoint import has_state, remove_states
@@ -50,10 +50,11 @@ class Run:
     def failed(self) -> bool:
         return self.run_id in self.reporter.failures
 
-    def open(self) -> bool | None:
+    def open(self, *, mends: bool = True) -> bool | None:
         """Claim the run and mend its folder, unless another command has it.
 
-        Returns whether it is claimed; None if the file system cannot tell.
+        mends: False if workers write to the folder. Returns whether it is claimed; None if the file
+        system cannot tell.
         """
         claim = ExitStack()
         ours = claim.enter_context(self.folder.claimed())
@@ -63,6 +64,8 @@ class Run:
             self.jobs, self.look_at = None, monotonic() + WAIT_SECONDS
             return ours
         self.claim = claim
+        if not mends:
+            return ours
         for path in self.folder.quarantine_damaged():
             name = path.relative_to(self.folder.path)
             self.reporter.say(f"{self.run_id}: a file was damaged; kept as {name} and made again")
@@ -83,21 +86,23 @@ class Run:
             if not (failed and self.worked):  # its worker said so
                 self.reporter.say(f"{self.run_id}: {text}")
 
-    def list_jobs(self, out: Collection[tuple[str, int]], *, serves: bool) -> None:
+    def list_jobs(
+        self, out: Collection[tuple[str, int]], *, serves: bool, effort: float = 0.0
+    ) -> None:
         """List what is missing by the folder: a training, or all that follows it.
 
         out: units of its jobs that workers have, which are not listed. serves: whether attacks on
-        another run need its best network.
+        another run need its best network. effort: of an attack job; the least is one chunk.
         """
         self.status = self.plan.status(self.folder)
         self.jobs, self.later = [], []
         if self.status.failed or self.failed:
             return
-        rest = list(self._attacks(out))
+        rest = list(self._attacks(out, effort))
         needed = {checkpoint for job in rest for checkpoint in job.run.checkpoints}
         needed |= {"best"} if serves else set()
         if isinstance(self.plan.spec, ModelSpec) or self._weights_whole(sorted(needed)):
-            self.jobs = rest
+            self.jobs = rest if not effort else list(_packed(rest, effort))
         elif self.plan.method_name is None:
             line = f"error: the weights of {self.run_id} are not here or damaged; run the command "
             line += f"that trained it again to make them ({self.run_id} failed)"
@@ -110,19 +115,16 @@ class Run:
             self.jobs, self.later = [training] * (not training.units & set(out)), rest
             self.status = replace(self.status, trained=False)
 
-    def _attacks(self, out: Collection[tuple[str, int]]) -> Iterator[Job]:
+    def _attacks(self, out: Collection[tuple[str, int]], effort: float) -> Iterator[Job]:
         """Yield the missing chunks and measures; masking checks go together, since they share."""
         spec, failures = self.plan.spec, self.reporter.failures
         make = partial(Job, dataset=self.dataset)
         for checkpoint in (*CHECKPOINTS, GIVEN):
             for missing, chunks in self.status.missing:
-                cut = replace(self.plan, evaluations=(missing,), measures=())
                 is_next = missing.checkpoint == checkpoint
                 if is_next and f"{self.run_id}/{missing.eval_id}" not in failures:
-                    for number in chunks:
-                        if (missing.eval_id, number) not in out:
-                            work = attack_effort(spec, missing, len(missing.chunks()[number]))
-                            yield make(run=cut, chunk=number, work=work)
+                    left = [n for n in chunks if (missing.eval_id, n) not in out]
+                    yield from self._chunks(missing, left, effort)
             groups: dict[object, list[MeasureSpec]] = {}
             for measure in self.status.missing_measures:
                 is_next = measure.checkpoint == checkpoint and (measure.measure_id, 0) not in out
@@ -133,6 +135,15 @@ class Run:
                 work = sum(attack_effort(spec, m, m.n_examples) for m in group)
                 cut = replace(self.plan, evaluations=(), measures=tuple(group))
                 yield make(run=cut, work=work)
+
+    def _chunks(self, missing: EvalSpec, left: Sequence[int], effort: float) -> Iterator[Job]:
+        sizes = [len(chunk) for chunk in missing.chunks()]
+        n_each = max(1, int(effort / attack_effort(self.plan.spec, missing, sizes[0])))
+        run = replace(self.plan, evaluations=(missing,), measures=())
+        for first in range(0, len(left), n_each):
+            part = tuple(left[first : first + n_each])
+            work = attack_effort(self.plan.spec, missing, sum(sizes[n] for n in part))
+            yield Job(run=run, dataset=self.dataset, chunks=part, work=work)
 
     def _weights_whole(self, checkpoints: Sequence[str]) -> bool:
         """Whether it is trained and these weights are here; those that are damaged are moved."""
@@ -231,3 +242,19 @@ class Run:
                 share = record.n_correct / record.n_examples
                 shown.append(f"{record.spec.attack} {share:.1%} of {record.n_examples}")
         return "; ".join(shown) or "done"
+
+
+def _packed(jobs: Sequence[Job], effort: float) -> Iterator[Job]:
+    """Join short jobs that attack the same chunks of a checkpoint, up to an effort."""
+    packs: dict[object, Job] = {}
+    for job in jobs:
+        run = job.run
+        key = run.checkpoints[0], job.chunks, frozenset(run.surrogates), not run.measures
+        pack = packs.get(key)
+        if pack is None or run.measures or pack.work + job.work > effort:
+            if pack is not None:
+                yield pack
+            packs[key] = job
+        else:
+            packs[key] = replace(pack, run=pack.run.joined(run), work=pack.work + job.work)
+    yield from packs.values()

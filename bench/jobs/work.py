@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -12,10 +13,20 @@ from torch import nn
 
 from bench.checkpoints import surrogate_network
 from bench.data import Dataset
-from bench.errors import BenchError, ConfigError, ModelError, NonFiniteLoss, RecordError, one_line
+from bench.data.dataset import FileSplit
+from bench.errors import (
+    BenchError,
+    ConfigError,
+    DataError,
+    ModelError,
+    NonFiniteLoss,
+    RecordError,
+    one_line,
+)
 from bench.evaluation.inputs import blamed
 from bench.evaluation.store import AttackedCheckpoint, Images, attack, measure
 from bench.experiments.plan import RunPlan
+from bench.external.identity import FILE as FINGERPRINT
 from bench.external.identity import fingerprint, refuse_another
 from bench.jobs.job import Began, Done, Failed, Job, Lost, Said, Send, Sent, Shown, Trained
 from bench.jobs.parcel import Mirror, Parcel
@@ -34,6 +45,8 @@ SHOW_SECONDS = 0.25
 """Time between two messages of how far a training is."""
 KEPT_NETWORKS = 2
 """Networks that stay loaded between jobs: both checkpoints of a run."""
+LOOKED_AT = 300
+"""Image files of each split whose presence a worker checks."""
 RESUMED = ("state-*.pt", "best*.safetensors")
 """Files that an interrupted training resumes from."""
 
@@ -54,7 +67,11 @@ class Worker:
 
         networks: external models by run id.
         """
-        self.results, self.device, self.scratch = results, device, scratch
+        self.home = self.results = results
+        """The driver's folder, and where its files are here, which an engine may change."""
+        self.device, self.scratch = device, scratch
+        self.ending = False
+        """Whether this process was told to end, by an exception that is no failure."""
         self.images = [Images(dataset, device) for dataset in datasets]
         self.info = describe_machine(device) | {"code": evaluation_code()}
         self.external = dict(networks or {})
@@ -67,11 +84,11 @@ class Worker:
         if job.trains:
             with self._reported(send, job, ""):
                 self._train(job, send)
-        several = len(job.made) > 1
-        for number, (spec_id, spec) in enumerate(job.made.items()):
-            send(Shown(number, len(job.made), spec.title) if several else Shown(0, 0, ""))
+        pieces = list(product(job.made.items(), job.chunks))
+        for done, ((spec_id, spec), chunk) in enumerate(pieces):
+            send(Shown(done, len(pieces), spec.title) if len(pieces) > 1 else Shown(0, 0, ""))
             with self._reported(send, job, spec_id), blamed(self._target(job).model, spec.title):
-                send(Sent(self._made(job, spec, send)))
+                send(Sent(self._made(job, spec, chunk, send)))
         send(Done())
 
     def _train(self, job: Job, send: Send) -> None:
@@ -99,19 +116,19 @@ class Worker:
         if self.scratch is not None:
             shutil.rmtree(folder.path, ignore_errors=True)
 
-    def _made(self, job: Job, spec: EvalSpec | MeasureSpec, send: Send) -> Parcel:
+    def _made(self, job: Job, spec: EvalSpec | MeasureSpec, chunk: int, send: Send) -> Parcel:
         """Return the files of a chunk or a measure; send the parts of a chunk as they are done."""
         target = self._target(job)
         if isinstance(spec, MeasureSpec):
             return Parcel(measure(target, spec))
         folder = RunFolder(self.results, job.run.run_id).evaluation(spec)
-        part = f"evaluations/{spec.eval_id}/{folder.partial(job.chunk).name}"
+        part = f"evaluations/{spec.eval_id}/{folder.partial(chunk).name}"
         made = attack(
-            *(target, spec, job.chunk),
-            unfinished=folder.unfinished(job.chunk),
+            *(target, spec, chunk),
+            unfinished=folder.unfinished(chunk),
             on_part=lambda content: send(Sent(Parcel({part: content}))),
             keep_images=job.run.keep_images,
-            recorded=folder.has(job.chunk),
+            recorded=folder.has(chunk),
         )
         return Parcel(made, (part,))
 
@@ -123,6 +140,8 @@ class Worker:
         except RecordError:
             raise
         except (Exception, SystemExit) as error:  # a user's code, no memory, a mistake here
+            if self.ending:
+                raise
             send(self.failed(job, spec_id, error))
             del error
             free_memory(self.device)
@@ -136,7 +155,7 @@ class Worker:
         head, why = f"{run_id} {job.run.checkpoints}", reason.partition(": ")[2]
         if not fixable:
             place = f"{found.place}; " if found.place else ""
-            file = RunFolder(self.results, run_id).traceback_file
+            file = RunFolder(self.home, run_id).traceback_file
             reason += f" ({place}its traceback is in {file})"
             trace = found.trace
         if job.trains:
@@ -216,6 +235,40 @@ def train(
     if first:
         trainer.saved()
         send(Trained(summary))
+
+
+def needed_files(job: Job, results: Path) -> list[str]:
+    """Return the files of the results folder that a job reads, for workers elsewhere."""
+    run, folder = job.run, RunFolder(results, job.run.run_id)
+    if job.trains:
+        found = [path for kind in RESUMED for path in folder.path.glob(kind)]
+    else:
+        (checkpoint,) = run.checkpoints
+        found = [folder.train_file, folder.weights(checkpoint), folder.path / FINGERPRINT]
+        for made in (folder.evaluation(spec) for spec in run.evaluations):
+            found += [made.partial(n) for n in job.chunks]
+            if run.keep_images:  # of chunks that may be recorded
+                found += [made.path / "eval.json", made.path.with_name(f"{checkpoint}.npz")]
+                numbered = product(job.chunks, ("json", "npz"))
+                found += [made.path / f"{n}.{name}" for n, name in numbered]
+        for run_id in run.surrogates:
+            other = RunFolder(results, run_id)
+            found += [other.path / "spec.json", other.train_file, other.weights("best")]
+        found += [results / name for name in run.reads]
+    return [str(path.relative_to(results)) for path in found if path.is_file()]
+
+
+def refuse_other_files(dataset: Dataset) -> None:
+    """Raise DataError if image files of a data set are not here; looks at some hundreds."""
+    for split in (dataset.train, dataset.val, dataset.test):
+        if isinstance(split, FileSplit):
+            for number in range(0, len(split), max(1, len(split) // LOOKED_AT)):
+                path = split.root / split.paths[number]
+                if not (path.is_file() and path.stat().st_size == split.sizes[number]):
+                    raise DataError(
+                        f"{path} is not here, or another file: images must lie in the same folder "
+                        "on every machine"
+                    )
 
 
 def _nothing() -> None:

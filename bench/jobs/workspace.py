@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.errors import ConfigError
 from bench.jobs.here import HereEngine
 from bench.jobs.processes import ProcessesEngine
 from bench.progress import Reporter
@@ -27,14 +28,42 @@ class Machines:
     """The options that say what to compute on."""
 
     device: str = "auto"
-    workers: int = 1
+    workers: int | None = None
+    """The most jobs at once; None: one on one machine, all that fit in a Ray cluster."""
     per_gpu: int = 1
     """Jobs at once on a GPU."""
+    cluster: str = ""
+    """ray, HOST:PORT, ray://HOST:PORT or slurm; empty for this machine."""
+    slurm: tuple[str, ...] = ()
+    """Options of sbatch, KEY=VALUE."""
 
-    def engine(self) -> Engine:
-        if self.workers == 1:
+    def __post_init__(self) -> None:
+        on_slurm = self.cluster == "slurm"
+        if self.slurm and not on_slurm:
+            raise ConfigError("--slurm has options of --cluster slurm: add that")
+        if on_slurm and self.workers is None:
+            raise ConfigError("--cluster slurm needs --workers N, the most jobs at once")
+        if on_slurm and self.per_gpu > 1:
+            raise ConfigError("--per-gpu is for this machine and Ray; a Slurm job has its own GPU")
+
+    def engine(self, results: Path) -> Engine:
+        if self.cluster == "slurm":
+            from bench.jobs.slurm import SlurmEngine
+
+            return SlurmEngine(results, self.device, self.workers or 1, self.slurm)
+        if self.cluster:
+            from bench.jobs.ray import RayEngine
+
+            kind = self.device
+            return RayEngine(self.cluster, results, kind, self.workers, self.per_gpu)
+        if self.workers in (None, 1):
             return HereEngine()
-        return ProcessesEngine(self.workers, self.per_gpu)
+        return ProcessesEngine(self.workers or 1, self.per_gpu)
+
+    @property
+    def own_device(self) -> str:
+        """Return the device of this process, which may have no GPU where a cluster has."""
+        return "auto" if self.cluster and self.device.startswith("cuda") else self.device
 
 
 @dataclass(frozen=True)
@@ -63,15 +92,19 @@ def workspace(results: Path, machines: Machines, quiet: bool) -> Iterator[Worksp
         for ending in (signal.SIGTERM, signal.SIGHUP):  # end like Ctrl-C
             if signal.getsignal(ending) == signal.SIG_DFL:  # not under nohup
                 signal.signal(ending, signal.default_int_handler)
-    engine = machines.engine()
+    if machines.cluster != "slurm" and (results / ".slurm").exists():
+        from bench.jobs.slurm import refuse_running
+
+        refuse_running(results)
+    engine = machines.engine(results)
     try:
         from bench.machine import choose_device, tune_process
 
         tune_process()
-        chosen = choose_device(machines.device)
-        engine.use(chosen)
+        chosen = choose_device(machines.own_device)
         command = "bench " + " ".join(sys.argv[1:])
         with Reporter(quiet=quiet) as reporter:
+            engine.use(chosen, reporter.say)
             yield Workspace(results, chosen, reporter, command, engine)
     finally:
         engine.close()
