@@ -15,7 +15,8 @@ from bench.cli import main
 from bench.records import load_records
 from bench.report import ReportResult, write_report
 from bench.report.html import page, runs
-from bench.report.html.leaderboard import entries, ranks, sentences
+from bench.report.html.leaderboard import entries, ranks
+from bench.report.html.sentences import sentences
 from bench.report.html.survivors import fates, packed
 from bench.report.tables.pairwise import pair_matrix
 from tests.report.made import attacked, evaluate, section_of, train_run

@@ -18,16 +18,14 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from bench.data.sources import sources
-from bench.experiments.study import is_variant
 from bench.records import Records
-from bench.records.manifest import FULL
 from bench.report.artefact import ClaimSummary
-from bench.report.formatting import MISSING, counted, eps_both, percent, span
-from bench.report.groups import Setting
+from bench.report.formatting import MISSING, percent
 from bench.report.html import charts, leaderboard, runs, survivors
 from bench.report.html.claims import claim_boards
+from bench.report.html.heading import banners, chips, heading, suite_sizes
 from bench.report.html.masking import check_groups
+from bench.report.html.sentences import sentences
 from bench.report.revisions import section_code
 from bench.report.rows import Section, core_first
 from bench.report.tables.pairwise import pair_matrix, pairwise_legend
@@ -37,8 +35,6 @@ FOLDER = Path(__file__).parent
 VENDORED = ("vega.min.js", "vega-lite.min.js", "vega-interpreter.js", "dataTables.min.js")
 OWN = ("shared.js", "leaderboard.js", "charts.js", "images.js", "compare.js", "start.js")
 """Scripts in the order in which they run."""
-DEMONSTRATIONS = ("digits",)
-"""Data sets that only show how the benchmark works."""
 
 
 def index_page(
@@ -55,7 +51,7 @@ def index_page(
     the numbers come from. results: the folder of the records, as the page names it.
     """
     views, data = [], []
-    sizes = _sizes(records)
+    sizes = suite_sizes(records)
     for section in parts:
         view, own = _view(section, sizes)
         views.append(view)
@@ -85,11 +81,11 @@ def _view(section: Section, sizes: Mapping[str, set[str]]) -> tuple[dict[str, An
     pairs = charts.comparisons(section)
     view = {
         "slug": setting.slug,
-        "heading": _heading(setting),
-        "chips": _chips(section),
-        "banners": _banners(section, sizes),
+        "heading": heading(setting),
+        "chips": chips(section),
+        "banners": banners(section, sizes),
         "code": section_code(section),
-        "sentences": leaderboard.sentences(section, entries),
+        "sentences": sentences(section, entries),
         "over": [attack_title(attack) for attack in section.worst_over],
         "entries": entries,
         "attack_rows": _attack_rows(section),
@@ -113,57 +109,6 @@ def _view(section: Section, sizes: Mapping[str, set[str]]) -> tuple[dict[str, An
         "pairs": pairs,
         "histories": runs.histories(section, entries),
     }
-
-
-def _heading(setting: Setting) -> str:
-    place = " on ".join([setting.arch or "Outside models", setting.dataset])
-    radius = f"\u03b5 = {eps_both(setting.eps)}".replace(" ", "\u00a0")
-    return f"{place}, {radius}" if setting.eps >= 0 else place
-
-
-def _chips(section: Section) -> list[str]:
-    setting = section.setting
-    found = [f"recipe {setting.recipe}" if setting.recipe else ""]
-    found += [{"linf": "L\u221e attacks"}.get(setting.norm, f"{setting.norm} attacks")]
-    found += [counted(len(section.groups), "method")]
-    found += [counted(len(section.index), "test image") if len(section.index) else ""]
-    if section.n_seeds:
-        seeds = span(section.n_seeds)
-        found.append(f"{seeds} seed{'s' * (seeds != '1')} each")
-    return [chip for chip in found if chip]
-
-
-def _banners(section: Section, sizes: Mapping[str, set[str]]) -> list[tuple[str, str]]:
-    """Return what forbids reading the numbers as the paper's: a word in bold and a sentence."""
-    name, found = section.setting.dataset, []
-    if name in DEMONSTRATIONS:
-        what = sources()[name].description if name in sources() else name
-        found.append(("Demonstration", f"on {what}. These numbers say nothing about CIFAR-10."))
-    base = next((key for key in sources() if key != name and is_variant(name, key)), "")
-    if base:
-        text = f"{name} is not {base}: compare it only with results on the same variant."
-        found.append(("Data variant", text))
-    run_ids = [run.run_id for group in section.groups for run in group.runs]
-    own = set().union(*(sizes.get(run_id, set()) for run_id in run_ids))
-    if own and FULL not in own:
-        text = f"its trainings and attacks are shorter than the paper's: {counted_epochs(section)}."
-        found.append((f"Size {', '.join(sorted(own))}", text))
-    return found
-
-
-def counted_epochs(section: Section) -> str:
-    found = {run.spec.get("recipe", {}).get("epochs") for g in section.groups for run in g.runs}
-    numbers = sorted(n for n in found if n is not None)
-    return f"{' to '.join(map(str, dict.fromkeys((numbers[0], numbers[-1]))))} epochs"
-
-
-def _sizes(records: Records) -> dict[str, set[str]]:
-    """Return the sizes of the suites that each run belongs to."""
-    found: dict[str, set[str]] = {}
-    for manifest in records.manifests:
-        for run in manifest.runs:
-            found.setdefault(run.run_id, set()).add(manifest.size)
-    return found
 
 
 def _attack_rows(section: Section) -> dict[str, Any]:

@@ -44,7 +44,7 @@
         },
       },
     ];
-    if (eps > 0 && rows.some((row) => row.eps >= eps)) layer.unshift({ data: { values: [{ eps }] }, mark: { type: "rule", strokeDash: [2, 3], stroke: "#8b949e", aria: false }, encoding: { x, color: { value: "#8b949e" } } });
+    if (eps > 0 && rows.some((row) => row.eps >= eps)) layer.unshift({ data: { values: [{ eps }] }, mark: { type: "rule", strokeDash: [2, 3], stroke: "#8b949e", aria: false }, encoding: { x, y: { value: 0 }, y2: { value: "height" }, color: { value: "#8b949e" } } });
     return draw(element, {
       description: `Chart: accuracy under ${attack} against the radius, a line per method; the table below has its numbers`,
       data: { values: rows }, width: Math.min(980, element.clientWidth), height: narrow ? 380 : 350, autosize: { type: "fit-x", contains: "padding" }, encoding: { x, y, color: colour }, layer,
