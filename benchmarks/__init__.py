@@ -5,6 +5,7 @@ attacks  PGD-20 next to torchattacks, foolbox and ART; AutoAttack next to its pa
 memory   the peak memory of a step
 profile  where the time of a step goes, by kind of operation
 scaling  how a step grows with batch, network, attack steps and image size
+launches kernels that a GPU is given, counted without one
 gpu      training steps and PGD-20 on a GPU, in five minutes
 layers   each layer's speed next to what the machine reaches
 report   seconds of `bench report` and `bench --help`

@@ -3,9 +3,11 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest import mock
 
 import click
 import torch
@@ -87,7 +89,9 @@ def rows(
                     try:
                         if side == "graphs" and not real:
                             raise BenchError(NOT_MEASURED)
-                        work = _made(what, arch, precision, side, n, size, where)
+                        with with_graphs(side == "graphs"):
+                            work = WORK[what](arch, precision, side, n, size, where)
+                            work()  # makes its copies
                         flops = flops or (layers.step_flops(work) if real else None)
                         row |= _measured(work, where, seconds, real)
                         if flops and peak and side != "plain loop":
@@ -100,17 +104,11 @@ def rows(
                     yield row
 
 
-def _made(what: str, arch: str, precision: str, side: str, n: int, size: int, where: Any) -> Any:
-    before = os.environ.get(SWITCH)
-    os.environ[SWITCH] = "1" if side == "graphs" else "0"
-    try:
-        work = WORK[what](arch, precision, side, n, size, where)
-        work()  # makes its copies, which look at the variable once
-    finally:
-        os.environ.pop(SWITCH)
-        if before is not None:
-            os.environ[SWITCH] = before
-    return work
+@contextmanager
+def with_graphs(on: bool) -> Iterator[None]:
+    """Inside, copies are made that run from graphs, or that never do."""
+    with mock.patch.dict(os.environ, {SWITCH: str(int(on))}):
+        yield
 
 
 def _measured(work: turns.Work, where: torch.device, seconds: float, real: bool) -> dict[str, Any]:

@@ -82,6 +82,15 @@ def gpu_table(rows: Sequence[Row]) -> str:
     )
 
 
+def launches_table(rows: Sequence[Row]) -> str:
+    """Return the counts of `benchmarks.launches`."""
+    head = ("what", "network", "side", "launches", "waits of the host")
+    return markdown_table(
+        [head]
+        + [(r["what"], r["arch"], r["side"], f"{r['launches']:,}", str(r["waits"])) for r in rows]
+    )
+
+
 def _or_not(row: Row, key: str, text: Callable[[float], str]) -> str:
     if row.get("error", NOT_MEASURED) != NOT_MEASURED:
         return "fails"

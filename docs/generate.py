@@ -22,7 +22,14 @@ from bench.report.precision import paired_precisions, precision_page
 from bench.report.table3 import brief
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is not installed
-from benchmarks.pages import fused_table, gpu_table, profile_tables, scaling_tables, speed_table
+from benchmarks.pages import (
+    fused_table,
+    gpu_table,
+    launches_table,
+    profile_tables,
+    scaling_tables,
+    speed_table,
+)
 
 ROOT = Path(__file__).parent.parent
 DIGITS, PRECISION, SPEED = "results/digits", "results/precision", "results/speed"
@@ -37,6 +44,7 @@ TEMPLATES.globals |= {
     "machine_text": machine_text,
     "speed_table": speed_table,
     "gpu_table": gpu_table,
+    "launches_table": launches_table,
     "fused_table": fused_table,
     "profile_tables": profile_tables,
     "scaling_tables": scaling_tables,

@@ -382,6 +382,7 @@ def pretended() -> Iterator[Log]:
         (torch.cuda, "get_device_capability", lambda device=None: (9, 0)),
         (torch.cuda, "get_device_properties", lambda device=None: _Properties),
         (torch.cuda, "synchronize", synchronize),
+        (torch.accelerator, "synchronize", synchronize),
         (torch.cuda, "get_rng_state", lambda device=None: log.rng_state.clone()),
         (torch.cuda, "set_rng_state", set_rng_state),
         (torch.cuda, "manual_seed", seed),

@@ -9,10 +9,10 @@ from click.testing import CliRunner
 
 from bench.progress import Reporter
 from bench.verify import verify
-from benchmarks import gpu
+from benchmarks import gpu, launches
 from benchmarks.pages import NOT_MEASURED
 from tests.commands import bench, refused
-from tests.pretended_cuda import CUDA, Log
+from tests.pretended_cuda import CUDA, Log, fault
 
 PINS = Path(__file__).parents[1] / "results" / "pinned"
 TINY = ("--arch", "cnn", "--batch-size", "2", "--image-size", "8", "--seconds", "0")
@@ -82,3 +82,14 @@ def test_a_device_that_computes_something_else_is_named(
 
 def test_pins_are_written_on_a_cpu_only(cuda: Log) -> None:
     refused(bench("verify", "--pin", "--only", "natural", "--device", "cuda"), "--pin", "--device")
+
+
+@pytest.mark.slow
+def test_our_searches_launch_less_than_half_of_the_packages_kernels_and_wait_less() -> None:
+    if fault():
+        pytest.skip(fault())
+    found = {(row["what"], row["side"]): row for row in launches.rows((), ())}
+    for what in {what for what, _ in found}:
+        ours, package = found[what, "ours"], found[what, "package"]
+        assert ours["launches"] < package["launches"] / 2
+        assert ours["waits"] < package["waits"] / 2
