@@ -1,6 +1,8 @@
 """The passes of the attacked copy by CUDA graphs, on the pretended device."""
 
 import copy
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -134,3 +136,15 @@ def test_a_weight_that_moved_in_memory_is_noticed(cuda: Log) -> None:
     weight.data = weight.data.clone()
     with pytest.raises(AssertionError, match="a tensor of the graph changed"):
         passes(copied, images(CUDA))
+
+
+def test_a_network_and_its_graphs_are_freed_at_once(cuda: Log) -> None:
+    copied, twin = recorded(network())
+    kept = weakref.ref(copied)
+    cuda.tapes.clear()
+    gc.disable()
+    try:
+        del copied, twin
+        assert kept() is None
+    finally:
+        gc.enable()

@@ -53,34 +53,37 @@ def capture(work: Callable[[], T], pool: Any) -> tuple[Callable[[], None], T]:
 
 
 class Graphs:
-    """Call `function`, images (B, C, H, W) to logits (B, K), through graphs where they exist.
+    """Call a function, images (B, C, H, W) to logits (B, K), through graphs where they exist.
 
     Weights are read where they are: they may change in place. A size is recorded at its
-    CALLS_BEFOREth call; if that fails, one line is logged and `function` is called from then on.
+    CALLS_BEFOREth call; if that fails, one line is logged and the function runs from then on.
     """
 
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        self.function = function
-        self.turn = 0  # counts passes: a later one overwrites what a backward pass needs
+    def __init__(self) -> None:
+        self._turn = [0]  # counts passes: a later one overwrites what a backward pass needs
         self._is_on = os.environ.get(SWITCH) != "0"
         self._calls = Counter[Any]()
         self._recorded = dict[Any, _Recorded]()
         self._pool: Any = None
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, K); the result is not overwritten by later calls."""
+    def __call__(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, K), by the same function in each call.
+
+        Later calls do not overwrite the result. The function is not kept: a network that kept its
+        graphs, and they it, would free its memory late.
+        """
         if not (self._is_on and x.is_cuda and len(x)):
-            return self.function(x)
+            return function(x)
         n = -(-len(x) // UNIT) * UNIT
         key = (n, *x.shape[1:], x.dtype, *tf32_operations(x.device))
         recorded = self._recorded.get(key)
         if recorded is None:
             self._calls[key] += 1
             if self._calls[key] % CALLS_BEFORE or not self._has_room(x.device):
-                return self.function(x)
-            recorded = self._record(key, pad_batch(x, n))
+                return function(x)
+            recorded = self._record(function, key, pad_batch(x, n))
             if recorded is None:
-                return self.function(x)
+                return function(x)
         logits: Tensor = _Replay.apply(pad_batch(x, n), recorded)
         return logits[: len(x)]
 
@@ -88,10 +91,13 @@ class Graphs:
         free, total = torch.cuda.mem_get_info(device)
         return len(self._recorded) < MOST_GRAPHS and free > SPARE * total
 
-    def _record(self, key: Any, x: Tensor) -> "_Recorded | None":
+    def _record(
+        self, function: Callable[[Tensor], Tensor], key: Any, x: Tensor
+    ) -> "_Recorded | None":
         try:
             self._pool = self._pool or torch.cuda.graph_pool_handle()
-            recorded = self._recorded[key] = _Recorded(self, x.detach(), self._pool)
+            recorded = _Recorded(function, x.detach(), self._pool, self._turn)
+            self._recorded[key] = recorded
             return recorded
         except Exception as error:  # a network may do anything that a graph cannot hold
             self._is_on = False
@@ -108,8 +114,10 @@ class Graphs:
 class _Recorded:
     """The passes of one number of rows, forward and back to the images."""
 
-    def __init__(self, graphs: Graphs, x: Tensor, pool: Any) -> None:
-        self.graphs = graphs
+    def __init__(
+        self, function: Callable[[Tensor], Tensor], x: Tensor, pool: Any, turn: list[int]
+    ) -> None:
+        self.turn = turn
         self.x = x.clone(memory_format=torch.channels_last).requires_grad_()
         self.into = torch.empty(0)
         with torch.enable_grad():
@@ -117,10 +125,10 @@ class _Recorded:
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):  # what is chosen or allocated at first calls
                 for _ in range(3):
-                    logits = graphs.function(self.x)
+                    logits = function(self.x)
                     torch.autograd.grad(logits.sum(), self.x)
             torch.cuda.current_stream().wait_stream(stream)
-            self._forward, self.logits = capture(lambda: graphs.function(self.x), pool)
+            self._forward, self.logits = capture(lambda: function(self.x), pool)
             self.into = torch.zeros_like(self.logits)
             self._backward, (self.gradient,) = capture(
                 lambda: torch.autograd.grad(self.logits, self.x, self.into), pool
@@ -132,13 +140,13 @@ class _Recorded:
         """Write the logits of x; return the turn until which `backward` may follow."""
         self.x.copy_(x)
         self._forward()
-        self.graphs.turn += 1
-        return self.graphs.turn
+        self.turn[0] += 1
+        return self.turn[0]
 
     def backward(self, gradient: Tensor) -> None:
         self.into.copy_(gradient)
         self._backward()
-        self.graphs.turn += 1  # which overwrote activations
+        self.turn[0] += 1  # which overwrote activations
 
 
 class _Replay(torch.autograd.Function):
@@ -152,7 +160,7 @@ class _Replay(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         recorded: _Recorded = ctx.recorded
         (x,) = ctx.saved_tensors
-        if recorded.graphs.turn != ctx.turn:  # another pass was made since
+        if recorded.turn[0] != ctx.turn:  # another pass was made since
             recorded.forward(x)
         recorded.backward(gradient)
         return recorded.gradient.clone(), None

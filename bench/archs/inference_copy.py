@@ -72,7 +72,7 @@ class InferenceCopy(nn.Module):
             for key, hook in list(module._forward_hooks.items()):
                 if hasattr(hook, MARK):
                     self._forward_hooks[key] = module._forward_hooks.pop(key)
-        self._graphs = None if is_watched else Graphs(self._run)
+        self._graphs = None if is_watched else Graphs()
         self.refresh()
 
     @torch.no_grad()
@@ -96,7 +96,7 @@ class InferenceCopy(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> logits (B, K), in the dtype of x."""
         x = x.contiguous(memory_format=self.layout)
-        return self._graphs(x) if self._graphs else self._run(x)
+        return self._graphs(self._run, x) if self._graphs else self._run(x)
 
     def _run(self, x: Tensor) -> Tensor:
         if self.precision == "fp32":
