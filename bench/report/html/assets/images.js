@@ -36,6 +36,13 @@
     context.putImageData(image, 0, 0);
     return canvas;
   };
+  // Return the text, cut to a width on the canvas.
+  const cut = (context, text, width) => {
+    if (context.measureText(text).width <= width) return text;
+    let length = text.length;
+    while (length > 1 && context.measureText(`${text.slice(0, length)}…`).width > width) length--;
+    return `${text.slice(0, length)}…`;
+  };
   const idOf = (images, i) => (images.index ? images.index[i] : i);
   bench.images = { fatesOf, thumbnail, idOf };
 
@@ -91,7 +98,7 @@
       rows.forEach(({ method, fates }, row) => {
         const y = row * height + 1;
         context.fillStyle = "#1b1f24";
-        context.fillText(method.name, 0, y + height / 2, label - 8);
+        context.fillText(cut(context, method.name, label - 8), 0, y + height / 2);
         if (!fates) return;
         order.forEach((image, column) => {
           if (fates[image] < 0) return;
