@@ -13,13 +13,13 @@ import pandas as pd
 from bench.records.spec import CHECKPOINTS, GIVEN
 from bench.report.accuracy import AccuracyEstimate, bars_text, error_limits, mean_accuracy
 from bench.report.columns import estimate_cells, number
-from bench.report.export import fitted, legend_label
+from bench.report.export import captioned, legend_label
 from bench.report.formatting import eps_text, span
 from bench.report.frame import EPS_DIGITS, Outcome, ResultsFrame, outcomes, select
 from bench.report.groups import Group, Setting
-from bench.report.published import method_order
+from bench.report.published import method_order, shown_name
 from bench.report.rows import MOST, SPLIT, Section, by_robustness
-from bench.report.style import Style, styles
+from bench.report.style import Style, figure_styles
 from bench.report.titles import CW, PGD, TITLES
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def draw_curves(found: Sequence[Curve], setting: Setting) -> Figure:
     total = width * len(attacks) + legend_width
     size = (total, max(height, 1.2 + 0.21 * min(len(order), _LEGEND_ROWS)))
     figure = Figure(figsize=size, layout="constrained")
-    look = styles(curve.label for curve in found)
+    look = figure_styles(curve.label for curve in found)
     panels = figure.subplots(1, len(attacks), sharey=True, squeeze=False)[0]
     radii = sorted({eps for curve in found for eps in curve.points})
     handles = {}
@@ -145,11 +145,11 @@ def draw_curves(found: Sequence[Curve], setting: Setting) -> Figure:
         _axis(axes, radii, setting)
         axes.set_title(TITLES[attack])
     panels[0].set_ylabel("accuracy on test images (%)")
-    figure.suptitle(fitted(_title(found, setting), total), fontsize=9.0)
+    captioned(figure, ["Robust accuracy against eps", *_title(found, setting)])
     names = sorted(handles, key=order.__getitem__)
     figure.legend(
         [handles[name] for name in names],
-        names,
+        [shown_name(name) for name in names],
         loc="outside right center",
         frameon=False,
         ncols=n_columns,
@@ -169,11 +169,7 @@ def _line(axes: Axes, curve: Curve, radii: Sequence[float], style: Style) -> Art
         value,
         yerr=[value - low, high - value],
         label=curve.name,
-        linewidth=1.4,
-        markersize=5.0,
-        elinewidth=0.9,
-        capsize=1.8,
-        **style.line,
+        **{"linewidth": 1.4, "markersize": 5.0, "elinewidth": 0.9, "capsize": 1.8} | style.line,
     )
     line: Artist = container[0]  # without its error bars
     return line
@@ -205,8 +201,7 @@ def _spaced(radii: Sequence[float], distance: float) -> list[float]:
 
 
 def _tick(eps: float) -> str:
-    text = eps_text(eps)
-    return f"{text}\n{eps:.3f}" if "/" in text else text
+    return f"{eps:.3g}"
 
 
 def _title(found: Sequence[Curve], setting: Setting) -> list[str]:

@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -21,9 +22,9 @@ from bench.report.formatting import ALARM, MINUS, MISSING, superscript
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DPI = 200
+DPI = 300
 _RC: Any = {
-    "svg.fonttype": "path",
+    "svg.fonttype": "none",
     "pdf.fonttype": 42,
     "font.family": "DejaVu Sans",
     "font.size": 9.0,
@@ -60,6 +61,8 @@ _LATEX = {
     "\u00f7": r"$\div$",
     MINUS: "$-$",
     MISSING: "--",
+    "\u03b5": r"$\epsilon$",
+    "\u2026": r"\dots{}",
     ALARM.strip(): r"$^\dagger$",
     **{superscript([n]): f"$^{{{n}}}$" for n in range(10)},
 }
@@ -253,10 +256,11 @@ def legend_label(name: str) -> str:
 
 
 def figure_files(draw: Callable[[], Figure], note: str, salt: str) -> dict[str, bytes]:
-    """Return the .png, .pdf and .svg of a figure, by suffix.
+    """Return the .png, .pdf and .svg of a figure and its caption in LaTeX, by suffix.
 
-    `draw` makes it under our style. `note` says where its numbers come from. `salt` names the
-    kind of figure: it keeps the ids inside two .svg files apart, should a page hold both.
+    `draw` makes it under our style; its caption is its label. `note` says where its numbers come
+    from. `salt` names the kind of figure: it keeps the ids inside two .svg files apart, should a
+    page hold both.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -275,7 +279,28 @@ def figure_files(draw: Callable[[], Figure], note: str, salt: str) -> dict[str, 
             "pdf": {"CreationDate": None, "Creator": None, "Producer": None, "Subject": note},
             "svg": {"Date": None, "Creator": None, "Description": note},
         }
-        return {f".{kind}": _saved(figure, kind, facts) for kind, facts in metadata.items()}
+        files = {f".{kind}": _saved(figure, kind, facts) for kind, facts in metadata.items()}
+    caption = str(figure.get_label())
+    if not caption:
+        return files
+    files[".svg"] = _described(files[".svg"], caption)
+    text = rf"\caption{{{latex_escaped(caption)}}}\label{{fig:{salt}}}"
+    return files | {"-caption.tex": f"% {note}\n{text}\n".encode()}
+
+
+def captioned(figure: Figure, texts: Iterable[str]) -> Figure:
+    """Keep a figure's caption, which is no part of the picture; return the figure."""
+    sentences = (f"{text.rstrip('.')}." for text in texts if text)
+    figure.set_label(" ".join(sentences))
+    return figure
+
+
+def _described(svg: bytes, caption: str) -> bytes:
+    """Return a .svg that names and describes itself to a screen reader."""
+    title = escape(caption.partition(". ")[0].rstrip("."))
+    inside = f"<title>{title}</title>\n <desc>{escape(caption)}</desc>\n <metadata>"
+    named = svg.replace(b"<metadata>", inside.encode(), 1)
+    return named.replace(b"<svg ", b'<svg role="img" ', 1)
 
 
 def _saved(figure: Figure, kind: str, metadata: dict[str, Any]) -> bytes:

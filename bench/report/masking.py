@@ -18,6 +18,13 @@ NAMES = (
 )
 """Of C1 to C14, as in the evaluator's own list."""
 N_CHECKS = len(NAMES)
+KINDS = {
+    "Black-box attacks against white-box ones": (1, 2, 6),
+    "More effort of the attack": (4, 10, 11),
+    "Other losses": (7, 8, 14),
+    "Sanity": (3, 5, 9, 12, 13),
+}
+"""Kind of check -> the numbers of its checks."""
 _NUMBER = re.compile(r"C([0-9]+)")
 _FACTS = ("repeated calls", "output is", "gradients taken", "zero gradients", "accuracy at eps 1")
 """Starts of the names of figures without a sampling error."""
@@ -56,6 +63,11 @@ class Finding:
         """`C14`, or `AA`."""
         return f"C{self.number}" if self.number else "AA"
 
+    @property
+    def looks_for(self) -> str:
+        """`loss dependence`."""
+        return NAMES[self.number - 1] if self.number else "AutoAttack's own"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Masking:
@@ -80,8 +92,8 @@ class Masking:
 
     @property
     def quiet(self) -> str:
-        """`14 passed (n = 100)`, or `14 made (n = 100), watch C7`: of checks without an alarm."""
-        watched = ", ".join(dict.fromkeys(f.code for f in self.watched))
+        """`14 passed (n = 100)`, or `14 made (n = 100), watch loss dependence`."""
+        watched = ", ".join(dict.fromkeys(f.looks_for for f in self.watched))
         sizes = [f.n for f in self.findings if f.number]
         ends = dict.fromkeys(str(end(sizes)) for end in (min, max) if sizes)
         made = f"{len(self.made)} {'made' if watched else 'passed'}"
@@ -92,6 +104,11 @@ class Masking:
     def codes(self) -> tuple[str, ...]:
         """`C8`, `C14`: of the alarms, each once."""
         return tuple(dict.fromkeys(f.code for f in self.alarms))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the alarms are about, each once: `logit scale`."""
+        return tuple(dict.fromkeys(f.looks_for for f in self.alarms))
 
 
 def masking(runs: Iterable[RunRecord], checkpoint: str, eps: float | None = None) -> Masking:

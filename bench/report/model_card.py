@@ -84,12 +84,12 @@ class ModelCard:
 
     @property
     def masking(self) -> str:
-        """`Masking checks: alarms C8, C14 of 14`."""
+        """`Masking checks: alarms logit scale, surrogate labels of 14`."""
         found = self.row.masking
         if not found.made:
             text = "none made"
         elif found.codes:
-            text = f"alarm{'s' * (len(found.codes) > 1)} {', '.join(found.codes)}"
+            text = f"alarm{'s' * (len(found.names) > 1)} {', '.join(found.names)}"
             text += f" of {len(found.made)}"
         else:
             text = found.quiet

@@ -63,6 +63,8 @@ class PublishedPaper:
     """Suites that the report's Table 3 is for."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Method -> what readers call it."""
+    highlight: tuple[str, ...] = ()
+    """Methods in colour in a figure of many."""
     styles: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
     """Method -> name of a colour, marker, dash."""
     table3: Mapping[str, Published] = field(default_factory=dict)
@@ -109,7 +111,7 @@ def method_order(method: str) -> tuple[int, str]:
 
 def shown_name(label: str) -> str:
     """Return a label with the name that readers know: `cat-ce, eps 1` as `CAT-CE, eps 1`."""
-    method = re.split("[ ,]", label, maxsplit=1)[0]
+    method = re.split("[ ,:]", label, maxsplit=1)[0]
     names = {own: name for paper in published_papers() for own, name in paper.names.items()}
     return names.get(method, method) + label.removeprefix(method)
 

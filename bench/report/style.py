@@ -7,7 +7,7 @@ every reader and in grey print, and none have the same marker and dash.
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -24,6 +24,10 @@ COLOURS = {
     "vermillion": "#d55e00",
     "purple": "#cc79a7",
 }
+MUTED = "#9a9a9a"
+"""Of methods that stand back."""
+FEW = 6
+"""Labels that a figure shows in colours of their own."""
 ALIKE = (
     *({"blue", "vermillion"}, {"vermillion", "green", "purple"}),
     *({"grey", "orange", "sky", "purple"}, {"o", "p", "h"}, {"D", "d"}),
@@ -41,12 +45,15 @@ class Style:
     colour: str
     marker: str
     dash: str | tuple[float, tuple[float, ...]] = "-"
+    muted: bool = False
+    """Whether it stands back in a figure of many lines."""
 
     @property
     def line(self) -> dict[str, Any]:
         """Arguments of `Axes.plot`."""
         white = {"markeredgecolor": "white", "markeredgewidth": 0.5}
-        return {"color": self.colour, "marker": self.marker, "linestyle": self.dash, **white}
+        line = {"color": self.colour, "marker": self.marker, "linestyle": self.dash, **white}
+        return line | ({"linewidth": 0.8, "zorder": 1.5} if self.muted else {})
 
 
 order = method_order
@@ -58,7 +65,7 @@ def styles(labels: Iterable[str]) -> dict[str, Style]:
     So a label looks the same in every figure; only labels that would share a marker are set apart.
     """
     papers = {name: style for table in published_papers() for name, style in table.styles.items()}
-    known = {name: Style(COLOURS[colour], *more) for name, (colour, *more) in papers.items()}
+    known = {m: Style(COLOURS[own[0]], own[1], own[2]) for m, own in papers.items()}
     used = {pair for style in papers.values() for pair in product(*map(_alike, style[:2]))}
     pairs = sorted(product(COLOURS, _MARKERS), key=used.__contains__)
     free = [Style(COLOURS[colour], marker, _OWN_DASH) for colour, marker in pairs]
@@ -75,6 +82,20 @@ def styles(labels: Iterable[str]) -> dict[str, Style]:
             known[name] = next((s for s in spare if s.marker not in markers), (spare or free)[0])
         chosen[label] = known[name]
     return chosen
+
+
+def figure_styles(labels: Iterable[str]) -> dict[str, Style]:
+    """Return the styles of one figure: of many labels only the papers' own choice in colour."""
+    found = styles(labels)
+    chosen = {name for table in published_papers() for name in table.highlight}
+    if len(found) <= FEW:
+        return found
+    return {
+        label: style
+        if label.removesuffix(ALARM) in chosen
+        else replace(style, colour=MUTED, muted=True)
+        for label, style in found.items()
+    }
 
 
 def _alike(name: str) -> set[str]:

@@ -43,7 +43,7 @@ def drawn(output: Output, name: str) -> Figure:
 
 
 def title_of(figure: Figure) -> str:
-    return figure.get_suptitle().replace("\n", " ")
+    return str(figure.get_label())
 
 
 def named_lines(figure: Figure, panel: int = 0) -> dict[str, Any]:

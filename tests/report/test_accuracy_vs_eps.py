@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from bench.report.accuracy_vs_eps import curve_csv, curves, draw_curves
 from bench.report.export import figure_files, legend_label
 from bench.report.formatting import eps_both, eps_text, percent
 from bench.report.rows import Section
-from bench.report.style import styles
+from bench.report.style import MUTED, figure_styles, styles
 from tests.report.made import attacked, evaluate, section_of, train_run
 
 
@@ -93,10 +94,10 @@ def test_labels_and_scales(section: Section) -> None:
     assert "pixel range [0, 1]" in left.get_xlabel()
     assert left.get_xlim() == right.get_xlim()
     ticks = [tick.get_text() for tick in left.get_xticklabels()]
-    assert ticks == ["0", "8/255\n0.031", "16/255\n0.063"]  # 2/255 has no room for a label
+    assert ticks == ["0", "0.0314", "0.0627"]  # 2/255 has no room for a label
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["madry", "trades (last)"]
-    title = figure.get_suptitle().replace("\n", " ")
+    assert [text.get_text() for text in legend.get_texts()] == ["Madry AT", "TRADES (last)"]
+    title = str(figure.get_label())
     assert "digits, cnn, recipe common" in title
     assert "n = 100 images" in title
     assert "training radius 8/255" in title
@@ -201,3 +202,26 @@ def test_our_own_formulas_are_still_formulas(tmp_path: Path) -> None:
         r"$L_\infty$ radius $\epsilon$ (pixel range [0, 1])"
     ]
     assert all(text.get_parse_math() for text in formulas)
+
+
+def test_a_figure_has_a_caption_of_its_own_and_a_picture_that_describes_itself(
+    section: Section,
+) -> None:
+    made = files(section)
+    caption = made["-caption.tex"].decode()
+    assert caption.startswith("% note\n\\caption{Robust accuracy against eps. digits, cnn")
+    assert caption.endswith("\\label{fig:test}\n")
+    svg = made[".svg"].decode()
+    assert "<title>Robust accuracy against eps</title>" in svg
+    assert re.search(r"<desc>Robust accuracy against eps\. .*n = 100 images", svg)
+    assert ">PGD-20</text>" in svg  # text, not its outlines
+    assert files(section) == made
+
+
+def test_of_many_methods_only_the_papers_choice_is_in_colour() -> None:
+    names = ["natural", "madry", "trades", "cat-ce", "cat-mix", "mart", "iaat"]
+    look = figure_styles(names)
+    assert [name for name in names if look[name].muted] == ["mart", "iaat"]
+    assert {look[name].colour for name in ("mart", "iaat")} == {MUTED}
+    few = names[:3] + names[5:]
+    assert figure_styles(few) == styles(few)

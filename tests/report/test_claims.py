@@ -7,6 +7,7 @@ read the difference in git line by line before committing it.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 
 from bench.experiments.suite import load_suite
 from bench.papers.cat.claim_evidence import BASELINES
-from bench.papers.cat.claim_page import make_claims, verdict_text
+from bench.papers.cat.claim_page import claims_page, make_claims, verdict_text
 from bench.papers.cat.claim_rules import ClaimResult
 from bench.papers.cat.claim_tests import FIGURE_2, STEPS, TESTS, attack_radii
 from bench.papers.cat.claims import CLAIMS, AssessedClaim, assess_claims
@@ -570,10 +571,12 @@ def test_earlier_adaptive_methods(tmp_path: Path, pgd: int, verdict: ClaimResult
 
 
 def test_without_records_every_claim_says_what_to_run() -> None:
-    text = make_claims(Records([])).pages["claims"]
+    made = make_claims(Records([]))
+    assert (made.pages, len(made.numbers["claims"])) == ({}, len(CLAIMS))
+    text = claims_page(assess_claims(Records([])))
     for one, found in zip(CLAIMS, assess_claims(Records([])), strict=True):
         assert found.result is (ClaimResult.MISSING if one.suite else ClaimResult.UNTESTED)
-        section = text.split(f"## {one.key} {one.title}\n")[1].split("\n## ")[0]
+        section = text.split(f"## {one.title} ({one.key})\n")[1].split("\n## ")[0]
         seeds = "" if one.suite == "figure1" else " --seeds 0,1,2"  # which has 20
         command = f"No records of its suite: run `bench run --suite {one.suite}{seeds}`."
         assert (command in section) is bool(one.suite)
@@ -586,7 +589,7 @@ def test_the_smoke_size_gives_no_verdict_and_a_smaller_one_is_not_the_paper_s(
     found, text = claim(tmp_path / "tiny", "1a"), page(tmp_path / "tiny")
     assert found.result is ClaimResult.RAN
     assert verdict_text(found) == "Ran without a verdict"
-    section = text.split("\n## 1a ")[1].split("\n## ")[0]
+    section = text.split(" (1a)\n")[1].split("\n## ")[0]
     assert "Verdict" not in section
     assert "supported" not in section
     assert "Size tiny (digits, cnn, 4 epochs): not the paper's." in section
@@ -697,11 +700,12 @@ def test_equals_the_golden_text(golden: dict[str, str], name: str) -> None:
 
 
 def test_the_page_says_what_is_masked_and_what_is_missing(golden: dict[str, str]) -> None:
-    sections = {text.split()[0]: text for text in golden["claims.md"].split("\n## ")}
+    parts = golden["claims.md"].split("\n## ")
+    sections = {m[1]: text for text in parts if (m := re.search(r"\((\w+)\)\n", text))}
     assert {one.key for one in CLAIMS} <= sections.keys()
     for text in (
         "| cat-ce \u2020 vs madry ",
-        "alarms on cat-ce (C8; 2 of 14 run)",
+        "alarms on cat-ce (logit scale; 2 of 14 run)",
         "no alarm on madry (2 of 14 run)",
         "cat-mix: no training",
     ):
@@ -709,4 +713,4 @@ def test_the_page_says_what_is_masked_and_what_is_missing(golden: dict[str, str]
     assert "**Result:** **Contradicted**. Comparisons: 3: 3 contradicted." in sections["1c"]
     assert "**Result:** **Supported**. Comparisons: 3: 3 supported." in sections["13"]
     text = golden["claims.md"]
-    assert text.index("| Claim") < text.index("## How a verdict") < text.index("## 1a")
+    assert text.index("| Claim") < text.index("(1a)\n") < text.index("## How a verdict")

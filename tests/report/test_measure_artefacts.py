@@ -82,7 +82,7 @@ def test_each_seed_s_line_lies_on_its_equation_in_the_panel_of_its_radius(tmp_pa
     figure = drawn(made, "figure1")
     planes, epochs = figure.axes[:4], figure.axes[4:]
     assert [axes.get_title() for axes in planes] == [
-        "(a) natural", "(b) madry, eps 1", "(c) madry, eps 4", "(d) cat-ce, eps 4",
+        "(a) Natural", "(b) Madry AT, eps 1", "(c) Madry AT, eps 4", "(d) CAT-CE, eps 4",
     ]  # fmt: skip
     assert {axes.get_aspect() for axes in planes} == {1.0}
     assert [len(axes.get_lines()) for axes in planes] == [1, 2, 0, 1]
@@ -154,7 +154,7 @@ def test_landscapes_are_means_over_seeds_of_the_images_that_all_have(tmp_path: P
         "madry: no landscape with n_points = 21",
         "trades: no landscape with n_points = 21",
     )
-    names = ("", "-contour", "-margin", "-margin-contour")
+    names = ("", "-contour", "-margin-contour")
     assert set(made.figures) == {f"figure3{name}" for name in names}
     rows = numbers_of(made, "figure3")[:25]
     np.testing.assert_allclose(rows["a"], np.repeat(GRID, 5))
@@ -168,7 +168,7 @@ def test_landscapes_are_means_over_seeds_of_the_images_that_all_have(tmp_path: P
 
 def test_panels_share_one_scale() -> None:
     *panels, bar = landscape(PLANES, "surface", "ce").axes
-    assert [axes.get_title() for axes in panels] == ["madry", "cat-ce"]
+    assert [axes.get_title() for axes in panels] == ["Madry AT", "CAT-CE"]
     assert [axes.get_zlim() for axes in panels] == [(6, 14)] * 2  # type: ignore[attr-defined]
     assert bar.get_ylim() == pytest.approx((6, 14))
     low, high = landscape(PLANES, "contour", "margin").axes[-1].get_ylim()
@@ -238,7 +238,7 @@ def test_the_mean_inverse_is_of_all_seeds_and_stated_to_be_a_bound(tmp_path: Pat
     names = {"margins-bilateral", "margins", "margins-layers", "margins-input"}
     assert set(made.figures) == names
     texts = [t.get_text() for t in drawn(made, "margins-bilateral").legends[0].get_texts()]
-    assert texts == ["madry: 3 (1.5)", "cat-ce: 4 (2)"]
+    assert texts == ["Madry AT: 3 (1.5)", "CAT-CE: 4 (2)"]
 
 
 def test_curves_are_the_share_of_images_up_to_each_margin(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_curves_are_the_share_of_images_up_to_each_margin(tmp_path: Path) -> Non
     assert lines["cat-ce"].get_drawstyle() == "steps-post"
     assert lines["madry"].get_ydata()[-1] == 75  # one image that nothing broke
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert texts == ["madry: 5", "cat-ce: 2.33", "cat-mix: \u2013"]
+    assert texts == ["Madry AT: 5", "CAT-CE: 2.33", "CAT-MIX: \u2013"]
     assert KINDS["layers"][-1] in figure.axes[0].get_xlabel()
     assert "n = 4 images" in title_of(figure)
 
@@ -331,9 +331,10 @@ def test_norms_are_drawn_next_to_the_paper_s(tmp_path: Path) -> None:
     assert "neither the network nor the norm" in made.below[1]
     (axes,) = drawn(made, "complexity").axes
     ticks = [tick.get_text() for tick in axes.get_yticklabels()]
-    assert ticks == ["madry, eps 0.06375", "madry, eps 0.1275", "cat-ce"]
+    assert ticks == ["Madry AT, eps 0.06375", "Madry AT, eps 0.1275", "CAT-CE"]
     rows = numbers_of(made, "complexity").set_index("label")
-    own = {label: round(float(rows["ratio_folded_spectral"][label]), 4) for label in ticks}
+    labels = ["madry, eps 0.06375", "madry, eps 0.1275", "cat-ce"]
+    own = {label: round(float(rows["ratio_folded_spectral"][label]), 4) for label in labels}
     spectral, paper = axes.collections[0], axes.collections[-1]
     offsets = np.asarray(spectral.get_offsets())
     np.testing.assert_allclose(offsets[:, 0], list(own.values()), atol=1e-4)
@@ -376,7 +377,7 @@ def test_validation_by_epoch_is_drawn_as_the_csv_has_it(tmp_path: Path) -> None:
         assert line.get_ydata() == pytest.approx(list(100 * own["accuracy"]))
         assert line.get_color() == styles([method])[method].colour
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert texts == ["madry: 50.0 [40.4, 59.6]", "cat-ce: 60.0 \u00b1 28.3"]
+    assert texts == ["CAT-CE: 60.0 \u00b1 28.3", "Madry AT: 50.0 [40.4, 59.6]"]
     assert title_of(figure).startswith(f"100 validation images, {ATTACK.upper()} at")
     assert ATTACK.upper() == VALIDATION_ATTACK
 
@@ -391,7 +392,7 @@ def test_bands_of_radii_are_the_quantiles_in_units_of_eps(tmp_path: Path) -> Non
     assert list(rows.loc[0, columns]) == pytest.approx([0.2 * q for q in QUANTILES])
     assert rows["mean"][1] == pytest.approx(0.4 * QUANTILES[3])
     (axes,) = drawn(made, "radii").axes  # the methods without radii have no panel
-    assert axes.get_title() == "cat-ce: radius"
+    assert axes.get_title() == "CAT-CE: radius"
     first, second, eps = axes.get_lines()
     assert list(np.asarray(first.get_ydata())) == pytest.approx([0.5, 1.0])
     assert second.get_alpha() == 0.5
@@ -406,7 +407,7 @@ def test_costs_are_those_of_the_table(tmp_path: Path) -> None:
     assert not made.numbers  # they are in the cost table's .csv
     assert "mart: no training of madry on an equal machine" in made.lacks
     passes, seconds = drawn(made, "cost").axes
-    assert [tick.get_text() for tick in passes.get_yticklabels()] == ["madry", "mart", "cat-ce"]
+    assert [tick.get_text() for tick in passes.get_yticklabels()] == ["Madry AT", "MART", "CAT-CE"]
     lines = [line for line in passes.get_lines() if line.get_marker() not in ("|", "None")]
     dots = {line.get_ydata()[0]: line.get_xdata()[0] for line in lines}  # type: ignore[index]
     assert dots == pytest.approx({0: 1.0, 1: 1.5, 2: 1.0})

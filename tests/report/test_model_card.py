@@ -129,7 +129,12 @@ def test_the_picture_has_every_stage_and_every_doubt(tmp_path: Path) -> None:
     assert "cat-ce \u2020 (CAT-CE, arXiv 2002.06789) on digits, cnn" in figure.get_suptitle()
     below = figure.get_supxlabel().replace("\n", " ")
     assert "Worst: over pgd-20, cw and autoattack; lowest: over these and pgd-500." in below
-    for text in ("Masking checks: alarm C1 of 1", SIZE, card.run.run_id, "eps 51/255 (0.2)"):
+    for text in (
+        "Masking checks: alarm black box beats white box of 1",
+        SIZE,
+        card.run.run_id,
+        "eps 51/255 (0.2)",
+    ):
         assert text in below
 
 

@@ -199,7 +199,8 @@ def test_a_claim_says_where_its_own_models_are_by_different_code(tmp_path: Path)
     make_suite(tmp_path, "table4")
     make_suite(tmp_path, "table1", provenance=trained())
     text = make_claims(load_records(tmp_path)).pages["claims"]
-    by_key = {part.split()[0]: part for part in text.split("\n## ")[2:]}
+    parts = text.split("\n## ")[1:]
+    by_key = {part.partition("\n")[0].rpartition("(")[2].rstrip(")"): part for part in parts}
     assert f"\n- {UNRECORDED}" in by_key["4b"]
     assert "\n- Trained by version 0.1.0 of the code, revision 1a2b3c4." in by_key["5a"]
     assert "\n- Attacked by code whose revision was not recorded." in by_key["5a"]

@@ -31,7 +31,7 @@ from bench.report.columns import estimate_cells
 from bench.report.export import legend_label
 from bench.report.formatting import eps_text, span
 from bench.report.frame import same_eps
-from bench.report.style import Style, order, styles
+from bench.report.style import Style, figure_styles, order
 from bench.report.suite_runs import SuiteRuns
 from bench.report.titles import AUTOATTACK, CW, PGD, TITLES, attack_title
 
@@ -153,7 +153,7 @@ def _draw(
     dotted = f"; dotted: training radius {', '.join(trained)}" if trained else ""
     texts = title, _reading(rows) + dotted, caption
     figure = titled(_WIDTH, 2.7 * len(found) + 1.1, texts)
-    look = styles(rows["label"])
+    look = figure_styles(rows["label"])
     grids = figure.subplots(len(found), len(panels), squeeze=False)
     for part, row in zip(found, grids, strict=True):
         for panel, axes in zip(panels, row, strict=True):
@@ -229,7 +229,8 @@ def _lines(axes: Axes, rows: pd.DataFrame, x: str, look: Look) -> None:
     places = np.unique(rows[x])
     for label, found in rows.groupby("label", sort=False):
         own, style = _percent(found.set_index(x).reindex(places)), look[str(label)]
-        band(axes, places, own["low"], own["high"], color=style.colour, alpha=_BAND)
+        if not style.muted:
+            band(axes, places, own["low"], own["high"], color=style.colour, alpha=_BAND)
         curve(axes, places, own["value"], str(label), style, markevery=1, markersize=4.5)
 
 

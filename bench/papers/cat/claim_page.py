@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Literal
 
@@ -13,7 +14,7 @@ from bench.papers.cat.claim_rules import VERSUS, ClaimResult, Evidence, tally
 from bench.papers.cat.claims import SMOKE, AssessedClaim, assess_claims
 from bench.records import Records
 from bench.report.artefact import ClaimSummary, Output
-from bench.report.export import Markup, Table, bullets, markdown, plain, render
+from bench.report.export import Bold, Markup, Table, bullets, markdown, plain, render
 from bench.report.formatting import ALARM, MINUS, MISSING, percent
 from bench.report.masking import N_CHECKS
 from bench.report.revisions import code_facts
@@ -47,11 +48,11 @@ _REDUCED = {ClaimResult.SUPPORTED: "agrees", ClaimResult.CONTRADICTED: "disagree
 def make_claims(records: Records) -> Output:
     """Return the page of claims and the numbers behind it."""
     found = assess_claims(records)
-    return Output(
-        pages={"claims": claims_page(found)},
-        numbers={"claims": claims_frame(found)},
-        claims=claim_summaries(found),
-    )
+    made = Output(numbers={"claims": claims_frame(found)}, claims=claim_summaries(found))
+    if not any(one.evidence for one in found):
+        return replace(made, remark="No claim has its records.")
+    summary = f"## Claims of the paper\n\n{score(found)}: [claim by claim](claims.md)."
+    return replace(made, pages={"claims": claims_page(found)}, summary=summary)
 
 
 def claim_summaries(found: Sequence[AssessedClaim]) -> list[ClaimSummary]:
@@ -81,6 +82,12 @@ def _summary(one: AssessedClaim) -> ClaimSummary:
         seeds="/".join(str(n) for n in dict.fromkeys(key.seeds)) if key else "",
         comparisons=compared,
     )
+
+
+def score(found: Sequence[AssessedClaim]) -> str:
+    """Return `1 supported, 3 inconclusive`."""
+    counts = Counter(one.result for one in found)
+    return ", ".join(f"{counts[result]} {result}" for result in ClaimResult if counts[result])
 
 
 def claims_frame(found: Sequence[AssessedClaim]) -> pd.DataFrame:
@@ -128,19 +135,12 @@ def claims_page(found: Sequence[AssessedClaim]) -> str:
     distinct = {tuple(lines) for lines in code if lines}
     same_code = distinct.pop() if len(distinct) == 1 else ()
     counts = Counter(one.result for one in found)
-    board = [
-        {
-            "Claim": f"{one.claim.key} {one.claim.title}",
-            "Result": Markup(verdict_text(one)),
-            "Key figure": _key_figure(one.key_evidence),
-            "Comparisons": _counts(one) or MISSING,
-        }
-        for one in found
-    ]
+    topics = dict.fromkeys(one.claim.topic for one in found)
+    board = [row for topic in topics for row in _board(topic, found)]
     return render(
         "claims.md.j2",
         package="bench.papers.cat",
-        score=", ".join(f"{counts[result]} {result}" for result in ClaimResult if counts[result]),
+        score=score(found),
         smoke=SMOKE if counts[ClaimResult.RAN] else "",
         reduced=any(one.suite and not one.suite.full for one in found),
         code=same_code,
@@ -152,6 +152,20 @@ def claims_page(found: Sequence[AssessedClaim]) -> str:
             _section(one, () if same_code else own) for one, own in zip(found, code, strict=True)
         ],
     )
+
+
+def _board(topic: str, found: Sequence[AssessedClaim]) -> list[dict[str, str]]:
+    """Return the rows of the scoreboard on one topic."""
+    rows = [
+        {
+            "Claim": f"{one.claim.title} ({one.claim.key})",
+            "Result": Markup(verdict_text(one)),
+            "Key figure": _key_figure(one.key_evidence),
+        }
+        for one in found
+        if one.claim.topic == topic
+    ]
+    return [{"Claim": Bold(topic), "Result": "", "Key figure": ""}, *rows]
 
 
 def verdict_text(one: AssessedClaim) -> str:
@@ -232,7 +246,7 @@ def _masking(models: Sequence[TrainedModel], checkpoint: str) -> list[str]:
     for model in models:
         found = model.masking(checkpoint)
         few = f"{len(found.made)} of {N_CHECKS} run" if len(found.made) < N_CHECKS else ""
-        facts = "; ".join(filter(None, (", ".join(found.codes), few)))
+        facts = "; ".join(filter(None, (", ".join(found.names), few)))
         if not (found.made or found.alarms):
             groups["not checked: "].append(model.label)
         else:

@@ -183,9 +183,9 @@ def _draw(
         at = [labels.index(label) for label in paper]
         cross: dict[str, Any] = {"marker": "x", "color": _GREY, "linewidths": 1.0, "zorder": 0}
         axes.scatter(list(paper.values()), at, label=text, **cross)
-    ratio_axis(axes, labels)
+    ratio_axis(axes, [shown_name(label) for label in labels])
     one_line(axes)
     grid(axes, "both")
-    axes.set_xlabel(f"ratio to {reference} (log scale); above 1: larger")
+    axes.set_xlabel(f"ratio to {shown_name(reference)} (log scale); above 1: larger")
     legend_below(figure, 2)
     return figure

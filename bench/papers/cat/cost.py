@@ -13,7 +13,7 @@ from bench.papers.cat.parts import alarm_note, captioned, untrained
 from bench.report.artefact import Output
 from bench.report.cost import costs
 from bench.report.formatting import MISSING
-from bench.report.published import published
+from bench.report.published import published, shown_name
 from bench.report.rows import sections
 from bench.report.style import Style, styles
 from bench.report.suite_runs import SuiteRuns
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 REFERENCE = published("cat").reference
-TITLE = f"Cost of training relative to {REFERENCE}: passes through the network, and seconds"
+TITLE = (
+    f"Cost of training relative to {shown_name(REFERENCE)}: passes through the network, and seconds"
+)
 _WIDTH = 6.4
 """Inches."""
 _PANELS = {
@@ -66,7 +68,7 @@ def _lacks(found: Sequence[tuple[str, pd.DataFrame]]) -> Iterator[str]:
 def _draw(found: Sequence[tuple[str, pd.DataFrame]], caption: str) -> Figure:
     """Draw each method with its number, and each of several seeds faintly."""
     labels = [label for label, _ in found]
-    title = f"Cost of training, relative to {REFERENCE}"
+    title = f"Cost of training, relative to {shown_name(REFERENCE)}"
     figure = titled(_WIDTH, 1.5 + 0.25 * len(found), (title, caption))
     panels = figure.subplots(1, len(_PANELS), sharex=True, sharey=True)
     look = styles(labels)
@@ -76,8 +78,8 @@ def _draw(found: Sequence[tuple[str, pd.DataFrame]], caption: str) -> Figure:
         axes.set_title(heading, fontsize=9.0)
         one_line(axes)
         grid(axes, "x")
-    ratio_axis(panels[0], labels, room=0.2)  # for the numbers
-    figure.supxlabel(f"relative to {REFERENCE} (log scale)", fontsize=9.0)
+    ratio_axis(panels[0], [shown_name(label) for label in labels], room=0.2)  # for the numbers
+    figure.supxlabel(f"relative to {shown_name(REFERENCE)} (log scale)", fontsize=9.0)
     return figure
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.report.export import fitted, legend_label
+from bench.report.export import captioned, fitted, legend_label
+from bench.report.published import shown_name
 from bench.report.style import Style
 
 if TYPE_CHECKING:
@@ -21,12 +22,18 @@ _MARKS = 8
 def titled(
     width: float, height: float, texts: Iterable[str], layout: str = "constrained"
 ) -> Figure:
-    """Return an empty figure, in inches, with lines of text above it."""
+    """Return an empty figure, in inches, whose caption is the texts.
+
+    The last one says the suite's size, which the picture says too if it is not the paper's.
+    """
     from matplotlib.figure import Figure
 
+    *_, size = texts = list(texts)
     figure = Figure(figsize=(width, height), layout=layout)  # type: ignore[arg-type]
-    figure.suptitle(fitted(texts, width), fontsize=9.0)
-    return figure
+    if "the paper's size" not in size:
+        where: dict[str, Any] = {"x": 0.995, "ha": "right", "color": "#777777"}
+        figure.suptitle(fitted([size], 1.2 * width), fontsize=7.5, **where)
+    return captioned(figure, texts)
 
 
 def panels(
@@ -118,7 +125,7 @@ def legend_below(
     names = in_order(found)
     figure.legend(
         [found[name] for name in names],
-        names,
+        [shown_name(name) for name in names],
         loc="outside lower center",
         frameon=False,
         ncols=min(n_columns, len(found)),
@@ -127,5 +134,9 @@ def legend_below(
 
 
 def legend_beside(figure: Figure, title: str) -> None:
+    handles, names = figure.axes[0].get_legend_handles_labels()
     options: dict[str, Any] = {"frameon": False, "handlelength": 2.8, "alignment": "left"}
-    figure.legend(loc="outside right center", title=title, title_fontsize=9.0, **options)
+    texts = [shown_name(name) for name in names]
+    figure.legend(
+        handles, texts, loc="outside right center", title=title, title_fontsize=9.0, **options
+    )

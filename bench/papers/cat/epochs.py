@@ -25,8 +25,9 @@ from bench.report.accuracy import AccuracyEstimate, over_seeds
 from bench.report.artefact import Output
 from bench.report.columns import accuracy_text, estimate_cells, number
 from bench.report.formatting import eps_both, eps_text, span
+from bench.report.published import shown_name
 from bench.report.statistics import wilson
-from bench.report.style import styles
+from bench.report.style import figure_styles, styles
 from bench.report.suite_runs import SuiteRuns
 
 if TYPE_CHECKING:
@@ -103,8 +104,10 @@ def _draw_convergence(
     title += f"{eps_text(eps)}; ring: best checkpoint, if not the last"
     figure = titled(_WIDTH, max(3.4, 1.3 + 0.21 * len(texts)), (title, caption))
     axes = figure.subplots()
-    look = styles(texts)
-    for name, own in rows.groupby("method", sort=False):
+    look = figure_styles(texts)
+    last = rows.groupby("method")["accuracy"].last().sort_values(ascending=False, kind="stable")
+    by_method = dict(iter(rows.groupby("method")))
+    for name, own in ((name, by_method[name]) for name in last.index):  # the legend's order too
         colour, y = look[str(name)].colour, 100 * own["accuracy"]
         spread = 100 * own["std"].astype(float)
         band(axes, own["epoch"], y - spread, y + spread, color=colour, alpha=0.15)
@@ -165,7 +168,7 @@ def _draw_radii(rows: pd.DataFrame, caption: str) -> Figure:
     look = styles(rows["method"])
     for axes, ((method, quantity), own) in zip(axes_of, groups, strict=True):
         _radii_panel(axes, own, look[str(method)].colour)
-        axes.set_title(f"{method}: {quantity}", fontsize=9.0)
+        axes.set_title(f"{shown_name(str(method))}: {quantity}", fontsize=9.0)
     figure.supxlabel("epoch", fontsize=9.0)
     figure.supylabel(r"radius / $\epsilon$", fontsize=9.0, parse_math=True)
     return figure

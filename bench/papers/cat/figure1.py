@@ -21,6 +21,7 @@ from bench.records import QUANTILES
 from bench.report.artefact import Output
 from bench.report.columns import number
 from bench.report.formatting import MINUS, MISSING
+from bench.report.published import shown_name
 from bench.report.style import COLOURS
 from bench.report.suite_runs import SuiteRuns
 
@@ -104,7 +105,7 @@ def draw_boundaries(lines: pd.DataFrame, epochs: Sequence[pd.DataFrame], caption
     panels = figure.subplots(2, len(columns), height_ratios=[1.5, 1.0], **shared)
     for letter, (name, own), plane, below in zip("abcdefgh", columns, *panels, strict=False):
         n_outside = _draw_plane(plane, own)
-        plane.set_title(f"({letter}) {name}", fontsize=9.0)
+        plane.set_title(f"({letter}) {shown_name(str(name))}", fontsize=9.0)
         outside = f"\n{n_outside} of {len(own)} lines outside" if n_outside else ""
         text = f"accuracy {_spread(100 * own['clean_accuracy'], 0)}%\n"
         text += f"at $x_0$ = {_spread(own['offset'], 1)}{outside}"

@@ -22,6 +22,7 @@ from bench.papers.cat.parts import SuiteMeasure, alarm_note, captioned, suite_me
 from bench.report.artefact import Output
 from bench.report.columns import number
 from bench.report.formatting import eps_text
+from bench.report.published import shown_name
 from bench.report.suite_runs import SuiteRuns
 
 if TYPE_CHECKING:
@@ -64,10 +65,14 @@ def make_figure3(chosen: SuiteRuns) -> Output:
     numbers, figures = {}, {}
     quantities: dict[str, Quantity] = {"figure3": "ce", "figure3-margin": "margin"}
     kinds: dict[str, Kind] = {"": "surface", "-contour": "contour"}
+    # a surface of the margin shows nothing that its contours do not
+    surfaces = {"ce"}
     for name, quantity in quantities.items():
         columns = heights[["a", "b", quantity]].map(number)
         numbers[name] = heights[["label"]].join(columns)
         for end, kind in kinds.items():
+            if kind == "surface" and quantity not in surfaces:
+                continue
             draw = partial(draw_landscapes, heights, found[0].eps, kind, quantity, remarks)
             figures[f"{name}{end}"] = draw
     return Output(numbers=numbers, figures=figures, note=alarm_note(seeds), lacks=lacks)
@@ -97,7 +102,7 @@ def draw_landscapes(
     texts = (
         f"{_NAMES[quantity]}, {which}",
         f"orange side of 0: misclassified{line}" if quantity == "margin" else SOFT_LABELS,
-        "a: along the gradient's sign; b: along random signs",
+        "a: along the gradient's sign; b: along random signs; dashed: within eps",
         caption,
     )
     heights = heights.replace([np.inf, -np.inf], np.nan)
@@ -115,7 +120,7 @@ def draw_landscapes(
         shade: dict[str, Any] = {"cmap": _COLOURS[quantity], "norm": norm}
         (_draw_surface if kind == "surface" else _draw_contour)(axes, a, b, z.to_numpy(), shade)
         ticks = {"xticks": np.linspace(a[0], a[-1], 5), "yticks": np.linspace(b[0], b[-1], 5)}
-        axes.set(title=label, **ticks)
+        axes.set(title=shown_name(str(label)), **ticks)
         if kind == "surface":
             axes.set(zlim=(heights[quantity].min(), heights[quantity].max()))
         axes.set_xlabel(r"$a / \epsilon$", labelpad=pad, parse_math=True)
@@ -148,6 +153,7 @@ def _draw_contour(axes: Any, a: Array, b: Array, z: Array, shade: dict[str, Any]
     if shown.min() < 0 < shown.max():
         axes.contour(a, b, shown, levels=[0.0], colors="black", linewidths=1.6)
     axes.set_aspect("equal")
+    axes.plot([-1, 1, 1, -1, -1], [-1, -1, 1, 1, -1], color="black", linewidth=0.7, linestyle="--")
     axes.plot([0], [0], marker="o", color="black", markerfacecolor="white", markersize=4.5)
 
 

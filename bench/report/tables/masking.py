@@ -8,8 +8,11 @@ import pandas as pd
 from bench.report.columns import number
 from bench.report.export import Bold, Table
 from bench.report.formatting import MISSING
-from bench.report.masking import N_CHECKS, NAMES, Finding
+from bench.report.masking import KINDS, NAMES, Finding
 from bench.report.rows import Section, TableRow
+from bench.report.table3 import row_title
+
+PASSED, ALARMED = "\u2713", "\u2717"
 
 
 def checked_rows(section: Section) -> list[TableRow]:
@@ -17,35 +20,44 @@ def checked_rows(section: Section) -> list[TableRow]:
 
 
 def masking_table(rows: Sequence[TableRow]) -> Table:
-    """Return a column per checkpoint, a row per check, and AutoAttack's own checks.
+    """Return a row per check, by kind, and a column per checkpoint.
 
-    An alarm is in bold; a value to be watched says so.
+    A check that passes is a tick; of the others the value, in bold for an alarm.
     """
-    heads = [f"C{number} {name}" for number, name in enumerate(NAMES, 1)]
-    columns = {"Check": [*heads, "AA AutoAttack's own", "n"]}
-    for row in rows:
-        found = row.masking.findings
-        package = [f for f in found if not f.number]
-        alarms = sum(f.alarm for f in package)
-        own = f"{alarms} of {len(package)}" if package else MISSING
-        images = sorted({f.n for f in found if f.number})
-        columns[f"{row.group.label}, {row.checkpoint or MISSING}"] = [
-            *(_worst([f for f in found if f.number == n]) for n in range(1, N_CHECKS + 1)),
-            Bold(own) if alarms else own,
-            ", ".join(map(str, images)) or MISSING,
-        ]
-    return Table(text=pd.DataFrame(columns, dtype=object), n_left=1)
+    findings = [row.masking.findings for row in rows]
+    lines = []
+    for kind, numbers in KINDS.items():
+        lines.append([Bold(kind), "", *[""] * len(rows)])
+        for check in numbers:
+            own = [[f for f in found if f.number == check] for found in findings]
+            limits = sorted(f.threshold for found in own for f in found)
+            ends = dict.fromkeys(f"{end:.3g}" for end in (*limits[:1], *limits[-1:]))
+            lines.append([NAMES[check - 1], " to ".join(ends), *map(_state, own)])
+    lines.append(["AutoAttack's own", "", *(_package(found) for found in findings)])
+    sizes = ({str(f.n) for f in found if f.number} for found in findings)
+    lines.append(["n", "", *(", ".join(sorted(n, key=int)) or MISSING for n in sizes)])
+    heads = ["Check", "Threshold", *map(row_title, rows)]
+    return Table(text=pd.DataFrame(lines, columns=heads, dtype=object), n_left=1)
 
 
-def _worst(found: Sequence[Finding]) -> str:
-    """Return the value of an alarm, if any, that is farthest above its threshold."""
+def _package(found: Sequence[Finding]) -> str:
+    package = [f for f in found if not f.number]
+    alarms = sum(f.alarm for f in package)
+    return (
+        Bold(f"{ALARMED} {alarms} of {len(package)}") if alarms else PASSED if package else MISSING
+    )
+
+
+def _state(found: Sequence[Finding]) -> str:
+    """Return the state of a check, of several values that of the worst one."""
     if not found:
         return MISSING
     worst = max(
         found, key=lambda f: (f.alarm, math.inf if f.value is None else f.value - f.threshold)
     )
-    text = _value(worst)
-    return Bold(text) if worst.alarm else f"{text} (watch)" if worst.state == "watch" else text
+    if worst.state == "pass":
+        return PASSED
+    return Bold(f"{ALARMED} {_value(worst)}") if worst.alarm else f"watch {_value(worst)}"
 
 
 def _value(finding: Finding) -> str:
@@ -55,8 +67,8 @@ def _value(finding: Finding) -> str:
 def alarm_lines(rows: Sequence[TableRow], *, watched: bool = False) -> list[str]:
     """Return a line per alarm, or per value to be watched: the model, the check, its numbers."""
     return [
-        f"{row.group.label}, {row.checkpoint}"
-        f"{f', seed {f.seed}' if len(row.group.runs) > 1 else ''}: {f.name} {_value(f)}, "
+        f"{row_title(row)}{f', seed {f.seed}' if len(row.group.runs) > 1 else ''}: {f.looks_for} "
+        f"({f.name.partition(': ')[2] or f.name}) {_value(f)}, "
         f"{_limit(f)}threshold {f.threshold:.3g} (n = {f.n}; {f.source})"
         for row in rows
         for f in (row.masking.watched if watched else row.masking.alarms)
