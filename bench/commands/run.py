@@ -42,7 +42,7 @@ ONE_STUDY = ("methods", "arch", "eps", "attacks", "params")
     help="Experiment to start from; the other options change it.  [digits; cifar10 with --arch or "
     "another --dataset]",
 )
-@click.option("--size", help="Size of a suite that has several: full, small, tiny.  [full]")
+@click.option("--size", help="Size of a suite: full, small, tiny, ...  [the largest]")
 @click.option("--seeds", callback=shared.comma_list, help="Training seeds: 0,1,2.  [the suite's]")
 @click.option("--epochs", type=int, help="Passes over the training images.  [the recipe's]")
 @click.option("--batch-size", type=int, help="Training images per step.  [the recipe's]")
@@ -80,10 +80,8 @@ ONE_STUDY = ("methods", "arch", "eps", "attacks", "params")
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "bf16", "auto"]),
-    default="fp32",
-    show_default=True,
     help="Precision of training; auto takes bf16 if the device is fast in it and it costs no "
-    "accuracy.",
+    "accuracy.  [the suite's, else fp32]",
 )
 @click.option(
     "--gpus-per-training",
@@ -126,7 +124,7 @@ def run(
 
     if machines.cluster and gpus_per_training > 1:
         raise ConfigError("--gpus-per-training is for this machine: leave --cluster out")
-    if machines.cluster and studies[0].precision == "auto":
+    if machines.cluster and any(study.precision == "auto" for study in studies):
         raise ConfigError(
             "--precision auto looks at this machine's device: with --cluster, choose fp32 or bf16"
         )
@@ -198,15 +196,17 @@ def _with_precision(studies: list[Study], where: Workspace) -> list[Study]:
     from bench.precision import automatic, evidence
 
     fast = has_fast_bf16(where.device)
-    if studies[0].precision == "bf16" and not fast:
+    asked = {study.precision for study in studies}
+    if "bf16" in asked and not fast:
         where.reporter.say(
             "--precision bf16: this device has none in hardware; expect it to be slow"
         )
-    if studies[0].precision != "auto":
+    if "auto" not in asked:
         return studies
     precision, why = automatic(fast, evidence())
     where.reporter.say(f"--precision auto: {precision}, since {why}")
-    return [replace(study, precision=precision) for study in studies]
+    chosen = {"auto": precision}
+    return [replace(s, precision=chosen.get(s.precision, s.precision)) for s in studies]
 
 
 def _with_baselines(study: Study, against: Sequence[str]) -> Study:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -49,6 +49,8 @@ class RunPlan:
     """On an external model."""
     reads: tuple[str, ...] = ()
     """Files of the results folder that `source` reads."""
+    stages: Mapping[str, int] = field(default_factory=dict)
+    """The first stage that needs an evaluation or a measure, by id, or the training, by "" (0)."""
 
     @property
     def run_id(self) -> str:
@@ -91,8 +93,16 @@ class RunPlan:
         """Return the run with the evaluations and measures of both."""
         evaluations = {e.eval_id: e for e in (*self.evaluations, *other.evaluations)}
         measures = {m.measure_id: m for m in (*self.measures, *other.measures)}
+        stages = {
+            key: min(found)
+            for key in {**self.stages, **other.stages}
+            if (found := [run.stages[key] for run in (self, other) if key in run.stages])
+        }
         return replace(
-            self, evaluations=tuple(evaluations.values()), measures=tuple(measures.values())
+            self,
+            evaluations=tuple(evaluations.values()),
+            measures=tuple(measures.values()),
+            stages=stages,
         )
 
     def status(self, folder: RunFolder) -> RunStatus:
@@ -203,7 +213,7 @@ def make_plan(
     for attack in study.attacks:
         get_attack(attack.name)
     names = [method_name(name) for name in study.methods]
-    refuse_unknown("method of this run, in --param", study.params, names)
+    refuse_unknown("method of this run, whose parameters are set", study.params, names)
     wanted = all_sources(study.attacks, study.checks)
     resolved = {
         name: _resolve(study, name, arch) for name in dict.fromkeys((*study.methods, *wanted))
@@ -225,13 +235,18 @@ def make_plan(
         for seed in study.seeds:
             spec = replace(specs[name], seed=seed)
             serve = {source: surrogate(spec, specs[source]) for source in wanted}
-            beside |= {s.run_id: RunPlan(s, source) for source, s in serve.items()}
+            beside |= {
+                s.run_id: RunPlan(s, source, stages={"": study.stage})
+                for source, s in serve.items()
+            }
             ids = {source: s.run_id for source, s in serve.items()}
             measures = asked.checks(study.checks, study.eps, ids) if study.checks else ()
             for group in study.measures:
                 measures += asked.measures(group, study.eps)
             evaluations = asked.evaluations(study.attacks, study.eps, ids)
-            runs.append(RunPlan(spec, name, evaluations, measures))
+            made = ("", *(e.eval_id for e in evaluations), *(m.measure_id for m in measures))
+            stages = dict.fromkeys(made, study.stage)
+            runs.append(RunPlan(spec, name, evaluations, measures, stages=stages))
     return Plan(study.title, surrogates_first(runs, beside), dataset, study.dataset, (study,))
 
 
@@ -255,13 +270,17 @@ def training_sha256(dataset: Dataset) -> str:
 
 
 def _resolve(study: Study, name: str, arch: str) -> tuple[Method, Recipe]:
-    registered = method_name(name)
-    recipe, params = load_recipe(study.recipe, arch=arch, dataset=study.dataset, method=registered)
+    found, registered = _recipe_name(study, name), method_name(name)
+    recipe, params = load_recipe(found, arch=arch, dataset=study.dataset, method=registered)
     method = get_method(name, **(params | dict(study.params.get(registered, {}))))
     recipe = changed_recipe(recipe, study.training, f"training of suite {study.suite}")
     if recipe.micro_batch is not None:
         method.refuse_micro_batch()
     return method, recipe
+
+
+def _recipe_name(study: Study, name: str) -> str:
+    return study.recipe if name in study.methods else study.surrogate_recipe or study.recipe
 
 
 def _train_spec(
@@ -290,7 +309,7 @@ def _train_spec(
         seed=study.seeds[0],
         precision=study.precision,
         recipe=replace(recipe, pad=pad, flip=flip, eps=None),
-        recipe_name=study.recipe,
+        recipe_name=_recipe_name(study, name),
     )
 
 
@@ -340,12 +359,15 @@ def _same_runs(study: Study, plan: Plan, asked: SpecBuilder) -> Sequence[RunPlan
     if not alike or not is_variant(plan.dataset.name, study.dataset):
         return ()
     methods = {name for other in alike for name in other.methods}
+    recipes = [other.recipe for other in alike]
     same = replace(
         study,
         methods=tuple(name for name in study.methods if name in methods),
+        params={name: own for name, own in study.params.items() if name in methods},
         seeds=tuple(sorted({seed for other in alike for seed in other.seeds})),
         dataset=alike[0].dataset,
-        recipe=alike[0].recipe,
+        recipe=study.recipe if study.recipe in recipes else recipes[0],
+        precision=alike[0].precision if study.precision == "auto" else study.precision,
         data_root=alike[0].data_root,
         test_size=alike[0].test_size,
     )

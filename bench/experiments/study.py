@@ -12,10 +12,11 @@ from typing import Annotated, Any
 from bench.eps import parse_eps
 from bench.errors import ConfigError
 from bench.experiments.tables import Count, one_of
-from bench.records.spec import CHECKPOINTS, SPLITS
+from bench.records.spec import CHECKPOINTS, PRECISIONS, SPLITS
 
 Checkpoint = Annotated[str, one_of("checkpoint", CHECKPOINTS)]
 Split = Annotated[str, one_of("split", SPLITS)]
+Precision = Annotated[str, one_of("precision", (*PRECISIONS, "auto"))]
 
 OWN_DATA = ("two-gaussians",)
 """Data sets of studies that keep data and recipe, whatever --dataset and --recipe say."""
@@ -70,13 +71,17 @@ class Study:
     """Other properties of the trained models: margins, landscapes."""
     size: str = ""
     """Size of a suite that comes in several; full is the paper's."""
+    surrogate_recipe: str | None = None
+    """Recipe of surrogates that are none of the methods, where the study's is not for them."""
     training: Mapping[str, Any] = field(default_factory=dict)
-    params: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Method -> parameter -> value, from the command line."""
+    params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Method -> parameter -> value: what it changes of the recipe's and the method's own."""
     train_size: Count | None = None
     test_size: Count | None = None
     data_root: str | None = None
-    precision: str = "fp32"
+    precision: Precision = "fp32"
+    stage: int = 0
+    """Studies of an earlier stage are worked on first."""
 
 
 def is_variant(name: str, dataset: str) -> bool:
@@ -115,13 +120,15 @@ def changed(
     wanted = study.checks or MeasureConfig() if checks else None
     if checks is None and not attacks:
         wanted = study.checks
+    changes = _params(params)
+    named = dict.fromkeys([*study.params, *changes])
     training = {"epochs": epochs, "batch_size": batch_size, "micro_batch": micro_batch}
     return replace(
         study,
         **{name: value for name, value in values.items() if value not in (None, ())},
         checks=wanted,
         training={**study.training, **{k: v for k, v in training.items() if v is not None}},
-        params=_params(params),
+        params={m: {**study.params.get(m, {}), **changes.get(m, {})} for m in named},
     )
 
 

@@ -3,13 +3,17 @@
     title = "..."
     includes = ["table1", "table3"]     other suites; a training that several need is done once
 
-    methods, arch, dataset, eps, seeds, recipe, [training], [[attacks]], [checks], [[measures]]
+    methods, arch, dataset, eps, seeds, recipe, surrogate_recipe, precision,
+    stage, in_sizes,
+    [training], [params.METHOD], [[attacks]], [checks], [[measures]]
     [[studies]]                         several studies; each states what it changes of the above
 
     [sizes.tiny]                        a smaller size, see `Size`; `full` is the file as it is
 
-A smaller size is never presented as the paper's. Unknown keys are refused, as are names in
-`archs`, `first` or `measures` that the suite does not have.
+`stage` orders the work: what a study of an earlier stage needs is done first; suites that are
+included come last. A study with `in_sizes` is only in these sizes; if every study has it, there is
+no size `full`. A smaller size is never presented as the paper's. Unknown keys are refused, as are
+names in `archs`, `first` or `measures` that the suite does not have.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,7 +50,12 @@ class _Study:
     eps: str | float | None = None
     seeds: tuple[int, ...] = ()
     recipe: str | None = None
+    surrogate_recipe: str | None = None
+    precision: str | None = None
+    stage: int = 0
+    in_sizes: tuple[str, ...] = ()
     training: _Table = field(default_factory=dict)
+    params: Mapping[str, _Table] = field(default_factory=dict)
     attacks: tuple[_Table, ...] = ()
     checks: _Table = field(default_factory=dict)
     measures: tuple[_Table, ...] = ()
@@ -75,12 +84,15 @@ class _AttackGroup:
 class Size:
     """What `[sizes.NAME]` changes of a suite, so that it takes less time."""
 
+    includes: tuple[str, ...] = ()
+    """Further suites to include, in this size."""
     archs: Mapping[str, str] = field(default_factory=dict)
     """Replacements of networks."""
     dataset: str | None = None
     reference_eps: str | float = "8/255"
     """Replaces 8/255: every eps is scaled with it."""
     recipe: str | None = None
+    precision: str | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     train_size: Count | None = None
     """Number of images, as is test_size."""
@@ -125,12 +137,11 @@ def _title(name: str) -> str:
 
 
 def load_suite(name: str, size: str | None = None) -> Suite:
-    """Return a suite in one of its sizes; raises ConfigError for an unknown name or size."""
-    size = size or FULL
-    if size not in sizes(name):
-        raise ConfigError(
-            f"suite '{name}' has no size '{size}'; its sizes: {', '.join(sizes(name))}"
-        )
+    """Return a suite in a size, the largest if None; raises ConfigError for an unknown one."""
+    known = sizes(name)
+    size = size or known[0]
+    if size not in known:
+        raise ConfigError(f"suite '{name}' has no size '{size}'; its sizes: {', '.join(known)}")
     studies = tuple(_studies(name, size))
     return Suite(name=name, title=_title(name), size=size, studies=studies)
 
@@ -138,7 +149,9 @@ def load_suite(name: str, size: str | None = None) -> Suite:
 def sizes(name: str) -> list[str]:
     """Return the sizes of a suite and of those that it includes, the largest first."""
     table = _table(name)
-    found = dict.fromkeys([FULL, *table.get("sizes", {})])
+    own = table.get("studies", ())
+    whole = [] if own and all("in_sizes" in study for study in own) else [FULL]
+    found = dict.fromkeys([*whole, *table.get("sizes", {})])
     for included in table.get("includes", ()):
         found |= dict.fromkeys(sizes(included))
     return list(found)
@@ -155,11 +168,14 @@ def _studies(name: str, size: str) -> Iterator[Study]:
         key: _size(values, tables, f"{where}, [sizes.{key}]")
         for key, values in table.get("sizes", {}).items()
     }
-    for included in table.get("includes", ()):
-        yield from _studies(included, size)
-    for one in tables:
-        study = _study(one, sizes.get(size, Size()), where)
+    chosen = sizes.get(size, Size())
+    own = [_study(one, chosen, where) for one in tables if size in one.get("in_sizes", [size])]
+    for study in own:
         yield replace(study, suite=name, size=size if sizes else "")
+    later = max((study.stage + 1 for study in own), default=0)
+    for included in (*table.get("includes", ()), *chosen.includes):
+        for study in _studies(included, size):
+            yield replace(study, stage=study.stage + later)
 
 
 def _size(table: _Table, studies: Sequence[_Table], where: str) -> Size:
@@ -171,6 +187,7 @@ def _size(table: _Table, studies: Sequence[_Table], where: str) -> Size:
     names = [text.partition("@")[0].strip() for g in attacks for text in g.get("names", ())]
     measured = [name for group in measures for name in group.get("names", ())]
     for part, known in (
+        ("includes", _files()),
         ("training", recipe.VALUES),
         ("archs", {study["arch"] for study in studies if "arch" in study}),
         ("first", {*names, *measured, *checks}),
@@ -183,8 +200,9 @@ def _size(table: _Table, studies: Sequence[_Table], where: str) -> Size:
 
 def _study(table: _Table, size: Size, where: str) -> Study:
     refuse_unknown(f"key ({where}, [training])", table.get("training", ()), recipe.VALUES)
-    values = {key: value for key, value in table.items() if key not in _GROUPS}
-    values |= {key: v for key in ("dataset", "recipe") if (v := getattr(size, key)) is not None}
+    values = {key: value for key, value in table.items() if key not in (*_GROUPS, "in_sizes")}
+    for key in ("dataset", "recipe", "precision"):
+        values |= {} if getattr(size, key) is None else {key: getattr(size, key)}
     values |= {
         "suite": "",
         "attacks": [],

@@ -152,8 +152,9 @@ class Driver:
         wanted = {s for other in self.runs.values() for s in other.status.surrogates}
         out = {unit for job in self._out_of(run) for unit in job.units}
         run.list_jobs(out, serves=run.run_id in wanted, effort=self.effort)
-        if self.engine.slots > 1 and run.jobs:
-            run.jobs.sort(key=lambda job: -job.work)
+        if run.jobs:
+            several = self.engine.slots > 1
+            run.jobs.sort(key=lambda job: (job.stage, -job.work if several else 0.0))
 
     def _write_spec(self, run: Run, machine: Mapping[str, Any]) -> None:
         asked = run.plan.evaluations or run.plan.measures
@@ -187,9 +188,11 @@ class Driver:
     def _next(self) -> tuple[Run, Job] | None:
         """Return the job to hand out, if there is one.
 
-        Trainings come before attacks, first those that others wait for, then the longest, so that
-        only short jobs are left for the end. A worker stays with a network, and workers without
-        one help where most is left. A single worker attacks a network before it trains the next.
+        The stages of a suite follow each other, but no worker is idle while a later one has jobs.
+        Within a stage, trainings come before attacks, first those that others wait for, then the
+        longest, so that only short jobs are left for the end. A worker stays with a network, and
+        workers without one help where most is left. A single worker attacks a network before it
+        trains the next.
         """
         ready = []
         for run in self.runs.values():
@@ -202,11 +205,11 @@ class Driver:
         def rank(found: tuple[Run, Job]) -> tuple[object, ...]:
             run, job = found
             if self.engine.slots == 1:
-                return (run.run_id != self.last,)
+                return job.stage, run.run_id != self.last
             if job.trains:
-                return 0, run.run_id not in wanted, -job.work
+                return job.stage, 0, run.run_id not in wanted, -job.work
             left = sum(job.work for job in run.jobs or ())
-            return 1, run.run_id != self.last, -left / (1 + len(self._out_of(run)))
+            return job.stage, 1, run.run_id != self.last, -left / (1 + len(self._out_of(run)))
 
         return min(ready, key=rank, default=None)
 

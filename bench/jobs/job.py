@@ -46,6 +46,11 @@ class Job:
         return not (self.run.evaluations or self.run.measures)
 
     @property
+    def stage(self) -> int:
+        """Return when it is needed: jobs of an earlier stage are handed out first."""
+        return min(self.run.stages.get(spec_id, 0) for spec_id in self.made or [""])
+
+    @property
     def units(self) -> frozenset[tuple[str, int]]:
         """Return what no two jobs of a run have in common: ids of what is made, and the chunk."""
         return frozenset(product(self.made or [""], self.chunks))

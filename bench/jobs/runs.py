@@ -249,7 +249,7 @@ def _packed(jobs: Sequence[Job], effort: float) -> Iterator[Job]:
     packs: dict[object, Job] = {}
     for job in jobs:
         run = job.run
-        key = run.checkpoints[0], job.chunks, frozenset(run.surrogates), not run.measures
+        key = job.stage, run.checkpoints[0], job.chunks, frozenset(run.surrogates), not run.measures
         pack = packs.get(key)
         if pack is None or run.measures or pack.work + job.work > effort:
             if pack is not None:

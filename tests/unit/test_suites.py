@@ -93,5 +93,5 @@ def test_the_paper_s_size_is_by_its_recipe_and_the_smaller_ones_are_not() -> Non
 def test_only_a_suite_of_one_study_takes_changes() -> None:
     with pytest.raises(ConfigError, match="several studies"):
         load_suite("table4").only()
-    with pytest.raises(ConfigError, match="its sizes: full, small, tiny"):
+    with pytest.raises(ConfigError, match="its sizes: full, small, cpu, tiny"):
         load_suite("table1", "huge")
