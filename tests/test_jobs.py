@@ -172,6 +172,42 @@ def test_surrogates_come_first_then_the_longest_and_attacks_last(results: Path) 
     assert complete(results) == {0: 1, 1: 1, 2: 1, 9: 0}
 
 
+@pytest.mark.parametrize("slots", [1, 2])
+def test_stages_follow_each_other_and_no_worker_waits_for_the_next(
+    results: Path, slots: int
+) -> None:
+    """A run's later evaluations come after the trainings of an earlier stage."""
+
+    def staged(run: RunPlan, first: int, **later: int) -> RunPlan:
+        ids = {e.eval_id: later.get(e.attack, first) for e in run.evaluations}
+        return replace(run, stages={"": first, **ids})
+
+    runs = [
+        staged(run_plan(2, CLEAN, epochs=9), 2),
+        staged(run_plan(0, replace(PGD, n_examples=20), CLEAN), 1, clean=2),
+        staged(run_plan(1, replace(PGD, n_examples=20)), 1),
+    ]
+    engine = Scripted(slots=slots)
+    drive(results, engine, *runs)
+    assert [job.stage for job in engine.jobs] == [1] * 4 + [2] * 7
+    handed = titles(engine)[:4]
+    made = [(0, "training"), (0, "pgd-20"), (1, "training"), (1, "pgd-20")]
+    assert handed == (made if slots == 1 else [made[0], made[2], made[1], made[3]])
+    assert complete(results) == {0: 2, 1: 1, 2: 1}
+
+
+def test_records_and_best_weights_are_enough_to_go_on(results: Path) -> None:
+    """As they are committed: without states, and without the weights of the last epoch."""
+    source = run_plan(9, CLEAN)
+    drive(results, Scripted(), source, run_plan(0, CLEAN, replace(PGD, checkpoint="last")))
+    for path in results.rglob("last.safetensors"):
+        path.unlink()
+    engine = Scripted()
+    done = run_plan(0, CLEAN, replace(PGD, checkpoint="last"))
+    drive(results, engine, source, done, run_plan(1, transfer(source)))
+    assert {seed for seed, _ in titles(engine)} == {1}
+
+
 def test_idle_workers_help_with_the_chunks_of_one_network(results: Path) -> None:
     engine = Scripted(slots=3)
     drive(results, engine, run_plan(0, PGD))

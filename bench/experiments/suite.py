@@ -162,6 +162,8 @@ def _studies(name: str, size: str) -> Iterator[Study]:
     read_table(_Suite, table, f"{where}, top level")
     for own in table.get("studies", ()):
         read_table(_Study, own, f"{where}, [[studies]]")
+        known = (FULL, *table.get("sizes", {}))
+        refuse_unknown(f"key ({where}, [[studies]] in_sizes)", own.get("in_sizes", ()), known)
     shared = {key: value for key, value in table.items() if key in _STUDY}
     tables = [shared | own for own in table.get("studies", [{}] if "methods" in table else [])]
     sizes = {

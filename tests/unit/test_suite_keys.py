@@ -12,6 +12,7 @@ from bench.errors import ConfigError
 from bench.evaluation.checks import CheckBudget
 from bench.experiments import recipe, suite
 from bench.experiments.recipe import list_recipes, load_recipe
+from bench.experiments.study import changed
 from bench.experiments.suite import list_suites, load_suite
 from bench.registry import list_methods
 from tests.commands import bench, refused
@@ -26,6 +27,12 @@ dataset = "digits"
 eps = "8/255"
 seeds = [0]
 recipe = "common"
+surrogate_recipe = "authors"
+precision = "auto"
+stage = 1
+
+[params.madry]
+steps = 7
 
 [training]
 epochs = 2
@@ -56,6 +63,11 @@ arch = "cnn"
 [[studies]]
 arch = "linear"
 recipe = "paper"
+params = { madry = { steps = 3 } }
+
+[[studies]]
+arch = "linear"
+in_sizes = ["tiny"]
 
 [sizes.tiny]
 archs = { cnn = "linear" }
@@ -120,7 +132,11 @@ def test_a_suite_with_every_key_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, SUITE)
     full, tiny = (load_suite("made", size).studies for size in ("full", "tiny"))
     assert [(s.arch, s.recipe) for s in full] == [("cnn", "common"), ("linear", "paper")]
-    assert [s.arch for s in tiny] == ["linear", "linear"]
+    assert [s.arch for s in tiny] == ["linear"] * 3
+    assert [s.params["madry"] for s in tiny] == [{"steps": 7}, {"steps": 3}, {"steps": 7}]
+    assert {(s.precision, s.stage, s.surrogate_recipe) for s in full} == {("auto", 1, "authors")}
+    (tuned,) = changed(full[1], params=["madry.start=zero"]).params.values()
+    assert tuned == {"steps": 3, "start": "zero"}
     assert [a.first for a in tiny[0].attacks] == [100, 8]
     assert tiny[0].checks is not None
     assert (tiny[0].checks.first, tiny[0].checks.params["steps"]) == (4, 30)
@@ -137,6 +153,7 @@ def test_a_suite_with_every_key_loads(monkeypatch: pytest.MonkeyPatch) -> None:
         ('split = "train"', 'splt = "train"', "[[attacks]]", "splt", "split"),
         ("restarts = 6", "restart = 6", "[checks]", "restart", "restarts"),
         ("train_size = 64", "trian_size = 64", "[sizes.tiny]", "trian_size", "train_size"),
+        ('in_sizes = ["tiny"]', 'in_sizes = ["tyni"]', "[[studies]] in_sizes", "tyni", "tiny"),
         ("{ epochs = 1 }", "{ epohcs = 1 }", "[sizes.tiny] training", "epohcs", "epochs"),
         ("{ cnn =", "{ cnm =", "[sizes.tiny] archs", "cnm", "cnn"),
         ("{ cnn =", "{ resnet-18 =", "[sizes.tiny] archs", "resnet-18", None),
@@ -170,6 +187,7 @@ def test_a_suite_refuses_a_key_that_it_does_not_have(
             'split = "dev"',
             "[[attacks]]: unknown split 'dev'. Known: ",
         ),
+        ('precision = "auto"', 'precision = "fp16"', "suite made: unknown precision 'fp16'. Did"),
         ("test_size = 32", 'test_size = "32"', "[sizes.tiny]: test_size = '32' should be a valid"),
     ],
 )
@@ -183,15 +201,15 @@ def test_a_suite_refuses_a_value_of_another_kind(
 
 def test_a_measure_takes_the_keys_of_its_function_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """`complexity` has no parameters, so that a group with `landscape` can have none."""
-    text = SUITE[: SUITE.index("[sizes.tiny]")]
+    text = SUITE[: SUITE.index("[sizes.tiny]")].replace('in_sizes = ["tiny"]\n', "")
     landscape = text.replace('"complexity", ', "").replace("n_points = 5", "n_piont = 5")
     effort = landscape.replace("n_piont", "n_points").replace("steps = 20", "steps = 20.5")
-    for changed, words in (
+    for made, words in (
         (effort, "[checks]: steps = 20.5 should be a valid integer"),
         (text, "([[measures]], complexity) 'n_points'"),
         (landscape, "([[measures]], landscape) 'n_piont'. Did you mean 'n_points'"),
     ):
-        use(monkeypatch, changed)
+        use(monkeypatch, made)
         refused(bench("run", "--suite", "made", "--dry-run", "--device", "cpu"), words)
 
 

@@ -1,17 +1,20 @@
 """Suites are data: every file loads in every size, sizes change what they say, runs are shared."""
 
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
 from bench.attacks import get_attack
 from bench.errors import ConfigError
-from bench.experiments.plan import make_plan, make_plans
+from bench.estimate import made_dataset, made_spec
+from bench.experiments.plan import Plan, RunPlan, joined, make_plan, make_plans, suite_manifests
 from bench.experiments.recipe import changed_recipe, load_recipe
 from bench.experiments.study import OWN_DATA, MeasureConfig
 from bench.experiments.suite import list_suites, load_suite, sizes
 from bench.papers import plugins
-from bench.registry import get_method
+from bench.registry import get_method, list_methods
 
 NAMES = [name for name, _ in list_suites()]
 PAPER = ("figure1", "table1", "table3", "table4", "figure2", "figure3", "figure4a", "figure4b")
@@ -95,3 +98,72 @@ def test_only_a_suite_of_one_study_takes_changes() -> None:
         load_suite("table4").only()
     with pytest.raises(ConfigError, match="its sizes: full, small, cpu, tiny"):
         load_suite("table1", "huge")
+
+
+@pytest.fixture(scope="module")
+def campaign() -> Plan:
+    """The suite `reference` in size cpu, on a made variant of CIFAR-10."""
+    data = replace(made_dataset(20, made_spec("madry", "cnn", 20)), name="cifar10-q75")
+    studies = [
+        replace(study, precision="fp32")
+        for study in load_suite("reference", "cpu").studies
+        if study.dataset not in OWN_DATA
+    ]
+    runs = joined(run for study in studies for run in make_plan(study, data).runs)
+    return Plan("t", tuple(runs), data, "made", tuple(studies))
+
+
+def names(runs: Iterable[RunPlan]) -> list[tuple[str, int]]:
+    return [(run.train_spec.method, run.train_spec.seed) for run in runs]
+
+
+def test_the_reference_campaign_is_worked_on_in_the_order_of_its_use(campaign: Plan) -> None:
+    stages = {
+        stage: [run for run in campaign.runs if run.stages[""] == stage and run.checkpoints]
+        for stage in range(6)
+    }
+    ten = load_suite("reference", "cpu").studies[0].methods
+    transfer = ("natural", 1)  # the source of the attack on natural training
+    assert set(names(stages[1])) == {*((method, 0) for method in ten), transfer}
+    later = {(method, seed) for method in ten for seed in (1, 2)} - {transfer}
+    assert set(names(stages[2])) == later | {("cat-ce", 0), ("cat-mix", 0)}
+    others = set(list_methods()) - set(ten) | {"cat-ce", "cat-mix"}
+    assert set(names(stages[3])) == {(method, 0) for method in others}
+    released = Counter(run.train_spec.recipe_name for run in stages[3])
+    assert [released[f"cat-{n}"] for n in ("first-release", "version-1", "version-2")] == [2, 2, 2]
+    only_paper = {run.train_spec.eps for run in stages[4]}
+    assert (len(stages[4]), only_paper) == (3, {0.01, 0.02, 0.03})
+    assert not stages[0] + stages[5]
+    madry = next(run for run in stages[1] if names([run]) == [("madry", 0)])
+    when = {(e.attack, round(e.eps, 3)): madry.stages[e.eval_id] for e in madry.evaluations}
+    assert [when[key] for key in (("autoattack", 0.031), ("autoattack", 0.015))] == [1, 4]
+
+
+def test_the_paper_in_size_cpu_shares_the_trainings_of_the_campaign(campaign: Plan) -> None:
+    """The figures and tables get CAT's rows whose radius can reach its bound early."""
+    assert {study.suite for study in campaign.studies} >= {*PAPER, "theory"} - {"figure1"}
+    found = {m.suite: m for m in suite_manifests(campaign) if m.size == "cpu"}
+    assert set(found) == {*PAPER, "theory", "reference"} - {"figure1"}
+    own = {run.run_id for run in found["reference"].runs}
+    paper = {run.run_id for m in found.values() if m.suite != "reference" for run in m.runs}
+    by_id = {run.run_id: run for run in campaign.runs}
+    assert all(by_id[run_id].train_spec.eps in (0.01, 0.02, 0.03) for run_id in paper - own)
+    for run_id in paper:
+        run = by_id[run_id]
+        assert run.method is not None
+        assert run.method.epochs_to_radius <= 0.2 * run.train_spec.recipe.epochs
+    etas = {run.train_spec.params["eta"] for run in by_id.values() if "cat-ce" in run.run_id}
+    assert 0.005 in etas  # the paper's own
+    assert {e.n_examples for run in by_id.values() for e in run.evaluations} == {20}
+
+
+def test_the_gpu_size_of_the_campaign_ends_with_autoattack_on_all_images() -> None:
+    studies = load_suite("reference", "gpu").studies
+    assert {study.arch for study in studies} == {"vgg-16", "resnet-18", "wrn-34-10"}
+    assert {study.suite for study in studies} == {"reference"}
+    first = {
+        study.stage: {a.first for a in study.attacks if a.name == "autoattack"} for study in studies
+    }
+    assert first == {1: {1000}, 2: {1000}, 3: {1000}, 4: {None}}
+    assert load_suite("reference").size == "gpu"
+    assert "full" not in sizes("reference")
