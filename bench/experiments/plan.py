@@ -213,7 +213,7 @@ def make_plan(
     for attack in study.attacks:
         get_attack(attack.name)
     names = [method_name(name) for name in study.methods]
-    refuse_unknown("method of this run, whose parameters are set", study.params, names)
+    refuse_unknown("method of this run, in --param or [params]", study.params, names)
     wanted = all_sources(study.attacks, study.checks)
     resolved = {
         name: _resolve(study, name, arch) for name in dict.fromkeys((*study.methods, *wanted))
