@@ -69,6 +69,17 @@ class PairedComparison:
         """First minus second."""
         return self.first - self.second
 
+    @property
+    def fractions(self) -> dict[str, float]:
+        """The accuracies, their difference and its interval, by their columns in a .csv."""
+        return {
+            "robust_first": self.first,
+            "robust_second": self.second,
+            "difference": self.difference,
+            "difference_low": self.low,
+            "difference_high": self.high,
+        }
+
 
 def worst_case(attacks: Sequence[ImageOutcomes]) -> ImageOutcomes:
     """Return which images survive every attack, among the images that all attacks share."""

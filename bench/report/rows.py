@@ -219,14 +219,7 @@ class Section:
     @property
     def n_seeds(self) -> list[int]:
         """Of each trained method with a number."""
-        return [row.n_seeds for row in self.main_rows if not row.group.outside]
-
-    @cached_property
-    def usual_lowest(self) -> tuple[str, ...]:
-        """The attacks that `lowest` joins in most rows, last checkpoints aside."""
-        found = [row for row in self.rows if row.lowest_over]
-        main = [row for row in found if row.checkpoint != "last"] or found
-        return _usual([row.lowest_over for row in main])
+        return [row.n_seeds for row in self.main_rows if row.seeds and not row.group.outside]
 
     def positions(self, *, last: bool = True) -> list[int]:
         """Return the rows of the frame that the table is made of; `last`: last checkpoints too."""

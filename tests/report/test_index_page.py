@@ -13,12 +13,13 @@ from click.testing import CliRunner
 
 from bench.cli import main
 from bench.records import load_records
+from bench.records.run_folder import RunFolder
 from bench.report import ReportResult, write_report
 from bench.report.html import page, runs
 from bench.report.html.leaderboard import entries, ranks
 from bench.report.html.sentences import sentences
-from bench.report.html.survivors import fates, packed
-from bench.report.tables.pairwise import pair_matrix
+from bench.report.html.survivors import attacks_of, fate_counts, fates, packed
+from tests.report.browser.made import check
 from tests.report.made import attacked, evaluate, section_of, train_run
 from tests.report.many import make_many
 
@@ -77,10 +78,10 @@ def test_a_rank_is_an_interval(tmp_path: Path) -> None:
     for method, left in (("madry", 200), ("trades", 160), ("mart", 100)):
         attacked(tmp_path, method, 300, {"pgd-20": left})
     section = section_of(tmp_path)
-    assert ranks(pair_matrix(section)) == {"madry": (1, 1), "trades": (2, 2), "mart": (3, 3)}
+    assert ranks(section) == {"madry": (1, 1), "trades": (2, 2), "mart": (3, 3)}
     assert [entry.row.group.label for entry in entries(section)] == ["madry", "trades", "mart"]
     assert sentences(section, entries(section))[0] == (
-        "Madry AT has the highest worst-case accuracy, 66.7% [61.2, 71.8] under PGD-20 together, "
+        "Madry AT has the highest worst-case accuracy, 66.7% [61.2, 71.8] under PGD-20, "
         "significantly above every method compared with it."
     )
 
@@ -89,11 +90,86 @@ def test_methods_that_cannot_be_told_apart_share_a_rank(tmp_path: Path) -> None:
     for method, left in (("madry", 200), ("trades", 199), ("mart", 100)):
         attacked(tmp_path, method, 300, {"pgd-20": left})
     section = section_of(tmp_path)
-    assert ranks(pair_matrix(section)) == {"madry": (1, 2), "trades": (1, 2), "mart": (3, 3)}
+    assert ranks(section) == {"madry": (1, 2), "trades": (1, 2), "mart": (3, 3)}
     best, masked, limits = sentences(section, entries(section))
     assert best.endswith("; TRADES is not distinguishable from it.")
     assert masked.startswith("No masking check was made")
     assert "One seed does not rank methods" in limits
+
+
+def test_one_method_alone_is_not_the_highest(tmp_path: Path) -> None:
+    attacked(tmp_path, "madry", 300, {"pgd-20": 200, "autoattack": 190})
+    train_run(tmp_path, "trades", error="the loss is not finite")
+    section = section_of(tmp_path)
+    assert ranks(section) == {}
+    best, _, limits = sentences(section, entries(section))
+    assert best == (
+        "The worst-case accuracy of Madry AT is 63.3% [57.7, 68.6] under PGD-20 and AutoAttack "
+        "together; no other method here was attacked alike on the same images."
+    )
+    assert limits.startswith("1 seed per method, on 300 test images.")
+
+
+def test_a_weaker_adversary_ranks_nobody(tmp_path: Path) -> None:
+    attacked(tmp_path, "madry", 300, {"pgd-20": 280})
+    for method, left in (("trades", 200), ("mart", 100)):
+        attacked(tmp_path, method, 300, {"pgd-20": 210, "autoattack": left})
+    section = section_of(tmp_path)
+    assert ranks(section) == {"trades": (1, 1), "mart": (2, 2)}
+    assert "significantly above every method" in sentences(section, entries(section))[0]
+    attacks = attacks_of(section, entries(section))
+    survive = {entry.name: shares[-1] for entry, shares in fate_counts(section, entries(section))}
+    assert attacks == ["pgd-20", "autoattack"]
+    assert survive == pytest.approx({"TRADES": 2 / 3, "MART": 1 / 3, "Madry AT": 0.0})
+
+
+def test_more_attacks_may_reverse_a_pair(tmp_path: Path) -> None:
+    """The worst case joins attacks that half of the rows have; a pair all that it shares."""
+    for method, square in (("madry", 100), ("trades", 195)):
+        attacked(tmp_path, method, 300, {"pgd-20": 200, "square": square})
+    for method, pgd in (("mart", 50), ("mma", 40), ("free", 30)):
+        attacked(tmp_path, method, 300, {"pgd-20": pgd})
+    section = section_of(tmp_path)
+    assert section.worst_over == ("pgd-20",)
+    assert sentences(section, entries(section))[0].endswith(
+        "under PGD-20; TRADES is significantly above it under more attacks."
+    )
+
+
+def test_the_sentence_on_checks_counts_the_checked_models(tmp_path: Path) -> None:
+    for method in ("madry", "trades", "mart"):
+        attacked(tmp_path, method, 100, {"pgd-20": 50})
+    runs_ = {run.method: run for run in load_records(tmp_path)}
+    check(RunFolder(tmp_path, runs_["madry"].run_id), 7, 0.0)
+    check(RunFolder(tmp_path, runs_["trades"].run_id), 8, 0.06)
+
+    def said() -> str:
+        section = section_of(tmp_path)
+        return sentences(section, entries(section))[1]
+
+    assert said() == (
+        "No masking check raises an alarm on the 2 of 3 models that were checked; values to watch "
+        "on TRADES."
+    )
+    check(RunFolder(tmp_path, runs_["mart"].run_id), 7, 0.9)
+    assert said() == (
+        "Masking checks raise alarms on MART (C7): read their robust accuracy as an upper bound; "
+        "values to watch on TRADES."
+    )
+
+
+def test_colours_of_the_legend_are_those_of_the_matrix(tmp_path: Path) -> None:
+    for method in ("madry", "trades", "mart"):
+        left = {"pgd-20": 50, "square": 60} if method == "madry" else {"pgd-20": 50}
+        attacked(tmp_path, method, 100, left)
+    section = section_of(tmp_path)
+    found = packed(section, entries(section))
+    assert dict(zip(found["fates"], found["inks"], strict=True)) == {
+        "wrong without an attack": "0",
+        "broken by PGD-20": "1",
+        "only another attack": "other",
+        "survives every attack": "last",
+    }
 
 
 def test_seeds_are_left_out_before_the_page_grows_too_large(

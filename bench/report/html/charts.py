@@ -107,20 +107,13 @@ def comparisons(section: Section) -> list[dict[str, Any]]:
 
 def _pair(c: MethodComparison, names: dict[str, str]) -> dict[str, Any]:
     n, (first, second) = c.numbers, (side.group.label for side in c.sides)
-    fractions = {
-        "robust_first": n.first,
-        "robust_second": n.second,
-        "difference": n.difference,
-        "difference_low": n.low,
-        "difference_high": n.high,
-    }
     return {
         "first": names[first],
         "second": names[second],
         "attacks": [attack_title(attack) for attack in c.attacks],
         "n": n.n,
-        **fractions,
-        **{f"{name}_text": percent(value) for name, value in fractions.items()},
+        **n.fractions,
+        **{f"{name}_text": percent(value) for name, value in n.fractions.items()},
         "first_only": n.first_only,
         "second_only": n.second_only,
         "test": "McNemar's exact test" if c.one_seed else "t test over seeds and images",

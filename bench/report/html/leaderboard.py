@@ -3,14 +3,16 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from bench.records import RunRecord
 from bench.report.accuracy import AccuracyEstimate, error_limits
 from bench.report.columns import number
+from bench.report.compare import MethodComparison
 from bench.report.cost import group_costs
 from bench.report.formatting import MISSING, percent
-from bench.report.groups import Group
 from bench.report.published import method_order, published_papers
-from bench.report.rows import Section, TableRow, by_robustness, status
-from bench.report.tables.pairwise import PairMatrix, pair_matrix
+from bench.report.rows import Section, TableRow, by_robustness
+from bench.report.table3 import states
+from bench.report.tables.pairwise import pair_matrix
 
 UNDEFENDED = 0.05
 """A worst case below it is that of a model without a defence."""
@@ -103,56 +105,59 @@ def shown_names(section: Section) -> dict[str, str]:
     }
 
 
+def seed_name(run: RunRecord) -> str:
+    return MISSING if run.seed is None else str(run.seed)
+
+
 def entries(section: Section) -> list[LeaderboardRow]:
     """Return the leaderboard, the most robust method first; methods without a number last."""
     place = {label: i for i, label in enumerate(by_robustness(section))}
-    last = [row for row in section.rows if not row.evaluated]
     main = sorted(section.main_rows, key=lambda row: place[row.group.label])
-    only_last = {row.group.label for row in main}
-    last += [
-        row
-        for row in section.rows
-        if row.evaluated and row.checkpoint == "last" and row.group.label not in only_last
-    ]
-    found, names = ranks(pair_matrix(section)), shown_names(section)
+    found, names = ranks(section), shown_names(section)
     costs = group_costs(section)["passes_relative"].dropna().to_dict()
     papers = {name for table in published_papers() for name in table.table3}
     return [
         LeaderboardRow(
             row=row,
             name=names[row.group.label],
-            rank=found.get(row.group.label) or ((1, 1) if len(main) == 1 and row.worst else None),
+            rank=found.get(row.group.label),
             cost=f"{value:.2f}" if (value := costs.get(row.group.label)) is not None else "",
             papers=row.group.method in papers,
-            state=_state(row.group),
+            state="; ".join(states(row.group)),
         )
-        for row in [*main, *last]
+        for row in [*main, *(row for row in section.rows if not row.evaluated)]
     ]
 
 
-def _state(group: Group) -> str:
-    """Return what kept the runs from their end, each with its seed if there are several."""
-    found = ((run.seed, status(run)) for run in group.runs)
-    several = len(group.runs) > 1
-    return "; ".join(f"seed {seed}: {text}" if several else text for seed, text in found if text)
+def worst_case_pairs(section: Section) -> dict[tuple[str, str], MethodComparison]:
+    """Return the comparisons of methods with a worst case, under all of its attacks or more.
+
+    By their labels. Others of comparisons.csv are under a weaker adversary.
+    """
+    matrix = pair_matrix(section)
+    scored = {row.group.label for row in section.main_rows if row.worst}
+    return {
+        pair: comparison
+        for pair, comparison in (matrix.pairs.items() if matrix else ())
+        if scored.issuperset(pair) and set(section.worst_over) <= set(comparison.attacks)
+    }
 
 
-def ranks(matrix: PairMatrix | None) -> dict[str, tuple[int, int]]:
-    """Return between which places each method may be.
+def ranks(section: Section) -> dict[str, tuple[int, int]]:
+    """Return between which places the worst case of each compared method may be.
 
     Only methods that are significantly more robust (comparisons.csv) are surely above it, and only
     significantly less robust ones below.
     """
-    if matrix is None:
-        return {}
     above, below = Counter[str](), Counter[str]()
-    for pair, comparison in matrix.pairs.items():
+    pairs = worst_case_pairs(section)
+    for pair, comparison in pairs.items():
         if comparison.significant:
             better, worse = pair if comparison.numbers.difference > 0 else pair[::-1]
             above[worse] += 1
             below[better] += 1
-    n = matrix.n_methods
-    return {label: (1 + above[label], n - below[label]) for label in matrix.labels}
+    n = sum(row.worst is not None for row in section.main_rows)
+    return {label: (1 + above[label], n - below[label]) for pair in pairs for label in pair}
 
 
 def other_rows(section: Section) -> list[TableRow]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bench.report.formatting import MISSING
 from bench.report.html.leaderboard import LeaderboardRow
-from bench.report.masking import NAMES, Finding
+from bench.report.masking import Finding
 
 GROUPS = (
     (
@@ -88,7 +88,6 @@ def check_groups(found: Sequence[LeaderboardRow]) -> list[tuple[str, list[dict[s
             [
                 {
                     "code": f"C{n}" if n else "AA",
-                    "name": NAMES[n - 1] if n else "AutoAttack's own",
                     "question": question,
                     "cells": [
                         check_cell([f for f in row.masking.findings if f.number == n])

@@ -10,7 +10,7 @@ from bench.experiments.recipe import load_recipe
 from bench.records import QUANTILES, RunRecord
 from bench.report.formatting import MISSING, percent
 from bench.report.groups import Group, shown
-from bench.report.html.leaderboard import LeaderboardRow
+from bench.report.html.leaderboard import LeaderboardRow, seed_name
 from bench.report.model_card import CardAccuracy, cascade
 from bench.report.rows import Section, TableRow, status
 from bench.report.titles import AUTOATTACK
@@ -49,14 +49,7 @@ def _history(run: RunRecord, eps: float) -> dict[str, Any]:
         for name, level in _LEVELS.items()
         if eps > 0
     }
-    best = (run.train or {}).get("checkpoints", {}).get("best", {}).get("epoch")
-    return {
-        "seed": MISSING if run.seed is None else str(run.seed),
-        "n": len(run.history),
-        "columns": columns,
-        "radii": radii,
-        "best": None if best is None else best + 1,
-    }
+    return {"seed": seed_name(run), "columns": columns, "radii": radii}
 
 
 def _short(value: float | None) -> float | None:
@@ -125,8 +118,7 @@ def _cascades(row: TableRow) -> list[tuple[str, list[CardAccuracy]]]:
         own = [e for e in records if e.spec.attack == AUTOATTACK and e.n_examples]
         if own:
             evaluation = max(own, key=lambda e: (e.n_examples, e.eval_id)).on(row.index)
-            name = MISSING if seed.run.seed is None else str(seed.run.seed)
-            result.append((name, list(cascade(evaluation, len(row.index)))))
+            result.append((seed_name(seed.run), list(cascade(evaluation, len(row.index)))))
     return result
 
 
@@ -139,7 +131,7 @@ def _run(run: RunRecord) -> dict[str, str]:
     packages = machine.get("packages") or {}
     seconds = (train.get("cost") or {}).get("train_seconds")
     return {
-        "seed": MISSING if run.seed is None else str(run.seed),
+        "seed": seed_name(run),
         "run_id": run.run_id,
         "state": status(run) or "done",
         "best": str(best["epoch"] + 1) if "epoch" in best else MISSING,

@@ -14,8 +14,7 @@ import numpy as np
 from bench.data import load_dataset
 from bench.errors import ConfigError, DataError
 from bench.report.accuracy import ImageOutcomes
-from bench.report.formatting import MISSING
-from bench.report.html.leaderboard import LeaderboardRow
+from bench.report.html.leaderboard import LeaderboardRow, seed_name
 from bench.report.rows import MOST, Section, TrainingOutcomes, core_first
 from bench.report.titles import attack_title
 
@@ -43,16 +42,28 @@ def fates(section: Section, attacks: Sequence[str]) -> list[str]:
     return [WRONG, *broken, *other, SURVIVES]
 
 
+def inks(section: Section, attacks: Sequence[str]) -> list[str]:
+    """Return for each of `fates` the end of its colour's name in page.css."""
+    n_joined = sum(attack in section.worst_over for attack in attacks)
+    other = ["other"] if n_joined < len(attacks) else []
+    return [*(str(min(place, 3)) for place in range(1 + n_joined)), *other, "last"]
+
+
 def fate_of(section: Section, attacks: Sequence[str], seed: TrainingOutcomes) -> np.ndarray:
-    """Return (n,) the place of each image's fate in `fates`, -1 where it is unknown."""
+    """Return (n,) the place of each image's fate in `fates`, -1 where it is unknown.
+
+    No image survives without the outcome of each attack that the worst case joins.
+    """
     joined = [attack for attack in attacks if attack in section.worst_over]
     n_fates = len(fates(section, attacks))
     decided = np.full(len(section.index), n_fates - 1)
-    for attack in reversed(attacks):
-        if attack in seed.attacks:
-            right, known = _spread(seed.attacks[attack], section.index)
-            place = 1 + joined.index(attack) if attack in joined else n_fates - 2
-            decided[known & ~right] = place
+    found = [(a, *_spread(seed.attacks.get(a), section.index)) for a in reversed(attacks)]
+    for attack, _, known in found:
+        if attack in joined:
+            decided[~known] = -1
+    for attack, right, known in found:
+        place = 1 + joined.index(attack) if attack in joined else n_fates - 2
+        decided[known & ~right] = place
     right, known = _spread(seed.clean, section.index)
     decided[known & ~right] = 0
     decided[~known] = -1
@@ -77,7 +88,7 @@ def fate_counts(
 
 
 def _drawn(found: Sequence[LeaderboardRow]) -> list[LeaderboardRow]:
-    return [entry for entry in found if entry.row.seeds and entry.row.checkpoint != "last"][:MOST]
+    return [entry for entry in found if entry.row.seeds][:MOST]
 
 
 def packed(section: Section, found: Sequence[LeaderboardRow]) -> dict[str, Any]:
@@ -99,13 +110,13 @@ def packed(section: Section, found: Sequence[LeaderboardRow]) -> dict[str, Any]:
         "attacks": [attack_title(attack) for attack in attacks],
         "joined": sum(attack in section.worst_over for attack in attacks),
         "fates": fates(section, attacks),
+        "inks": inks(section, attacks),
         "methods": [
             {
                 "name": entry.name,
-                "label": entry.row.group.label,
                 "seeds": [
                     {
-                        "seed": MISSING if seed.run.seed is None else str(seed.run.seed),
+                        "seed": seed_name(seed.run),
                         "clean": _bits(seed.clean, section.index),
                         "attacks": [
                             _bits(seed.attacks[a], section.index) if a in seed.attacks else None
@@ -121,10 +132,12 @@ def packed(section: Section, found: Sequence[LeaderboardRow]) -> dict[str, Any]:
     }
 
 
-def _spread(outcomes: ImageOutcomes, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _spread(outcomes: ImageOutcomes | None, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (n,) which images of `index` are correct, and (n,) of which that is known."""
-    known = np.isin(index, outcomes.index, assume_unique=True)
     right = np.zeros(len(index), bool)
+    if outcomes is None:
+        return right, right
+    known = np.isin(index, outcomes.index, assume_unique=True)
     right[known] = outcomes.at(index[known])
     return right, known
 

@@ -157,18 +157,11 @@ def pairwise_csv(matrices: Sequence[PairMatrix]) -> pd.DataFrame:
 def _csv_cells(c: MethodComparison) -> dict[str, object]:
     n, runs = c.numbers, [" ".join(run.run_id for run in own) for own in c.runs]
     seeds = [text.replace(",", "") for text in c.seeds]
-    fractions = {
-        "robust_first": n.first,
-        "robust_second": n.second,
-        "difference": n.difference,
-        "difference_low": n.low,
-        "difference_high": n.high,
-    }
     return {
         "checkpoints": " ".join(dict.fromkeys(side.checkpoint for side in c.sides)),
         "attacks": " ".join(c.attacks),
         "n": n.n,
-        **{name: f"{value:.6f}" for name, value in fractions.items()},
+        **{name: f"{value:.6f}" for name, value in n.fractions.items()},
         "first_only": n.first_only,
         "second_only": n.second_only,
         "seeds_first": seeds[0],

@@ -31,15 +31,15 @@ def demanding(results: Path) -> None:
             evaluate(run, "pgd-20", robust, 300, clean=0.95, eps=eps / 255)
         if method == "cat-ce":
             for number, value in ((7, 0.9), (8, 0.06), (10, 0.0)):
-                _check(run, number, value)
+                check(run, number, value)
         elif method == "madry":
-            _check(run, 7, 0.0)
+            check(run, 7, 0.0)
     everything = everyone(300, 200, madry=330)
     runs = table3(results, everything)
     table3(results, everyone(250, 150), "cw", runs=runs)
 
 
-def _check(run: RunFolder, number: int, value: float) -> None:
+def check(run: RunFolder, number: int, value: float) -> None:
     """A masking check of 100 images: an alarm at 0.9, to be watched at 0.06."""
     spec = MeasureSpec(
         checkpoint="best", name=f"C{number}", eps=8 / 255, n_examples=100, data_sha256="d" * 64

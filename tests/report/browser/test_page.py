@@ -313,3 +313,30 @@ def test_settings_are_never_mixed(several: Path, open_page: OpenPage) -> None:
         assert page.locator(".setting:visible").get_attribute("id") == chosen
         assert page.locator("#runs [data-setting]:visible").count() == 1
         assert page.locator("[data-part=board]").get_attribute("href") == f"#s{place + 1}-board"
+
+
+def test_a_link_to_a_part_opens_its_setting(several: Path, open_page: OpenPage) -> None:
+    page = open_page(several).ready()
+    shown = page.locator(".setting:visible")
+    first = shown.get_attribute("id")
+    page.goto(f"{page.url.partition('#')[0]}#s1-masking")
+    page.reload()
+    page.wait_for_selector('body[data-ready="1"]')
+    assert shown.get_attribute("id") != first
+    assert page.locator("#s1-masking").bounding_box()["y"] < 200  # type: ignore[index]
+
+
+def test_a_chart_that_was_hidden_while_the_window_changed_is_drawn_anew(
+    several: Path, open_page: OpenPage
+) -> None:
+    page = open_page(several).ready()
+    other = page.locator("[data-choose]:not([aria-current])").first
+    slug = page.locator("[data-choose][aria-current]").get_attribute("data-choose")
+    width = page.locator(".setting:visible [data-curves] svg").bounding_box()
+    other.click()
+    page.set_viewport_size({"width": 900, "height": 800})
+    page.wait_for_timeout(200)
+    page.locator(f"[data-choose='{slug}']").click()
+    page.wait_for_timeout(300)
+    now = page.locator(".setting:visible [data-curves] svg").bounding_box()
+    assert width and now and 400 < now["width"] < width["width"]

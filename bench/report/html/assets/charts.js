@@ -97,7 +97,11 @@
     const show = async () => { root.curves = await curves(element, data.curves, data.looks, data.eps, select.value); };
     select.addEventListener("change", show);
     let width = element.clientWidth;
-    addEventListener("resize", () => { if (Math.abs(element.clientWidth - width) > 40) { width = element.clientWidth; show(); } });
+    const fit = () => { // nothing has a width while another setting is shown
+      if (element.clientWidth && Math.abs(element.clientWidth - width) > 40) { width = element.clientWidth; show(); }
+    };
+    addEventListener("resize", fit);
+    root.addEventListener("chosen", fit);
     await show();
   });
 })();

@@ -5,18 +5,21 @@
   const colour = (name) => style.getPropertyValue(`--fate-${name}`).trim();
 
   // Return the fate of every image for one seed of one method: a place in `images.fates`, or -1.
-  // The first attack in order that breaks the image decides, as in survivors.py.
+  // The first attack in order that breaks the image decides, as in survivors.py; without the
+  // outcome of an attack that the worst case joins, an image that nothing breaks is unknown.
   const fatesOf = (images, seed) => {
     const { n, fates, joined } = images;
     const found = new Int8Array(n).fill(fates.length - 1);
-    const mark = (part, place) => {
-      if (!part) return;
-      const right = bench.bits(part.right, n), known = part.known && bench.bits(part.known, n);
-      for (let i = 0; i < n; i++) if (!right[i] && (!known || known[i])) found[i] = place;
-      if (part === seed.clean && known) for (let i = 0; i < n; i++) if (!known[i]) found[i] = -1;
+    const mark = (part, choose) => {
+      const right = part && bench.bits(part.right, n), known = part?.known && bench.bits(part.known, n);
+      for (let i = 0; i < n; i++) found[i] = choose(part && (!known || known[i]), right?.[i], found[i]);
     };
-    for (let a = seed.attacks.length - 1; a >= 0; a--) mark(seed.attacks[a], a < joined ? a + 1 : fates.length - 2);
-    mark(seed.clean, 0);
+    const unknown = (known, _, fate) => (known ? fate : -1);
+    const broken = (place) => (known, right, fate) => (known && !right ? place : fate);
+    for (const part of seed.attacks.slice(0, joined)) mark(part, unknown);
+    for (let a = seed.attacks.length - 1; a >= 0; a--) mark(seed.attacks[a], broken(a < joined ? a + 1 : fates.length - 2));
+    mark(seed.clean, broken(0));
+    mark(seed.clean, unknown);
     return found;
   };
 
@@ -52,7 +55,7 @@
     box.hidden = false;
     const at = (name) => box.querySelector(`[data-${name}]`);
     const canvas = at("canvas"), last = images.fates.length - 1;
-    const colours = images.fates.map((_, i) => colour(i === last ? "last" : i > images.joined ? "other" : i));
+    const colours = images.inks.map(colour);
     const seedNames = [...new Set(images.methods.flatMap((method) => method.seeds.map((seed) => seed.seed)))];
     bench.options(at("seed"), seedNames);
     bench.options(at("right"), ["any method", ...images.methods.map((method) => method.name)]);

@@ -16,9 +16,9 @@
     document.getElementById(slug)?.dispatchEvent(new Event("chosen"));
   };
   const slugs = bench.data.settings.map((setting) => setting.slug);
-  const wanted = decodeURIComponent(location.hash.slice(1));
+  const target = document.getElementById(location.hash.slice(1)); // a setting, or a part of one
   const largest = bench.data.settings.reduce((best, one) => (Object.keys(one.looks).length > Object.keys(best?.looks ?? {}).length ? one : best), null);
-  const first = slugs.includes(wanted) ? wanted : largest?.slug;
+  const first = target?.closest("[data-setting]")?.dataset.setting ?? largest?.slug;
 
   const started = new Set();
   const start = async (slug) => {
@@ -44,5 +44,6 @@
   // in print and without scripts every setting is shown
   document.documentElement.classList.add("ready");
   await start(first);
+  target?.scrollIntoView();
   document.body.dataset.ready = "1";
 })();
