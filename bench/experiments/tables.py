@@ -35,7 +35,8 @@ def read_table(kind: type[T], table: Mapping[str, Any], where: str) -> T:
     refuse_unknown(f"key ({where})", table, [f.name for f in fields(kind)])  # type: ignore[arg-type]
     try:
         # JSON is strict about numbers and texts, and has lists for tuples.
-        made: T = _adapter(kind).validate_json(json.dumps(table, default=str), strict=True)
+        text = json.dumps(table, default=str, allow_nan=False)
+        made: T = _adapter(kind).validate_json(text, strict=True)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
     except ValidationError as error:
@@ -45,6 +46,8 @@ def read_table(kind: type[T], table: Mapping[str, Any], where: str) -> T:
             raise ConfigError(f"{where}: {key} is missing") from None
         wanted = fault["msg"].removeprefix("Input ")
         raise ConfigError(f"{where}: {key} = {table[key]!r} {wanted}") from None
+    except ValueError:  # of json
+        raise ConfigError(f"{where}: a number is nan or inf; every number must be finite") from None
     return made
 
 

@@ -130,7 +130,7 @@ def _setting(section: Section, results: str | Path) -> dict[str, Any]:
     """Return the tables and figures of a setting, and what the pages' templates show of it."""
     matrix, classes = pair_matrix(section), per_class(section)
     published, checked = autoattack_results(section), checked_rows(section)
-    outside, bold = all(group.outside for group in section.groups), leaders(matrix)
+    outside, bold = all(group.outside for group in section.groups), leaders(section)
     more = ["Lowest seen: correct under every attack on record."]
     last = ["best: the epoch with the highest robust accuracy on the validation split."]
     made: dict[str, tuple[Table | None, Sequence[str]]] = {

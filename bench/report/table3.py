@@ -30,7 +30,7 @@ from bench.report.groups import Group, short, shown, training_values, varying
 from bench.report.published import REFERENCE, published_papers, shown_name
 from bench.report.revisions import section_code
 from bench.report.rows import MASKING_GAP, SPLIT, Section, TableRow, sections, status
-from bench.report.tables.pairwise import leaders, pair_matrix
+from bench.report.tables.pairwise import leaders
 from bench.report.titles import CLEAN, CORE, CW, PGD, TITLES, attack_title
 
 FP32 = PRECISIONS[0]
@@ -258,7 +258,7 @@ def unlike_papers(section: Section) -> list[str]:
 def short_table(parts: Sequence[Section]) -> tuple[Section, Table, list[str]]:
     """Return the setting with most methods, its Table 3, and what its numbers are."""
     section = max(parts, key=lambda part: len(shown_rows(part)))
-    bold = leaders(pair_matrix(section))
+    bold = leaders(section)
     return section, main_table(section, bold), reading(section, bold)
 
 
@@ -419,7 +419,7 @@ def _brief(section: Section, results: str) -> str:
     commands = dict.fromkeys(
         re.sub(_ABSOLUTE, "", str(run.provenance.get("command") or "bench run")) for run in runs
     )
-    bold = leaders(pair_matrix(section))
+    bold = leaders(section)
     return render(
         "brief.md.j2",
         table=markdown(main_table(section, bold)),

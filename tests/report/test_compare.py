@@ -304,9 +304,10 @@ def test_chance_does_not_stand_out(tmp_path: Path) -> None:
     attacked(tmp_path, "mine", 100, {"pgd-20": 12})
     attacked(tmp_path, "madry", 100, {"pgd-20": 9})
     evaluate(train_run(tmp_path, "madry", seed=1), "pgd-20", range(8, 16), 100)
-    found = pair_matrix(section_of(tmp_path))
+    section = section_of(tmp_path)
+    found = pair_matrix(section)
     assert found is not None
-    assert (pairwise_table(found), leaders(found)) == (None, frozenset())
+    assert (pairwise_table(found), leaders(section)) == (None, frozenset())
     said = "No difference is significant at 5% by a t test over seeds and images, 0 of 1 pair"
     assert said in pairwise_legend(found)
 

@@ -19,6 +19,7 @@ from bench.report.html import page, runs
 from bench.report.html.leaderboard import entries, ranks
 from bench.report.html.sentences import sentences
 from bench.report.html.survivors import attacks_of, fate_counts, fates, packed
+from bench.report.tables.pairwise import leaders
 from tests.report.browser.made import check
 from tests.report.made import attacked, evaluate, section_of, train_run
 from tests.report.many import make_many
@@ -116,6 +117,7 @@ def test_a_weaker_adversary_ranks_nobody(tmp_path: Path) -> None:
         attacked(tmp_path, method, 300, {"pgd-20": 210, "autoattack": left})
     section = section_of(tmp_path)
     assert ranks(section) == {"trades": (1, 1), "mart": (2, 2)}
+    assert leaders(section) == {"trades"}
     assert "significantly above every method" in sentences(section, entries(section))[0]
     attacks = attacks_of(section, entries(section))
     survive = {entry.name: shares[-1] for entry, shares in fate_counts(section, entries(section))}
@@ -131,6 +133,7 @@ def test_more_attacks_may_reverse_a_pair(tmp_path: Path) -> None:
         attacked(tmp_path, method, 300, {"pgd-20": pgd})
     section = section_of(tmp_path)
     assert section.worst_over == ("pgd-20",)
+    assert leaders(section) == {"madry", "trades"}
     assert sentences(section, entries(section))[0].endswith(
         "under PGD-20; TRADES is significantly above it under more attacks."
     )

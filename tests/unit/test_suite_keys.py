@@ -173,6 +173,7 @@ def test_a_suite_refuses_a_key_that_it_does_not_have(
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        ("seeds = [0]", "seeds = [nan]", "top level: a number is nan or inf; every number must be"),
         ("seeds = [0]", 'seeds = ["0"]', "top level: seeds = ['0'] should be a valid integer"),
         ("seeds = [0]\n", "", "suite made: seeds is missing"),
         ("[[attacks]]", "[attacks]", "top level: attacks = {"),

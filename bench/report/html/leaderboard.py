@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from bench.records import RunRecord
 from bench.report.accuracy import AccuracyEstimate, error_limits
 from bench.report.columns import number
-from bench.report.compare import MethodComparison
 from bench.report.cost import group_costs
 from bench.report.formatting import MISSING, percent
 from bench.report.published import method_order, published_papers
 from bench.report.rows import Section, TableRow, by_robustness
 from bench.report.table3 import states
-from bench.report.tables.pairwise import pair_matrix
+from bench.report.tables.pairwise import worst_case_pairs
 
 UNDEFENDED = 0.05
 """A worst case below it is that of a model without a defence."""
@@ -127,20 +126,6 @@ def entries(section: Section) -> list[LeaderboardRow]:
         )
         for row in [*main, *(row for row in section.rows if not row.evaluated)]
     ]
-
-
-def worst_case_pairs(section: Section) -> dict[tuple[str, str], MethodComparison]:
-    """Return the comparisons of methods with a worst case, under all of its attacks or more.
-
-    By their labels. Others of comparisons.csv are under a weaker adversary.
-    """
-    matrix = pair_matrix(section)
-    scored = {row.group.label for row in section.main_rows if row.worst}
-    return {
-        pair: comparison
-        for pair, comparison in (matrix.pairs.items() if matrix else ())
-        if scored.issuperset(pair) and set(section.worst_over) <= set(comparison.attacks)
-    }
 
 
 def ranks(section: Section) -> dict[str, tuple[int, int]]:

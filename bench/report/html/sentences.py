@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from bench.report.formatting import ALARM, counted, listed, percent, span
-from bench.report.html.leaderboard import LeaderboardRow, cell, worst_case_pairs
+from bench.report.html.leaderboard import LeaderboardRow, cell
 from bench.report.rows import MASKING_GAP, Section
+from bench.report.tables.pairwise import worst_case_pairs
 from bench.report.titles import attack_title
 
 

@@ -75,16 +75,31 @@ def pair_matrix(section: Section, most: int = MOST) -> PairMatrix | None:
     )
 
 
-def leaders(found: PairMatrix | None) -> frozenset[str]:
-    """Return the most robust method and those not significantly below it.
+def worst_case_pairs(section: Section) -> dict[tuple[str, str], MethodComparison]:
+    """Return the comparisons of methods with a worst case, under all of its attacks or more.
 
-    By their labels; none where no pair of methods differs significantly.
+    By their labels. Others of comparisons.csv are under a weaker adversary.
     """
-    if found is None or not any(pair.significant for pair in found.pairs.values()):
+    matrix = pair_matrix(section)
+    scored = {row.group.label for row in section.main_rows if row.worst}
+    return {
+        pair: comparison
+        for pair, comparison in (matrix.pairs.items() if matrix else ())
+        if scored.issuperset(pair) and set(section.worst_over) <= set(comparison.attacks)
+    }
+
+
+def leaders(section: Section) -> frozenset[str]:
+    """Return the labels of the highest worst case and of those not significantly below it.
+
+    None where no worst cases differ significantly, or the highest one is compared with none.
+    """
+    pairs, top = worst_case_pairs(section), by_robustness(section)[0]
+    own = {b: pair for (a, b), pair in pairs.items() if a == top}
+    if not own or not any(pair.significant for pair in pairs.values()):
         return frozenset()
-    top = found.labels[0]
-    below = {b for (a, b), pair in found.pairs.items() if a == top and pair.significant}
-    return frozenset(found.labels) - below
+    below = {b for b, pair in own.items() if pair.significant and pair.numbers.difference > 0}
+    return frozenset({top, *own} - below)
 
 
 def pairwise_table(found: PairMatrix) -> Table | None:

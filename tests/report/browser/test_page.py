@@ -339,4 +339,6 @@ def test_a_chart_that_was_hidden_while_the_window_changed_is_drawn_anew(
     page.locator(f"[data-choose='{slug}']").click()
     page.wait_for_timeout(300)
     now = page.locator(".setting:visible [data-curves] svg").bounding_box()
-    assert width and now and 400 < now["width"] < width["width"]
+    assert width
+    assert now
+    assert 400 < now["width"] < width["width"]
