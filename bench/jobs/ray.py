@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import ConfigError, one_line
 from bench.jobs.job import Done, Engine, Event, Job, Lost
 from bench.jobs.ray_cluster import Node, Nodes, connect, own_versions, pinned
-from bench.jobs.ray_worker import Inbox, Server, code_hashes
+from bench.jobs.ray_worker import Inbox, Server
 
 if TYPE_CHECKING:
     import torch
@@ -52,10 +52,6 @@ class RayEngine(Engine):
         self, cluster: str, results: Path, device: str, workers: int | None, per_gpu: int
     ) -> None:
         """device: auto (GPUs if any node has one), cuda or cpu. workers: the most jobs at once."""
-        if device not in ("auto", "cuda", "cpu"):
-            raise ConfigError(
-                f"--device {device} is one of this machine; with --cluster write cuda or cpu"
-            )
         self._cluster, self._results, self._per_gpu = cluster, results, per_gpu
         self._limit, self._kind = workers, device
         self._workers: list[_Worker] = []
@@ -97,7 +93,7 @@ class RayEngine(Engine):
     def begin(self, make: Callable[..., Worker]) -> None:
         import ray
 
-        self._make, self._code = ray.put(make), code_hashes()
+        self._make = ray.put(make)
 
     @property
     def free(self) -> int:
@@ -196,7 +192,7 @@ class RayEngine(Engine):
         share = {"num_gpus": 1 / self._per_gpu, "num_cpus": 0} if on_gpu else {"num_cpus": 1}
         remote = pinned(ray.remote(Server), node, max_restarts=0, **share)
         threads = self._threads[node] if on_gpu else 1
-        actor = remote.remote(self._inbox, self._make, self._kind, threads, self._code)
+        actor = remote.remote(self._inbox, self._make, self._kind, threads)
         worker = _Worker(actor, node)
         self._workers.append(worker)
         return worker

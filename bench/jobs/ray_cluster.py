@@ -12,13 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from bench.errors import ConfigError, one_line
 
-PACKAGES = ("atbench", "torch")
-"""Their versions must be the driver's on every node."""
 PORT_SECONDS = 5.0
 PROBE_SECONDS = 60.0
 """In which a node must say what is installed there."""
@@ -35,7 +34,7 @@ class Node:
     kind: str
     """Of its GPUs; empty without one, or if Ray does not know it."""
     versions: str
-    """Such as `atbench 0.1.0, torch 2.14.1`; empty until it answered."""
+    """As `own_versions`; empty until it answered."""
 
 
 def connect(cluster: str, say: Callable[[str], None]) -> None:
@@ -105,8 +104,12 @@ def check_port(address: str) -> None:
         ) from None
 
 
+@cache
 def own_versions() -> str:
-    """Return what the nodes must have, such as `atbench 0.1.0, torch 2.14.1`."""
+    """Return what the nodes must have, such as `atbench 0.1.0, torch 2.14.1, code 3f2a9c1b`.
+
+    The last is a hash of the code that trains and attacks.
+    """
     return str(_versions()())
 
 
@@ -189,19 +192,24 @@ def _probe() -> Any:
 
 def _versions() -> Callable[[], str]:
     """Return a function that travels by value, since a node may lack this package."""
-    names = PACKAGES
 
     def versions() -> str:
+        from hashlib import sha256
         from importlib import metadata
 
         found = []
-        for name in names:
+        for name in ("atbench", "torch"):
             try:
                 number = metadata.version(name).partition("+")[0]  # of any CUDA build
                 found.append(f"{name} {number}")
             except metadata.PackageNotFoundError:
                 found.append(f"no {name}")
-        return ", ".join(found)
+        try:
+            from bench.provenance import evaluation_code, training_code
+        except ImportError:  # no or another atbench, as is said above
+            return ", ".join(found)
+        code = training_code(None)["training_sha256"] + evaluation_code()["evaluation_sha256"]
+        return ", ".join([*found, f"code {sha256(code.encode()).hexdigest()[:8]}"])
 
     return versions
 

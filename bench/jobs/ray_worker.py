@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from bench.errors import BenchError, ConfigError, RecordError, one_line
+from bench.errors import BenchError, RecordError, one_line
 from bench.jobs.job import Done, Event, Failed, Job, Shown
 from bench.storage import sha256
 
@@ -27,29 +27,26 @@ PREFIX = "atbench-ray-"
 """Of the temporary folders of workers; the number of the process follows."""
 
 
-def code_hashes() -> tuple[str, str]:
-    """Return hashes of the code that trains and attacks."""
-    from bench.provenance import evaluation_code, training_code
-
-    return training_code(None)["training_sha256"], evaluation_code()["evaluation_sha256"]
-
-
 class Inbox:
     """What actors sent, on the driver's node, until the driver takes it."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[int, bytes]] = []
-        self.filled = asyncio.Event()
+        self.filled, self.taken = asyncio.Event(), asyncio.Event()
 
     async def put(self, attempt: int, event: bytes) -> None:
+        """Return once the driver took it, so that no worker fills the memory here."""
         self.sent.append((attempt, event))
         self.filled.set()
+        await self.taken.wait()
 
     async def take(self, seconds: float) -> list[tuple[int, bytes]]:
         """Return (attempt, event), once there are any or after some seconds."""
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self.filled.wait(), seconds)
         self.filled.clear()
+        self.taken.set()
+        self.taken = asyncio.Event()
         sent, self.sent = self.sent, []
         return sent
 
@@ -58,14 +55,8 @@ class Server:
     """A worker on some node, in a process and a temporary folder of its own."""
 
     def __init__(
-        self,
-        inbox: Any,
-        make: Callable[..., Worker],
-        device: str,
-        n_threads: int,
-        code: tuple[str, str],
+        self, inbox: Any, make: Callable[..., Worker], device: str, n_threads: int
     ) -> None:
-        """code: hashes of the driver's code, which this node must have."""
         import torch
 
         from bench.machine import tune_process
@@ -74,7 +65,7 @@ class Server:
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         tune_process()
         torch.set_num_threads(n_threads)
-        self.inbox, self.code, self.checked = inbox, code, False
+        self.inbox, self.checked = inbox, False
         temporary = Path(tempfile.gettempdir())
         for left in temporary.glob(f"{PREFIX}*-*"):  # of actors that were killed
             pid = left.name.removeprefix(PREFIX).partition("-")[0]
@@ -97,11 +88,11 @@ class Server:
         def send(event: Event) -> None:
             put = self.inbox.put.remote(attempt, pickle.dumps(event))
             if not isinstance(event, Shown):
-                ray.get(put)  # so that a worker is not faster than the driver
+                ray.get(put)
 
         job: Job = pickle.loads(packed)
         try:
-            self._refuse_differences()
+            self._refuse_other_files()
             for name, content in zip(files, ray.get(list(files.values())), strict=True):
                 path = self.worker.results / name
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,12 +113,10 @@ class Server:
             for left in self.folder.iterdir():
                 shutil.rmtree(left, ignore_errors=True)
 
-    def _refuse_differences(self) -> None:
-        """Raise ConfigError if this node has other code, or lacks files of the data."""
+    def _refuse_other_files(self) -> None:
+        """Raise DataError if this node lacks files of the data."""
         from bench.jobs.work import refuse_other_files
 
-        if self.code != code_hashes():
-            raise ConfigError("the code of atbench differs from the command's: install the same")
         if not self.checked:
             for images in self.worker.images:
                 refuse_other_files(images.dataset)
