@@ -7,26 +7,25 @@ from bench.cli import main
 from bench.jobs.slurm import SlurmEngine
 
 
-class LocalJob(submitit.LocalJob):  # type: ignore[misc]
-    """A job whose end is seen by commands that did not start it."""
-
-    def done(self, force_check: bool = False) -> bool:
-        try:
-            return bool(psutil.Process(int(self.job_id)).status() == psutil.STATUS_ZOMBIE)
-        except psutil.NoSuchProcess:
-            return True
-
-
-class LocalExecutor(submitit.LocalExecutor):  # type: ignore[misc]
-    job_class = LocalJob
-
-
-def local(engine: SlurmEngine, options: object) -> LocalExecutor:
-    executor = LocalExecutor(engine._submitit, max_num_timeout=5)
+def local(engine: SlurmEngine, options: object) -> submitit.LocalExecutor:
+    executor = submitit.LocalExecutor(engine._submitit, max_num_timeout=5)
     executor.update_parameters(timeout_min=60)
     return executor
 
 
+def queue(engine: SlurmEngine) -> set[str]:
+    """Ids of jobs are those of processes."""
+    return {slurm_id for slurm_id in engine._out if _runs(int(slurm_id))}
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 if __name__ == "__main__":
     SlurmEngine.executor = local  # type: ignore[method-assign, assignment]
+    SlurmEngine.queue = queue  # type: ignore[method-assign]
     main()

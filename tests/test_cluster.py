@@ -14,12 +14,18 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 
+from bench.errors import ConfigError
+from bench.jobs.job import Done, Event, Failed, Job, Lost
 from bench.jobs.ray_cluster import own_versions
+from bench.jobs.slurm import SUBMITTED, SlurmEngine
+from bench.jobs.work import Worker
 from bench.records import load_records
-from bench.storage import read_json
 from benchmarks.kills import LEFT
 from tests.commands import bench, method, refused
+from tests.harness import raises_line
+from tests.test_jobs import run_plan
 from tests.test_kill import TIMEOUT, command, outcome
 
 pytestmark = pytest.mark.cluster
@@ -137,15 +143,16 @@ def test_slurm_jobs_are_queued_again_and_followed_by_the_next_command(
     slurm = ["--cluster", "slurm", "--workers", "2"]
     line = [sys.executable, "-m", "tests.local_slurm", *asked, *slurm]
 
-    first = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    # no pipe: its jobs would hold it open
+    first = subprocess.Popen(line, stderr=subprocess.DEVNULL, text=True, start_new_session=True)
     wait_for_states(results, first)
-    jobs = list(read_json(results / ".slurm" / "jobs.json"))
+    jobs = [path.name.split("_")[0] for path in (results / ".slurm").rglob(SUBMITTED)]
     assert len(jobs) == 2
     for job in jobs:
         for process in psutil.Process(int(job)).children():
             process.send_signal(signal.SIGUSR2)  # as Slurm does before the limit
     first.kill()
-    first.communicate()
+    first.wait()
     refused(bench(*asked), "Slurm jobs may still work in", jobs[0], "--cluster slurm")
 
     said = said_after(subprocess.Popen(line, stderr=subprocess.PIPE, text=True), 2 * TIMEOUT)
@@ -154,3 +161,95 @@ def test_slurm_jobs_are_queued_again_and_followed_by_the_next_command(
     assert "lost its worker" not in said
     check(results, whole)
     assert not (results / ".slurm").exists()
+
+
+# --- Slurm's commands, played by scripts ---
+
+SCRIPTS = {
+    "sbatch": 'cat "$1" >> {0}/scripts; echo >> {0}/ids; cat {0}/ids | wc -l > {0}/queue;'
+    "echo Submitted batch job $(cat {0}/queue)",
+    "srun": "exit 1",
+    "squeue": "cat {0}/queue",
+    "sacct": "echo 'JobID|State|NodeList'; echo '1|'$(cat {0}/state)'|n'",
+}
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of what Slurm knows: its queue, the state of job 1, and what was submitted."""
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    for name, text in SCRIPTS.items():
+        (folder / name).write_text("#!/bin/sh\n" + text.format(folder))
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    return folder
+
+
+def slurm_engine(folder: Path, said: list[str]) -> SlurmEngine:
+    engine = SlurmEngine(folder, "auto", 4, ["partition=gpu", "time=90", "mem=8G"])
+    engine.use(torch.device("cpu"), said.append)
+    engine.begin(Worker)
+    return engine
+
+
+def polled(engine: SlurmEngine) -> list[tuple[int, Event]]:
+    found = list[tuple[int, Event]]()
+    engine.poll(0.0, lambda attempt, event: found.append((attempt, event)))
+    return found
+
+
+def test_a_job_that_slurm_does_not_know_any_more_is_lost(tmp_path: Path, slurm: Path) -> None:
+    said: list[str] = []
+    engine = slurm_engine(tmp_path, said)
+    engine.submit(7, job := Job(run=run_plan(), dataset=0, gpus=3))
+    assert engine.free == 1
+    assert "#SBATCH --gpus-per-node=3" in (slurm / "scripts").read_text()
+    assert "#SBATCH --mem=8G" in (slurm / "scripts").read_text()
+    assert polled(engine) == []
+    (slurm / "queue").unlink()
+    engine._looked_at_queue = float("-inf")
+    assert polled(engine) == []
+    assert "squeue fails" in said[-1]
+    (slurm / "queue").write_text("5\n")
+    engine._looked_at_queue = float("-inf")
+    assert polled(engine) == [(7, Lost("Slurm job 1: ended"))]  # sacct fails
+    assert engine.free == 4
+
+    (slurm / "state").write_text("CANCELLED by 0")
+    (slurm / "ids").unlink()
+    engine.submit(8, job)
+    (slurm / "queue").write_text("")
+    engine._looked_at_queue = float("-inf")
+    (_, failed), end = polled(engine)
+    assert isinstance(failed, Failed)
+    assert "Slurm job 1 was cancelled" in failed.line
+    assert end == (8, Done())
+    engine.close()
+    assert not list(tmp_path.glob(".slurm"))
+
+
+def test_a_job_submitted_by_a_command_that_was_killed_is_followed(
+    tmp_path: Path, slurm: Path
+) -> None:
+    first = slurm_engine(tmp_path, [])
+    first.submit(1, Job(run=run_plan(), dataset=0))
+    with raises_line(ConfigError, "another command follows the Slurm jobs"):
+        slurm_engine(tmp_path, [])
+    first._claim.close()  # by its end
+
+    said: list[str] = []
+    second = slurm_engine(tmp_path, said)
+    (job,) = second.held
+    assert job == Job(run=run_plan(), dataset=0)
+    second.submit(1, job)
+    assert "follows Slurm job 1" in said[-1]
+    assert (slurm / "ids").read_text() == "\n"
+    assert not second.held
+    assert not polled(second)
+    second.close()
+
+    (slurm / "sbatch").write_text("#!/bin/sh\necho invalid partition >&2; exit 1")
+    third = slurm_engine(tmp_path, [])
+    with raises_line(ConfigError, "sbatch refused a job", "invalid partition"):
+        third.submit(1, Job(run=run_plan(1), dataset=0))

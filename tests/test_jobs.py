@@ -433,7 +433,9 @@ def test_a_model_that_is_another_when_it_is_loaded_again_is_refused(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_more_workers_than_gpus_need_per_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_workers_than_gpus_need_per_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     threads = torch.get_num_threads()
     for n, per_gpu, device, fits in (
@@ -450,6 +452,10 @@ def test_more_workers_than_gpus_need_per_gpu(monkeypatch: pytest.MonkeyPatch) ->
         finally:
             engine.close()
             torch.set_num_threads(threads)
+    for options, n in (({"per_gpu": 2}, 4), ({"device": "cuda:1"}, 1), ({"device": "cpu"}, 1)):
+        every = Machines(workers=0, **options).engine(tmp_path)  # --workers auto
+        assert every.slots == n
+        every.close()
 
 
 def test_an_engine_with_slow_starts_gets_few_jobs(results: Path) -> None:
@@ -503,6 +509,7 @@ def test_without_a_machine_the_driver_waits(results: Path) -> None:
     [
         ({"slurm": ("time=1",)}, ["--slurm", "--cluster slurm"]),
         ({"cluster": "slurm"}, ["--workers N"]),
+        ({"cluster": "slurm", "workers": 0}, ["--workers N"]),
         ({"cluster": "slurm", "workers": 2, "per_gpu": 2}, ["--per-gpu"]),
         ({"cluster": "nonsense"}, ["--cluster nonsense", "HOST:PORT"]),
         ({"cluster": "127.0.0.1:9"}, ["nothing answers on port 9 of 127.0.0.1"]),

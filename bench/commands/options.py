@@ -28,6 +28,13 @@ def comma_list(ctx: click.Context, parameter: click.Parameter, text: str | None)
     return parts
 
 
+def n_workers(ctx: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
+    """Return the number, or 0 for auto; raises click's error for any other text."""
+    if text in (None, "auto"):
+        return None if text is None else 0
+    return int(click.IntRange(min=1)(text, parameter, ctx))
+
+
 def radius(ctx: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
     """Return eps as a float in [0, 1]; raises ConfigError for any other text."""
     return None if text is None else parse_eps(text)
@@ -55,9 +62,10 @@ std = click.option(
 MACHINES = (
     click.option(
         "--workers",
-        type=click.IntRange(min=1),
-        help="Number of worker processes: one per GPU, or a share of the CPU cores. With "
-        "--cluster: the most jobs at once.  [1; with Ray, all that fit]",
+        callback=n_workers,
+        metavar="N|auto",
+        help="Number of worker processes: one per GPU, or a share of the CPU cores. auto: use "
+        "every GPU. With --cluster: the most jobs at once.  [1; with Ray, all that fit]",
     ),
     click.option(
         "--per-gpu",

@@ -89,9 +89,9 @@ ONE_STUDY = ("methods", "arch", "eps", "attacks", "params")
     default=1,
     show_default=True,
     metavar="K",
-    help="Train each network on K GPUs of this machine, or by K processes on a CPU. BatchNorm and "
+    help="Train each network on K GPUs of one machine, or by K processes on a CPU. BatchNorm and "
     "random draws span the whole batch, so results are those of one GPU up to rounding. With "
-    "--workers, a training takes the GPUs of K workers.",
+    "--workers, a training takes the GPUs of K workers. Not with --cluster ray.",
 )
 @shared.machines
 @shared.results
@@ -122,8 +122,11 @@ def run(
     from bench.jobs.workspace import workspace
     from bench.tensorboard import HistoryScalars
 
-    if machines.cluster and gpus_per_training > 1:
-        raise ConfigError("--gpus-per-training is for this machine: leave --cluster out")
+    if machines.cluster not in ("", "slurm") and gpus_per_training > 1:
+        raise ConfigError(
+            "--gpus-per-training is for this machine and --cluster slurm: on Ray a training has "
+            "one GPU; leave it out"
+        )
     if machines.cluster and any(study.precision == "auto" for study in studies):
         raise ConfigError(
             "--precision auto looks at this machine's device: with --cluster, choose fp32 or bf16"
@@ -132,6 +135,7 @@ def run(
     scalars = None if tensorboard is None or dry_run else HistoryScalars(tensorboard)
     if against:
         suite.only()
+    elsewhere = bool(machines.cluster)
     if dry_run:
         machines = replace(machines, workers=None, cluster="", slurm=())
     with workspace(results, machines, quiet) as where:
@@ -146,7 +150,7 @@ def run(
         if not machines.cluster:
             studies = _with_precision(studies, where)
         plans = make_plans(suite.title, studies)
-        where = _with_gpus(where, plans, gpus_per_training)
+        where = _with_gpus(where, plans, gpus_per_training, elsewhere)
         for line in dict.fromkeys(line for p in plans for line in p.dataset.lines(trains=True)):
             reporter.say(line)
         for line in dict.fromkeys(run.warning for plan in plans for run in plan.runs):
@@ -176,8 +180,11 @@ def run(
         raise click.exceptions.Exit(reporter.exit_code)
 
 
-def _with_gpus(where: Workspace, plans: Sequence[Plan], n: int) -> Workspace:
-    """Return where to compute with n GPUs per training; raises ConfigError if that cannot be."""
+def _with_gpus(where: Workspace, plans: Sequence[Plan], n: int, elsewhere: bool) -> Workspace:
+    """Return where to compute with n GPUs per training; raises ConfigError if that cannot be.
+
+    elsewhere: whether they are those of a cluster, not of this machine.
+    """
     from bench.machine import several_devices
     from bench.training.batching import refuse_ranks
 
@@ -185,7 +192,8 @@ def _with_gpus(where: Workspace, plans: Sequence[Plan], n: int) -> Workspace:
         raise ConfigError(
             f"--gpus-per-training {n}: --device {where.device} is one GPU; use --device cuda"
         )
-    several_devices(where.device, n)
+    if not elsewhere:
+        several_devices(where.device, n)
     for spec in [run.train_spec for plan in plans for run in plan.runs]:
         refuse_ranks(spec.recipe, spec.n_train, n)
     return replace(where, gpus_per_training=n)

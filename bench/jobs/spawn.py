@@ -30,6 +30,7 @@ TIMEOUT_SECONDS = 600.0
 """A rank that waits longer than this for another gives up."""
 GRACE_SECONDS = 5.0
 """Time in which a better reason may come, once a rank says that it lost another."""
+FOR_PARENT = signal.SIGINT, signal.SIGHUP, signal.SIGUSR2
 END_SECONDS = 5.0
 """After this a process that does not end is killed."""
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
@@ -85,8 +86,8 @@ def _start(rank: int, *how: Any) -> tuple[Connection, SpawnProcess]:
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, rank, *how))
     resource_tracker.ensure_running()  # `start` would run it, and unblock SIGINT after that
-    # inherited: what a terminal sends to all processes is for the driver
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
+    # inherited: what a terminal or Slurm sends to all processes is for the one that started them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_PARENT)
     try:
         process.start()
     finally:

@@ -29,7 +29,7 @@ class Machines:
 
     device: str = "auto"
     workers: int | None = None
-    """The most jobs at once; None: one on one machine, all that fit in a Ray cluster."""
+    """The most jobs at once; 0: on every GPU; None: one, or all that fit in a Ray cluster."""
     per_gpu: int = 1
     """Jobs at once on a GPU."""
     cluster: str = ""
@@ -41,10 +41,14 @@ class Machines:
         on_slurm = self.cluster == "slurm"
         if self.slurm and not on_slurm:
             raise ConfigError("--slurm has options of --cluster slurm: add that")
-        if on_slurm and self.workers is None:
+        if on_slurm and not self.workers:
             raise ConfigError("--cluster slurm needs --workers N, the most jobs at once")
         if on_slurm and self.per_gpu > 1:
             raise ConfigError("--per-gpu is for this machine and Ray; a Slurm job has its own GPU")
+        if self.cluster and self.device not in ("auto", "cuda", "cpu"):
+            raise ConfigError(
+                f"--device {self.device} is one of this machine; with --cluster write cuda or cpu"
+            )
 
     def engine(self, results: Path) -> Engine:
         if self.cluster == "slurm":
@@ -54,11 +58,17 @@ class Machines:
         if self.cluster:
             from bench.jobs.ray import RayEngine
 
-            kind = self.device
-            return RayEngine(self.cluster, results, kind, self.workers, self.per_gpu)
-        if self.workers in (None, 1):
-            return HereEngine()
-        return ProcessesEngine(self.workers or 1, self.per_gpu)
+            most = self.workers or None
+            return RayEngine(self.cluster, results, self.device, most, self.per_gpu)
+        n = self._n_on_gpus() if self.workers == 0 else self.workers or 1
+        return HereEngine() if n == 1 else ProcessesEngine(n, self.per_gpu)
+
+    def _n_on_gpus(self) -> int:
+        import torch
+
+        every = self.device in ("auto", "cuda")
+        n_gpus = torch.cuda.device_count() if every else int(self.device != "cpu")
+        return max(1, n_gpus * self.per_gpu)
 
     @property
     def own_device(self) -> str:
