@@ -20,6 +20,7 @@ from bench.errors import ConfigError
 from bench.jobs.job import Done, Event, Failed, Job, Lost
 from bench.jobs.ray_cluster import own_versions
 from bench.jobs.slurm import SUBMITTED, SlurmEngine
+from bench.jobs.slurm_job import _line
 from bench.jobs.work import Worker
 from bench.records import load_records
 from benchmarks.kills import LEFT
@@ -213,7 +214,9 @@ def test_a_job_that_slurm_does_not_know_any_more_is_lost(tmp_path: Path, slurm: 
     assert "squeue fails" in said[-1]
     (slurm / "queue").write_text("5\n")
     engine._looked_at_queue = float("-inf")
-    assert polled(engine) == [(7, Lost("Slurm job 1: ended"))]  # sacct fails
+    (engine._submitit / "1_0_log.err").write_text("loading\nslurmstepd: out of memory\n\n")
+    (lost,) = polled(engine)  # sacct fails
+    assert lost == (7, Lost("Slurm job 1: ended: slurmstepd: out of memory"))
     assert engine.free == 4
 
     (slurm / "state").write_text("CANCELLED by 0")
@@ -225,6 +228,15 @@ def test_a_job_that_slurm_does_not_know_any_more_is_lost(tmp_path: Path, slurm: 
     assert isinstance(failed, Failed)
     assert "Slurm job 1 was cancelled" in failed.line
     assert end == (8, Done())
+
+    engine.submit(9, job)
+    (log,) = tmp_path.glob(".slurm/*.log")
+    log.write_text(_line(Lost("rank 1: exit code -9")) + _line(Done()) + '["Do')
+    assert polled(engine) == [(9, Lost("rank 1: exit code -9"))]
+    assert engine.free == 4
+    (slurm / "queue").write_text("")
+    engine._looked_at_queue = float("-inf")
+    assert not polled(engine)
     engine.close()
     assert not list(tmp_path.glob(".slurm"))
 
@@ -253,3 +265,12 @@ def test_a_job_submitted_by_a_command_that_was_killed_is_followed(
     third = slurm_engine(tmp_path, [])
     with raises_line(ConfigError, "sbatch refused a job", "invalid partition"):
         third.submit(1, Job(run=run_plan(1), dataset=0))
+    third.close()
+
+    (found,) = (tmp_path / ".slurm").rglob(SUBMITTED)
+    found.write_bytes(b"of another version")
+    fourth = SlurmEngine(tmp_path, "cpu", 1, ["time=90"])
+    with raises_line(ConfigError, "Slurm job 1 of an earlier command cannot be followed"):
+        fourth.use(torch.device("cpu"), said.append)
+    fourth.close()
+    assert found.exists()

@@ -209,13 +209,13 @@ class RayEngine(Engine):
 
 
 def _why(ref: Any) -> str:
-    """Return how a call ended that did not end well; of an actor that cannot start, its error."""
+    """Return how a call ended that did not end well; of an error in our code, its last line."""
     import ray
 
     try:
         ray.get(ref)
     except ray.exceptions.RayError as error:
         *_, last = [line for line in str(error).splitlines() if line.strip()] or [""]
-        started = "creation task" not in str(error)
-        return type(error).__name__ if started else one_line(last)
+        raised = isinstance(error, ray.exceptions.RayTaskError) or "creation task" in str(error)
+        return one_line(last) if raised else type(error).__name__
     return "it ended without a word"

@@ -190,7 +190,7 @@ class SlurmEngine(Engine):
                 sleep(0.1)
             if out.over:
                 self._forget(slurm_id)
-        if not self._out:
+        if not any(self._submitit.glob(SUBMITTED)):
             shutil.rmtree(self._folder, ignore_errors=True)
         self._claim.close()
         followed = [i for i, out in self._out.items() if out.attempt is not None]
@@ -224,9 +224,9 @@ class SlurmEngine(Engine):
                 return
         if not ended:
             return
-        self._forget(slurm_id)
         last = [line for line in (out.slurm.stderr() or "").splitlines() if line.strip()][-1:]
         state = str(out.slurm.get_info().get("State") or "ended")
+        self._forget(slurm_id)
         if state.startswith("CANCELLED"):
             line = f"{out.job.title}: its Slurm job {slurm_id} was cancelled"
             for spec_id in out.job.made or [""]:
@@ -237,15 +237,17 @@ class SlurmEngine(Engine):
 
     def _new_events(self, out: _Out) -> list[Event]:
         """Return what a job said since the last look, in whole lines."""
-        with suppress(OSError), out.log.open("rb") as file:
-            file.seek(out.place)
-            content = file.read()
-            whole = content[: content.rfind(b"\n") + 1]
-            out.place += len(whole)
-            if whole:  # a network disk shows new files in a folder once it is opened again
-                list((self._folder.parent / out.job.run.run_id).iterdir())
-            return events(whole)
-        return []
+        try:
+            with out.log.open("rb") as file:
+                file.seek(out.place)
+                content = file.read()
+        except OSError:  # of a network disk, for a moment
+            return []
+        whole = content[: content.rfind(b"\n") + 1]
+        out.place += len(whole)
+        with suppress(OSError):  # a network disk shows new files once their folder is opened again
+            list((self._folder.parent / out.job.run.run_id).iterdir())
+        return events(whole)
 
     def _forget(self, slurm_id: str) -> None:
         out = self._out.pop(slurm_id)
