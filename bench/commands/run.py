@@ -91,7 +91,7 @@ ONE_STUDY = ("methods", "arch", "eps", "attacks", "params")
     metavar="K",
     help="Train each network on K GPUs of one machine, or by K processes on a CPU. BatchNorm and "
     "random draws span the whole batch, so results are those of one GPU up to rounding. With "
-    "--workers, a training takes the GPUs of K workers. Not with --cluster ray.",
+    "--workers, a training takes the GPUs of K workers. Not on a Ray cluster.",
 )
 @shared.machines
 @shared.results
