@@ -121,7 +121,7 @@ class Ranks:
     def wait(self) -> None:
         """Return once every rank has called this."""
         if self.size > 1:
-            self.sum(torch.zeros((), device=_device()))
+            self.sum(torch.zeros((), device=_device())).item()  # NCCL alone returns at once
 
     def agree(self, values: Mapping[str, Tensor]) -> bool:
         """Return whether the tensors have the same bits on all ranks."""

@@ -155,19 +155,26 @@ def test_workers_end_with_their_driver_and_leave_nothing(
     assert load_records(tmp_path / "r").damaged == ()
 
 
+def ranks_of(driver: psutil.Popen, workers: int) -> list[psutil.Process]:
+    parents = [driver] if workers == 1 else workers_of(driver)
+    return [rank for parent in parents for rank in workers_of(parent)]
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
 def test_a_killed_rank_costs_a_resume_and_ranks_end_with_their_driver(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     results, asked = tmp_path / "r", ["--epochs", "40", "--attacks", "clean"]
-    with started(results, *asked, "--gpus-per-training", "2") as driver:
+    shared = "--gpus-per-training", "2", "--workers", str(workers)
+    with started(results, *asked, *shared) as driver:
         wait_until(lambda: any(results.glob("*/state-*.pt")), driver)
-        first, states = workers_of(driver), set(results.glob("*/state-*.pt"))
+        first, states = ranks_of(driver, workers), set(results.glob("*/state-*.pt"))
         first[1].kill()
         wait_until(lambda: set(results.glob("*/state-*.pt")) - states != set(), driver)
-        ranks = workers_of(driver)
+        ranks = ranks_of(driver, workers)
         assert len({*first, *ranks}) == 4
         driver.kill()
         assert psutil.wait_procs([*first, *ranks], timeout=60)[1] == []

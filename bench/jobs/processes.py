@@ -125,9 +125,8 @@ class ProcessesEngine(Engine):
                 event = pipe.recv()
             except (EOFError, OSError):
                 event = Lost(self._end(self._workers.index(worker)))
-            if isinstance(event, Done):
-                worker.attempt = None
             if isinstance(event, Done | Lost):
+                worker.attempt = None
                 self._lent = {n: of for n, of in self._lent.items() if of != attempt}
             take(attempt, event)
 

@@ -28,7 +28,7 @@ from bench.evaluation.store import AttackedCheckpoint, Images, attack, measure
 from bench.experiments.plan import RunPlan
 from bench.external.identity import FILE as FINGERPRINT
 from bench.external.identity import fingerprint, refuse_another
-from bench.jobs.job import Began, Done, Failed, Job, Lost, Said, Send, Sent, Shown, Trained
+from bench.jobs.job import Began, Done, Event, Failed, Job, Lost, Said, Send, Sent, Shown, Trained
 from bench.jobs.parcel import Mirror, Parcel
 from bench.jobs.spawn import Unforeseen, run_ranks
 from bench.machine import describe_machine, free_memory, several_devices
@@ -81,17 +81,19 @@ class Worker:
 
     def do(self, job: Job, send: Send) -> None:
         """Do the job and send its events; raises RecordError if nothing can be written."""
+        end: Event = Done()
         if job.trains:
             with self._reported(send, job, ""):
-                self._train(job, send)
+                end = self._train(job, send)
         pieces = list(product(job.made.items(), job.chunks))
         for done, ((spec_id, spec), chunk) in enumerate(pieces):
             send(Shown(done, len(pieces), spec.title) if len(pieces) > 1 else Shown(0, 0, ""))
             with self._reported(send, job, spec_id), blamed(self._target(job).model, spec.title):
                 send(Sent(self._made(job, spec, chunk, send)))
-        send(Done())
+        send(end)
 
-    def _train(self, job: Job, send: Send) -> None:
+    def _train(self, job: Job, send: Send) -> Event:
+        """Train; return the last event."""
         run, home = job.run, RunFolder(self.results, job.run.run_id)
         assert run.method_name is not None
         if method_sha256(run.method_name) != run.train_spec.method_sha256:
@@ -105,16 +107,20 @@ class Worker:
                 shutil.copy2(path, folder.path / path.name)
         dataset = self.images[job.dataset].dataset
         work = partial(train, job.run, dataset, folder, folder is not home)
+        end: Event = Done()
         if job.gpus == 1:
             work(self.device, send)
         else:
             devices = [torch.device(name) for name in job.devices]
+            self._attacked.clear()  # the first rank needs the memory
+            free_memory(self.device)
             try:
                 run_ranks(work, devices or several_devices(self.device, job.gpus), send)
             except RankLost as error:
-                send(Lost(str(error)))
+                end = Lost(str(error))
         if self.scratch is not None:
             shutil.rmtree(folder.path, ignore_errors=True)
+        return end
 
     def _made(self, job: Job, spec: EvalSpec | MeasureSpec, chunk: int, send: Send) -> Parcel:
         """Return the files of a chunk or a measure; send the parts of a chunk as they are done."""

@@ -147,6 +147,7 @@ class Trainer:
         self._resume(reporter)
         if self.ranks.rank == 0:
             self.ranks.wait()
+        self.ranks.wait()  # the first may remove what the others read
         self.progress.ranks = sorted({*self.progress.ranks, self.ranks.size})
         with reporter.task(self.folder.run_id, self.n_batches) as task:
             task.begin_at(self.state.batch_number)
