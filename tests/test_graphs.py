@@ -13,7 +13,7 @@ from torch import Tensor
 from bench.archs import build, graphs
 from bench.archs.arch import Arch
 from bench.archs.feedforward import Cnn
-from bench.archs.inference_copy import InferenceCopy, Precision
+from bench.archs.inference_copy import InferenceCopy, Precision, kept_copy
 from tests.pretended_cuda import CUDA, Log
 from tests.test_cuda import BATCH, trainer
 
@@ -139,12 +139,16 @@ def test_a_weight_that_moved_in_memory_is_noticed(cuda: Log) -> None:
 
 
 def test_a_network_and_its_graphs_are_freed_at_once(cuda: Log) -> None:
-    copied, twin = recorded(network())
-    kept = weakref.ref(copied)
-    cuda.tapes.clear()
-    gc.disable()
+    gc.disable()  # a lack of a GPU's memory does not start a collection
     try:
+        twin = network().to(CUDA)
+        copied = kept_copy(twin, "fp32")
+        for _ in range(graphs.CALLS_BEFORE):
+            passes(copied, images(CUDA))
+        assert len(cuda.tapes) == 2
+        kept = [weakref.ref(of) for of in (twin, copied)]
+        cuda.tapes.clear()
         del copied, twin
-        assert kept() is None
+        assert [ref() for ref in kept] == [None, None]
     finally:
         gc.enable()

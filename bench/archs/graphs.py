@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from bench.machine import tf32_operations
 
@@ -157,6 +158,7 @@ class _Replay(torch.autograd.Function):
         return recorded.logits.clone()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         recorded: _Recorded = ctx.recorded
         (x,) = ctx.saved_tensors

@@ -169,8 +169,9 @@ def merges(model: nn.Module) -> Merges:
 
     Warns with FoldWarning, and merges nothing, if the forward pass cannot be traced.
     """
+    tracer = _Tracer()
     try:
-        graph = _Tracer().trace(model)
+        graph = tracer.trace(model)
     except Exception as error:  # a forward pass may raise anything on a proxy
         reason = (str(error).splitlines() or [""])[0]
         notice = (
@@ -179,6 +180,8 @@ def merges(model: nn.Module) -> Merges:
         )
         warnings.warn(FoldWarning(notice), stacklevel=2)
         return Merges()
+    finally:
+        vars(tracer).clear()  # it refers to itself, and would keep the network until a collection
     modules = dict(model.named_modules())
     calls = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
 
