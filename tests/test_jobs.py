@@ -3,10 +3,12 @@
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import product
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -532,6 +534,23 @@ def test_options_of_sbatch_are_read() -> None:
     for wrong in ("partition", "time=soon", "=gpu"):
         with raises_line(ConfigError, "--slurm", wrong):
             sbatch_options([wrong])
+
+
+class Full(ProcessesEngine):
+    """On a machine where no second process starts."""
+
+    def _start(self, number: int) -> Any:
+        if number == 1:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return super()._start(number)
+
+
+def test_workers_end_if_not_all_can_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(OSError, match="Too many open files"):
+        Full(3)
+    assert active_children() == []
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- files on their way ---

@@ -56,8 +56,12 @@ class ProcessesEngine(Engine):
         self._workers: list[_Process | None] = [None] * slots
         self._lent: dict[int, int] = {}
         """Attempt by the number of a worker whose device another one uses as well."""
-        for number in range(slots):
-            self._start(number)
+        try:
+            for number in range(slots):
+                self._start(number)
+        except BaseException:  # too many files, or Ctrl-C
+            self.close()
+            raise
 
     def use(self, device: torch.device, say: Callable[[str], None]) -> None:
         """Give each process the next GPU, or as many CPU threads as the others."""
