@@ -87,19 +87,36 @@ def changes(log: Log) -> dict[str, Any]:
         log.tapes.append(Tape(log))
         return log.tapes[-1]
 
+    current = [1]  # the number of the current device: another one, unless told otherwise
+
     @contextmanager
-    def recording(tape: Tape, pool: Any = None) -> Iterator[None]:
+    def on(device: torch.device) -> Iterator[None]:
+        before, current[0] = current[0], device.index
+        try:
+            yield
+        finally:
+            current[0] = before
+
+    @contextmanager
+    def recording(tape: Tape, pool: Any = None, stream: Any = None) -> Iterator[None]:
+        assert current[0] == 0, "kernels of the device are not recorded"
+        assert stream is not None, "torch's own is of the device that recorded first"
+        assert stream.device_index == 0
         with tape:
             yield
         tape.end()
 
-    stream = mock.Mock()
+    def stream(device: torch.device | None = None) -> Any:
+        return mock.Mock(device_index=current[0] if device is None else device.index)
+
     return {
         "CUDAGraph": made,
+        "device": on,
         "graph": recording,
         "graph_pool_handle": lambda: object(),
-        "Stream": lambda: stream,
+        "set_device": lambda device: None,
+        "Stream": stream,
         "stream": lambda of: nullcontext(),
-        "current_stream": lambda device=None: stream,
+        "current_stream": stream,
         "mem_get_info": lambda device=None: (60 * 2**30, 80 * 2**30),
     }

@@ -42,13 +42,14 @@ def pad_batch(x: Tensor, n_rows: int) -> Tensor:
     return torch.cat([x, x[-1:].expand(lacking, *x.shape[1:])])
 
 
-def capture(work: Callable[[], T], pool: Any) -> tuple[Callable[[], None], T]:
+def capture(work: Callable[[], T], pool: Any, stream: Any) -> tuple[Callable[[], None], T]:
     """Record the kernels that `work` launches; it must have run before, and reads nothing back.
 
-    Returns a function that launches them again, and the result, whose memory they write.
+    pool, stream: the same for all graphs that share memory. Returns a function that launches the
+    kernels again, and the result, whose memory they write.
     """
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
+    with torch.cuda.graph(graph, pool=pool, stream=stream):
         result = work()
     return graph.replay, result
 
@@ -65,7 +66,7 @@ class Graphs:
         self._is_on = os.environ.get(SWITCH) != "0"
         self._calls = Counter[Any]()
         self._recorded = dict[Any, _Recorded]()
-        self._pool: Any = None
+        self._place: tuple[Any, Any] | None = None
 
     def __call__(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, K), by the same function in each call.
@@ -95,9 +96,13 @@ class Graphs:
     def _record(
         self, function: Callable[[Tensor], Tensor], key: Any, x: Tensor
     ) -> "_Recorded | None":
+        cuda: Any = torch.cuda
         try:
-            self._pool = self._pool or torch.cuda.graph_pool_handle()
-            recorded = _Recorded(function, x.detach(), self._pool, self._turn)
+            # kernels of another device than the current one would not be recorded; a recording that
+            # fails leaves its stream current
+            with cuda.device(x.device), cuda.stream(cuda.current_stream(x.device)):
+                self._place = self._place or (cuda.graph_pool_handle(), cuda.Stream())
+                recorded = _Recorded(function, x.detach(), *self._place, self._turn)
             self._recorded[key] = recorded
             return recorded
         except Exception as error:  # a network may do anything that a graph cannot hold
@@ -116,23 +121,27 @@ class _Recorded:
     """The passes of one number of rows, forward and back to the images."""
 
     def __init__(
-        self, function: Callable[[Tensor], Tensor], x: Tensor, pool: Any, turn: list[int]
+        self,
+        function: Callable[[Tensor], Tensor],
+        x: Tensor,
+        pool: Any,
+        stream: Any,
+        turn: list[int],
     ) -> None:
         self.turn = turn
         self.x = x.clone(memory_format=torch.channels_last).requires_grad_()
         self.into = torch.empty(0)
         with torch.enable_grad():
-            stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):  # what is chosen or allocated at first calls
                 for _ in range(3):
                     logits = function(self.x)
                     torch.autograd.grad(logits.sum(), self.x)
             torch.cuda.current_stream().wait_stream(stream)
-            self._forward, self.logits = capture(lambda: function(self.x), pool)
+            self._forward, self.logits = capture(lambda: function(self.x), pool, stream)
             self.into = torch.zeros_like(self.logits)
             self._backward, (self.gradient,) = capture(
-                lambda: torch.autograd.grad(self.logits, self.x, self.into), pool
+                lambda: torch.autograd.grad(self.logits, self.x, self.into), pool, stream
             )
         self.logits = self.logits.detach()
 

@@ -70,6 +70,8 @@ class Worker:
         self.home = self.results = results
         """The driver's folder, and where its files are here, which an engine may change."""
         self.device, self.scratch = device, scratch
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)  # else libraries would also take memory of the first
         self.ending = False
         """Whether this process was told to end, by an exception that is no failure."""
         self.images = [Images(dataset, device) for dataset in datasets]
