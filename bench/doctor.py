@@ -7,24 +7,22 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from textwrap import indent
 
-import numpy as np
 import psutil
 import torch
 from torch.utils import collect_env
-from torch.utils.flop_counter import FlopCounterMode
 
-from bench.archs import build, list_archs
-from bench.data import Dataset, Source, cut, load_dataset
-from bench.data.dataset import FileSplit
-from bench.data.folder import IMAGE_SIZE, RANGES
+from bench.archs import list_archs
+from bench.data import Dataset
+from bench.data.folder import IMAGE_SIZE
 from bench.errors import ConfigError
-from bench.estimate import Estimator, made_spec
-from bench.experiments.plan import RunPlan, make_plan
+from bench.estimate import Estimator, cost_of, made_spec
+from bench.experiments.plan import RunPlan, make_plans
+from bench.experiments.stand_in import stand_in
+from bench.experiments.study import Study
 from bench.experiments.suite import Suite
 from bench.listing import aligned
 from bench.machine import bf16_flags, describe_machine, has_fast_bf16
@@ -41,14 +39,6 @@ NVIDIA = Path("/proc/driver/nvidia/version")
 CIFAR_10 = "cifar-10-batches-py"
 METHOD = "madry"
 """The method whose training speed is shown."""
-N_SYNSETS = sum(last - first + 1 for first, last in RANGES.values())
-SIZES = {
-    "cifar10": (50_000, 10_000, 10, 32),
-    "cifar100": (50_000, 10_000, 100, 32),
-    # ImageNet has 1,300 training images of most synsets, and never more
-    "restricted-imagenet": (1300 * N_SYNSETS, 50 * N_SYNSETS, len(RANGES), IMAGE_SIZE),
-}
-"""Training and test images, classes and pixels a side of the data that may have to be fetched."""
 
 
 def diagnosis(
@@ -61,7 +51,7 @@ def diagnosis(
         ("Software", aligned(software())),
         ("Missing", "\n".join(f"{what}\n  -> {fix}" for what, fix in lacking) or "nothing"),
     ]
-    specs = sorted((_spec(arch) for arch in list_archs()), key=lambda spec: _flops(spec.arch))
+    specs = sorted((_spec(arch) for arch in list_archs()), key=lambda spec: cost_of(spec).flops)
     # the clock starts here, since the sections above take a while
     estimator = Estimator(device, deadline=time.monotonic() + seconds)
     expected = _suite(suite, data_root, estimator) if suite else []
@@ -220,15 +210,6 @@ def _spec(arch: str) -> TrainSpec:
     return made_spec(METHOD, arch, 128, image_size=size)
 
 
-@cache
-def _flops(arch: str) -> int:
-    """Floating point operations of a forward pass of one image; nothing is computed."""
-    size = _spec(arch).image_size
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        build(arch, image_size=size).eval()(torch.empty(1, 3, size, size))
-    return int(counter.get_total_flops())
-
-
 def _suite(suite: Suite, data_root: Path, estimator: Estimator) -> list[tuple[str, str]]:
     precision, _ = automatic(has_fast_bf16(estimator.device), evidence())  # as `bench run` takes it
     jobs = jobs_of(suite, str(data_root), precision)
@@ -263,41 +244,9 @@ def suite_time(jobs: Sequence[RunPlan], estimator: Estimator) -> str:
 
 def jobs_of(suite: Suite, data_root: str | None, precision: str = "fp32") -> tuple[RunPlan, ...]:
     """Return every training of a suite once, with its attacks; the data may be missing."""
-    jobs: dict[str, RunPlan] = {}
-    for study in suite.studies:
-        dataset = stand_in(study.dataset, data_root, study.train_size, study.test_size)
-        for job in make_plan(replace(study, precision=precision), dataset).runs:
-            run_id = job.run_id
-            jobs[run_id] = jobs[run_id].joined(job) if run_id in jobs else job
-    return tuple(jobs.values())
 
+    def load(study: Study) -> Dataset:
+        return stand_in(study.dataset, data_root, study.train_size, study.test_size)
 
-@cache
-def stand_in(
-    name: str, data_root: str | None, train_size: int | None, test_size: int | None
-) -> Dataset:
-    """Return a dataset of the right sizes without files; load it if its sizes are unknown.
-
-    Raises ConfigError and DataError as `load_dataset` does.
-    """
-    base, _, side = name.partition("@")
-    if base not in SIZES:
-        return load_dataset(
-            name, data_root=data_root, train_size=train_size, test_size=test_size, download=False
-        )
-    n_train, n_test, n_classes, image_size = SIZES[base]
-
-    def images(n: int) -> FileSplit:
-        return FileSplit(
-            root=Path("nowhere"),
-            paths=("image",) * n,
-            sizes=np.ones(n, dtype=np.int64),
-            y=np.arange(n, dtype=np.int64) % n_classes,
-            image_size=int(side) if side else image_size,
-        )
-
-    source = Source(
-        name=name, origin=f"dataset '{name}'", train=images(n_train), test=images(n_test),
-        scale=1 / 255, pad=0, flip=False,
-    )  # fmt: skip
-    return cut(source, train_size=train_size, test_size=test_size)
+    studies = [replace(study, precision=precision) for study in suite.studies]
+    return tuple(run for plan in make_plans(suite.title, studies, load) for run in plan.runs)

@@ -10,10 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from bench.archs import build, resolve
 from bench.attacks import FastPGD, get_attack
@@ -26,7 +29,7 @@ from bench.listing import aligned
 from bench.method import Method
 from bench.progress import Reporter, duration
 from bench.records.run_folder import RunFolder
-from bench.records.spec import EvalSpec, MeasureSpec, ModelSpec, Recipe, TrainSpec
+from bench.records.spec import CHUNK, EvalSpec, MeasureSpec, ModelSpec, Recipe, TrainSpec
 from bench.threat import REFERENCE_EPS, Threat
 from bench.training.cost import passes
 from bench.training.engine import Trainer, initial_model
@@ -81,7 +84,8 @@ class Estimator:
         count = passes(method)
         n_passes = count.forward + count.backward
         if key not in self._measured and time.monotonic() < self.deadline:
-            dataset = self.dataset or made_dataset(spec.recipe.batch_size, spec)
+            n = max(spec.recipe.batch_size, CHUNK)
+            dataset = self.dataset or made_dataset(n, spec)
             self._measured[key] = n_passes, _measure(spec, method, dataset, self.device)
         if key in self._measured:
             return self._measured[key][1]
@@ -93,31 +97,54 @@ class Estimator:
 
 GRADIENT = 3
 """A forward and a backward pass cost as much as so many forward passes."""
-MEASURE = 300
-"""Forward passes per image of a check or measure of which none was made yet."""
+MEASURE = 1500
+"""Forward passes per image of a check or measure of which none was made yet: about the mean of the
+14 checks of results/digits, whose seconds are compared with those of the attacks there."""
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """What a forward pass of one image takes; nothing is computed to count it."""
+
+    flops: int
+    n_operations: int
+    """Calls into torch; on a GPU each launches about one kernel."""
+    n_parameters: int
+
+
+class _Calls(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    n = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.n += 1
+        return func(*args, **(kwargs or {}))
 
 
 @cache
-def _size(arch: str, image_size: int, in_channels: int) -> int:
-    """Return a number that grows with the cost of a forward pass; nothing is computed."""
+def network_cost(arch: str, image_size: int, in_channels: int = 3) -> NetworkCost:
     with torch.device("meta"):
-        network = build(arch, image_size=image_size, in_channels=in_channels)
-    return image_size**2 * sum(p.numel() for p in network.parameters())
+        network = build(arch, image_size=image_size, in_channels=in_channels).eval()
+        calls = _Calls()  # type: ignore[no-untyped-call]
+        with torch.no_grad(), FlopCounterMode(display=False) as counter, calls:
+            network(torch.empty(1, in_channels, image_size, image_size))
+    n_parameters = sum(p.numel() for p in network.parameters())
+    return NetworkCost(int(counter.get_total_flops()), calls.n, n_parameters)
+
+
+def cost_of(spec: TrainSpec) -> NetworkCost:
+    return network_cost(spec.arch, spec.image_size, spec.in_channels)
 
 
 def training_effort(spec: TrainSpec) -> float:
     """Return about how much a training takes, in units of `attack_effort`."""
     steps = spec.params.get("steps", 0)
     passes = GRADIENT * (1 + (steps if isinstance(steps, int) else 0))
-    size = _size(spec.arch, spec.image_size, spec.in_channels)
-    return spec.recipe.epochs * spec.n_train * passes * size
+    return spec.recipe.epochs * spec.n_train * passes * cost_of(spec).flops
 
 
 def attack_effort(spec: TrainSpec | ModelSpec, made: EvalSpec | MeasureSpec, n: int) -> float:
     """Return about how much an attack or measure on n images takes, to compare and to scale."""
-    size = 1
-    if isinstance(spec, TrainSpec):
-        size = _size(spec.arch, spec.image_size, spec.in_channels)
+    size = cost_of(spec).flops if isinstance(spec, TrainSpec) else 1
     if isinstance(made, MeasureSpec):
         return n * MEASURE * size
     gradients, forwards = get_attack(made.attack).passes
@@ -137,13 +164,16 @@ class Forecast:
             before = self._done.get(kind[:n], (0.0, 0.0))
             self._done[kind[:n]] = before[0] + effort, before[1] + seconds
 
+    def level(self, kind: tuple[str, ...]) -> int:
+        """Return how many parts of its kind such a job shares with one that is done, or -1."""
+        return max((n for n in range(len(kind) + 1) if kind[:n] in self._done), default=-1)
+
     def seconds(self, kind: tuple[str, ...], effort: float) -> float | None:
         """Return the seconds of such a job, from the most similar ones; None before the first."""
-        for n in range(len(kind), -1, -1):
-            if kind[:n] in self._done:
-                done, seconds = self._done[kind[:n]]
-                return effort * seconds / done
-        return None
+        if (level := self.level(kind)) < 0:
+            return None
+        done, seconds = self._done[kind[:level]]
+        return effort * seconds / done
 
 
 def describe_plan(plan: Plan, results: Path, device: torch.device, reporter: Reporter) -> str:
@@ -248,9 +278,18 @@ def _attack_seconds(
 
     AutoAttack runs on it; other attacks run on a copy, which is faster.
     """
-    n = min(MIN_ROWS, len(dataset.test))
+    gradient, forward = _on_rows(network, dataset, device, MIN_ROWS)
+    if gradient * CHUNK < SLOW_SECONDS and len(dataset.test) > MIN_ROWS:
+        return _on_rows(network, dataset, device, CHUNK)  # as an evaluation has them
+    return gradient, forward
+
+
+def _on_rows(
+    network: nn.Module, dataset: Dataset, device: torch.device, most: int
+) -> tuple[float, float]:
+    n = min(most, len(dataset.test))
     x, y = Images(dataset, device).chunk(range(n))
-    blocked, steps, rows = BatchedModel(network, MIN_ROWS), 2, max(n, MIN_ROWS)
+    blocked, steps, rows = BatchedModel(network, most), 2, max(n, MIN_ROWS)
     attack = FastPGD(steps=steps, relative_step=0.2, search="network")
 
     def seconds(work: Callable[[], torch.Tensor]) -> float:

@@ -10,8 +10,9 @@ import torchvision
 from click.testing import Result
 
 from bench import doctor
-from bench.doctor import jobs_of, missing, stand_in, suite_time
+from bench.doctor import jobs_of, missing, suite_time
 from bench.estimate import Estimator
+from bench.experiments.stand_in import stand_in
 from bench.experiments.suite import load_suite
 from tests.commands import bench, refused
 

@@ -14,9 +14,11 @@ from bench.commands import options as shared
 from bench.errors import BenchError, ConfigError
 
 if TYPE_CHECKING:
+    from bench.data import Dataset
     from bench.experiments.plan import Plan, RunStatus
     from bench.experiments.study import Study
     from bench.experiments.suite import Suite
+    from bench.jobs.devices import Devices
     from bench.jobs.workspace import Machines, Workspace
 
 ONE_STUDY = ("methods", "arch", "eps", "attacks", "params")
@@ -102,6 +104,13 @@ ONE_STUDY = ("methods", "arch", "eps", "attacks", "params")
     help="Also write the histories of the trainings there, as TensorBoard scalars.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the planned runs and an estimate, then stop.")
+@click.option(
+    "--devices",
+    metavar="NxNAME",
+    help="With --dry-run: plan for these instead: 8xA100, 64xH100, 4xcpu. Times are those of the "
+    "records of such devices in --results, else an estimate; 8xNAME:200 gives the speed of another "
+    "device in TFLOP/s. Needs no data set.",
+)
 @shared.quiet
 def run(
     dry_run: bool,
@@ -109,6 +118,7 @@ def run(
     results: Path,
     machines: Machines,
     gpus_per_training: int,
+    devices: str | None,
     against: tuple[str, ...],
     tensorboard: Path | None,
     **options: Any,
@@ -119,6 +129,7 @@ def run(
     'bench report' makes tables and figures of them.
     """
     suite, studies = _studies(options)  # report a mistake in the options before loading torch
+    from bench.jobs.devices import Devices
     from bench.jobs.workspace import workspace
     from bench.tensorboard import HistoryScalars
 
@@ -127,9 +138,14 @@ def run(
             "--gpus-per-training is for this machine and --cluster slurm: on Ray a training has "
             "one GPU; leave it out"
         )
-    if machines.cluster and any(study.precision == "auto" for study in studies):
+    others = Devices.parse(devices) if devices else None
+    if others and not dry_run:
+        raise ConfigError("--devices plans for other machines: add --dry-run")
+    is_auto = any(study.precision == "auto" for study in studies)
+    if (machines.cluster or others) and is_auto:
         raise ConfigError(
-            "--precision auto looks at this machine's device: with --cluster, choose fp32 or bf16"
+            "--precision auto looks at this machine's device: with --cluster or --devices, choose "
+            "fp32 or bf16"
         )
     own = studies[0].methods
     scalars = None if tensorboard is None or dry_run else HistoryScalars(tensorboard)
@@ -147,6 +163,9 @@ def run(
         reporter = where.reporter
         if against:
             studies = [_with_baselines(studies[0], against)]
+        if others:
+            click.echo(_elsewhere(suite.title, studies, where, others, gpus_per_training))
+            return
         if not machines.cluster:
             studies = _with_precision(studies, where)
         plans = make_plans(suite.title, studies)
@@ -180,13 +199,32 @@ def run(
         raise click.exceptions.Exit(reporter.exit_code)
 
 
+def _elsewhere(
+    title: str, studies: list[Study], where: Workspace, devices: Devices, gpus_per_training: int
+) -> str:
+    """Return the page of --devices; raises a BenchError."""
+    from bench.experiments.plan import make_plans
+    from bench.experiments.stand_in import here_or_stand_in
+    from bench.jobs.rehearsal import describe_devices
+
+    if gpus_per_training > devices.n:
+        raise ConfigError(f"--gpus-per-training {gpus_per_training}: --devices has {devices.n}")
+
+    def load(study: Study) -> Dataset:
+        sizes = study.train_size, study.test_size
+        return here_or_stand_in(study.dataset, study.data_root, *sizes)
+
+    plans = make_plans(title, studies, load)
+    _refuse_ranks(plans, gpus_per_training)
+    return describe_devices(plans, replace(where, gpus_per_training=gpus_per_training), devices)
+
+
 def _with_gpus(where: Workspace, plans: Sequence[Plan], n: int, elsewhere: bool) -> Workspace:
     """Return where to compute with n GPUs per training; raises ConfigError if that cannot be.
 
     elsewhere: whether they are those of a cluster, not of this machine.
     """
     from bench.machine import several_devices
-    from bench.training.batching import refuse_ranks
 
     if n > 1 and where.device.index is not None:
         raise ConfigError(
@@ -194,9 +232,15 @@ def _with_gpus(where: Workspace, plans: Sequence[Plan], n: int, elsewhere: bool)
         )
     if not elsewhere:
         several_devices(where.device, n)
+    _refuse_ranks(plans, n)
+    return replace(where, gpus_per_training=n)
+
+
+def _refuse_ranks(plans: Sequence[Plan], n: int) -> None:
+    from bench.training.batching import refuse_ranks
+
     for spec in [run.train_spec for plan in plans for run in plan.runs]:
         refuse_ranks(spec.recipe, spec.n_train, n)
-    return replace(where, gpus_per_training=n)
 
 
 def _with_precision(studies: list[Study], where: Workspace) -> list[Study]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -67,7 +68,7 @@ class RunPlan:
             return None
         return get_method(self.method_name, **self.train_spec.params)
 
-    @property
+    @cached_property
     def surrogates(self) -> set[str]:
         """Run ids of the other models that its attacks and checks need."""
         return {run for spec in (*self.evaluations, *self.measures) for run in spec.surrogates}
@@ -145,7 +146,7 @@ class RunStatus:
     """Unfinished evaluations, each with the numbers of its missing chunks."""
     missing_measures: tuple[MeasureSpec, ...] = ()
 
-    @property
+    @cached_property
     def surrogates(self) -> set[str]:
         """Run ids of the models that the missing parts need."""
         specs = (*(spec for spec, _ in self.missing), *self.missing_measures)
@@ -175,12 +176,17 @@ class Plan:
         return [run.status(RunFolder(results, run.run_id)) for run in self.runs]
 
 
-def make_plans(title: str, studies: Sequence[Study]) -> list[Plan]:
-    """Return one plan per data set; a training that several studies need is in it once."""
+def make_plans(
+    title: str, studies: Sequence[Study], load: Callable[[Study], Dataset] | None = None
+) -> list[Plan]:
+    """Return one plan per data set; a training that several studies need is in it once.
+
+    load: returns a study's data, or what stands in for them where nothing is trained.
+    """
     together: dict[tuple[object, ...], list[Plan]] = {}
     for study in studies:
         key = (study.dataset, study.data_root, study.train_size, study.test_size)
-        loaded = together[key][0].dataset if key in together else None
+        loaded = together[key][0].dataset if key in together else load and load(study)
         together.setdefault(key, []).append(make_plan(study, loaded))
     return [
         replace(

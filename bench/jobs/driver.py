@@ -1,5 +1,6 @@
 """The driver: hands out jobs, and alone writes to the results folder."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from time import monotonic, sleep
@@ -59,6 +60,8 @@ def run_plans(
 class Driver:
     """Works on the runs of plans through an engine, until nothing is left that can be done."""
 
+    make_run: type[Run] = Run
+
     def __init__(
         self,
         plans: Sequence[Plan],
@@ -76,7 +79,7 @@ class Driver:
                     training_code(source_file(planned.method))  # hash the file before it can change
                 if planned.run_id in self.runs:
                     planned = self.runs[planned.run_id].plan.joined(planned)
-                self.runs[planned.run_id] = Run(planned, plan, number, where)
+                self.runs[planned.run_id] = self.make_run(planned, plan, number, where)
         self.serving = {s for run in self.runs.values() for s in run.plan.surrogates}
         self.effort = self._total_effort() / (4 * engine.slots) if engine.whole else 0.0
         """Of an attack job: about four a worker."""
@@ -201,6 +204,7 @@ class Driver:
             if job := next((j for j in list(run.jobs or ()) if self._can_start(run, j)), None):
                 ready.append((run, job))
         wanted = {s for run in self.runs.values() for s in run.status.surrogates}
+        n_out = Counter(attempt.run.run_id for attempt in self.out.values())
 
         def rank(found: tuple[Run, Job]) -> tuple[object, ...]:
             run, job = found
@@ -209,7 +213,7 @@ class Driver:
             if job.trains:
                 return job.stage, 0, run.run_id not in wanted, -job.work
             left = sum(job.work for job in run.jobs or ())
-            return job.stage, 1, run.run_id != self.last, -left / (1 + len(self._out_of(run)))
+            return job.stage, 1, run.run_id != self.last, -left / (1 + n_out[run.run_id])
 
         return min(ready, key=rank, default=None)
 

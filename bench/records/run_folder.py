@@ -191,7 +191,10 @@ class EvaluationFolder:
 
     def missing(self, *, images: bool = False) -> list[int]:
         """Return the numbers of missing or damaged chunks; with `images`, also without images."""
-        return [c for c in range(len(self.spec.chunks())) if not self.has(c, images=images)]
+        n, archive = len(self.spec.chunks()), self.path.with_name(f"{self.spec.checkpoint}.npz")
+        if not (self.path.exists() or archive.exists()):
+            return list(range(n))
+        return [c for c in range(n) if not self.has(c, images=images)]
 
     def has(self, number: int, *, images: bool = False) -> bool:
         """Whether a chunk is complete, with `images` including its adversarial images."""

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any, Literal
 
 from bench.errors import ConfigError, refuse_unknown
@@ -141,7 +142,7 @@ class TrainSpec(_Json):
         """Radius at which the model is attacked by default."""
         return self.eps if self.study_eps is None else self.study_eps
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         hashed = {
             f.name: getattr(self, f.name) for f in fields(self) if not f.metadata.get("label")
@@ -227,7 +228,7 @@ class EvalSpec(_OnImages):
         refuse_unknown("checkpoint", [self.checkpoint], (*CHECKPOINTS, GIVEN))
         refuse_unknown("split", [self.split], SPLITS)
 
-    @property
+    @cached_property
     def eval_id(self) -> str:
         return self._id(self.attack)
 
