@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bench.jobs.workspace import Machines
 
 
-@click.command()
+@click.command(short_help="Attack existing runs or a model of your own.")
 @click.argument("runs", nargs=-1, metavar="[RUN_ID]...")
 @click.option(
     "--model",
@@ -110,7 +110,7 @@ def evaluate(
         raise click.exceptions.Exit(where.reporter.exit_code)
 
 
-@click.command("verify-adversarials")
+@click.command("verify-adversarials", short_help="Verify saved adversarial images.")
 @click.argument(
     "files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path)
 )

@@ -11,7 +11,7 @@ from bench.errors import ConfigError
 LISTED = ("methods", "archs", "datasets", "attacks", "suites", "recipes")
 
 
-@click.command("list")
+@click.command("list", short_help="List methods, attacks, data, suites, ...")
 @click.argument("kind", type=click.Choice(LISTED), default="methods")
 @click.option("--long", is_flag=True, help="Of methods: their formulas, state and cost per step.")
 def list_command(kind: str, long: bool) -> None:
@@ -21,7 +21,7 @@ def list_command(kind: str, long: bool) -> None:
     click.echo(listing(kind, long))
 
 
-@click.command()
+@click.command(short_help="Show this machine and what is missing.")
 @click.option("--suite", help="Also estimate the time of this suite.")
 @click.option("--size", help="Size of the suite: full, small, tiny.  [full]")
 @shared.device
@@ -74,7 +74,7 @@ def doctor(
     click.echo(text)
 
 
-@click.command()
+@click.command(short_help="Compare short runs with pinned results.")
 @click.option(
     "--only", callback=shared.comma_list, help="Methods and attacks: trades,pgd-20.  [all]"
 )

@@ -9,7 +9,7 @@ from bench.commands import options as shared
 from bench.errors import ConfigError
 
 
-@click.command()
+@click.command(short_help="Make a page, tables and figures.")
 @shared.results
 @click.option(
     "--reports",
@@ -24,7 +24,7 @@ from bench.errors import ConfigError
 def report(
     results: Path, reports: Path, suite: str | None, size: str | None, open_page: bool
 ) -> None:
-    """Make tables, figures and a page from the records, and print Table 3 of the largest setting.
+    """Make a page, tables and figures from the records, and print the main table.
 
     index.html in the reports folder shows everything on one page, offline. index.md links to all
     tables and figures and lists what still lacks records.
@@ -54,7 +54,7 @@ def _report_command(results: Path, reports: Path, suite: str | None, size: str |
     return " ".join(["bench report", *given])
 
 
-@click.command()
+@click.command(short_help="Test a difference between two methods.")
 @click.argument("first")
 @click.argument("second")
 @shared.results

@@ -25,7 +25,7 @@ ONE_STUDY = ("methods", "arch", "eps", "attacks", "params")
 """Options that can change a suite of one study, but not a suite of several."""
 
 
-@click.command()
+@click.command(short_help="Train methods and attack them.")
 @click.option(
     "--methods",
     callback=shared.comma_list,
@@ -124,6 +124,12 @@ def run(
     **options: Any,
 ) -> None:
     """Train methods and attack them, skipping what is already done.
+
+    \b
+    bench run --methods madry,trades --seeds 0,1,2
+    bench run --methods ./mine.py --against madry
+    bench run --methods cat-ce --arch wrn --dry-run
+    bench run --suite paper --size tiny
 
     Without --arch, --dataset or --suite this runs the digits suite. Records go to --results;
     'bench report' makes tables and figures of them.

@@ -40,7 +40,7 @@ class Machines:
     def __post_init__(self) -> None:
         on_slurm = self.cluster == "slurm"
         if self.slurm and not on_slurm:
-            raise ConfigError("--slurm has options of --cluster slurm: add that")
+            raise ConfigError("--slurm needs --cluster slurm")
         if on_slurm and not self.workers:
             raise ConfigError("--cluster slurm needs --workers N, the most jobs at once")
         if on_slurm and self.per_gpu > 1:
