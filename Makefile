@@ -7,7 +7,7 @@ MORE := cluster or browser or latex or site
 # packages of Debian that these tests need
 DEBIAN := texlive-latex-base texlive-latex-recommended chromium
 
-.PHONY: install demo test test-all quick lint types verify pytest docs site clean help
+.PHONY: install demo test test-all quick lint types verify pytest docs picture site clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
@@ -31,10 +31,10 @@ $(VENV)/.installed-all: $(VENV)/.installed-test $(VENV)/.installed-docs
 	$(BIN)/python -m pip install --quiet --editable ".[robustbench,test,docs,ray,slurm]"
 	touch $@
 
-demo: install  ## train and attack the paper's methods on digits, print Table 3
+demo: install  ## train and attack the paper's methods on digits, make a report
 	$(BIN)/bench run --seeds 0 --workers 2 --no-checks --results results/demo
 	$(BIN)/bench report --results results/demo --reports reports/demo
-	@echo "The report is in reports/demo/index.md"
+	@echo "Open reports/demo/index.html"
 
 test: lint types verify pytest  ## lint, types, pinned facts and the test suite
 
@@ -61,6 +61,9 @@ quick: $(VENV)/.installed-test  ## the tests that take under a minute in all
 
 docs: $(VENV)/.installed  ## regenerate README's table and the pages made from records
 	$(BIN)/python docs/generate.py
+
+picture: $(VENV)/.installed-test  ## redraw README's picture of reports/digits/index.html
+	$(BIN)/python docs/picture.py
 
 site: $(VENV)/.installed-docs  ## build the documentation: site/index.html
 	$(BIN)/python -m mkdocs build --strict
