@@ -87,7 +87,7 @@ def test_every_table_that_shows_the_model_carries_the_mark(results: Path, tmp_pa
     (alarm,) = (
         x for x in (tmp_path / "r" / "masking.md").read_text().splitlines() if "(the figure)" in x
     )
-    assert "0.15, lower limit 0.0722, threshold 0.02 (n = 100; ours)" in alarm
+    assert "0.15, lower limit 0.0722, threshold 0.02 (ours; n = 100)" in alarm
     found = pd.read_csv(tmp_path / "r" / "table3.csv", comment="#", keep_default_na=False)
     best = found[found["checkpoint"] == "best"].set_index("method")
     assert best["masking_alarms"].to_dict() == {"madry": "", "cat-ce": "C8"}
@@ -140,12 +140,12 @@ def test_a_check_that_chance_explains_is_listed_and_marks_nothing(
     verdict(run, "C7", 0.71 - 0.62, 0.05, {"accuracy": by_loss})
     write_report(load_records(results), tmp_path / "r", command="bench report")
     page = (tmp_path / "r" / "masking.md").read_text()
-    (row,) = (line for line in page.splitlines() if line.startswith("| loss dependence"))
+    (row,) = (line for line in page.splitlines() if line.startswith("| C7 loss dependence"))
     assert [cell.strip() for cell in row.split("|")[2:-1]] == ["0.05", "watch 0.09", "\u2013"]
-    (passed,) = (line for line in page.splitlines() if line.startswith("| surrogate labels"))
+    (passed,) = (line for line in page.splitlines() if line.startswith("| C14 surrogate labels"))
     assert [cell.strip() for cell in passed.split("|")[3:-1]] == ["\u2713", "\u2713"]
     assert (
-        "- Madry AT: loss dependence (the figure) 0.09, lower limit 0, threshold 0.05 (n = 100"
+        "- Madry AT: C7 loss dependence (the figure) 0.09, lower limit 0, threshold 0.05 (ours"
         in page
     )
     (finding,) = (f for f in masking([run_of(results, "madry")], "best").findings if f.number == 7)

@@ -32,7 +32,7 @@ def masking_table(rows: Sequence[TableRow]) -> Table:
             own = [[f for f in found if f.number == check] for found in findings]
             limits = sorted(f.threshold for found in own for f in found)
             ends = dict.fromkeys(f"{end:.3g}" for end in (*limits[:1], *limits[-1:]))
-            lines.append([NAMES[check - 1], " to ".join(ends), *map(_state, own)])
+            lines.append([f"C{check} {NAMES[check - 1]}", " to ".join(ends), *map(_state, own)])
     lines.append(["AutoAttack's own", "", *(_package(found) for found in findings)])
     sizes = ({str(f.n) for f in found if f.number} for found in findings)
     lines.append(["n", "", *(", ".join(sorted(n, key=int)) or MISSING for n in sizes)])
@@ -67,9 +67,9 @@ def _value(finding: Finding) -> str:
 def alarm_lines(rows: Sequence[TableRow], *, watched: bool = False) -> list[str]:
     """Return a line per alarm, or per value to be watched: the model, the check, its numbers."""
     return [
-        f"{row_title(row)}{f', seed {f.seed}' if len(row.group.runs) > 1 else ''}: {f.looks_for} "
-        f"({f.name.partition(': ')[2] or f.name}) {_value(f)}, "
-        f"{_limit(f)}threshold {f.threshold:.3g} (n = {f.n}; {f.source})"
+        f"{row_title(row)}{f', seed {f.seed}' if len(row.group.runs) > 1 else ''}: {f'{f.code} ' * bool(f.number)}"
+        f"{f.looks_for} ({f.name.partition(': ')[2] or f.name}) {_value(f)}, "
+        f"{_limit(f)}threshold {f.threshold:.3g} ({f.source}; n = {f.n})"
         for row in rows
         for f in (row.masking.watched if watched else row.masking.alarms)
     ]
