@@ -68,6 +68,11 @@ class Finding:
         """`loss dependence`."""
         return NAMES[self.number - 1] if self.number else "AutoAttack's own"
 
+    @property
+    def title(self) -> str:
+        """`C7 loss dependence`."""
+        return f"{self.code} {self.looks_for}" if self.number else self.looks_for
+
 
 @dataclass(frozen=True, kw_only=True)
 class Masking:

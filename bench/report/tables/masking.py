@@ -67,8 +67,8 @@ def _value(finding: Finding) -> str:
 def alarm_lines(rows: Sequence[TableRow], *, watched: bool = False) -> list[str]:
     """Return a line per alarm, or per value to be watched: the model, the check, its numbers."""
     return [
-        f"{row_title(row)}{f', seed {f.seed}' if len(row.group.runs) > 1 else ''}: {f'{f.code} ' * bool(f.number)}"
-        f"{f.looks_for} ({f.name.partition(': ')[2] or f.name}) {_value(f)}, "
+        f"{row_title(row)}{f', seed {f.seed}' if len(row.group.runs) > 1 else ''}: {f.title} "
+        f"({f.name.partition(': ')[2] or f.name}) {_value(f)}, "
         f"{_limit(f)}threshold {f.threshold:.3g} ({f.source}; n = {f.n})"
         for row in rows
         for f in (row.masking.watched if watched else row.masking.alarms)
