@@ -27,5 +27,5 @@ def _runs(pid: int) -> bool:
 
 if __name__ == "__main__":
     SlurmEngine.executor = local  # type: ignore[method-assign, assignment]
-    SlurmEngine.queue = queue  # type: ignore[method-assign]
+    SlurmEngine.queue = queue  # type: ignore[method-assign, assignment]
     main()
