@@ -8,8 +8,8 @@ from typing import Any
 
 from bench.report.accuracy import error_limits
 from bench.report.accuracy_vs_eps import Curve, curves, drawn
-from bench.report.compare import MethodComparison, sentence
-from bench.report.formatting import eps_text, listed, percent, span
+from bench.report.compare import MethodComparison, p_text, sentence
+from bench.report.formatting import MISSING, eps_text, listed, percent, span
 from bench.report.html.leaderboard import LeaderboardRow, shown_names
 from bench.report.rows import Section
 from bench.report.style import styles
@@ -119,10 +119,16 @@ def _pair(c: MethodComparison, names: dict[str, str]) -> dict[str, Any]:
         "test": "McNemar's exact test" if c.one_seed else "t test over seeds and images",
         "p": n.p,
         "p_holm": c.p_holm,
+        "p_text": _p(n.p),
+        "p_holm_text": _p(c.p_holm),
         "n_pairs": c.n_pairs,
         "significant": c.significant,
         "sentence": _sentence(c, names),
     }
+
+
+def _p(value: float | None) -> str:
+    return MISSING if value is None else p_text(value).removeprefix("p ").removeprefix("= ")
 
 
 def _sentence(c: MethodComparison, names: dict[str, str]) -> str:

@@ -70,11 +70,12 @@ def check_cell(findings: Sequence[Finding]) -> CheckCell:
         return CheckCell(state=state, mark=MARKS[state])
     own = [f for f in findings if f.state == state]
     worst = max(own, key=lambda f: math.inf if f.value is None else f.value - f.threshold)
-    value = "not a number" if worst.value is None else f"{worst.value:.3g}"
+    value = "not a number"
+    if worst.value is not None:
+        value = f"{worst.value:.3g} > {worst.threshold:.3g}"
     seeds = {f.seed for f in findings}
     several = f", {len({f.seed for f in own})} of {len(seeds)} seeds" if len(seeds) > 1 else ""
-    text = f"{value} > {worst.threshold:.3g}{several}"
-    return CheckCell(state=state, mark=MARKS[state], text=text)
+    return CheckCell(state=state, mark=MARKS[state], text=f"{value}{several}")
 
 
 def check_groups(found: Sequence[LeaderboardRow]) -> list[tuple[str, list[dict[str, object]]]]:

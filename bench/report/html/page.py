@@ -93,6 +93,7 @@ def _view(section: Section, sizes: Mapping[str, set[str]]) -> tuple[dict[str, An
         "fates": list(zip(images.get("fates", ()), images.get("inks", ()), strict=True)),
         "counts": counts,
         "pairs": pairs,
+        "usual": list(map(attack_title, matrix.usual[0])) if matrix else [],
         "pair_legend": pairwise_legend(matrix) if matrix else "",
         "checks": check_groups(entries),
         "checked": [e for e in entries if e.row.masking.findings],

@@ -21,7 +21,7 @@ def _best(section: Section, found: Sequence[LeaderboardRow]) -> str:
         attacked = f"attacked by {over}" if over else "attacked at this radius"
         return f"No best checkpoint here was {attacked}, so none has a worst case."
     best, *others = scored
-    worst, n_seeds = cell(best.row.worst), best.row.n_seeds
+    worst, n_seeds = cell(best.row.worst), len(best.row.worst.n if best.row.worst else ())
     value = f"{worst.text}% ({worst.error} over {n_seeds} seeds)"
     if n_seeds == 1:
         value = f"{worst.text}% {worst.error}"

@@ -72,19 +72,27 @@ def fate_of(section: Section, attacks: Sequence[str], seed: TrainingOutcomes) ->
 
 def fate_counts(
     section: Section, found: Sequence[LeaderboardRow]
-) -> list[tuple[LeaderboardRow, list[float]]]:
-    """Return the share of images with each fate, mean over the seeds, of the drawn methods."""
+) -> list[tuple[LeaderboardRow, list[float | None]]]:
+    """Return the share of images with each fate, mean over the seeds, of the drawn methods.
+
+    None where a method lacks an attack that the fate is about.
+    """
     attacks = attacks_of(section, found)
-    n = len(fates(section, attacks))
-    return [
-        (
-            entry,
-            [float(np.mean([(seed == fate).mean() for seed in seeds])) for fate in range(n)],
+    joined = [attack for attack in attacks if attack in section.worst_over]
+    others = [set(attacks) - set(joined)] if len(joined) < len(attacks) else []
+    result = []
+    for entry in _drawn(found) if len(section.index) else ():
+        seeds = [fate_of(section, attacks, seed) for seed in entry.row.seeds]
+        labels = set(entry.row.labels)
+        made = [True, *(attack in labels for attack in joined)]
+        made += [bool(labels & other) for other in others] + [labels.issuperset(joined)]
+        shares = [
+            float(np.mean([(seed == fate).mean() for seed in seeds])) for fate in range(len(made))
+        ]
+        result.append(
+            (entry, [s if known else None for s, known in zip(shares, made, strict=True)])
         )
-        for entry in _drawn(found)
-        if (seeds := [fate_of(section, attacks, seed) for seed in entry.row.seeds])
-        and len(section.index)
-    ]
+    return result
 
 
 def _drawn(found: Sequence[LeaderboardRow]) -> list[LeaderboardRow]:

@@ -28,7 +28,7 @@
     const rows = [
       [pair.first, `${pair.robust_first_text}%`], [pair.second, `${pair.robust_second_text}%`],
       ["difference", `${pair.difference_text} points`], ["95% interval", `${pair.difference_low_text} to ${pair.difference_high_text} points`],
-      ["p", pair.p < 1e-4 ? "< 0.0001" : pair.p.toPrecision(2)], [`p, corrected over ${pair.n_pairs} pairs`, pair.p_holm === null ? "–" : pair.p_holm < 1e-4 ? "< 0.0001" : pair.p_holm.toPrecision(2)],
+      ["p", pair.p_text], [`p, corrected over ${pair.n_pairs} pair${pair.n_pairs === 1 ? "" : "s"}`, pair.p_holm_text],
       ["test", pair.test], ["images", pair.n],
     ];
     const list = bench.element("dl", "", { class: "values" });
