@@ -165,9 +165,9 @@ def latex_document(tables: Iterable[str]) -> str:
     return "\n\n".join(["% Needs the packages booktabs and array.", *tables])
 
 
-def csv_text(frame: pd.DataFrame, note: str, float_format: str = "%.6f") -> str:
+def csv_text(frame: pd.DataFrame, note: str) -> str:
     """Return a comment line with `note`, the header and the rows; missing values are empty."""
-    rows = frame.to_csv(index=False, float_format=float_format, lineterminator="\n")
+    rows = frame.to_csv(index=False, float_format="%.6f", lineterminator="\n")
     return f"# {note}\n{rows}"
 
 

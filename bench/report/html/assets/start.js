@@ -44,6 +44,6 @@
   // in print and without scripts every setting is shown
   document.documentElement.classList.add("ready");
   await start(first);
-  target?.scrollIntoView();
+  target?.scrollIntoView({ behavior: "instant" });
   document.body.dataset.ready = "1";
 })();
