@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from bench.report.accuracy import AccuracyEstimate
+from bench.report.accuracy import AccuracyEstimate, PairedComparison
 from bench.report.cost import group_costs
 from bench.report.formatting import MISSING, percent, span
 from bench.report.published import REFERENCE, PublishedPaper, published_papers
@@ -218,6 +218,15 @@ def estimate_cells(estimate: AccuracyEstimate) -> dict[str, Any]:
         "n": min(estimate.n),
         "n_seeds": len(estimate.n),
     }
+
+
+def difference_cells(
+    key: str, estimate: AccuracyEstimate | PairedComparison | None
+) -> dict[str, float | None]:
+    """Return the cells of a .csv for a difference of accuracies, as fractions."""
+    value = "difference" if isinstance(estimate, PairedComparison) else "value"
+    names = {"": value, "_low": "low", "_high": "high"}
+    return {f"{key}{end}": getattr(estimate, name, None) for end, name in names.items()}
 
 
 def percent_or_missing(value: float | None, digits: int = 1) -> str:

@@ -60,7 +60,7 @@ def costs(section: Section) -> pd.DataFrame:
     found = pd.DataFrame(rows, columns=list(heads), dtype=object)
     found = found.astype(dict.fromkeys((*_NUMBERS, "passes"), float))
     ended = found[found["passes"].notna()]
-    alike = _references([group for group in section.groups if group.label in set(ended["label"])])
+    alike = references([group for group in section.groups if group.label in set(ended["label"])])
     found["reference"] = ended["label"].map(alike)
     found["reference"] = found["reference"].astype(object).fillna("")
     mean_passes = ended.groupby("label")["passes"].mean()
@@ -101,7 +101,7 @@ def _machine(device: str, processor: str, threads: int) -> str:
     return host if device == "cpu" else f"{device} (host: {host})"
 
 
-def _references(groups: Sequence[Group]) -> dict[str, str]:
+def references(groups: Sequence[Group]) -> dict[str, str]:
     """Return each label's reference: that trained most alike; of equals the one of most seeds."""
     values = {group.label: training_values(group) for group in groups}
     references = [group for group in groups if group.method == REFERENCE]

@@ -88,19 +88,42 @@ def test_a_line_is_broken_where_a_radius_was_not_attacked(section: Section) -> N
 
 def test_labels_and_scales(section: Section) -> None:
     figure = draw_curves(curves(section), section.setting)
-    left, right = figure.axes
+    left, right, below, empty = figure.axes
     assert (left.get_title(), right.get_title()) == ("PGD-20", "C&W")
     assert left.get_ylabel() == "accuracy on test images (%)"
-    assert "pixel range [0, 1]" in left.get_xlabel()
+    assert "pixel range [0, 1]" in below.get_xlabel() == right.get_xlabel()
+    assert below.get_ylabel() == "difference to\nMadry AT (points)"
+    assert not empty.axison  # TRADES has no C&W
     assert left.get_xlim() == right.get_xlim()
-    ticks = [tick.get_text() for tick in left.get_xticklabels()]
+    ticks = [tick.get_text() for tick in below.get_xticklabels()]
     assert ticks == ["0", "0.0314", "0.0627"]  # 2/255 has no room for a label
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["Madry AT", "TRADES (last)"]
+    assert [text.get_text() for text in legend.get_texts()] == ["TRADES (last)", "Madry AT"]
     title = str(figure.get_label())
     assert "digits, cnn, recipe common" in title
     assert "n = 100 images" in title
     assert "training radius 8/255" in title
+
+
+def test_differences_to_madry_are_those_on_the_same_images(tmp_path: Path) -> None:
+    for method, n_left, inner in (
+        ("madry", 60, "PGD"),
+        ("trades", 45, "PGD"),
+        ("natural", 0, "none"),
+    ):
+        attacked(tmp_path, method, 100, {"pgd-20": n_left}, card={"inner": inner})
+    section = section_of(tmp_path)
+    found = curves(section)
+    rows = curve_csv(found).set_index(["method", "eps"])["difference"]
+    rows = rows[[float(eps) > 0 for eps in rows.index.get_level_values("eps")]].droplevel("eps")
+    assert rows["trades"] == pytest.approx(-0.15)
+    assert rows["natural"] == pytest.approx(-0.6)
+    assert np.isnan(rows["madry"])
+    (below,) = draw_curves(found, section.setting).axes[1:]
+    (trades,) = below.containers  # training without an attack would hide the other differences
+    assert list(trades[0].get_ydata()) == pytest.approx([0, -15])
+    (low, high) = trades[2][0].get_segments()[1][:, 1]
+    assert low < -15 < high < 0
 
 
 def test_the_legend_covers_no_panel(section: Section) -> None:

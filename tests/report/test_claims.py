@@ -26,7 +26,7 @@ from bench.papers.cat.stated import CAT
 from bench.records import Records, load_records
 from bench.registry import method_class, parameters
 from bench.report.export import csv_text
-from bench.report.published import REFERENCE
+from bench.report.published import REFERENCE, shown_name
 from bench.report.titles import AUTOATTACK, CW, PGD, TITLES
 from tests.report.made_claims import (
     ALARM,
@@ -84,7 +84,7 @@ def test_every_cat_must_be_above_every_baseline(
     assert len(found.deciding) == len(CAT) * len(BASELINES)
     assert all(e.admissible for e in found.deciding)
     if verdict is OPEN:
-        assert reason(found) == "cat-ce vs mart: not significant; cat-mix vs mart: not significant"
+        assert reason(found) == "CAT-CE vs MART: not significant; CAT-MIX vs MART: not significant"
     if verdict is CONTRADICTED:
         assert found.key_evidence is not None
         assert found.key_evidence.value == pytest.approx((HIGH - 338) / N)
@@ -100,10 +100,10 @@ RISING = (*(0.3,) * 8, 0.4, 0.5)
         # each of these would be supported but for one thing
         (
             {"radii": (0.1,) * 9 + (0.46,)},
-            "cat-ce untrained: median radius 0.46 eps, largest 0.46 eps",
+            "CAT-CE untrained: median radius 0.46 eps, largest 0.46 eps",
         ),
-        ({"radii": (0.9,) * 9 + (1.0,)}, "cat-ce untrained: radius still moves by 10.0% of eps"),
-        ({"robust": RISING}, "cat-ce untrained: robust accuracy still rises, by 20.0 points"),
+        ({"radii": (0.9,) * 9 + (1.0,)}, "CAT-CE untrained: radius still moves by 10.0% of eps"),
+        ({"robust": RISING}, "CAT-CE untrained: robust accuracy still rises, by 20.0 points"),
         ({"seeds": (0,)}, "1 seed: holds for these networks only"),
         ({"seeds": (0, 1), "kept": everyone(450, 100)}, "2 seeds: holds for these networks only"),
         (
@@ -165,8 +165,8 @@ def test_a_side_with_an_alarm_supports_nothing_under_gradient_attacks(
     found = claim(tmp_path, key)
     assert found.result is verdict
     if verdict is OPEN:
-        assert f"masking alarm on {masked} (C8)" in reason(found)
-    assert f"{masked} \u2020" in page(tmp_path)
+        assert f"masking alarm on {shown_name(masked)} (logit scale)" in reason(found)
+    assert f"{shown_name(masked)} \u2020" in page(tmp_path)
 
 
 def test_the_variance_over_seeds_counts(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_a_baseline_without_records_is_named_and_counted_by_holm(tmp_path: Path)
     found = claim(tmp_path, "1a")
     assert reason(found) == "1 record missing"
     assert found.missing == ("mma: no training",)
-    assert "mma: no training. Run `bench run --suite table3 --seeds 0,1,2`" in page(tmp_path)
+    assert "MMA: no training. Run `bench run --suite table3 --seeds 0,1,2`" in page(tmp_path)
     assert [e.p for e in found.deciding] == [pytest.approx(14 * e.mean.p()) for e in found.deciding]
 
 
@@ -289,7 +289,7 @@ def test_where_the_paper_does_not_say_which_cat_both_must_agree(tmp_path: Path) 
     after = dict.fromkeys(FIGURE_2, LOW) | {"cat-ce": HIGH, "cat-mix": LOW - 31}
     table4(tmp_path / "a", ["from natural"], after)
     found = claim(tmp_path / "a", "4a")
-    assert reason(found) == "cat-ce: supported; cat-mix: contradicted"
+    assert reason(found) == "CAT-CE: supported; CAT-MIX: contradicted"
     table4(tmp_path / "b", ["from natural"], after | {"cat-ce": LOW - 31})
     assert claim(tmp_path / "b", "4a").result is CONTRADICTED
     del after["cat-ce"]
@@ -447,7 +447,7 @@ def test_no_significant_boost_is_an_equivalence_test(
     found = claim(tmp_path, "9a")
     assert found.result is verdict
     if verdict is OPEN:
-        assert reason(found) == "adp-adv vs madry: a boost, but of less than 5 points"
+        assert reason(found) == "Adp-Adv vs Madry AT: a boost, but of less than 5 points"
     assert claim(tmp_path, "9b").result is SUPPORTED
 
 
@@ -612,7 +612,7 @@ def test_the_csv_has_every_comparison_and_why_it_counts(tmp_path: Path) -> None:
     good, close = own.loc["cat-ce vs madry"], own.loc["cat-ce vs mart"]
     assert (good["verdict"], good["admissible"], good["reason"]) == ("supported", "1", "")
     assert (close["verdict"], close["admissible"]) == ("inconclusive", "1")
-    assert close["reason"] == "cat-ce vs mart: not significant"
+    assert close["reason"] == "CAT-CE vs MART: not significant"
     assert (good["n"], good["seeds_first"], good["seeds_second"]) == (str(N), "3", "3")
     assert 0 < float(str(good["smallest_detectable"])) < 0.05
     assert (good["size"], good["paper_size"], good["claim_verdict"]) == (
@@ -704,10 +704,10 @@ def test_the_page_says_what_is_masked_and_what_is_missing(golden: dict[str, str]
     sections = {m[1]: text for text in parts if (m := re.search(r"\((\w+)\)\n", text))}
     assert {one.key for one in CLAIMS} <= sections.keys()
     for text in (
-        "| cat-ce \u2020 vs madry ",
-        "alarms on cat-ce (logit scale; 2 of 14 run)",
-        "no alarm on madry (2 of 14 run)",
-        "cat-mix: no training",
+        "| CAT-CE \u2020 vs Madry AT ",
+        "alarms on CAT-CE (logit scale; 2 of 14 run)",
+        "no alarm on Madry AT (2 of 14 run)",
+        "CAT-MIX: no training",
     ):
         assert text in sections["1a"]
     assert "**Result:** **Contradicted**. Comparisons: 3: 3 contradicted." in sections["1c"]

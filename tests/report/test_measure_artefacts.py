@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import AxLine
 
 from bench.papers.cat.complexity import COLUMNS, complexity_text, with_ratios
+from bench.papers.cat.drawing import apart
 from bench.papers.cat.epochs import VALIDATION_ATTACK
 from bench.papers.cat.figure3 import Kind, draw_landscapes, height_norm
 from bench.papers.cat.margins import KINDS
@@ -235,32 +236,35 @@ def test_the_mean_inverse_is_of_all_seeds_and_stated_to_be_a_bound(tmp_path: Pat
     assert cat["mean_inverse_std"] == pytest.approx(np.std([8 / 3, 4 / 3], ddof=1), rel=1e-5)
     assert list(numbers_of(made, "margins")["margin"])[:3] == [0, 0.5, 1]
     assert "trades: no training" in made.lacks
-    names = {"margins-bilateral", "margins", "margins-layers", "margins-input"}
-    assert set(made.figures) == names
-    texts = [t.get_text() for t in drawn(made, "margins-bilateral").legends[0].get_texts()]
-    assert texts == ["Madry AT: 3 (1.5)", "CAT-CE: 4 (2)"]
+    assert set(made.figures) == {"margins"}
+    headings = [axes.get_title() for axes in drawn(made, "margins").axes]
+    assert len(headings) == 4
+    assert headings[0] == "training images:\nDefinition 3.1"
 
 
-def test_curves_are_the_share_of_images_up_to_each_margin(tmp_path: Path) -> None:
-    study = study_of("theory", 4)
-    for method, margin in (
-        ("madry", [0.1, 0.2, np.inf, 0.0]),
-        ("cat-ce", [0.5, 0.0, 0.25, 1.0]),
-        ("cat-mix", [0.0] * 4),
+def test_margins_are_drawn_as_quantiles_and_what_nothing_broke_ends_at_the_edge(
+    tmp_path: Path,
+) -> None:
+    study, margin = study_of("theory", 4), np.arange(10) / 10
+    for method, found in (
+        ("madry", margin),
+        ("cat-ce", np.where(margin > 0.55, np.inf, margin)),
+        ("cat-mix", np.zeros(10)),
     ):
-        arrays = {f"margin_{kind}": np.array(margin) for kind in ("both", "layers", "input")}
+        arrays = {f"margin_{kind}": found for kind in ("both", "layers", "input")}
         measured(trained(tmp_path, study, method), study, "margins", {}, arrays, n=50)
-    figure = drawn(make(tmp_path, "margins"), "margins-layers")
-    lines = named_lines(figure)
-    x, y = np.asarray(lines["cat-ce"].get_data())
-    np.testing.assert_allclose(x, [0, 0, 0.25, 0.5, 1.0, 1.0])
-    np.testing.assert_allclose(y, [0, 25, 50, 75, 100, 100])
-    assert lines["cat-ce"].get_drawstyle() == "steps-post"
-    assert lines["madry"].get_ydata()[-1] == 75  # one image that nothing broke
-    texts = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert texts == ["Madry AT: 5", "CAT-CE: 2.33", "CAT-MIX: \u2013"]
-    assert KINDS["layers"][-1] in figure.axes[0].get_xlabel()
-    assert "n = 4 images" in title_of(figure)
+    figure = drawn(make(tmp_path, "margins"), "margins")
+    left, *_ = figure.axes
+    ticks = [tick.get_text() for tick in left.get_yticklabels()]
+    assert ticks == ["Madry AT", "CAT-CE", "CAT-MIX"]
+    drawn_at = [np.atleast_1d(np.asarray(line.get_xdata(), float)) for line in left.get_lines()]
+    madry, cat, mix = drawn_at[:3], drawn_at[3:6], drawn_at[6:]
+    assert [list(x) for x in madry] == [[0.0, 0.8], [0.2, 0.7], [0.4]]
+    assert cat[2] == 0.4
+    assert cat[0][1] > left.get_xlim()[1]
+    assert not np.any(np.concatenate(mix))
+    assert "n = 10 images" in title_of(figure)
+    assert KINDS["layers"][-1] in title_of(figure)
 
 
 # Weight norms
@@ -329,11 +333,13 @@ def test_norms_are_drawn_next_to_the_paper_s(tmp_path: Path) -> None:
     made = make(tmp_path, "complexity")
     assert made.lacks == ("madry, eps 0.1913: no training", "cat-mix: no training")
     assert "neither the network nor the norm" in made.below[1]
-    (axes,) = drawn(made, "complexity").axes
+    panels = drawn(made, "complexity").axes
+    assert [axes.get_title() for axes in panels] == ["spectral", "Frobenius", "max row sum"]
+    axes = panels[0]
     ticks = [tick.get_text() for tick in axes.get_yticklabels()]
-    assert ticks == ["Madry AT, eps 0.06375", "Madry AT, eps 0.1275", "CAT-CE"]
+    assert ticks == ["Madry AT, eps 0.06375", "Madry AT, eps 0.1275"]  # relative to CAT-CE
     rows = numbers_of(made, "complexity").set_index("label")
-    labels = ["madry, eps 0.06375", "madry, eps 0.1275", "cat-ce"]
+    labels = ["madry, eps 0.06375", "madry, eps 0.1275"]
     own = {label: round(float(rows["ratio_folded_spectral"][label]), 4) for label in labels}
     spectral, paper = axes.collections[0], axes.collections[-1]
     offsets = np.asarray(spectral.get_offsets())
@@ -343,6 +349,12 @@ def test_norms_are_drawn_next_to_the_paper_s(tmp_path: Path) -> None:
 
 
 # Histories and costs
+
+
+def test_labels_are_as_near_to_their_lines_as_they_fit() -> None:
+    assert apart([10.0, 40.0], 5.0, 60.0) == [10, 40]
+    assert apart([10.0, 11.0, 12.0, 40.0], 4.0, 60.0) == pytest.approx([7, 11, 15, 40])
+    assert apart([58.0, 59.0], 5.0, 60.0) == pytest.approx([55, 60])  # none above the highest
 
 
 def histories(results: Path) -> None:
@@ -376,8 +388,8 @@ def test_validation_by_epoch_is_drawn_as_the_csv_has_it(tmp_path: Path) -> None:
         assert list(line.get_xdata()) == list(own["epoch"]) == [1, 2]
         assert line.get_ydata() == pytest.approx(list(100 * own["accuracy"]))
         assert line.get_color() == styles([method])[method].colour
-    texts = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert texts == ["CAT-CE: 60.0 \u00b1 28.3", "Madry AT: 50.0 [40.4, 59.6]"]
+    texts = [text.get_text() for text in figure.axes[0].texts[:2]]
+    assert texts == ["Madry AT: 50.0 [40.4, 59.6]", "CAT-CE: 60.0 \u00b1 28.3"]
     assert title_of(figure).startswith(f"100 validation images, {ATTACK.upper()} at")
     assert ATTACK.upper() == VALIDATION_ATTACK
 

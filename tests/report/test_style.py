@@ -106,8 +106,9 @@ def test_no_two_registered_methods_are_confused() -> None:
     assert confused(styles(names)) == []
 
 
-def test_lines_of_the_paper_s_methods_differ_in_colour_or_else_in_marker_and_dash() -> None:
-    names = {method for study in load_suite("paper").studies for method in study.methods}
+@pytest.mark.parametrize("suite", ["table3", "table4", "figure2", "figure4a", "figure4b"])
+def test_lines_of_a_figure_differ_in_colour_or_else_in_marker_and_dash(suite: str) -> None:
+    names = {method for study in load_suite(suite).studies for method in study.methods}
     for (a, x), (b, y) in combinations(styles(names).items(), 2):
         both = x.dash != y.dash and not similar(x, y)
         assert both or apart(x.colour, y.colour), (a, b)

@@ -29,6 +29,7 @@ from bench.report.accuracy import ImageOutcomes, common
 from bench.report.formatting import eps_text
 from bench.report.frame import Outcome, ResultsFrame, outcomes, same_eps, select
 from bench.report.masking import Masking, masking
+from bench.report.published import shown_name
 from bench.report.suite_runs import SuiteRuns
 
 BEST, LAST = "best", "last"
@@ -147,15 +148,15 @@ class TrainedModel:
         return self._masking[checkpoint]
 
     def alarm(self, query: Query | ImageValue | None) -> str:
-        """Return `cat-ce (C7)` where an alarm says that the measurement may be misled."""
-        codes = self.masking(query.checkpoint).codes if query and query.misled else ()
-        return f"{self.label} ({', '.join(codes)})" if codes else ""
+        """Return `CAT-CE (logit scale)` where an alarm says that the measurement may be misled."""
+        names = self.masking(query.checkpoint).names if query and query.misled else ()
+        return f"{shown_name(self.label)} ({', '.join(names)})" if names else ""
 
     @cached_property
     def untrained(self) -> str:
         """Why its trainings do not count, with its label; empty if they do."""
         reason = untrained(self.runs)
-        return f"{self.label} untrained: {reason}" if reason else ""
+        return f"{shown_name(self.label)} untrained: {reason}" if reason else ""
 
     @property
     def chance(self) -> float:

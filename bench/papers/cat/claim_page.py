@@ -17,6 +17,7 @@ from bench.report.artefact import ClaimSummary, Output
 from bench.report.export import Bold, Markup, Table, bullets, markdown, plain, render
 from bench.report.formatting import ALARM, MINUS, MISSING, percent
 from bench.report.masking import N_CHECKS
+from bench.report.published import shown_name
 from bench.report.revisions import code_facts
 
 _COLUMNS: dict[str, tuple[str, ...]] = {
@@ -72,7 +73,7 @@ def _summary(one: AssessedClaim) -> ClaimSummary:
         reason=one.reason,
         **{name: getattr(one.claim, name) for name in ("says", "source", "measured", "rule")},
         command=one.command if one.missing or one.result is ClaimResult.MISSING else "",
-        what=", ".join(filter(None, (key.what, key.detail))) if key else "",
+        what=", ".join(filter(None, (key.title, key.detail))) if key else "",
         effect=(key.value, *(key.interval or (None, None))) if key else None,
         effect_text=f"{_value(key)} {key.unit if key.unit != 'images' else 'points'}"
         if key
@@ -169,7 +170,7 @@ def _board(topic: str, found: Sequence[AssessedClaim]) -> list[dict[str, str]]:
 
 
 def verdict_text(one: AssessedClaim) -> str:
-    """Return `**Inconclusive** (cat-ce untrained: median radius ...)`: the word first, then why."""
+    """Return `**Inconclusive** (CAT-CE untrained: median radius ...)`: the word first, then why."""
     reason = f" ({plain(one.reason)})" if one.reason else ""
     word = verdict_word(one)
     if one.result in _NO_VERDICT or one.suite is None:
@@ -190,7 +191,7 @@ def _key_figure(e: Evidence | None) -> str:
     if e is None:
         return MISSING
     unit = e.unit if e.unit != "images" else "points of images"
-    return f"{_value(e)} {unit} ({', '.join(filter(None, (e.what, e.detail)))})"
+    return f"{_value(e)} {unit} ({', '.join(filter(None, (e.title, e.detail)))})"
 
 
 def _counts(one: AssessedClaim) -> str:
@@ -210,7 +211,7 @@ def _section(one: AssessedClaim, code: Sequence[str]) -> dict[str, object]:
     if one.result is ClaimResult.MISSING:
         verdict += f": run `{one.command}`"
     elif one.missing:
-        missing = "; ".join(one.missing)
+        missing = "; ".join(map(shown_name, one.missing))
         notes.append(f"Missing, and so not in the verdict: {missing}. Run `{one.command}`.")
     shown: Sequence[Evidence] = one.evidence
     if len(shown) > _SHOWN:
@@ -244,14 +245,14 @@ def _masking(models: Sequence[TrainedModel], checkpoint: str) -> list[str]:
     """
     groups: dict[str, list[str]] = {"alarms on ": [], "no alarm on ": [], "not checked: ": []}
     for model in models:
-        found = model.masking(checkpoint)
+        found, name = model.masking(checkpoint), shown_name(model.label)
         few = f"{len(found.made)} of {N_CHECKS} run" if len(found.made) < N_CHECKS else ""
         facts = "; ".join(filter(None, (", ".join(found.names), few)))
         if not (found.made or found.alarms):
-            groups["not checked: "].append(model.label)
+            groups["not checked: "].append(name)
         else:
             group = groups["alarms on " if found.alarms else "no alarm on "]
-            group.append(f"{model.label} ({facts})" if facts else model.label)
+            group.append(f"{name} ({facts})" if facts else name)
     parts = [f"{head}{', '.join(labels)}" for head, labels in groups.items() if labels]
     return [f"Masking checks: {'; '.join(parts)}."] if parts else []
 
@@ -263,7 +264,7 @@ def _table(rows: list[dict[str, str]]) -> Table:
 
 
 def _row(e: Evidence, one: AssessedClaim) -> dict[str, str]:
-    labels = (f"{m}{ALARM}" if m in one.alarmed else m for m in e.labels)
+    labels = (shown_name(m) + ALARM * (m in one.alarmed) for m in e.labels)
     plain_unit = e.unit if e.unit == "points" else "epochs"
     values = (_number(e.first, plain_unit), _number(e.second, plain_unit), _value(e))
     p = MISSING if e.p is None else "< 0.0001" if e.p < 1e-4 else f"{e.p:.2g}"

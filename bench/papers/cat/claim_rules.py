@@ -26,6 +26,7 @@ import numpy as np
 from bench.eps import REFERENCE_EPS
 from bench.records import QUANTILES, RunRecord
 from bench.report.formatting import counted, percent
+from bench.report.published import shown_name
 from bench.report.statistics import LEVEL, CrossedMean, crossed_mean, holm, wilson
 
 LEAST_SEEDS = 3
@@ -163,6 +164,11 @@ class Evidence:
         """Labels of the models."""
         return self.what.split(VERSUS)
 
+    @property
+    def title(self) -> str:
+        """The comparison as readers know it: `CAT-CE vs Madry AT`."""
+        return VERSUS.join(map(shown_name, self.labels))
+
     @cached_property
     def mean(self) -> CrossedMean:
         """The value with its standard error."""
@@ -242,9 +248,9 @@ def _reason(e: Evidence, supported: bool, contradicted: bool) -> str:
         found = "holds" if supported else "fails" if contradicted else "undecided"
         return f"{seeds}: {found} for {networks} only"
     if supported and contradicted:
-        return f"{e.what}: a boost, but of less than {percent(e.rule.bound, 0)} points"
+        return f"{e.title}: a boost, but of less than {percent(e.rule.bound, 0)} points"
     if not supported and not contradicted:
-        return f"{e.what}: not significant"
+        return f"{e.title}: not significant"
     if e.doubt and supported:
         return e.doubt
     # a masked model's accuracy is an upper bound, which only the other side can lean on
@@ -278,7 +284,7 @@ def verdict(evidence: Sequence[Evidence], missing: Sequence[str] = ()) -> tuple[
     if found == {ClaimResult.SUPPORTED} and not missing:
         return ClaimResult.SUPPORTED, ""
     if len(found) > 1 and ClaimResult.INCONCLUSIVE not in found:
-        reasons = [f"{reading}: {result}" for reading, result in readings.items()]
+        reasons = [f"{shown_name(reading)}: {result}" for reading, result in readings.items()]
     else:
         # of samples that are too small, only the one that shows least
         ordered = sorted(deciding, key=lambda one: one.detectable or 0.0)

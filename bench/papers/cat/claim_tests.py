@@ -38,7 +38,7 @@ from bench.records import RunRecord
 from bench.report.accuracy import accuracy
 from bench.report.cost import SAME, group_costs
 from bench.report.formatting import MINUS, eps_text, percent
-from bench.report.published import REFERENCE
+from bench.report.published import REFERENCE, shown_name
 from bench.report.rows import MASKING_GAP, sections
 from bench.report.suite_runs import SuiteRuns
 from bench.report.titles import AUTOATTACK, CW, PGD
@@ -72,8 +72,8 @@ def masked_or_unchecked(first: Side, _: Side) -> str:
     model, query = first
     found = model.masking(query.checkpoint)
     if found.alarms:
-        return f"masking alarm on {model.label} ({', '.join(found.codes)})"
-    return "" if found.made else f"{model.label}: no masking checks on record"
+        return f"masking alarm on {shown_name(model.label)} ({', '.join(found.names)})"
+    return "" if found.made else f"{shown_name(model.label)}: no masking checks on record"
 
 
 def at_chance(_: Side, far: Side) -> str:
@@ -83,7 +83,11 @@ def at_chance(_: Side, far: Side) -> str:
     lows = [
         one.low or 0.0 for seed in model.evaluated(query)[0].values() if (one := accuracy(seed))
     ]
-    return f"{model.label} may be at chance" if min(lows, default=0.0) <= model.chance else ""
+    return (
+        f"{shown_name(model.label)} may be at chance"
+        if min(lows, default=0.0) <= model.chance
+        else ""
+    )
 
 
 def attack_radii(study: Study, name: str) -> list[float]:

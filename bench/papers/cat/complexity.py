@@ -48,8 +48,10 @@ _READING = (
 )
 _WIDTH = 6.4
 """Inches."""
-_MARKERS = {"spectral": ("o", -0.2), "frobenius": ("s", 0.0), "max_row_sum": ("^", 0.2)}
-"""Norm -> its mark, and how far it is from the middle of its row, in rows."""
+_NORMS = {"spectral": "spectral", "frobenius": "Frobenius", "max_row_sum": "max row sum"}
+_VARIANTS = (("folded", -0.15, 25.0, "BatchNorm folded in"), ("weights", 0.15, 36.0, "as stored"))
+"""Of the weights: name, distance from the middle of a row, size of a mark, label."""
+_PAPER = "the paper's (network and norm unstated)"
 _GREY = "#555555"
 _LARGEST = 300
 """Decades that a float holds."""
@@ -80,7 +82,8 @@ def make_complexity(chosen: SuiteRuns) -> Output:
         reading = _READING.format(reference=reference)
         caption = captioned(chosen, networks["label"])
         paper = _paper(chosen, found)
-        figures["complexity"] = partial(_draw, networks, reference, paper, caption)
+        if networks["label"].nunique() > 1:
+            figures["complexity"] = partial(_draw, networks, reference, paper, caption)
     ratios = [f"ratio_{name}" for name in COLUMNS]
     numbers = networks[ratios].map(lambda v: "" if pd.isna(v) else number(v))
     return Output(
@@ -157,35 +160,35 @@ def _paper(chosen: SuiteRuns, found: Sequence[SuiteMeasure]) -> dict[str, float]
 def _draw(
     networks: pd.DataFrame, reference: str, paper: Mapping[str, float], caption: str
 ) -> Figure:
-    """Draw a mark per seed; filled: BatchNorm folded in; hollow: weights as stored."""
+    """Draw a panel per norm and a mark per seed; the reference, at 1, is a line."""
+    from matplotlib.ticker import LogLocator
+
+    networks = networks[networks["label"] != reference]
     labels = list(networks["label"].unique())
-    title = "Product of the layers' weight norms, relative to the reference"
-    figure = titled(_WIDTH, 1.9 + 0.38 * len(labels), (title, caption))
-    axes = figure.subplots()
-    rows = networks["label"].map(labels.index)
+    paper = {label: ratio for label, ratio in paper.items() if label in labels}
+    title = f"Product of the layers' weight norms, relative to {shown_name(reference)}"
+    figure = titled(_WIDTH, 1.6 + 0.3 * len(labels), (title, caption))
     look = styles(networks["method"])
     colours = [look[method].colour for method in networks["method"]]
-    for name, heading in COLUMNS.items():
-        variant, _, norm = name.partition("_")
-        folded = variant == "folded"
-        marker, above = _MARKERS[norm]
-        size: dict[str, Any] = {
-            "marker": marker,
-            "s": 25.0 if folded else 64.0,
-            "zorder": 3 if folded else 2,
-        }
-        faces = colours if folded else "white"
-        axes.scatter(networks[f"ratio_{name}"], rows + above, c=faces, edgecolors=colours, **size)
-        face = _GREY if folded else "white"
-        axes.scatter([], [], label=heading, c=face, edgecolors=_GREY, **size)  # for the legend
-    text = "the paper's, at eps 0.01, 0.02, 0.03\n(network and norm unstated)"
-    if paper:
-        at = [labels.index(label) for label in paper]
-        cross: dict[str, Any] = {"marker": "x", "color": _GREY, "linewidths": 1.0, "zorder": 0}
-        axes.scatter(list(paper.values()), at, label=text, **cross)
-    ratio_axis(axes, [shown_name(label) for label in labels])
-    one_line(axes)
-    grid(axes, "both")
-    axes.set_xlabel(f"ratio to {shown_name(reference)} (log scale); above 1: larger")
-    legend_below(figure, 2)
+    rows = networks["label"].map(labels.index)
+    panels = figure.subplots(1, len(_NORMS), sharex=True, sharey=True)
+    for axes, (norm, heading) in zip(panels, _NORMS.items(), strict=True):
+        for variant, above, size, name in _VARIANTS:
+            faces = colours if variant == "folded" else "white"
+            mark: dict[str, Any] = {"marker": "o", "s": size, "edgecolors": colours, "zorder": 3}
+            axes.scatter(networks[f"ratio_{variant}_{norm}"], rows + above, c=faces, **mark)
+            face = _GREY if variant == "folded" else "white"  # for the legend
+            axes.scatter([], [], label=name, marker="o", s=size, c=face, edgecolors=_GREY)
+        if paper:
+            at = [labels.index(label) for label in paper]
+            cross: dict[str, Any] = {"marker": "x", "color": _GREY, "linewidths": 1.0}
+            axes.scatter(list(paper.values()), at, label=_PAPER, **cross)
+        one_line(axes)
+        grid(axes, "both")
+        axes.set_title(heading)
+    ratio_axis(panels[0], [shown_name(label) for label in labels])
+    panels[0].xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    text = f"ratio to {shown_name(reference)} (dotted; log scale); above 1: larger"
+    panels[len(panels) // 2].set_xlabel(text)
+    legend_below(figure, 3)
     return figure

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
+InOrder = Callable[[Iterable[str]], list[str]]
+"""Orders labels."""
 _MARKS = 8
+_AXES_SHARE = 0.75
+"""Of a figure's height, about."""
+_LINE_INCHES = 0.165
+"""Height of a line of text."""
 
 
 def titled(
@@ -114,29 +120,62 @@ def one_line(axes: Axes) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def legend_below(
-    figure: Figure, n_columns: int, in_order: Callable[[Iterable[str]], list[str]] = list
-) -> None:
+def legend_below(figure: Figure, n_columns: int, in_order: InOrder = list, **options: Any) -> None:
     """Put one legend of all panels below them."""
+    found = _legend(figure, in_order)
+    n_columns = min(n_columns, len(found["labels"]))
+    figure.legend(**found, loc="outside lower center", ncols=n_columns, **options)
+
+
+def legend_in(figure: Figure, axes: Axes, in_order: InOrder = list) -> None:
+    """Put one legend of all panels in the place of an empty one."""
+    axes.legend(**_legend(figure, in_order) | {"loc": "center"})
+
+
+def _legend(figure: Figure, in_order: InOrder) -> dict[str, Any]:
+    """Return the arguments of a legend."""
     found: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(name, handle)
     names = in_order(found)
-    figure.legend(
-        [found[name] for name in names],
-        [shown_name(name) for name in names],
-        loc="outside lower center",
-        frameon=False,
-        ncols=min(n_columns, len(found)),
-        handlelength=2.6,
-    )
+    return {
+        "handles": [found[name] for name in names],
+        "labels": [shown_name(name) for name in names],
+        "frameon": False,
+        "handlelength": 2.6,
+    }
 
 
-def legend_beside(figure: Figure, title: str) -> None:
-    handles, names = figure.axes[0].get_legend_handles_labels()
-    options: dict[str, Any] = {"frameon": False, "handlelength": 2.8, "alignment": "left"}
-    texts = [shown_name(name) for name in names]
-    figure.legend(
-        handles, texts, loc="outside right center", title=title, title_fontsize=9.0, **options
-    )
+def label_ends(figure: Figure, axes: Axes, title: str) -> None:
+    """Write each line's label to the right of its last point, none on another, the title below.
+
+    Call it after the axes are scaled.
+    """
+    named = (line for line in axes.get_lines() if not str(line.get_label()).startswith("_"))
+    found = ((line, float(np.asarray(line.get_ydata())[-1])) for line in named)
+    lines = sorted(found, key=lambda one: one[1])
+    low, high = axes.get_ylim()
+    distance = (high - low) * _LINE_INCHES / (_AXES_SHARE * figure.get_figheight())
+    places = apart([end for _, end in lines], distance, high)
+    beside = axes.get_yaxis_transform()
+    for (line, end), place in zip(lines, places, strict=True):
+        arrow = {"arrowstyle": "-", "color": line.get_color(), "lw": 0.8, "relpos": (0.0, 0.5)}
+        axes.annotate(
+            shown_name(str(line.get_label())),
+            (float(np.asarray(line.get_xdata())[-1]), end),
+            xytext=(1.05, place),
+            textcoords=beside,
+            va="center",
+            arrowprops=arrow,
+        )
+    axes.text(1.05, low - distance / 2, title, va="top", color="#555555", transform=beside)
+
+
+def apart(values: Sequence[float], distance: float, highest: float) -> list[float]:
+    """Return places that far apart, of least squared distance to the rising values."""
+    from scipy.optimize import isotonic_regression
+
+    steps = distance * np.arange(len(values))
+    places = isotonic_regression(np.asarray(values) - steps).x + steps
+    return list(np.minimum(places, highest - steps[::-1]))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
+from bench.eps import REFERENCE_EPS
 from bench.papers.cat.drawing import (
     band,
     curve,
     epoch_axis,
     grid,
-    legend_beside,
+    label_ends,
     panels,
     percent_axis,
     titled,
@@ -107,7 +109,7 @@ def _draw_convergence(
     look = figure_styles(texts)
     last = rows.groupby("method")["accuracy"].last().sort_values(ascending=False, kind="stable")
     by_method = dict(iter(rows.groupby("method")))
-    for name, own in ((name, by_method[name]) for name in last.index):  # the legend's order too
+    for name, own in ((name, by_method[name]) for name in last.index):
         colour, y = look[str(name)].colour, 100 * own["accuracy"]
         spread = 100 * own["std"].astype(float)
         band(axes, own["epoch"], y - spread, y + spread, color=colour, alpha=0.15)
@@ -120,7 +122,7 @@ def _draw_convergence(
     epoch_axis(axes)
     several = rows["std"].notna().any()
     kind = "\u00b1 std over seeds" if several else "[95% interval]"
-    legend_beside(figure, f"last epoch (%)\n{kind}")
+    label_ends(figure, axes, f"last epoch (%)\n{kind}")
     return figure
 
 
@@ -135,11 +137,12 @@ def make_radii(chosen: SuiteRuns) -> Output:
     lacks = tuple(untrained(chosen.studies))
     if rows.empty:
         return Output(lacks=lacks)
+    growth = {named: _growth(runs[0]) for named, _, runs, _ in _trained(chosen) if runs}
     texts = {"eps": rows["eps"].map("{:.9g}".format)}
     texts |= {name: rows[name].map(number) for name in ("mean", *_LEVELS)}
     return Output(
         numbers={"radii": rows.assign(**texts)},
-        figures={"radii": partial(_draw_radii, rows, captioned(chosen, rows["method"]))},
+        figures={"radii": partial(_draw_radii, rows, growth, captioned(chosen, rows["method"]))},
         note=alarm_note(rows["method"]),
         lacks=lacks,
     )
@@ -158,16 +161,41 @@ def _radii(run: RunRecord, called: str, eps: float) -> list[dict[str, Any]]:
     ]
 
 
-def _draw_radii(rows: pd.DataFrame, caption: str) -> Figure:
+def _growth(run: RunRecord) -> tuple[float, float] | None:
+    """Return by how much a radius grows at most per epoch and in all, in units of eps.
+
+    None for a method whose parameters do not say so.
+    """
+    params = run.spec["params"]
+    step, largest = params.get("eta"), params.get("eps_max")
+    return (step / REFERENCE_EPS, largest / REFERENCE_EPS) if step and largest else None
+
+
+def _draw_radii(
+    rows: pd.DataFrame, growth: Mapping[str, tuple[float, float] | None], caption: str
+) -> Figure:
     """Draw a panel per quantity: quantiles of the first seed, faint medians of the others."""
     groups = rows.groupby(["method", "quantity"], sort=False)
     title = f"Radii of the training images; dotted: \u03b5 = {eps_both(rows['eps'].iloc[0])}"
-    bands = "line: median; bands: 25\u201375%, 10\u201390%, smallest to largest"
+    bands = "line: median; bands: 25\u201375%, 10\u201390%, smallest to largest; dashed: an image "
+    bands += "whose radius grows every epoch"
     texts = title, bands, caption
     figure, axes_of = panels(len(groups), 4, (1.5, 2.1), texts, sharex=True, sharey=True)
     look = styles(rows["method"])
     for axes, ((method, quantity), own) in zip(axes_of, groups, strict=True):
         _radii_panel(axes, own, look[str(method)].colour)
+        if limits := growth.get(str(method)):
+            epochs = np.arange(1, own["epoch"].max() + 1)
+            fastest = np.minimum(limits[0] * epochs, limits[1])
+            axes.plot(epochs, fastest, color="black", linewidth=1.0, linestyle="--")
+            axes.annotate(
+                "fastest\npossible",
+                (epochs[-1], fastest[-1]),
+                xytext=(0, 4),
+                textcoords="offset points",
+                ha="right",
+                fontsize=7.5,
+            )
         axes.set_title(f"{shown_name(str(method))}: {quantity}", fontsize=9.0)
     figure.supxlabel("epoch", fontsize=9.0)
     figure.supylabel(r"radius / $\epsilon$", fontsize=9.0, parse_math=True)

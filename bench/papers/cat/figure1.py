@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from bench.data.dataset import Split
-from bench.papers.cat.drawing import percent_axis, titled
+from bench.papers.cat.drawing import legend_below, percent_axis, titled
 from bench.papers.cat.gaussians import MARGIN, UNIT, load_two_gaussians, to_points
 from bench.papers.cat.parts import SuiteMeasure, suite_measures
 from bench.records import QUANTILES
@@ -114,8 +114,7 @@ def draw_boundaries(lines: pd.DataFrame, epochs: Sequence[pd.DataFrame], caption
             _draw_epochs(below, epochs[place], eps)
     panels[0, 0].set_ylabel("$x_1$", parse_math=True)
     panels[1, 0].set_ylabel("validation\naccuracy (%)")
-    handles, names = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", frameon=False, ncols=3, markerscale=2)
+    legend_below(figure, 3, markerscale=2)
     return figure
 
 
@@ -140,7 +139,7 @@ def _draw_plane(axes: Axes, lines: pd.DataFrame) -> int:
             continue
         foot = -bias * weight / (weight @ weight)
         along = foot + np.array([-weight_1, weight_0])
-        axes.axline(foot, along, color="black", linewidth=0.9, alpha=_FAINT)
+        axes.axline(foot, along, color="black", lw=0.9, alpha=_FAINT, label="line of a seed")
     return n_outside
 
 
@@ -149,7 +148,8 @@ def _draw_epochs(axes: Axes, epochs: pd.DataFrame, eps: float) -> None:
     axes.plot(epochs["epoch"], 100 * epochs["accuracy"], color="black", **thin)
     if epochs["radius"].notna().any():
         dashed: dict[str, Any] = {"color": COLOURS["vermillion"], "linestyle": "--", "alpha": 0.6}
-        axes.plot(epochs["epoch"], 100 * epochs["radius"] / eps, linewidth=0.9, **dashed)
+        label = "median radius (% of eps)"
+        axes.plot(epochs["epoch"], 100 * epochs["radius"] / eps, lw=0.9, label=label, **dashed)
     percent_axis(axes)
     axes.set_xlabel("epoch")
 

@@ -125,9 +125,13 @@ def draw_landscapes(
             axes.set(zlim=(heights[quantity].min(), heights[quantity].max()))
         axes.set_xlabel(r"$a / \epsilon$", labelpad=pad, parse_math=True)
         axes.set_ylabel(r"$b / \epsilon$", labelpad=pad, parse_math=True)
-    label = f"{_UNITS[quantity]}; colours: square-root scale"
-    mappable = ScalarMappable(norm, _COLOURS[quantity])
-    figure.colorbar(mappable, ax=figure.axes, shrink=0.75, aspect=25, label=label)
+    label = f"{_UNITS[quantity]}\ncolours: square-root scale"
+    mappable, free = ScalarMappable(norm, _COLOURS[quantity]), figure.axes[len(axes_of) :]
+    if free:  # the place of a panel
+        bar = free[0].inset_axes((0.05, 0.5, 0.9, 0.06))
+        figure.colorbar(mappable, cax=bar, orientation="horizontal", label=label)
+    else:
+        figure.colorbar(mappable, ax=figure.axes, shrink=0.75, aspect=25, label=label)
     return figure
 
 

@@ -6,17 +6,19 @@ theorem's. The all-layer margins of the measure `margins`, on test images, are n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from bench.papers.cat.drawing import curve, legend_beside, percent_axis, titled
+from bench.papers.cat.drawing import grid, titled
 from bench.papers.cat.parts import alarm_note, captioned, suite_measures
 from bench.report.artefact import Output
 from bench.report.columns import number
-from bench.report.formatting import MISSING, span
+from bench.report.formatting import span
+from bench.report.published import shown_name
 from bench.report.style import styles
 from bench.report.suite_runs import SuiteRuns
 
@@ -50,13 +52,21 @@ KINDS = {
     "input": ("margins", "margin_input", "test images; input perturbed, relative to its norm"),
 }
 """Kind of margin -> its measure, its array in the records, and what the axis says of it."""
-_WIDTH = 6.2
+_HEADINGS = {
+    "bilateral": "training images:\nDefinition 3.1",
+    "both": "test images:\ninput and layers",
+    "layers": "test images:\nlayers",
+    "input": "test images:\ninput",
+}
+_LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
+_WIDTH = 7.0
 """Inches."""
 
 
 def make_margins(chosen: SuiteRuns) -> Output:
     """Return the paper's margin, and the all-layer margins with and without the input."""
-    numbers, figures, means, lacks = {}, {}, [], dict[str, None]()
+    found: dict[str, pd.DataFrame] = {}
+    numbers, means, lacks = {}, [], dict[str, None]()
     for kind, (measure, array, _) in KINDS.items():
         measures, missing = suite_measures(chosen, measure)
         lacks |= dict.fromkeys(missing)
@@ -87,7 +97,7 @@ def make_margins(chosen: SuiteRuns) -> Output:
             {"label": label, "margin": kind} | _means(own) for label, own in by_label
         )
         means.append(mean)
-        figures[name] = partial(draw_margins, rows, mean, kind, captioned(chosen, mean["label"]))
+        found[kind] = rows
     if not means:
         return Output(lacks=tuple(lacks))
     every = pd.concat(means)
@@ -95,7 +105,7 @@ def make_margins(chosen: SuiteRuns) -> Output:
     every[floats] = every[floats].map(lambda value: "" if np.isnan(value) else number(value))
     return Output(
         numbers=numbers | {"margins-mean": every},
-        figures=figures,
+        figures={"margins": partial(draw_margins, found, captioned(chosen, every["label"]))},
         note=f"{alarm_note(every['label'])} {UPPER_BOUND}".strip(),
         lacks=tuple(lacks),
     )
@@ -119,33 +129,43 @@ def _means(rows: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def draw_margins(rows: pd.DataFrame, means: pd.DataFrame, kind: str, caption: str = "") -> Figure:
-    """Draw the share of images with at most each margin; lower and further right is better.
+def draw_margins(found: Mapping[str, pd.DataFrame], caption: str = "") -> Figure:
+    """Draw a panel per kind: median and spread of each method; further right is better.
 
-    rows: `label` and `margin` of each image, 0 if misclassified, infinite if nothing broke it.
+    found: kind -> `label` and `margin` of each image, 0 if misclassified, infinite if nothing broke
+    it; a quantile that is infinite ends at the panel's edge.
     """
-    sizes = f"n = {span(list(means['n']))} images; at 0: misclassified"
-    figure = titled(_WIDTH, max(3.2, 1.0 + 0.21 * len(means)), (sizes, caption))
-    axes = figure.subplots()
-    look = styles(means["label"])
-    finite = rows[np.isfinite(rows["margin"])]
-    right = float(finite["margin"].max()) if len(finite) else 0.0
-    right = right or 1.0
-    for mean in means.to_dict("records"):
-        # the empirical distribution from 0 to the right edge
-        x = np.sort(finite["margin"][finite["label"] == mean["label"]].astype(float))
-        y = 100 * np.arange(len(x) + 1) / mean["n"]
-        inverse, of_bound = mean["mean_inverse"], mean["mean_inverse_of_softmax_bound"]
-        text = MISSING if np.isnan(inverse) else f"{inverse:.3g}"
-        text += "" if np.isnan(of_bound) else f" ({of_bound:.3g})"
-        points = [0.0, *x, right], [*y, y[-1]]
-        curve(
-            axes, *points, f"{mean['label']}: {text}", look[mean["label"]], drawstyle="steps-post"
-        )
-    axes.set_xlim(-0.02 * right, 1.02 * right)
-    percent_axis(axes, "images with at most this margin (%)")
-    axes.set_xlabel(f"margin, an upper bound (no unit)\n{KINDS[kind][-1]}")
-    heading = "mean 1 / margin, a lower\nbound (of margins above 0)"
-    bounded = means["mean_inverse_of_softmax_bound"].notna().any()
-    legend_beside(figure, heading + ("\n(by the softmax alone)" if bounded else ""))
+    from matplotlib.ticker import MaxNLocator
+
+    labels = list(dict.fromkeys(label for rows in found.values() for label in rows["label"]))
+    sizes = [n for rows in found.values() for n in rows.groupby("label").size()]
+    facts = f"Panels from the left: {'. '.join(KINDS[kind][-1] for kind in found)}"
+    texts = (
+        "Margins of the images, upper bounds without a unit",
+        f"n = {span(sizes)} images; 0: misclassified; dot: median, lines: 25\u201375%, 10\u201390%",
+        facts,
+        caption,
+    )
+    figure = titled(_WIDTH, 1.3 + 0.2 * len(labels), texts)
+    panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
+    look = styles(labels)
+    for axes, (kind, rows) in zip(panels, found.items(), strict=True):
+        finite = rows["margin"][np.isfinite(rows["margin"])]
+        right = float(finite.max() if len(finite) else 0.0) or 1.0
+        for place, label in enumerate(labels):
+            own = rows["margin"][rows["label"] == label]
+            if len(own):  # of whole images: a mean of two is nothing where one is infinite
+                q = np.quantile(own, _LEVELS, method="inverted_cdf").clip(max=2 * right)
+                line: dict[str, Any] = {"color": look[label].colour, "solid_capstyle": "butt"}
+                axes.plot(q[[0, 4]], [place] * 2, linewidth=1.0, **line)
+                axes.plot(q[[1, 3]], [place] * 2, linewidth=4.0, alpha=0.45, **line)
+                axes.plot(q[2], place, marker=look[label].marker, markersize=6.5, zorder=3, **line)
+        axes.set_xlim(-0.03 * right, 1.03 * right)
+        axes.set_title(_HEADINGS[kind], fontsize=9.0)
+        axes.tick_params(axis="y", length=0)
+        axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+        grid(axes, "x")
+    panels[0].set_yticks(range(len(labels)), [shown_name(label) for label in labels])
+    panels[0].set_ylim(len(labels) - 0.5, -0.5)
+    figure.supxlabel("margin, an upper bound (no unit)", fontsize=9.0)
     return figure

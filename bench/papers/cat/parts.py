@@ -12,9 +12,11 @@ from bench.records.measure import MeasureRecord
 from bench.report.accuracy import (
     AccuracyEstimate,
     ImageOutcomes,
+    PairedComparison,
     difference,
     mean_accuracy,
     over_seeds,
+    paired_comparison,
 )
 from bench.report.formatting import ALARM, eps_text
 from bench.report.frame import Outcome, ResultsFrame, outcomes, same_eps, select
@@ -119,6 +121,23 @@ class Part:
             if (a := self.outcomes(run, first)) and (b := self.outcomes(run, second))
         ]
         return over_seeds(difference(a, b) for a, b in pairs)
+
+    def versus(self, method: str, other: str, config: AttackConfig) -> PairedComparison | None:
+        """Compare two methods under an attack, on the images that all of their trainings have."""
+        sides = [
+            [own for run in self.runs(name) if (own := self.outcomes(run, config))]
+            for name in (method, other)
+        ]
+        return paired_comparison(*sides) if all(sides) else None
+
+    @property
+    def defended(self) -> list[str]:
+        """The methods that train against an attack."""
+        return [
+            method
+            for method, runs in self.found.runs.items()
+            if any(run.card.get("inner") != "none" for run in runs)
+        ]
 
     def lacks(self) -> Iterator[str]:
         """Yield the missing trainings and evaluations in words: method and attack."""
@@ -281,9 +300,3 @@ def alarm_note(labels: Iterable[str]) -> str:
 def captioned(chosen: SuiteRuns, labels: Iterable[str]) -> str:
     """Return the end of a figure's title: the size, and the mark of an alarm if a label has it."""
     return f"{chosen.caption} {alarm_note(labels)}".strip()
-
-
-def difference_cells(key: str, estimate: AccuracyEstimate | None) -> dict[str, float | None]:
-    """Return the cells of a .csv for a difference of accuracies, as fractions."""
-    names = {"": "value", "_low": "low", "_high": "high"}
-    return {f"{key}{end}": getattr(estimate, name, None) for end, name in names.items()}

@@ -14,7 +14,6 @@ from bench.papers.cat.parts import (
     PERCENT,
     Part,
     alarm_note,
-    difference_cells,
     lacks,
     parts,
 )
@@ -22,7 +21,7 @@ from bench.papers.cat.stated import STATED
 from bench.records.spec import CHECKPOINTS
 from bench.report.accuracy import AccuracyEstimate
 from bench.report.artefact import Output
-from bench.report.columns import accuracy_text, estimate_cells, number
+from bench.report.columns import accuracy_text, difference_cells, estimate_cells, number
 from bench.report.export import Bold, Notes, Table
 from bench.report.formatting import MISSING, eps_text, listed, percent, span
 from bench.report.frame import Outcome, same_eps
