@@ -357,6 +357,7 @@ def test_a_rank_that_hangs_or_fails_ends_the_others(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_registry_as_before")
 def test_a_method_that_draws_by_torch_itself_is_told_how_to(tmp_path: Path) -> None:
     draws = "x_adv = x_adv + torch.empty_like(x_adv).uniform_(generator=state.generator('start'))"
     mine = tmp_path / "mine.py"

@@ -68,10 +68,10 @@ class RayEngine(Engine):
 
     def use(self, device: torch.device, say: Callable[[str], None]) -> None:
         """Connect to the cluster; `device` is the driver's."""
-        import ray
-
         self._say = say
         connect(self._cluster, say)
+        import ray
+
         self._nodes = Nodes()
         found = self._nodes.answered()
         if self._kind == "auto":
