@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context, parent_process, resource_tracker
+from multiprocessing import active_children, get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from os import _exit
@@ -176,7 +176,8 @@ class ProcessesEngine(Engine):
 
 def _serve(pipe: Connection, scratch: Path) -> None:
     """Do the jobs that come through the pipe, until it closes."""
-    threading.Thread(target=_end_with_parent, args=(scratch,), daemon=True).start()
+    ending = threading.Thread(target=_end_with_parent, args=(scratch,), daemon=True)
+    ending.start()
     import torch
 
     import bench.jobs.work  # noqa: F401  (takes seconds, in which the driver plans)
@@ -194,6 +195,7 @@ def _serve(pipe: Connection, scratch: Path) -> None:
             except RecordError as error:  # its scratch folder is full
                 pipe.send(worker.failed(job, "", error))
                 pipe.send(Done())
+    ending.join(END_SECONDS)  # the driver is gone: let the folder be removed first
 
 
 def _end_with_parent(scratch: Path) -> None:
@@ -201,6 +203,9 @@ def _end_with_parent(scratch: Path) -> None:
     assert parent is not None
     parent.join()
     for _ in range(10):  # the training goes on writing meanwhile
+        for rank in active_children():
+            rank.kill()
+            rank.join()
         shutil.rmtree(scratch, ignore_errors=True)
         with suppress(OSError):  # the last worker removes the folder of all
             scratch.parent.rmdir()

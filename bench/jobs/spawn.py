@@ -57,13 +57,15 @@ class Unforeseen(Exception):
         return cls(one_line(error), place, "".join(traceback.format_exception(error)))
 
 
-def run_ranks(work: Work, devices: Sequence[torch.device], send: Send) -> None:
+def run_ranks(
+    work: Work, devices: Sequence[torch.device], send: Send, scratch: Path | None = None
+) -> None:
     """Run `work(device, send, ranks)` in a process for each device, and pass on what they send.
 
-    work: picklable. Raises RankLost if a process dies or hangs, BenchError or Unforeseen if one
-    fails; then all of them have ended.
+    work: picklable. scratch: where the ranks meet; None takes the temporary folder. Raises RankLost
+    if a process dies or hangs, BenchError or Unforeseen if one fails; then all of them have ended.
     """
-    with TemporaryDirectory(prefix="atbench-") as folder:
+    with TemporaryDirectory(prefix="atbench-", dir=scratch) as folder:
         started: dict[Connection, tuple[int, SpawnProcess]] = {}
         try:
             for rank in range(len(devices)):

@@ -117,7 +117,8 @@ class Worker:
             self._attacked.clear()  # the first rank needs the memory
             free_memory(self.device)
             try:
-                run_ranks(work, devices or several_devices(self.device, job.gpus), send)
+                gpus = devices or several_devices(self.device, job.gpus)
+                run_ranks(work, gpus, send, self.scratch)
             except RankLost as error:
                 end = Lost(str(error))
         if self.scratch is not None:
